@@ -1,0 +1,147 @@
+"""The `speech-export` command."""
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+from speech_runtime import Bundle, SpeechError
+
+if TYPE_CHECKING:
+    from .load import Composite
+
+_STAGES = 5
+_MIB = 2**20
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", required=False)
+@click.option("--encoder", help="Speech encoder to join with --decoder: directory or Hub id.")
+@click.option("--decoder", help="Text decoder to join with --encoder: directory or Hub id.")
+@click.option("--processor", help="Where feature extractor and tokenizer are, if not with MODEL: directory or Hub id.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="Directory of the bundle.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already, once the new one is verified.")
+@click.option(
+    "--top-k", type=click.IntRange(2), default=64, show_default=True, help="Candidates a step returns for each beam."
+)
+@click.option(
+    "--audio", multiple=True, type=click.Path(), help="File to verify on; repeatable. [default: noise and tones]"
+)
+@click.option(
+    "--tolerance", type=float, default=1e-4, show_default=True, help="Largest difference of log-probabilities allowed."
+)
+@click.option(
+    "--min-agreement", type=float, default=1.0, show_default=True, help="Share of tokens that must be the same."
+)
+@click.version_option(package_name="speech-export")
+def main(
+    model: str | None,
+    encoder: str | None,
+    decoder: str | None,
+    processor: str | None,
+    output: str,
+    overwrite: bool,
+    top_k: int,
+    audio: tuple[str, ...],
+    tolerance: float,
+    min_agreement: float,
+) -> None:
+    """Export a speech encoder-decoder model to a bundle of ONNX graphs, verified against PyTorch.
+
+    MODEL is a fine-tuned SpeechEncoderDecoderModel, a directory or a Hub id. Or join two halves with --encoder and
+    --decoder, to fine-tune later or to measure now.
+
+    Progress goes to stderr, the summary to stdout. Nothing is left at the output unless the verification passes.
+    """
+    if (model is None) == (encoder is None) or (encoder is None) != (decoder is None):
+        raise click.UsageError("give either MODEL, or both --encoder and --decoder")
+    begin = time.perf_counter()
+    progress = _Progress()
+    try:
+        from .load import load_checkpoint, load_pair
+        from .pipeline import export
+        from .verify import Limits
+    except ImportError as error:
+        raise click.ClickException(
+            f"{error.name} is needed to export: pip install 'speech-export[export,cpu]'"
+        ) from error
+    _silence_libraries()
+    try:
+        progress("loading the model")
+        composite = load_pair(encoder, decoder) if encoder and decoder else load_checkpoint(str(model), processor)
+        _warn_of_random_weights(composite)
+        bundle = export(
+            composite,
+            output,
+            top_k=top_k,
+            audio=audio,
+            limits=Limits(tolerance, min_agreement),
+            overwrite=overwrite,
+            on_stage=progress,
+        )
+    except SpeechError as error:
+        raise click.ClickException(str(error)) from error
+    progress.end()
+    click.echo(_summary(bundle, time.perf_counter() - begin))
+
+
+class _Progress:
+    """One line a stage on stderr, with its seconds when it is over."""
+
+    def __init__(self) -> None:
+        self._stage = 0
+        self._begin = 0.0
+
+    def __call__(self, stage: str) -> None:
+        self.end()
+        self._stage += 1
+        self._begin = time.perf_counter()
+        click.echo(f"[{self._stage}/{_STAGES}] {stage} … ", nl=False, err=True)
+
+    def end(self) -> None:
+        """Close the line of the present stage."""
+        if self._stage:
+            click.echo(f"{time.perf_counter() - self._begin:.1f} s", err=True)
+
+
+def _silence_libraries() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
+
+
+def _warn_of_random_weights(composite: "Composite") -> None:
+    if not composite.random_weights:
+        return
+    parameters: dict[str, Any] = dict(composite.model.named_parameters())
+    count = sum(parameters[name].numel() for name in composite.random_weights if name in parameters)
+    click.echo(
+        f"\nWarning: {len(composite.random_weights)} tensors ({count:,} parameters) are in neither checkpoint, "
+        f"{composite.random_weights[0]} for example: mostly the new cross-attention. They are random: this model must "
+        "be fine-tuned before it says anything.",
+        err=True,
+    )
+
+
+def _summary(bundle: Bundle, seconds: float) -> str:
+    files, verification = bundle.manifest.files, bundle.manifest.verification
+    graphs: dict[str, int] = {}
+    for name, file in files.items():
+        if ".onnx" in name:
+            graph = name.partition(".onnx")[0]
+            graphs[graph] = graphs.get(graph, 0) + file.size
+    lines = [f"{graph:<20}{size / _MIB:>10.2f} MiB" for graph, size in graphs.items()]
+    lines += [f"{'whole bundle':<20}{bundle.size / _MIB:>10.2f} MiB   {bundle.directory}"]
+    lines += [f"{'exported in':<20}{seconds:>10.1f} s"]
+    if verification is not None:
+        agreement = f"greedy {verification.greedy_agreement:.2%}"
+        agreement += f", {verification.beams} beams {verification.beam_agreement:.2%}"
+        lines += [
+            f"verified against torch on {verification.clips} clips ({verification.audio}):",
+            f"  largest log-probability difference {verification.max_logprob_difference:.1e}",
+            f"  equal tokens: {agreement}",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""The three graphs, as modules to trace: `Encoder`, `DecoderInit` and `DecoderWithPast`.
+
+Each calls the Hugging Face model unchanged. Names and shapes of inputs and outputs are part of the bundle's contract
+(`speech_runtime.bundle`).
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, SpeechEncoderDecoderModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from .attention import shared_by_beams
+from .masks import additive_mask, causal_mask, frame_mask
+from .rewrites.operations import TraceableOperations
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+class Encoder(nn.Module):
+    """Audio to what the decoder attends to, `enc_to_dec_proj` and the downsampling of the mask included."""
+
+    def __init__(self, model: SpeechEncoderDecoderModel) -> None:
+        super().__init__()
+        self.encoder: PreTrainedModel = model.encoder
+        self.projection: nn.Module = getattr(model, "enc_to_dec_proj", nn.Identity())
+
+    def forward(self, inputs: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a padded batch.
+
+        Args:
+            inputs: float32 [batch, samples], or [batch, time, features].
+            attention_mask: int64 [batch, samples or time], 1 where there is audio.
+
+        Returns:
+            `encoder_hidden_states` [batch, frames, width] and `encoder_attention_mask` int64 [batch, frames].
+        """
+        with TraceableOperations():
+            hidden_states = self.encoder(inputs, attention_mask=attention_mask)[0]
+            mask = frame_mask(self.encoder, hidden_states.shape[1], attention_mask)
+        return self.projection(hidden_states), mask.to(torch.int64)
+
+
+class DecoderInit(nn.Module):
+    """Encoder output to every layer's cross-attention keys and values.
+
+    This is the decoder's first step with nothing but the cross-attention cache as output: all the rest of the step
+    has no consumer and falls away in tracing.
+    """
+
+    def __init__(self, model: SpeechEncoderDecoderModel) -> None:
+        super().__init__()
+        self.decoder: PreTrainedModel = model.decoder
+        self.layers = decoder_layers(model.decoder)
+
+    def forward(self, encoder_hidden_states: Tensor) -> list[KeyValue]:
+        """Project encoder output [batch, frames, width] to pairs of [batch, heads, frames, head_dim], one a layer."""
+        batch, frames, _ = encoder_hidden_states.shape
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.decoder(
+            input_ids=torch.zeros(batch, 1, dtype=torch.int64),
+            attention_mask=causal_mask(tokens=1, past=0),
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=additive_mask(torch.ones(batch, frames, dtype=torch.int64)),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return [_key_value(cache.cross_attention_cache, layer) for layer in range(self.layers)]
+
+
+class DecoderWithPast(nn.Module):
+    """One step of the search: reorder the cache, decode the new tokens, keep the best candidates."""
+
+    def __init__(self, model: SpeechEncoderDecoderModel, top_k: int) -> None:
+        super().__init__()
+        self.decoder: PreTrainedModel = model.decoder
+        self.layers = decoder_layers(model.decoder)
+        self.width = int(model.decoder.config.hidden_size)
+        self.top_k = top_k
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        beam_idx: Tensor,
+        encoder_attention_mask: Tensor,
+        past: list[KeyValue],
+        cross: list[KeyValue],
+    ) -> tuple[Tensor, Tensor, Tensor, list[KeyValue]]:
+        """Decode `tokens` new tokens of every beam.
+
+        Args:
+            input_ids: int64 [batch, beams, tokens].
+            beam_idx: int64 [batch, beams], which of the past beams each beam goes on from.
+            encoder_attention_mask: int64 [batch, frames].
+            past: self-attention cache, a pair of [batch, past_beams, heads, past, head_dim] a layer; may be 0 long.
+            cross: cross-attention cache, a pair of [batch, heads, frames, head_dim] a layer.
+
+        Returns:
+            `logits` [batch, beams, tokens, vocabulary]; the `top_k` best `top_logprobs` and `top_ids` of each
+            position, best first; and the cache `present` for the next step.
+        """
+        batch, beams, tokens = input_ids.shape
+        past_beams, past_length = past[0][0].shape[1], past[0][0].shape[3]
+        rows = (beam_idx + past_beams * torch.arange(batch).unsqueeze(1)).flatten()
+        self_cache, cross_cache = DynamicCache(), DynamicCache()
+        for layer in range(self.layers):
+            key, value = (state.flatten(0, 1).index_select(0, rows) for state in past[layer])
+            self_cache.update(key, value, layer)
+            cross_cache.update(*cross[layer], layer)
+        cache = EncoderDecoderCache(self_cache, cross_cache)
+        cache.is_updated = dict.fromkeys(range(self.layers), True)
+
+        with shared_by_beams(layer.keys for layer in cross_cache.layers):
+            logits: Tensor = self.decoder(
+                input_ids=input_ids.flatten(0, 1),
+                attention_mask=causal_mask(tokens, past_length),
+                encoder_hidden_states=torch.zeros(1, 1, self.width),  # in the cache already; only asked for None
+                encoder_attention_mask=additive_mask(encoder_attention_mask),
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+        logits = logits.view(batch, beams, tokens, -1)
+
+        top_logits, top_ids = torch.topk(logits, self.top_k, dim=-1)
+        top_logprobs = top_logits - torch.logsumexp(logits, dim=-1, keepdim=True)
+        present = []
+        for layer in range(self.layers):
+            key, value = _key_value(self_cache, layer)
+            present.append((key.view(batch, beams, *key.shape[1:]), value.view(batch, beams, *value.shape[1:])))
+        return logits, top_logprobs, top_ids, present
+
+
+def decoder_layers(decoder: PreTrainedModel) -> int:
+    """The number of decoder layers, under whichever name the family keeps it."""
+    config = decoder.config
+    return int(getattr(config, "decoder_layers", None) or config.num_hidden_layers)
+
+
+def _key_value(cache: DynamicCache, layer: int) -> KeyValue:
+    return cache.layers[layer].keys, cache.layers[layer].values

@@ -1,0 +1,1 @@
+"""Torch-level rewrites, active while a model is traced."""

@@ -1,0 +1,114 @@
+"""Tracing, to ONNX and to disk: each graph through `torch.onnx.export`, with named dynamic dimensions."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from speech_runtime.bundle import DecoderFacts, EncoderFacts
+from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, graph_inputs, graph_outputs
+from torch import Tensor, nn
+from transformers import SpeechEncoderDecoderModel
+
+from .graphs import DecoderInit, DecoderWithPast, Encoder
+
+OPSET = 20
+_EXTERNAL_DATA_FROM = 2**30
+"""Weights above so many bytes go to a file beside the graph: a protobuf holds 2 GiB at most."""
+
+# Sizes of the examples that are traced. None of them is 0, 1 or another's, so that no dimension is taken for fixed
+# or for the same as another one.
+_BATCH, _BEAMS, _PAST_BEAMS, _TOKENS, _PAST, _FRAMES = 2, 3, 4, 6, 5, 23
+
+
+@dataclass(frozen=True)
+class Traceable:
+    """A graph as a module, with example inputs and the names of their dynamic dimensions."""
+
+    name: str
+    module: nn.Module
+    examples: tuple[Any, ...]
+    dynamic_shapes: dict[str, Any]
+
+
+def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder: DecoderFacts) -> Iterator[Traceable]:
+    """The three graphs of `model`, ready to trace."""
+    samples = encoder.receptive_field + _FRAMES * encoder.samples_per_frame
+    yield Traceable(
+        ENCODER,
+        Encoder(model).eval(),
+        (torch.randn(_BATCH, samples), torch.ones(_BATCH, samples, dtype=torch.int64)),
+        {"inputs": {0: "batch", 1: "samples"}, "attention_mask": {0: "batch", 1: "samples"}},
+    )
+    width = model.enc_to_dec_proj.out_features if hasattr(model, "enc_to_dec_proj") else model.encoder_output_dim
+    yield Traceable(
+        DECODER_INIT,
+        DecoderInit(model).eval(),
+        (torch.randn(_BATCH, _FRAMES, width),),
+        {"encoder_hidden_states": {0: "batch", 1: "frames"}},
+    )
+
+    def cache(*shape: int) -> list[tuple[Tensor, Tensor]]:
+        return [(torch.randn(shape), torch.randn(shape)) for _ in range(decoder.layers)]
+
+    past, cross = {0: "batch", 1: "past_beams", 3: "past"}, {0: "batch", 2: "frames"}
+    yield Traceable(
+        DECODER_WITH_PAST,
+        DecoderWithPast(model, decoder.top_k).eval(),
+        (
+            torch.zeros(_BATCH, _BEAMS, _TOKENS, dtype=torch.int64),
+            torch.zeros(_BATCH, _BEAMS, dtype=torch.int64),
+            torch.ones(_BATCH, _FRAMES, dtype=torch.int64),
+            cache(_BATCH, _PAST_BEAMS, decoder.heads, _PAST, decoder.head_dim),
+            cache(_BATCH, decoder.heads, _FRAMES, decoder.head_dim),
+        ),
+        {
+            "input_ids": {0: "batch", 1: "beams", 2: "tokens"},
+            "beam_idx": {0: "batch", 1: "beams"},
+            "encoder_attention_mask": {0: "batch", 1: "frames"},
+            "past": [(past, past)] * decoder.layers,
+            "cross": [(cross, cross)] * decoder.layers,
+        },
+    )
+
+
+def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
+    """Trace `graph`; its inputs and outputs get the names of the contract."""
+    with _quiet():
+        program = torch.onnx.export(
+            graph.module,
+            graph.examples,
+            dynamo=True,
+            dynamic_shapes=graph.dynamic_shapes,
+            input_names=graph_inputs(graph.name, input_name, layers),
+            output_names=graph_outputs(graph.name, layers),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101 - only dynamo=False returns None
+    return program.model
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write a graph to `path`, and its weights beside it (`NAME.onnx.data`) where they are large."""
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    ir.save(model, path, external_data=f"{path.name}.data" if weights > _EXTERNAL_DATA_FROM else None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remarks about itself: nothing in them is for who exports a model."""
+    chatty = logging.getLogger("torch.onnx")
+    level = chatty.level
+    chatty.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        chatty.setLevel(level)

@@ -1,0 +1,123 @@
+"""The exported bundle against the torch model, in numbers: log-probabilities, and tokens of greedy and beam search."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from speech_runtime import OnnxSpeechSeq2Seq
+from speech_runtime.bundle import Verification
+from speech_runtime.generation.config import GenerationSettings
+from transformers import SpeechEncoderDecoderModel
+
+from .errors import VerificationError
+
+BEAMS = 4
+_NEW_TOKENS = 32
+_CLIPS = 4
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far the exported graphs may be from the torch model.
+
+    `agreement` is the share of equal tokens; below 1 it lets through searches that had to choose between equals.
+    """
+
+    logprob_difference: float = 1e-4
+    agreement: float = 1.0
+
+
+@dataclass(frozen=True)
+class VerificationAudio:
+    """Model input to verify on: float32 [batch, samples], its mask int64 [batch, samples], and what it is."""
+
+    description: str
+    input_values: Samples
+    attention_mask: NDArray[np.int64]
+
+
+def generated_audio(shortest: int, sampling_rate: int, seed: int = 0) -> list[Samples]:
+    """Noise and tones in bursts, for where no speech is at hand.
+
+    Args:
+        shortest: samples of the shortest clip at least.
+        sampling_rate: Hz.
+        seed: of the noise.
+
+    Returns:
+        Clips of different, odd lengths around two seconds, float32 [samples].
+    """
+    generator = np.random.default_rng(seed)
+    clips = []
+    for clip in range(_CLIPS):
+        time = np.arange(max(shortest, int(sampling_rate * (0.9 + 0.57 * clip)) + clip)) / sampling_rate
+        tone = np.sin(2 * np.pi * (110 * 2**clip) * time * (1 + 0.1 * np.sin(2 * np.pi * 2 * time)))
+        bursts = np.maximum(np.sin(2 * np.pi * 3 * time), 0)
+        clips.append((0.1 * bursts * (tone + generator.standard_normal(time.size))).astype(np.float32))
+    return clips
+
+
+def verify(
+    reference: SpeechEncoderDecoderModel, exported: OnnxSpeechSeq2Seq, audio: VerificationAudio, limits: Limits
+) -> Verification:
+    """Compare the tokens of greedy and beam search, and the log-probabilities of every token along them.
+
+    Raises:
+        VerificationError: beyond `limits`; says what differs by how much.
+    """
+    positions = exported.manifest.decoder.max_positions
+    new_tokens = _NEW_TOKENS if positions is None else min(_NEW_TOKENS, positions)
+    inputs, mask = torch.from_numpy(audio.input_values), torch.from_numpy(audio.attention_mask)
+    encoded = exported.encode(audio.input_values, audio.attention_mask)
+    agreement, difference = {}, 0.0
+    for beams in (1, BEAMS):
+        search: GenerationSettings = {"num_beams": beams, "num_return_sequences": 1, "max_new_tokens": new_tokens}
+        with torch.no_grad():
+            expected = reference.generate(inputs, attention_mask=mask, **search).numpy()
+        found = exported.generate(encoder_outputs=encoded, **search)
+        agreement[beams] = token_agreement(expected, found)
+        with torch.no_grad():
+            logits = reference(inputs, attention_mask=mask, decoder_input_ids=torch.from_numpy(expected)).logits
+        exported_logits = torch.from_numpy(exported.forward(encoded, expected))
+        error = torch.log_softmax(logits, dim=-1) - torch.log_softmax(exported_logits, dim=-1)
+        difference = max(difference, float(error.abs().max()))
+    result = Verification(
+        audio=audio.description,
+        clips=len(audio.input_values),
+        max_logprob_difference=difference,
+        greedy_agreement=agreement[1],
+        beam_agreement=agreement[BEAMS],
+        beams=BEAMS,
+    )
+    _judge(result, limits)
+    return result
+
+
+def token_agreement(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:
+    """The share of positions with the same token; a shorter array counts as if it were padded with something else."""
+    length = max(expected.shape[1], found.shape[1])
+    padded = [
+        np.pad(sequences, ((0, 0), (0, length - sequences.shape[1])), constant_values=filler)
+        for sequences, filler in ((expected, -1), (found, -2))
+    ]
+    return float((padded[0] == padded[1]).mean())
+
+
+def _judge(result: Verification, limits: Limits) -> None:
+    problems = []
+    if not result.max_logprob_difference <= limits.logprob_difference:  # NaN is a problem too
+        problems.append(
+            f"log-probabilities differ by up to {result.max_logprob_difference:.2g}, the limit is "
+            f"{limits.logprob_difference:.2g} (--tolerance)"
+        )
+    for search, agreement in (("greedy", result.greedy_agreement), (f"{BEAMS} beams", result.beam_agreement)):
+        if agreement < limits.agreement:
+            problems.append(
+                f"only {agreement:.2%} of the tokens are the same ({search}), the limit is {limits.agreement:.2%} "
+                "(--min-agreement)"
+            )
+    if problems:
+        raise VerificationError(f"the exported graphs do not say what the torch model says: {'; '.join(problems)}")

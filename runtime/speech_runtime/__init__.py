@@ -1,0 +1,28 @@
+"""Run exported speech encoder-decoder models: torch-free transcription on ONNX Runtime.
+
+>>> from speech_runtime import OnnxSpeechSeq2Seq
+>>> model = OnnxSpeechSeq2Seq.from_pretrained("bundle")
+>>> model.transcribe("speech.wav", num_beams=4)
+"""
+
+import logging
+
+from .bundle import Bundle
+from .errors import AudioError, BundleError, EngineError, GenerationError, SpeechError
+from .generation.config import GenerationConfig
+from .model import EncoderOutput, OnnxSpeechSeq2Seq, Transcription
+
+__all__ = [
+    "AudioError",
+    "Bundle",
+    "BundleError",
+    "EncoderOutput",
+    "EngineError",
+    "GenerationConfig",
+    "GenerationError",
+    "OnnxSpeechSeq2Seq",
+    "SpeechError",
+    "Transcription",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,0 +1,69 @@
+"""Audio files and arrays to mono float32 samples at the model's rate."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import AudioError
+
+Samples = NDArray[np.float32]
+
+
+def read_audio(path: str | Path, sampling_rate: int) -> Samples:
+    """Read an audio file (whatever libsndfile reads: wav, flac, ogg, mp3, …), mix it to mono and resample it.
+
+    Returns:
+        float32 [samples] at `sampling_rate` Hz, full scale ±1.
+
+    Raises:
+        AudioError: the file is missing, not audio, or has nothing in it to transcribe.
+    """
+    soundfile = _require("soundfile")
+    try:
+        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        reason = "there is no such file" if not Path(path).is_file() else str(error)
+        raise AudioError(f"{path}: cannot be read as audio: {reason}") from error
+    return prepare(samples.mean(axis=1), rate, sampling_rate, name=str(path))
+
+
+def prepare(samples: object, rate: int, sampling_rate: int, name: str = "audio") -> Samples:
+    """Check samples and resample them from `rate` to `sampling_rate` Hz.
+
+    Args:
+        samples: floating-point [samples], full scale ±1.
+        rate: of `samples`, Hz.
+        sampling_rate: of the result, Hz.
+        name: what to call the audio in errors.
+
+    Raises:
+        AudioError: another rank or dtype, empty, silent, or not finite.
+    """
+    array = np.asarray(samples)
+    if array.ndim != 1:
+        raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; mix the channels")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise AudioError(
+            f"{name}: expected floating-point samples of full scale ±1, got {array.dtype}; "
+            "convert first, 16-bit integers for example with samples.astype('float32') / 32768"
+        )
+    if array.size == 0:
+        raise AudioError(f"{name}: is empty: it has no samples")
+    if not np.isfinite(array).all():
+        raise AudioError(f"{name}: has {np.count_nonzero(~np.isfinite(array)):,} samples that are NaN or infinite")
+    if array.min() == array.max():
+        raise AudioError(f"{name}: is silent: all of its {array.size:,} samples are {array[0]:g}")
+    array = array.astype(np.float32, copy=False)
+    if rate == sampling_rate:
+        return array
+    resampled: Samples = _require("soxr").resample(array, rate, sampling_rate, quality="HQ")
+    return resampled
+
+
+def _require(library: str) -> Any:
+    try:
+        return __import__(library)
+    except ImportError as error:
+        raise AudioError(f"{library} is needed here: pip install 'speech-export[audio]'") from error

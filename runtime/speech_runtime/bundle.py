@@ -1,0 +1,186 @@
+"""The bundle: a directory of graphs, configuration and a manifest. The one contract between exporter and runtime."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from .contract import GRAPHS
+from .errors import BundleError
+from .strict import FieldError, from_json
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+GENERATION_CONFIG = "generation_config.json"
+PREPROCESSOR_CONFIG = "preprocessor_config.json"
+TOKENIZER = "tokenizer.json"
+REQUIRED_FILES = (*(f"{graph}.onnx" for graph in GRAPHS), GENERATION_CONFIG)
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What the runtime must know of the encoder."""
+
+    input_name: Literal["input_values", "input_features"]
+    heads: int
+    conv_kernel: tuple[int, ...]
+    conv_stride: tuple[int, ...]
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that the first frame sees: nothing shorter can be encoded."""
+        field, jump = 1, 1
+        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            field, jump = field + (kernel - 1) * jump, jump * stride
+        return field
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples from one frame of the self-attention layers to the next."""
+        product = 1
+        for stride in self.conv_stride:
+            product *= stride
+        return product
+
+
+@dataclass(frozen=True)
+class DecoderFacts:
+    """What the runtime must know of the decoder. `max_positions` is None where there is no limit."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int | None
+    top_k: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The exported graphs against the torch model, on the same audio."""
+
+    audio: str
+    clips: int
+    max_logprob_difference: float
+    greedy_agreement: float
+    beam_agreement: float
+    beams: int
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """Size in bytes and SHA-256 of a file of the bundle."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "FileFacts":
+        """Read them off the file at `path`."""
+        with path.open("rb") as file:
+            return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`bundle.json`."""
+
+    format_version: int
+    source: str
+    producer: dict[str, str]
+    precision: Literal["fp32"]
+    target: Literal["cpu"]
+    encoder: EncoderFacts
+    decoder: DecoderFacts
+    verification: Verification | None
+    files: dict[str, FileFacts]
+
+    def write(self, directory: Path) -> None:
+        """Write the manifest into the bundle's `directory`."""
+        (directory / MANIFEST).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle on disk."""
+
+    directory: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, directory: str | Path, *, check_hashes: bool = True) -> "Bundle":
+        """Read and check the bundle in `directory`.
+
+        Args:
+            directory: where `speech-export` wrote it.
+            check_hashes: compare the SHA-256 of every file, about a second for 2 GB; sizes are always compared.
+
+        Raises:
+            BundleError: there is no bundle, or it is damaged; every problem is listed.
+        """
+        directory = Path(directory)
+        manifest = _read_manifest(directory)
+        problems = list(_file_problems(directory, manifest, check_hashes))
+        if problems:
+            raise BundleError(
+                f"the bundle {directory} is damaged: {'; '.join(problems)}. Copy it again, or export it again "
+                "with speech-export"
+            )
+        return cls(directory, manifest)
+
+    def path(self, name: str) -> Path:
+        """The file `name` of this bundle."""
+        return self.directory / name
+
+    def has(self, name: str) -> bool:
+        """Whether the file `name` is part of this bundle."""
+        return name in self.manifest.files
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together, the manifest aside."""
+        return sum(file.size for file in self.manifest.files.values())
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    path = directory / MANIFEST
+    if not directory.is_dir():
+        raise BundleError(
+            f"there is no directory {directory}; export a model into it: speech-export MODEL -o {directory}"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = " (it looks like a Hugging Face checkpoint)" if (directory / "config.json").exists() else ""
+        raise BundleError(
+            f"{directory} is not a bundle{hint}: it has no {MANIFEST}. Export it first: "
+            f"speech-export {directory} -o BUNDLE"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {version!r}, this release reads {FORMAT_VERSION}; export the model again, or "
+            "install the release of speech-export that wrote it"
+        )
+    try:
+        return from_json(Manifest, content)
+    except FieldError as error:
+        raise BundleError(f"{path} is not valid: {error}; export the model again") from None
+
+
+def _file_problems(directory: Path, manifest: Manifest, check_hashes: bool) -> Iterator[str]:
+    yield from (f"{name} is not in {MANIFEST}" for name in REQUIRED_FILES if name not in manifest.files)
+    for name, expected in manifest.files.items():
+        path = directory / name
+        if Path(name).name != name:
+            yield f"{name!r} points outside the bundle"
+        elif not path.is_file():
+            yield f"{name} is missing"
+        elif path.stat().st_size != expected.size:
+            yield f"{name} has {path.stat().st_size:,} bytes instead of {expected.size:,}"
+        elif check_hashes and FileFacts.of(path) != expected:
+            yield f"{name} was changed after the export (its SHA-256 differs)"

@@ -1,0 +1,83 @@
+"""The `speech-transcribe` command."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any, Unpack
+
+import click
+
+from .audio import Samples
+from .engines.onnxruntime import SessionOptions
+from .errors import AudioError, SpeechError
+from .generation.config import GenerationSettings
+from .model import OnnxSpeechSeq2Seq, Transcription
+
+Result = Transcription | AudioError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bundle", type=click.Path())
+@click.argument("files", type=click.Path(), nargs=-1, required=True)
+@click.option("--num-beams", type=click.IntRange(1), help="Hypotheses kept alive; 1 is greedy search.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Tokens at most for one file.")
+@click.option("--length-penalty", type=float, help="Above 0 favours long text, below 0 short text (beam search).")
+@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Files decoded together.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="Threads of one operator; 0: all cores.")
+@click.option("--format", "layout", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.version_option(package_name="speech-export")
+def main(bundle: str, files: tuple[str, ...], batch_size: int, threads: int, layout: str, **settings: Any) -> None:
+    """Transcribe audio FILES with the exported model in BUNDLE.
+
+    Text goes to stdout, one line a file, in the order given; a file that cannot be transcribed is named on stderr,
+    gets an empty line, and makes the exit code 1. With `--format json`: one array, one object a file, with text,
+    tokens, score, and the seconds of audio, encoding and decoding.
+    """
+    given: GenerationSettings = {name: value for name, value in settings.items() if value is not None}  # type: ignore[assignment]
+    try:
+        model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=SessionOptions(intra_op_threads=threads))
+        results = _transcribe(model, files, batch_size, **given)
+        failed = _print_json(files, results) if layout == "json" else _print_text(results)
+    except SpeechError as error:
+        raise click.ClickException(str(error)) from error
+    if failed:
+        click.echo(f"{failed} of {len(files)} files could not be transcribed", err=True)
+        sys.exit(1)
+
+
+def _transcribe(
+    model: OnnxSpeechSeq2Seq, files: Sequence[str], batch_size: int, **settings: Unpack[GenerationSettings]
+) -> Iterator[Result]:
+    """Results in the order of `files`; audio that cannot be transcribed is named on stderr and yields its error."""
+    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
+    hidden = len(batches) == 1 or not sys.stderr.isatty()
+    with click.progressbar(batches, label="Transcribing", file=sys.stderr, hidden=hidden) as progress:
+        for batch in progress:
+            loaded: list[Samples | AudioError] = []
+            for file in batch:
+                try:
+                    loaded.append(model.load(file))
+                except AudioError as error:
+                    click.echo(f"Error: {error}", err=True)
+                    loaded.append(error)
+            clips = [clip for clip in loaded if not isinstance(clip, AudioError)]
+            transcriptions = model.transcriptions(clips, **settings)
+            yield from (clip if isinstance(clip, AudioError) else next(transcriptions) for clip in loaded)
+
+
+def _print_text(results: Iterator[Result]) -> int:
+    failed = 0
+    for result in results:
+        failed += isinstance(result, AudioError)
+        click.echo("" if isinstance(result, AudioError) else result.text)
+    return failed
+
+
+def _print_json(files: Sequence[str], results: Iterator[Result]) -> int:
+    objects = [
+        {"file": file, **({"error": str(result)} if isinstance(result, AudioError) else asdict(result))}
+        for file, result in zip(files, results, strict=True)
+    ]
+    click.echo(json.dumps(objects, indent=2, ensure_ascii=False))
+    return sum("error" in entry for entry in objects)

@@ -1,0 +1,45 @@
+"""The three graphs' names: what the exporter writes is what the engines bind.
+
+Shapes are in the docstrings of `speech_export.graphs`; the names are API and change with `bundle.FORMAT_VERSION` only.
+"""
+
+ENCODER = "encoder"
+DECODER_INIT = "decoder_init"
+DECODER_WITH_PAST = "decoder_with_past"
+GRAPHS = (ENCODER, DECODER_INIT, DECODER_WITH_PAST)
+
+ATTENTION_MASK = "attention_mask"
+ENCODER_HIDDEN_STATES = "encoder_hidden_states"
+ENCODER_ATTENTION_MASK = "encoder_attention_mask"
+INPUT_IDS = "input_ids"
+BEAM_IDX = "beam_idx"
+LOGITS = "logits"
+TOP_LOGPROBS = "top_logprobs"
+TOP_IDS = "top_ids"
+
+
+def cache_names(kind: str, layers: int) -> list[str]:
+    """Names of one cache's tensors, key and value of each layer in turn; `kind` is past, present or cross."""
+    return [f"{kind}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+
+
+def graph_inputs(graph: str, input_name: str, layers: int) -> list[str]:
+    """Input names of `graph` in order, for an encoder that takes `input_name`, and `layers` decoder layers."""
+    return {
+        ENCODER: [input_name, ATTENTION_MASK],
+        DECODER_INIT: [ENCODER_HIDDEN_STATES],
+        DECODER_WITH_PAST: [
+            *(INPUT_IDS, BEAM_IDX, ENCODER_ATTENTION_MASK),
+            *cache_names("past", layers),
+            *cache_names("cross", layers),
+        ],
+    }[graph]
+
+
+def graph_outputs(graph: str, layers: int) -> list[str]:
+    """Output names of `graph` in order, for `layers` decoder layers."""
+    return {
+        ENCODER: [ENCODER_HIDDEN_STATES, ENCODER_ATTENTION_MASK],
+        DECODER_INIT: cache_names("cross", layers),
+        DECODER_WITH_PAST: [LOGITS, TOP_LOGPROBS, TOP_IDS, *cache_names("present", layers)],
+    }[graph]

@@ -1,0 +1,26 @@
+"""What the rest of the runtime asks of whatever runs the graphs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Value = Any
+"""A tensor where the engine keeps it; on a GPU, device memory. Only its engine can look inside."""
+
+
+class Engine(Protocol):
+    """Runs the graphs of one bundle on one device. Tensors stay on the device until they are downloaded."""
+
+    def upload(self, array: NDArray[Any]) -> Value:
+        """Copy an array to the device."""
+
+    def download(self, value: Value) -> NDArray[Any]:
+        """Copy a tensor to the host."""
+
+    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+        """Run `graph` and return the named `outputs`, on the device; outputs not named are not kept.
+
+        Raises:
+            EngineError: the run failed.
+        """

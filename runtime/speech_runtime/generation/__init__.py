@@ -1,0 +1,1 @@
+"""Decoding: settings, constraints, search, and the loop that joins them with the graphs."""

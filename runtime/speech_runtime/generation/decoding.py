@@ -1,0 +1,111 @@
+"""The decoding loop: graphs, candidates, constraints and search, joined. The cache never leaves the engine."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import DecoderFacts
+from ..contract import (
+    BEAM_IDX,
+    DECODER_INIT,
+    DECODER_WITH_PAST,
+    ENCODER_ATTENTION_MASK,
+    ENCODER_HIDDEN_STATES,
+    INPUT_IDS,
+    LOGITS,
+    TOP_IDS,
+    TOP_LOGPROBS,
+    cache_names,
+)
+from ..engines.engine import Engine, Value
+from .candidates import Candidates, constraints, most_banned
+from .config import GenerationConfig
+from .search import BeamSearch, Hypotheses
+
+
+class CachedDecoder:
+    """The decoder of one batch of utterances, with its caches on the engine's device."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        facts: DecoderFacts,
+        batch: int,
+        encoder_hidden_states: Value,
+        encoder_attention_mask: Value,
+    ) -> None:
+        """Compute the cross-attention cache; the self-attention cache starts 0 long."""
+        self._engine = engine
+        self._present = cache_names("present", facts.layers)
+        self._past = cache_names("past", facts.layers)
+        cross = engine.run(
+            DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
+        )
+        self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
+        empty = engine.upload(np.zeros((batch, 1, facts.heads, 0, facts.head_dim), dtype=np.float32))
+        self._cache = dict.fromkeys(self._past, empty)
+
+    def step(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], whole: bool) -> Candidates:
+        """Decode new tokens and keep them in the cache.
+
+        Args:
+            input_ids: int64 [batch, beams, tokens].
+            beam_idx: int64 [batch, beams], the beams of the last step that are continued.
+            whole: return the whole vocabulary as candidates, not only the graph's best.
+
+        Returns:
+            Candidates for the token after the last of `input_ids`.
+        """
+        if whole:
+            (logits,) = self._run(input_ids, beam_idx, [LOGITS])
+            return _whole_vocabulary(logits[:, :, -1])
+        logprobs, ids = self._run(input_ids, beam_idx, [TOP_LOGPROBS, TOP_IDS])
+        return Candidates(ids[:, :, -1], logprobs[:, :, -1])
+
+    def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Decode tokens int64 [batch, tokens] as one beam: logits float32 [batch, tokens, vocabulary]."""
+        (logits,) = self._run(input_ids[:, None], np.zeros((len(input_ids), 1), dtype=np.int64), [LOGITS])
+        return logits[:, 0]
+
+    def _run(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: list[str]) -> list[NDArray[Any]]:
+        inputs = {INPUT_IDS: np.ascontiguousarray(input_ids), BEAM_IDX: np.ascontiguousarray(beam_idx)}
+        uploaded = {name: self._engine.upload(array) for name, array in inputs.items()}
+        results = self._engine.run(
+            DECODER_WITH_PAST, {**uploaded, **self._fixed, **self._cache}, [*outputs, *self._present]
+        )
+        self._cache = {past: results[present] for past, present in zip(self._past, self._present, strict=True)}
+        return [self._engine.download(results[name]) for name in outputs]
+
+
+def decode(
+    decoder: CachedDecoder, facts: DecoderFacts, prompt: NDArray[np.int64], config: GenerationConfig
+) -> Hypotheses:
+    """Search for the best continuations of `prompt` int64 [batch, tokens].
+
+    Raises:
+        GenerationError: the lengths that are set do not fit the prompt or the decoder.
+    """
+    prompt_length = prompt.shape[1]
+    min_length, max_length = config.length_range(prompt_length, facts.max_positions)
+    rules = constraints(config, prompt_length, min_length, max_length)
+    search = BeamSearch(config, prompt, max_length)
+    needed = search.candidates_needed + most_banned(config)
+    whole = needed > facts.top_k and facts.top_k < facts.vocab_size
+
+    # The beams are alike until the first token is chosen: the prompt is decoded once, as one beam that all continue.
+    input_ids, beam_idx = prompt[:, None, :], np.zeros((prompt.shape[0], 1), dtype=np.int64)
+    while not search.done:
+        candidates = decoder.step(input_ids, beam_idx, whole)
+        for rule in rules:
+            candidates = rule(candidates, search.length)
+        alike = beam_idx.shape[1] == 1
+        tokens, beam_idx = search.advance(candidates)
+        input_ids, beam_idx = tokens[:, :, None], beam_idx * (not alike)
+    return search.result()
+
+
+def _whole_vocabulary(logits: NDArray[np.float32]) -> Candidates:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    logprobs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return Candidates(np.broadcast_to(np.arange(logits.shape[-1]), logits.shape), logprobs)

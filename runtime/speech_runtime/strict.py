@@ -1,0 +1,91 @@
+"""Frozen dataclasses from JSON, strictly: unknown, missing and wrongly typed fields are all listed, none ignored."""
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Record = TypeVar("Record")
+
+
+class FieldError(ValueError):
+    """All that is wrong with a record; `problems` has one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def from_json(record: type[Record], value: object, where: str = "") -> Record:
+    """Build the dataclass `record` from parsed JSON.
+
+    Args:
+        record: a dataclass of ints, floats, strings, booleans, literals, tuples, dictionaries and other dataclasses.
+        value: what `json.loads` returned.
+        where: what to call the value in problems.
+
+    Raises:
+        FieldError: the value does not fit; every problem is listed.
+    """
+    problems: list[str] = []
+    built = _convert(record, value, where, problems)
+    if problems:
+        raise FieldError(problems)
+    result: Record = built
+    return result
+
+
+def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _convert_record(kind, value, where, problems)
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, where, problems)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_convert(arguments[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value))
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): _convert(arguments[1], item, f"{where}[{key!r}]", problems) for key, item in value.items()}
+    if origin is Literal and value in arguments:
+        return value
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, str, bool, type(None)) and type(value) is kind:
+        return value
+    problems.append(f"{where or 'the value'} is {value!r}, expected {_describe(kind)}")
+    return None
+
+
+def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> Any:
+    attempts = []
+    for kind in kinds:
+        found: list[str] = []
+        converted = _convert(kind, value, where, found)
+        if not found:
+            return converted
+        attempts.append((kind, found))
+    records = [found for kind, found in attempts if is_dataclass(kind) and value is not None]
+    expected = " or ".join(_describe(kind) for kind in kinds)
+    problems.extend(records[0] if records else [f"{where or 'the value'} is {value!r}, expected {expected}"])
+    return None
+
+
+def _convert_record(record: Any, value: Any, where: str, problems: list[str]) -> Any:
+    if not isinstance(value, Mapping):
+        problems.append(f"{where or 'the value'} is {value!r}, expected an object")
+        return None
+    hints, prefix = get_type_hints(record), f"{where}." if where else ""
+    known = {field.name: field for field in fields(record)}
+    problems.extend(f"{prefix}{name} is not a known field" for name in value if name not in known)
+    arguments = {}
+    for name, field in known.items():
+        if name in value:
+            arguments[name] = _convert(hints[name], value[name], f"{prefix}{name}", problems)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            problems.append(f"{prefix}{name} is missing")
+    return None if problems else record(**arguments)
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(repr(option) for option in get_args(kind))
+    return "null" if kind is type(None) else str(getattr(kind, "__name__", kind))
