@@ -8,6 +8,7 @@
 import logging
 
 from .bundle import Bundle
+from .engines.onnxruntime import SessionOptions
 from .errors import AudioError, BundleError, EngineError, GenerationError, SpeechError
 from .generation.config import GenerationConfig
 from .model import EncoderOutput, OnnxSpeechSeq2Seq, Transcription
@@ -21,6 +22,7 @@ __all__ = [
     "GenerationConfig",
     "GenerationError",
     "OnnxSpeechSeq2Seq",
+    "SessionOptions",
     "SpeechError",
     "Transcription",
 ]

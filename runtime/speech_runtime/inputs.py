@@ -30,9 +30,8 @@ def check_inputs(
     if values.size == 0:
         raise AudioError(f"{name}: {encoder.input_name} is empty, its shape is {list(values.shape)}")
     if not np.isfinite(values).all():
-        raise AudioError(
-            f"{name}: {encoder.input_name} has {np.count_nonzero(~np.isfinite(values)):,} values not finite"
-        )
+        count = np.count_nonzero(~np.isfinite(values))
+        raise AudioError(f"{name}: {encoder.input_name} has {count:,} values that are NaN or infinite")
     mask = _check_mask(attention_mask, values.shape[:2])
     lengths = mask.sum(axis=1)
     shortest = int(lengths.argmin())

@@ -73,7 +73,7 @@ class OnnxRuntimeEngine:
             binding.bind_output(name, self._options.device, self._options.device_id)
         try:
             session.run_with_iobinding(binding)
-        except RuntimeError as error:
+        except Exception as error:  # ONNX Runtime's errors have no base of their own
             raise EngineError(f"{graph} failed: {error}") from error
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
@@ -86,7 +86,7 @@ class OnnxRuntimeEngine:
         device = {} if self._options.device == "cpu" else {"device_id": str(self._options.device_id)}
         try:
             session = self._runtime.InferenceSession(str(path), settings, providers=[(provider, device)])
-        except RuntimeError as error:
+        except Exception as error:
             raise BundleError(f"{path} cannot be loaded: {error}") from error
         if session.get_providers()[0] != provider:
             raise EngineError(f"ONNX Runtime fell back from {provider}; its libraries did not load. {_INSTALL['cuda']}")

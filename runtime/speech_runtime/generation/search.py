@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import GenerationError
 from .candidates import Candidates
 from .config import GenerationConfig
 
@@ -69,8 +70,16 @@ class BeamSearch:
 
         Returns:
             The tokens to decode next and the beams they continue, both int64 [batch, beams].
+
+        Raises:
+            GenerationError: no candidate is possible.
         """
         scores, beam_idx, tokens = self._best_continuations(candidates)
+        if not np.isfinite(scores[:, 0]).all():
+            raise GenerationError(
+                f"no token is possible at position {self.length}: the settings ban all of them, or the model's logits "
+                "are not finite"
+            )
         ends = np.isin(tokens, self._eos)
         if self.length + 1 >= self._max_length:
             ends[:] = True

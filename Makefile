@@ -1,0 +1,28 @@
+# Each target makes what it needs: on a fresh machine nothing but `make demo` or `make test` is to be typed.
+PYTHON ?= python3.11
+BIN := .venv/bin
+DIGITS := examples/digits
+
+.PHONY: demo test lint types clean
+
+demo: .venv/installed
+	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
+	$(BIN)/speech-transcribe build/digits $(sort $(wildcard $(DIGITS)/audio/*.wav $(DIGITS)/audio/*.flac)) --num-beams 4
+
+test: .venv/installed
+	$(BIN)/pytest -n 2
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build

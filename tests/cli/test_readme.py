@@ -1,0 +1,53 @@
+"""What the README shows is what happens. Its two make commands are run by `.ci/run`."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import REPOSITORY, Pair
+from speech_export.cli import main as speech_export
+from speech_runtime.cli import main as speech_transcribe
+
+README = (REPOSITORY / "README.md").read_text()
+COMMANDS = {"speech-export": speech_export, "speech-transcribe": speech_transcribe}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_commands_run(checkout: Path) -> None:
+    lines = [line.removeprefix("$ ").partition("#")[0] for block in blocks("console") for line in block.splitlines()]
+    commands = [shlex.split(line) for line in lines]
+    run = [(name, arguments) for name, *arguments in commands if name in COMMANDS]
+    assert [name for name, _ in run] == ["speech-export", "speech-transcribe"]
+    for name, arguments in run:
+        result = CliRunner().invoke(COMMANDS[name], arguments)
+        assert result.exit_code == 0, result.output
+    assert {name for name, *_ in commands} == {"make", "pip", *COMMANDS}
+
+
+def test_the_python_runs(
+    checkout: Path, digits: Pair, references: dict[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkout / "build").mkdir()
+    (checkout / "build" / "digits").symlink_to(digits.directory)
+    (code,) = blocks("python")
+    names: dict[str, object] = {}
+    exec(code, names)  # noqa: S102 - our own README
+    assert capsys.readouterr().out.strip() in references.values()
+    assert names["best_two"].shape[0] == 2
+
+
+def test_the_transcript_is_what_the_clips_say(references: dict[Path, str]) -> None:
+    (shown,) = blocks("text")
+    assert shown.splitlines()[-len(references) :] == list(references.values())

@@ -1,0 +1,188 @@
+"""The `speech-export` command: what it says, and what it refuses without leaving anything behind."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from composites import decoder_config, encoder_config
+from conftest import CHECKPOINT, Pair
+from speech_export import ExportError, VerificationError, export
+from speech_export.cli import main
+from speech_export.load import load_checkpoint, load_pair
+from speech_export.trace import Traceable
+from speech_runtime import OnnxSpeechSeq2Seq
+from tokenizers import Tokenizer, decoders, models
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    SpeechEncoderDecoderModel,
+    Wav2Vec2FeatureExtractor,
+)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def save_tokenizer(directory: Path) -> None:
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "<pad>": 3} | {f"▁w{i}": i for i in range(4, 90)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Metaspace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(directory)
+
+
+@pytest.fixture(scope="session")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Checkpoints of a Wav2Vec2 encoder and of a BERT that was no decoder before."""
+    encoder, decoder = tmp_path_factory.mktemp("encoder"), tmp_path_factory.mktemp("decoder")
+    AutoModel.from_config(encoder_config()).save_pretrained(encoder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(encoder)
+    config = decoder_config("bert")
+    config.is_decoder = config.add_cross_attention = False
+    AutoModelForCausalLM.from_config(config).save_pretrained(decoder)
+    save_tokenizer(decoder)
+    return encoder, decoder
+
+
+def test_a_checkpoint_is_exported_and_summed_up(tmp_path: Path) -> None:
+    result = run(CHECKPOINT, "-o", tmp_path / "bundle")
+    assert result.exit_code == 0, result.output
+    for line in ("encoder ", "decoder_init ", "decoder_with_past ", "whole bundle", "greedy 100.00%, 4 beams 100.00%"):
+        assert line in result.stdout
+    assert "[5/5] verifying against torch … " in result.stderr
+    assert OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle").manifest.source == str(CHECKPOINT)
+
+
+def test_a_pair_is_joined_and_its_random_weights_named(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run("--encoder", halves[0], "--decoder", halves[1], "-o", tmp_path / "bundle")
+    assert result.exit_code == 0, result.output
+    composite = load_pair(str(halves[0]), str(halves[1]))
+    crossed = [name for name, _ in composite.model.decoder.named_parameters() if "crossattention" in name]
+    expected = {f"decoder.{name}" for name in crossed} | {"enc_to_dec_proj.weight", "enc_to_dec_proj.bias"}
+    assert set(composite.random_weights) == expected
+    assert f"{len(expected)} tensors (" in result.stderr
+    assert "must be fine-tuned" in result.stderr.replace("\n", " ")
+    model = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle")
+    assert (model.generation_config.start_token_id, model.generation_config.eos_token_ids) == (1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give either MODEL, or both"),
+        (("--encoder", "x"), "give either MODEL, or both"),
+        (("model", "--encoder", "x", "--decoder", "y"), "give either MODEL, or both"),
+        (("/nowhere/model",), "/nowhere/model: a configuration could not be loaded"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    result = run(*arguments, "-o", tmp_path / "bundle")
+    assert result.exit_code != 0
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_a_composite_is_named(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run(halves[0], "-o", tmp_path / "bundle")
+    assert result.exit_code == 1
+    assert "is a wav2vec2 model (Wav2Vec2Model), not a speech-encoder-decoder" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_halves_in_the_wrong_place_are_named(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    swapped = run("--encoder", halves[1], "--decoder", halves[1], "-o", tmp_path / "bundle")
+    assert "is a bert model that takes input_ids; a speech encoder takes input_values" in swapped.stderr
+    whole = run("--encoder", CHECKPOINT, "--decoder", halves[1], "-o", tmp_path / "bundle")
+    assert "give a composite checkpoint as MODEL" in whole.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("tokenizer", "a tokenizer (tokenizer.json) could not be loaded"),
+        ("preprocessor_config.json", "a feature extractor (preprocessor_config.json) could not be loaded"),
+        ("model.safetensors", "weights could not be loaded"),
+    ],
+)
+def test_missing_parts_are_named(tmp_path: Path, missing: str, message: str) -> None:
+    checkpoint = Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+    for path in checkpoint.glob(f"{missing}*"):
+        path.unlink()
+    result = run(checkpoint, "-o", tmp_path / "bundle")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
+    model = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT)
+    weights = {name: tensor for name, tensor in model.state_dict().items() if "crossattention" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(ExportError, match=r"lacks \d+ of the model's weights: .*crossattention.* and \d+ more"):
+        load_checkpoint(str(tmp_path), processor=str(CHECKPOINT))
+
+
+def test_a_failed_verification_leaves_nothing(tmp_path: Path) -> None:
+    result = run(CHECKPOINT, "-o", tmp_path / "bundle", "--tolerance", "1e-12")
+    assert result.exit_code == 1
+    assert "log-probabilities differ by up to" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_verification_notices_a_wrong_weight(digits: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from speech_export import pipeline
+
+    honest = pipeline.trace
+
+    def sabotaged(graph: Traceable, input_name: str, layers: int) -> Any:
+        model = honest(graph, input_name, layers)
+        if graph.name == "decoder_init":
+            weight = next(v for v in model.graph.initializers.values() if len(v.const_value.shape) == 2)
+            weight.const_value = ir.tensor(weight.const_value.numpy() * 1.01)
+        return model
+
+    monkeypatch.setattr(pipeline, "trace", sabotaged)
+    with pytest.raises(VerificationError, match="log-probabilities differ"):
+        export(CHECKPOINT, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_kept_and_replaced_on_request(digits: Pair, tmp_path: Path) -> None:
+    target = Path(shutil.copytree(digits.directory, tmp_path / "bundle"))
+    (target / "marker").write_text("old")
+    refused = run(CHECKPOINT, "-o", target)
+    assert refused.exit_code == 1
+    assert "exists already; give --overwrite" in refused.stderr
+    interrupted = run(CHECKPOINT, "-o", target, "--overwrite", "--tolerance", "1e-12")
+    assert interrupted.exit_code == 1
+    assert (target / "marker").exists()
+    assert run(CHECKPOINT, "-o", target, "--overwrite").exit_code == 0
+    assert not (target / "marker").exists()
+
+
+@pytest.mark.parametrize("model", [3, torch.nn.Linear(1, 1)])
+def test_what_is_no_model_is_refused(model: object, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="cannot export a"):
+        export(model, tmp_path / "bundle")
+
+
+def test_a_half_precision_model_is_refused(pair: Callable[[str], Pair], tmp_path: Path) -> None:
+    model = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT, dtype=torch.float16)
+    with pytest.raises(ExportError, match="must be float32 on the CPU"):
+        export(model, tmp_path / "bundle")
+
+
+def test_the_model_is_left_as_it_was(pair: Callable[[str], Pair]) -> None:
+    model = pair("bert").reference
+    assert model.encoder.config._attn_implementation == "sdpa"
+    assert model.decoder.config._attn_implementation == "sdpa"
+    assert "_get_feature_vector_attention_mask" not in vars(model.encoder)
+    assert not model.training

@@ -1,0 +1,95 @@
+"""`decoder_with_past` itself, against the torch decoder: a 0-long past, several tokens at once, beams reordered."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from composites import DECODERS, VOCABULARY
+from conftest import Pair
+from numpy.typing import NDArray
+from speech_runtime.contract import cache_names
+
+BATCH, BEAMS, FRAMES, WIDTH = 2, 3, 17, 24
+LAYERS, HEADS, HEAD_DIM = 2, 4, 6
+
+
+class Graphs:
+    """The two decoder graphs, run step by step; remembers the tokens of every beam."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        random = np.random.default_rng(0)
+        self.encoded = random.standard_normal((BATCH, FRAMES, WIDTH)).astype(np.float32)
+        self.mask = np.ones((BATCH, FRAMES), np.int64)
+        self.mask[1, 11:] = 0
+        init, self.step_graph = (
+            onnxruntime.InferenceSession(pair.directory / f"{name}.onnx")
+            for name in ("decoder_init", "decoder_with_past")
+        )
+        names = cache_names("cross", LAYERS)
+        self.cross = dict(zip(names, init.run(names, {"encoder_hidden_states": self.encoded}), strict=True))
+        empty = np.zeros((BATCH, 1, HEADS, 0, HEAD_DIM), np.float32)
+        self.past = dict.fromkeys(cache_names("past", LAYERS), empty)
+        self.sequences = np.zeros((BATCH, 1, 0), np.int64)
+
+    def step(self, tokens: NDArray[np.int64], beam_idx: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        outputs = self.step_graph.run(
+            None,
+            {
+                "input_ids": tokens,
+                "beam_idx": beam_idx,
+                "encoder_attention_mask": self.mask,
+                **self.past,
+                **self.cross,
+            },
+        )
+        self.past = dict(zip(self.past, outputs[3:], strict=True))
+        kept = np.take_along_axis(self.sequences, beam_idx[:, :, None], axis=1)
+        self.sequences = np.concatenate([kept, tokens], axis=2)
+        return outputs[:3]
+
+    def expected(self, tokens: int) -> torch.Tensor:
+        """The torch decoder's logits for the last tokens, from the whole sequences, without a cache."""
+        beams = self.sequences.shape[1]
+        with torch.no_grad():
+            logits = self.pair.reference.decoder(
+                input_ids=torch.from_numpy(self.sequences).flatten(0, 1),
+                encoder_hidden_states=torch.from_numpy(self.encoded).repeat_interleave(beams, 0),
+                encoder_attention_mask=torch.from_numpy(self.mask).repeat_interleave(beams, 0),
+            ).logits
+        return logits.unflatten(0, (BATCH, beams))[:, :, -tokens:]
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_prompts_steps_and_reorders(pair: Callable[[str], Pair], family: str) -> None:
+    graphs, random = Graphs(pair(family)), np.random.default_rng(1)
+    past_beams = 1
+    for tokens in (3, 1, 1, 2, 1, 1):  # the first one: a prompt of three tokens on a 0-long past, fanned out to beams
+        beam_idx = random.integers(0, past_beams, (BATCH, BEAMS))
+        logits, top_logprobs, top_ids = graphs.step(random.integers(4, VOCABULARY, (BATCH, BEAMS, tokens)), beam_idx)
+        past_beams = BEAMS
+        expected = graphs.expected(tokens)
+        torch.testing.assert_close(torch.from_numpy(logits), expected, atol=1e-4, rtol=0)
+        best, ids = torch.log_softmax(expected, dim=-1).topk(top_ids.shape[-1])
+        torch.testing.assert_close(torch.from_numpy(top_logprobs), best, atol=1e-4, rtol=0)
+        clear = (best[..., :5] - best[..., 1:6]) > 1e-4  # not a tie with the next one
+        clear &= torch.cat([torch.ones_like(clear[..., :1]), clear[..., :-1]], dim=-1)
+        assert clear.float().mean() > 0.9
+        assert (torch.from_numpy(top_ids)[..., :5] == ids[..., :5])[clear].all()
+    assert graphs.past["past.0.key"].shape == (BATCH, BEAMS, HEADS, 9, HEAD_DIM)
+
+
+def test_a_prompt_at_once_is_the_prompt_in_steps(pair: Callable[[str], Pair]) -> None:
+    prompt = np.random.default_rng(2).integers(4, VOCABULARY, (BATCH, 1, 3))
+    alone = np.zeros((BATCH, 1), np.int64)
+    at_once, in_steps = Graphs(pair("bert")), Graphs(pair("bert"))
+    whole = at_once.step(prompt, alone)[0]
+    parts = [in_steps.step(prompt[:, :, i : i + 1], alone)[0] for i in range(3)]
+    np.testing.assert_allclose(whole, np.concatenate(parts, axis=2), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_the_cross_cache_is_not_expanded_over_beams(pair: Callable[[str], Pair], family: str) -> None:
+    assert Graphs(pair(family)).cross["cross.0.key"].shape == (BATCH, HEADS, FRAMES, HEAD_DIM)

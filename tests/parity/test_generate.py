@@ -1,0 +1,135 @@
+"""Exported models against transformers on the same weights: the very same tokens, log-probabilities within 1e-4."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from composites import DECODERS, EOS
+from conftest import Pair
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from speech_runtime import GenerationError
+
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def padded_batch(lengths: list[int], seed: int = 0) -> Batch:
+    """Noise of the given lengths: float32 [batch, samples] with zeros at the end, and its mask."""
+    random = np.random.default_rng(seed)
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    return (random.standard_normal(mask.shape) * mask).astype(np.float32), mask
+
+
+def reference_tokens(pair: Pair, batch: Batch, **search: Any) -> NDArray[np.int64]:
+    inputs, mask = (torch.from_numpy(array) for array in batch)
+    with torch.no_grad():
+        tokens: NDArray[np.int64] = pair.reference.generate(inputs, attention_mask=mask, **search).numpy()
+    return tokens
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_tokens_are_the_same_in_a_padded_batch(pair: Callable[[str], Pair], family: str) -> None:
+    model, batch = pair(family), padded_batch([1603, 977, 2411])
+    for search in ({"num_beams": 1}, {"num_beams": 4, "num_return_sequences": 2}):
+        expected = reference_tokens(model, batch, max_new_tokens=24, **search)
+        found = model.exported.generate(*batch, max_new_tokens=24, **search)
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_logprobs_are_the_same(pair: Callable[[str], Pair], family: str) -> None:
+    model, (inputs, mask) = pair(family), padded_batch([1603, 977, 2411])
+    tokens = np.random.default_rng(1).integers(4, 90, (3, 11))
+    with torch.no_grad():
+        logits = model.reference(
+            torch.from_numpy(inputs), attention_mask=torch.from_numpy(mask), decoder_input_ids=torch.from_numpy(tokens)
+        ).logits
+    found = torch.from_numpy(model.exported.forward(model.exported.encode(inputs, mask), tokens))
+    expected = torch.log_softmax(logits, dim=-1)
+    torch.testing.assert_close(torch.log_softmax(found, dim=-1), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("beams", [1, 4])
+def test_padding_does_not_change_the_answer(pair: Callable[[str], Pair], family: str, beams: int) -> None:
+    model, lengths = pair(family).exported, [1603, 977, 2411]
+    inputs, mask = padded_batch(lengths)
+    together = model.generate(inputs, mask, num_beams=beams, max_new_tokens=16)
+    for row, length in enumerate(lengths):
+        alone = model.generate(inputs[row : row + 1, :length], num_beams=beams, max_new_tokens=16)
+        np.testing.assert_array_equal(together[row, : alone.shape[1]], alone[0])
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a case takes a second: too slow to shrink
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_any_setting_gives_the_same_tokens(pair: Callable[[str], Pair], data: st.DataObject) -> None:
+    model = pair(data.draw(st.sampled_from(DECODERS)))
+    lengths = data.draw(st.lists(st.integers(200, 3000), min_size=1, max_size=4))
+    beams = data.draw(st.integers(1, 5))
+    search: dict[str, Any] = {
+        "num_beams": beams,
+        "num_return_sequences": data.draw(st.integers(1, beams)),
+        "max_new_tokens": data.draw(st.integers(1, 20)),
+        "min_new_tokens": data.draw(st.sampled_from([None, 4])),
+        "forced_bos_token_id": data.draw(st.sampled_from([None, 11])),
+        "forced_eos_token_id": data.draw(st.sampled_from([None, EOS])),
+        "suppress_tokens": data.draw(st.sampled_from([None, [20, 21, 22]])),
+    }
+    # Where every token is forced there is one hypothesis; what fills up the others is a tie, broken at will.
+    forced = sum(search[name] is not None for name in ("forced_bos_token_id", "forced_eos_token_id"))
+    assume(search["max_new_tokens"] > forced)
+    if beams > 1:
+        search["length_penalty"] = data.draw(st.sampled_from([-0.5, 0.0, 1.0, 2.0]))
+        search["early_stopping"] = data.draw(st.sampled_from([True, False, "never"]))
+    batch = padded_batch(lengths, data.draw(st.integers(0, 1000)))
+    np.testing.assert_array_equal(model.exported.generate(*batch, **search), reference_tokens(model, batch, **search))
+
+
+def test_prompts_are_continued(pair: Callable[[str], Pair]) -> None:
+    model, batch = pair("bart"), padded_batch([1603, 977])
+    for prompt in ([[1, 30, 31], [1, 40, 41]], [[30, 31], [40, 41]]):
+        ids = np.array(prompt)
+        expected = reference_tokens(model, batch, num_beams=3, decoder_input_ids=torch.from_numpy(ids))
+        found = model.exported.generate(*batch, num_beams=3, decoder_input_ids=ids)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_encoder_output_can_be_used_again(pair: Callable[[str], Pair]) -> None:
+    model, batch = pair("gpt2").exported, padded_batch([1603, 977])
+    encoded = model.encode(*batch)
+    for beams in (1, 3):
+        np.testing.assert_array_equal(
+            model.generate(encoder_outputs=encoded, num_beams=beams), model.generate(*batch, num_beams=beams)
+        )
+
+
+def test_without_settings_transformers_defaults_hold(pair: Callable[[str], Pair]) -> None:
+    model, batch = pair("mbart"), padded_batch([1603])
+    np.testing.assert_array_equal(model.exported.generate(*batch), reference_tokens(model, batch))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({}, "give either inputs or encoder_outputs"),
+        ({"inputs": 0, "num_return_sequences": 2}, "num_return_sequences is 2 but num_beams only 1"),
+        ({"inputs": 0, "max_new_tokens": 65}, "set max_new_tokens to 64 or less"),
+        ({"inputs": 0, "decoder_input_ids": [[1], [1]]}, r"decoder_input_ids must be integers \[1, tokens\]"),
+        ({"inputs": 0, "decoder_input_ids": [[90]]}, "decoder_input_ids must be 0 … 89, got 90"),
+        ({"inputs": 0, "temperature_": 1.0}, "temperature_ is not a known field"),
+    ],
+)
+def test_bad_calls_are_refused(pair: Callable[[str], Pair], keywords: dict[str, Any], message: str) -> None:
+    if "inputs" in keywords:
+        keywords = {**keywords, "inputs": padded_batch([1603])[0]}
+    with pytest.raises(GenerationError, match=message):
+        pair("bert").exported.generate(**keywords)

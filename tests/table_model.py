@@ -1,0 +1,70 @@
+"""A language model that is a table of logits, for transformers and for our search: the same numbers without a graph."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from speech_runtime.generation.candidates import Candidates
+from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+_STATES = 97
+
+
+def logits_of(table: NDArray[np.float32], sequences: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Logits [rows, vocabulary] of the next token, which depend on the whole of each sequence [rows, length]."""
+    weights = np.arange(1, sequences.shape[1] + 1) * 31
+    return table[(sequences * weights).sum(axis=1) % _STATES]
+
+
+def random_table(seed: int, vocabulary: int, spread: float) -> NDArray[np.float32]:
+    """Logits [states, vocabulary], normally distributed."""
+    return (np.random.default_rng(seed).standard_normal((_STATES, vocabulary)) * spread).astype(np.float32)
+
+
+class TableConfig(PretrainedConfig):
+    model_type = "table"
+
+    def __init__(self, vocab_size: int = 2, **settings: object) -> None:
+        self.vocab_size = vocab_size
+        super().__init__(**settings)
+
+
+class TableModel(PreTrainedModel, GenerationMixin):
+    """The table as a transformers model; decodes from the whole sequence, without a cache."""
+
+    config_class = TableConfig
+
+    def __init__(self, table: NDArray[np.float32]) -> None:
+        super().__init__(TableConfig(vocab_size=table.shape[1], use_cache=False))
+        self.table = table
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: object
+    ) -> CausalLMOutput:
+        logits = torch.from_numpy(logits_of(self.table, input_ids.numpy()))
+        return CausalLMOutput(logits=logits[:, None])
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **_: object) -> dict[str, torch.Tensor]:
+        return {"input_ids": input_ids}
+
+
+class TableDecoder:
+    """The table as our decoding loop sees it: keeps each beam's sequence as its cache."""
+
+    def __init__(self, table: NDArray[np.float32], top_k: int) -> None:
+        self.table, self.top_k = table, top_k
+        self.sequences: NDArray[np.int64] | None = None
+
+    def step(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], whole: bool) -> Candidates:
+        if self.sequences is None:
+            self.sequences = input_ids
+        else:
+            kept = np.take_along_axis(self.sequences, beam_idx[:, :, None], axis=1)
+            self.sequences = np.concatenate([kept, input_ids], axis=2)
+        batch, beams, length = self.sequences.shape
+        logits = torch.from_numpy(logits_of(self.table, self.sequences.reshape(-1, length)))
+        logprobs = torch.log_softmax(logits, dim=-1).view(batch, beams, -1)
+        width = logprobs.shape[-1] if whole else self.top_k
+        best, ids = torch.topk(logprobs, width, dim=-1)
+        return Candidates(ids.numpy(), best.numpy())

@@ -1,0 +1,60 @@
+"""Audio files and arrays: what is heard, and what is refused and how."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from speech_runtime import AudioError
+from speech_runtime.audio import prepare, read_audio
+
+
+def tone(rate: int, seconds: float = 0.5) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_any_rate_becomes_the_models(tmp_path: Path, rate: int, suffix: str) -> None:
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(rate), rate)
+    samples = read_audio(path, 16000)
+    assert samples.dtype == np.float32
+    assert abs(samples.size - 8000) <= 1
+    middle = slice(1000, 7000)
+    np.testing.assert_allclose(samples[middle], tone(16000)[middle], atol=2e-3)
+
+
+def test_stereo_is_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([tone(16000), -0.5 * tone(16000)], axis=1), 16000, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(path, 16000), 0.25 * tone(16000), atol=1e-6)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="nothing.wav: cannot be read as audio: there is no such file"):
+        read_audio(tmp_path / "nothing.wav", 16000)
+
+
+@pytest.mark.parametrize("content", [b"", b"not audio at all" * 100, b"RIFF\x00\x00"])
+def test_what_is_not_audio_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "text.wav"
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match="text.wav: cannot be read as audio"):
+        read_audio(path, 16000)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros(0, np.float32), "is empty"),
+        (np.zeros(16000, np.float32), "is silent: all of its 16,000 samples are 0"),
+        (np.array([0.1, np.nan, np.inf], np.float32), "2 samples that are NaN or infinite"),
+        (np.zeros((2, 100), np.float32), r"got shape \[2, 100\]; mix the channels"),
+        (np.ones(100, np.int16), r"got int16; convert first"),
+        (np.array(0.5), r"got shape \[\]"),
+    ],
+)
+def test_bad_arrays_are_refused(samples: np.ndarray, message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        prepare(samples, 16000, 16000)

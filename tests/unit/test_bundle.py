@@ -1,0 +1,101 @@
+"""Damaged bundles: each problem is named, all of them at once."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from conftest import Pair
+from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
+from speech_runtime.bundle import FileFacts
+
+
+@pytest.fixture
+def copy(digits: Pair, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits.directory, tmp_path / "bundle"))
+
+
+def edit_manifest(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = directory / "bundle.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_bundle_opens_and_says_what_it_is(digits: Pair) -> None:
+    bundle = Bundle.open(digits.directory)
+    assert bundle.manifest.encoder.receptive_field == 1560
+    assert bundle.manifest.verification is not None
+    assert bundle.manifest.verification.max_logprob_difference <= 1e-4
+    assert set(bundle.manifest.producer) >= {"speech-export", "torch", "transformers"}
+
+
+def test_all_damage_is_listed(copy: Path) -> None:
+    encoder = copy / "encoder.onnx"
+    encoder.write_bytes(encoder.read_bytes()[:-100])
+    (copy / "tokenizer.json").unlink()
+    config = copy / "generation_config.json"
+    config.write_text(config.read_text().replace("2", "3", 1))
+    with pytest.raises(BundleError) as error:
+        Bundle.open(copy)
+    for problem in (
+        "encoder.onnx has",
+        "tokenizer.json is missing",
+        "generation_config.json was changed after the export",
+        "export it again",
+    ):
+        assert problem in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format_version=99), "format version 99, this release reads 1"),
+        (lambda m: m.pop("decoder"), "decoder is missing"),
+        (lambda m: m["decoder"].update(layers="two"), "decoder.layers is 'two', expected int"),
+        (lambda m: m.update(surprise=1), "surprise is not a known field"),
+        (lambda m: m["files"].pop("decoder_init.onnx"), "decoder_init.onnx is not in bundle.json"),
+        (lambda m: m["files"].update({"../secret": {"size": 1, "sha256": ""}}), "'../secret' points outside"),
+    ],
+)
+def test_an_edited_manifest_is_refused(copy: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+    edit_manifest(copy, change)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(copy)
+
+
+def test_what_is_no_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="there is no directory"):
+        Bundle.open(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no bundle\.json"):
+        Bundle.open(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BundleError, match="looks like a Hugging Face checkpoint"):
+        Bundle.open(tmp_path)
+    (tmp_path / "bundle.json").write_text("{ truncated")
+    with pytest.raises(BundleError, match="cannot be read"):
+        Bundle.open(tmp_path)
+
+
+def test_a_graph_with_other_inputs_is_refused(copy: Path) -> None:
+    path = copy / "encoder.onnx"
+    model = onnx.load(path)
+    model.graph.input[0].name = "audio"
+    for node in model.graph.node:
+        node.input[:] = ["audio" if name == "input_values" else name for name in node.input]
+    onnx.save(model, path)
+    facts = FileFacts.of(path)
+    edit_manifest(copy, lambda m: m["files"]["encoder.onnx"].update(size=facts.size, sha256=facts.sha256))
+    with pytest.raises(BundleError, match="inputs input_values missing; inputs audio not expected"):
+        OnnxSpeechSeq2Seq.from_pretrained(copy)
+
+
+def test_a_truncated_graph_is_refused_without_hashes_too(copy: Path) -> None:
+    path = copy / "encoder.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
+    with pytest.raises(BundleError, match=r"encoder\.onnx cannot be loaded"):
+        OnnxSpeechSeq2Seq.from_pretrained(copy, check_hashes=False)

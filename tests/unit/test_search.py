@@ -1,0 +1,101 @@
+"""Our search against transformers' own, on the same table of logits: many settings, no graph."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from speech_runtime.bundle import DecoderFacts
+from speech_runtime.errors import GenerationError
+from speech_runtime.generation.config import GenerationConfig
+from speech_runtime.generation.decoding import decode
+from table_model import TableDecoder, TableModel, random_table
+from transformers import GenerationConfig as ReferenceConfig
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> dict[str, Any]:
+    beams = draw(st.integers(1, 5))
+    vocabulary = draw(st.integers(12, 40))
+    ends = draw(st.lists(st.integers(8, vocabulary - 1), min_size=1, max_size=2, unique=True))
+    return {
+        "vocabulary": vocabulary,
+        "table_seed": draw(st.integers(0, 2**32 - 1)),
+        "spread": draw(st.sampled_from([0.5, 2.0, 5.0])),
+        "prompt": draw(
+            st.lists(st.lists(st.integers(0, vocabulary - 1), min_size=2, max_size=2), min_size=1, max_size=3)
+        ),
+        "eos_token_id": ends,
+        "pad_token_id": draw(st.integers(0, vocabulary - 1)),
+        "num_beams": beams,
+        "num_return_sequences": draw(st.integers(1, beams)),
+        "length_penalty": draw(st.sampled_from([-1.0, 0.0, 0.6, 1.0, 2.0])),
+        "early_stopping": draw(st.sampled_from([True, False, "never"])),
+        "max_new_tokens": draw(st.integers(1, 12)),
+        "min_new_tokens": draw(st.sampled_from([None, 0, 3, 20])),
+        "forced_eos_token_id": draw(st.sampled_from([None, ends[0]])),
+        "suppress_tokens": draw(st.sampled_from([None, [5, 7]])),
+        "begin_suppress_tokens": draw(st.sampled_from([None, [6, 3]])),
+        "top_k": draw(st.sampled_from([4, 64])),
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(searches())
+def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
+    table = random_table(case.pop("table_seed"), vocabulary := case.pop("vocabulary"), case.pop("spread"))
+    prompt, top_k = np.array(case.pop("prompt")), min(case.pop("top_k"), vocabulary)
+    # Where every token is forced there is one hypothesis; what fills up the others is a tie, broken at will.
+    assume(case["max_new_tokens"] > 1 or case["forced_eos_token_id"] is None)
+    if case["num_beams"] == 1:
+        del case["early_stopping"], case["length_penalty"]
+    reference = TableModel(table).generate(
+        torch.from_numpy(prompt),
+        generation_config=ReferenceConfig(**case, use_cache=False, output_scores=True, return_dict_in_generate=True),
+    )
+
+    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=vocabulary, max_positions=None, top_k=top_k)
+    config = GenerationConfig().updated({name: value for name, value in case.items() if value is not None})
+    found = decode(TableDecoder(table, top_k), facts, prompt, config)
+
+    np.testing.assert_array_equal(found.sequences, reference.sequences.numpy())
+    if case["num_beams"] > 1:
+        finite = np.isfinite(found.scores) & (found.scores > -1e8)
+        np.testing.assert_allclose(found.scores[finite], reference.sequences_scores.numpy()[finite], atol=1e-4)
+
+
+def test_settings_that_allow_nothing_are_refused() -> None:
+    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, top_k=20)
+    config = GenerationConfig(forced_eos_token_id=2, begin_suppress_tokens=(2,), max_new_tokens=1)
+    with pytest.raises(GenerationError, match="no token is possible"):
+        decode(TableDecoder(random_table(0, 20, 1.0), 20), facts, np.array([[4, 5]]), config)
+
+
+def test_forced_first_token_keeps_the_beams_apart() -> None:
+    table = random_table(3, 20, 2.0)
+    settings = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 6, "eos_token_id": 2, "pad_token_id": 1}
+    prompt = np.array([[4], [9]])
+    reference = TableModel(table).generate(
+        torch.from_numpy(prompt),
+        generation_config=ReferenceConfig(**settings, forced_bos_token_id=7, use_cache=False),
+    )
+    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, top_k=20)
+    config = GenerationConfig().updated({**settings, "forced_bos_token_id": 7})
+    found = decode(TableDecoder(table, 20), facts, prompt, config)
+    np.testing.assert_array_equal(found.sequences, reference.numpy())
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_a_row_does_not_depend_on_its_batch(beams: int) -> None:
+    table = random_table(5, 30, 2.0)
+    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=30, max_positions=None, top_k=30)
+    config = GenerationConfig(eos_token_id=2, pad_token_id=1, num_beams=beams, max_new_tokens=15)
+    prompt = np.arange(8)[:, None]
+    together = decode(TableDecoder(table, 30), facts, prompt, config)
+    for row in range(8):
+        alone = decode(TableDecoder(table, 30), facts, prompt[row : row + 1], config)
+        length = alone.sequences.shape[1]
+        np.testing.assert_array_equal(together.sequences[row, :length], alone.sequences[0])
+        assert (together.sequences[row, length:] == 1).all()
