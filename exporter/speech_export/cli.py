@@ -1,7 +1,6 @@
 """The `speech-export` command."""
 
 import logging
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +80,7 @@ def main(
             on_stage=progress,
         )
     except SpeechError as error:
+        click.echo(err=True)
         raise click.ClickException(str(error)) from error
     progress.end()
     click.echo(_summary(bundle, time.perf_counter() - begin))
@@ -106,11 +106,12 @@ class _Progress:
 
 
 def _silence_libraries() -> None:
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
+    hub_logging.set_verbosity(logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
 
 
 def _warn_of_random_weights(composite: "Composite") -> None:

@@ -1,10 +1,11 @@
 """Where a composite model comes from: one fine-tuned checkpoint, or an encoder and a decoder."""
 
-import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from speech_runtime.bundle import MANIFEST
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -19,9 +20,10 @@ from transformers import (
 
 from .errors import ExportError
 
-logger = logging.getLogger(__name__)
-
 _MODEL_TYPE = "speech-encoder-decoder"
+_FOR_TRAINING_ONLY = "masked_spec_embed"
+"""What masked frames are replaced with in training; many checkpoints lack it."""
+
 _SPEECH_INPUTS = ("input_values", "input_features")
 
 
@@ -46,6 +48,8 @@ def load_checkpoint(name: str, processor: str | None = None) -> Composite:
     Raises:
         ExportError: nothing there, not a composite, or weights, tokenizer or extractor are missing.
     """
+    if (Path(name) / MANIFEST).exists():
+        raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
     config = _load(AutoConfig, name, "a configuration")
     if config.model_type != _MODEL_TYPE:
         raise ExportError(
@@ -72,8 +76,7 @@ def load_pair(encoder: str, decoder: str, seed: int = 0) -> Composite:
         seed: for the random weights.
 
     Raises:
-        ExportError: nothing there, no speech encoder, no decoder with cross-attention, or weights of the
-            encoder are missing.
+        ExportError: nothing there, no speech encoder, or no decoder with cross-attention.
     """
     encoder_config = _load(AutoConfig, encoder, "a configuration")
     decoder_config = _load(AutoConfig, decoder, "a configuration")
@@ -85,8 +88,6 @@ def load_pair(encoder: str, decoder: str, seed: int = 0) -> Composite:
         torch.manual_seed(seed)
         encoder_model, missing = _load_weights(AutoModel, encoder, encoder_config)
         _check_encoder(encoder_model, encoder)
-        if missing:
-            logger.warning("%s lacks %d weights of the encoder: %s", encoder, len(missing), _shortened(missing))
         decoder_model, random_weights = _load_weights(AutoModelForCausalLM, decoder, decoder_config)
         model = SpeechEncoderDecoderModel(encoder=encoder_model, decoder=decoder_model).eval()
     random_weights = [*missing, *(f"decoder.{name}" for name in random_weights)]
@@ -108,7 +109,7 @@ def _load(factory: Any, name: str, what: str, **options: Any) -> Any:
 
 def _load_weights(factory: Any, name: str, config: PretrainedConfig) -> tuple[Any, list[str]]:
     model, info = _load(factory, name, "weights", config=config, dtype=torch.float32, output_loading_info=True)
-    return model.eval(), sorted(info["missing_keys"])
+    return model.eval(), sorted(key for key in info["missing_keys"] if not key.endswith(_FOR_TRAINING_ONLY))
 
 
 def _load_extractor(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Audio files and arrays to mono float32 samples at the model's rate."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ from numpy.typing import NDArray
 from .errors import AudioError
 
 Samples = NDArray[np.float32]
+
+_DATA_CHUNK = re.compile(r"^data : (?P<declared>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE)
+_STREAMED_SIZE = 0x7FFFF000
+"""Who writes to a pipe does not know the size, and declares one from here on."""
 
 
 def read_audio(path: str | Path, sampling_rate: int) -> Samples:
@@ -22,11 +27,21 @@ def read_audio(path: str | Path, sampling_rate: int) -> Samples:
     """
     soundfile = _require("soundfile")
     try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            _check_whole(file.extra_info, str(path))
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except (OSError, soundfile.SoundFileError) as error:
-        reason = "there is no such file" if not Path(path).is_file() else str(error)
+        reason = str(error) if Path(path).exists() else "there is no such file"
         raise AudioError(f"{path}: cannot be read as audio: {reason}") from error
     return prepare(samples.mean(axis=1), rate, sampling_rate, name=str(path))
+
+
+def _check_whole(log: str, name: str) -> None:
+    """Refuse a file that ends early: libsndfile only notes it in its log, and reads what is there."""
+    cut = _DATA_CHUNK.search(log)
+    if cut and int(cut["there"]) < int(cut["declared"]) < _STREAMED_SIZE:
+        size = f"{int(cut['there']):,} of {int(cut['declared']):,} bytes"
+        raise AudioError(f"{name}: is truncated: it has {size} of audio; copy it again")
 
 
 def prepare(samples: object, rate: int, sampling_rate: int, name: str = "audio") -> Samples:

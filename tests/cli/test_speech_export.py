@@ -1,6 +1,10 @@
 """The `speech-export` command: what it says, and what it refuses without leaving anything behind."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +99,36 @@ def test_what_is_not_a_composite_is_named(halves: tuple[Path, Path], tmp_path: P
     assert result.exit_code == 1
     assert "is a wav2vec2 model (Wav2Vec2Model), not a speech-encoder-decoder" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_is_not_exported_again(digits: Pair, tmp_path: Path) -> None:
+    result = run(digits.directory, "-o", tmp_path / "bundle")
+    assert "is a bundle already" in result.stderr
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    command = [Path(sys.executable).parent / "speech-export", CHECKPOINT, "-o", tmp_path / "bundle"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        seen = ""
+        while "tracing encoder" not in seen:
+            seen += process.stderr.read(1)
+        assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+        process.send_signal(signal.SIGINT)
+        assert "Aborted!" in process.stderr.read()
+        assert process.wait() == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hub_id_is_found_in_the_cache(tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--someone--digits"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(CHECKPOINT, repository / "snapshots" / ("0" * 40))
+    code = "from speech_export.load import load_checkpoint; print(load_checkpoint('someone/digits').source)"
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "someone/digits\n"
 
 
 def test_halves_in_the_wrong_place_are_named(halves: tuple[Path, Path], tmp_path: Path) -> None:

@@ -44,6 +44,18 @@ def test_what_is_not_audio_is_named(tmp_path: Path, content: bytes) -> None:
         read_audio(path, 16000)
 
 
+def test_a_truncated_file_is_refused_and_a_streamed_one_is_not(tmp_path: Path) -> None:
+    whole, cut, streamed = (tmp_path / f"{name}.wav" for name in ("whole", "cut", "streamed"))
+    soundfile.write(whole, tone(16000), 16000)
+    content = whole.read_bytes()
+    cut.write_bytes(content[:-4000])
+    with pytest.raises(AudioError, match="is truncated: it has 12,000 of 16,000 bytes of audio"):
+        read_audio(cut, 16000)
+    data = content.index(b"data")
+    streamed.write_bytes(content[: data + 4] + b"\xff\xff\xff\xff" + content[data + 8 :])
+    np.testing.assert_array_equal(read_audio(streamed, 16000), read_audio(whole, 16000))
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
