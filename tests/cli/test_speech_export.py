@@ -108,7 +108,11 @@ def test_a_bundle_is_not_exported_again(digits: Pair, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     command = [Path(sys.executable).parent / "speech-export", CHECKPOINT, "-o", tmp_path / "bundle"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+
+    def heed_ctrl_c() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are told to ignore it
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c) as process:
         assert process.stderr is not None
         seen = ""
         while "tracing encoder" not in seen:
