@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from composites import composite
 from filelock import FileLock
+from transformers import SpeechEncoderDecoderModel
+
+from composites import composite
 from speech_export import export
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
-from transformers import SpeechEncoderDecoderModel
 
 torch.set_num_threads(1)  # two workers, one core each
 

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from speech_runtime.generation.candidates import Candidates
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
+
+from speech_runtime.generation.candidates import Candidates
 
 _STATES = 97
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
+from torch.nn import functional
+
 from architecture import FRAME_STRIDE, RECEPTIVE_FIELD
 from corpus import Utterance
 from digit_strings import LONGEST_STRING
-from torch import nn
-from torch.nn import functional
 
 _IGNORED = -100
 _BLANK = 10

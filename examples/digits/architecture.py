@@ -6,7 +6,6 @@ import math
 import string
 
 import torch
-from corpus import SAMPLE_RATE
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from torch.nn import functional
@@ -19,6 +18,8 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
 )
+
+from corpus import SAMPLE_RATE
 
 # Padding is not token 0: transformers picks the padding of finished beams with
 # `pad_token_id or eos_token_id`, which takes 0 for "not set".

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import soxr
+
 from corpus import SAMPLE_RATE, Recording, Samples, Utterance, draw_pauses, join
 from digit_strings import Digits
 

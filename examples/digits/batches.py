@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from augmentation import change_speed, colour, join_takes, noise_bank, through_telephone
 from corpus import SAMPLE_RATE, Recording, Samples, Utterance, by_speaker, load_recordings
 from digit_strings import LONGEST_STRING, draw_training_digits

@@ -17,8 +17,9 @@ from typing import Literal
 import numpy as np
 import soundfile
 import soxr
-from digit_strings import LONGEST_STRING, Digits, draw_digits, spell
 from numpy.typing import NDArray
+
+from digit_strings import LONGEST_STRING, Digits, draw_digits, spell
 
 SAMPLE_RATE = 16_000
 FSDD_RATE = 8_000

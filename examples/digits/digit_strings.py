@@ -10,7 +10,7 @@ DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 LONGEST_STRING = 8
 
 _HELD_OUT_SHARE = 10
-_SHORTEST_HELD_OUT = 3
+SHORTEST_HELD_OUT = 3
 
 Digits = tuple[int, ...]
 
@@ -25,7 +25,7 @@ def is_held_out(digits: Digits) -> bool:
 
     There are too few shorter strings to keep any of them from the model.
     """
-    if len(digits) < _SHORTEST_HELD_OUT:
+    if len(digits) < SHORTEST_HELD_OUT:
         return False
     return zlib.crc32(spell(digits).encode("ascii")) % _HELD_OUT_SHARE == 0
 

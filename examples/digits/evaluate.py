@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
-from corpus import Samples, test_strings
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scoring import transcribe, word_error_rate
-from synthetic import held_out_strings
 from transformers import PreTrainedTokenizerFast, SpeechEncoderDecoderModel, Wav2Vec2FeatureExtractor
 from transformers.utils.logging import disable_progress_bar
+
+from corpus import Samples, test_strings
+from scoring import transcribe, word_error_rate
+from speech_runtime import OnnxSpeechSeq2Seq
+from synthetic import held_out_strings
 
 _FOLDER = Path(__file__).resolve().parent
 _BATCH_SIZE = 12
@@ -35,8 +36,8 @@ def torch_transcriber(checkpoint: Path) -> Transcriber:
 
 
 def onnx_transcriber(bundle: Path) -> Transcriber:
-    """The bundle as the runtime package runs it, which nothing else here needs."""
-    model = importlib.import_module("speech_runtime").OnnxSpeechSeq2Seq.from_pretrained(bundle)
+    """The bundle as the runtime package runs it."""
+    model = OnnxSpeechSeq2Seq.from_pretrained(bundle)
 
     def transcribe_in_batches(audio: Sequence[Samples], num_beams: int) -> list[str]:
         texts: list[str] = []

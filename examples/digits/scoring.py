@@ -7,8 +7,9 @@ from typing import cast
 
 import jiwer
 import torch
-from corpus import SAMPLE_RATE, Samples
 from transformers import PreTrainedTokenizerFast, SpeechEncoderDecoderModel, Wav2Vec2FeatureExtractor
+
+from corpus import SAMPLE_RATE, Samples
 
 _BATCH_SIZE = 12
 

@@ -9,6 +9,7 @@ import click
 import numpy as np
 import soundfile
 import soxr
+
 from corpus import SAMPLE_RATE, Samples, join
 from digit_strings import Digits, draw_digits, spell
 from voices import Voice, speak

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from corpus import SAMPLE_RATE, Recording, Samples, Utterance
-from digit_strings import LONGEST_STRING, Digits, draw_held_out_digits, draw_training_digits
 from numpy.typing import NDArray
+
+from corpus import SAMPLE_RATE, Recording, Samples, Utterance
+from digit_strings import LONGEST_STRING, SHORTEST_HELD_OUT, Digits, draw_held_out_digits, draw_training_digits
 from voices import Voice, VoiceSet, draw_voice, speak
 
 _FLITE_SHARE = 0.4
 _STRINGS_PER_JOB = 50
-_SHORTEST_HELD_OUT = 3
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def held_out_strings(count: int, seed: int, voices: VoiceSet = "training") -> li
     random = np.random.default_rng((seed, 3))
     strings: list[Utterance] = []
     for number in range(count):
-        length = _SHORTEST_HELD_OUT + number % (LONGEST_STRING - _SHORTEST_HELD_OUT + 1)
+        length = SHORTEST_HELD_OUT + number % (LONGEST_STRING - SHORTEST_HELD_OUT + 1)
         digits = draw_held_out_digits(random, length)
         voice = draw_voice(random, _FLITE_SHARE, voices)
         strings.append(Utterance(speak(voice, digits, _draw_separator(random)), digits))

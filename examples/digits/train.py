@@ -11,15 +11,16 @@ from tempfile import TemporaryDirectory
 import click
 import torch
 import torch.distributed
-from batches import SyntheticSize, load_training_data, training_batches
-from corpus import joined_strings, load_recordings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from synthetic import held_out_strings
 from torch.multiprocessing.spawn import spawn
+from transformers.utils.logging import disable_progress_bar
+
+from batches import SyntheticSize, load_training_data, training_batches
+from corpus import joined_strings, load_recordings
+from synthetic import held_out_strings
 from trainer import Trainer
 from training_state import export_checkpoint, load_state, save_state
-from transformers.utils.logging import disable_progress_bar
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _REPORT_EVERY = 50

@@ -8,12 +8,13 @@ from typing import cast
 
 import torch
 import torch.distributed
+from torch import nn
+from transformers import Wav2Vec2Model
+
 from alignment import AlignmentHead
 from architecture import build_feature_extractor, build_model, build_tokenizer
 from corpus import SAMPLE_RATE, Utterance
 from scoring import transcribe, word_error_rate
-from torch import nn
-from transformers import Wav2Vec2Model
 
 _PEAK_LEARNING_RATE = 1.5e-3
 _WARM_UP_STEPS = 100

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import soundfile
 import soxr
+
 from corpus import SAMPLE_RATE, Samples
 from digit_strings import DIGIT_WORDS, Digits
 

@@ -49,7 +49,7 @@ def attention(
     """Scaled dot-product attention with the signature of transformers' attention interface.
 
     Args:
-        module: the attention layer that calls; unused.
+        module: the attention layer that calls; named in errors.
         query: [batch × beams, heads, tokens, head_dim].
         key: the same for self-attention, or [batch, heads, frames, head_dim] for a key named in `shared_by_beams`.
         value: like `key`.

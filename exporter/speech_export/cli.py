@@ -5,7 +5,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from speech_runtime import Bundle, SpeechError
+
+from .settings import DEFAULT_TOP_K, Limits
 
 if TYPE_CHECKING:
     from .load import Composite
@@ -22,16 +25,28 @@ _MIB = 2**20
 @click.option("-o", "--output", required=True, type=click.Path(), help="Directory of the bundle.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already, once the new one is verified.")
 @click.option(
-    "--top-k", type=click.IntRange(2), default=64, show_default=True, help="Candidates a step returns for each beam."
+    "--top-k",
+    type=click.IntRange(2),
+    default=DEFAULT_TOP_K,
+    show_default=True,
+    help="Candidates a step returns for each beam.",
 )
 @click.option(
     "--audio", multiple=True, type=click.Path(), help="File to verify on; repeatable. [default: noise and tones]"
 )
 @click.option(
-    "--tolerance", type=float, default=1e-4, show_default=True, help="Largest difference of log-probabilities allowed."
+    "--tolerance",
+    type=float,
+    default=Limits.logprob_difference,
+    show_default=True,
+    help="Largest difference of log-probabilities allowed.",
 )
 @click.option(
-    "--min-agreement", type=float, default=1.0, show_default=True, help="Share of tokens that must be the same."
+    "--min-agreement",
+    type=float,
+    default=Limits.agreement,
+    show_default=True,
+    help="Share of tokens that must be the same.",
 )
 @click.version_option(package_name="speech-export")
 def main(
@@ -60,7 +75,6 @@ def main(
     try:
         from .load import load_checkpoint, load_pair
         from .pipeline import export
-        from .verify import Limits
     except ImportError as error:
         raise click.ClickException(
             f"{error.name} is needed to export: pip install 'speech-export[export,cpu]'"

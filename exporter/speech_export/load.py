@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speech_runtime.bundle import MANIFEST
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedModel,
     SpeechEncoderDecoderModel,
 )
+
+from speech_runtime.bundle import MANIFEST
 
 from .errors import ExportError
 
@@ -100,11 +102,10 @@ def load_pair(encoder: str, decoder: str, seed: int = 0) -> Composite:
 def _load(factory: Any, name: str, what: str, **options: Any) -> Any:
     try:
         return factory.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ExportError(
-            f"{name}: {what} could not be loaded, neither as a directory nor as a model of the Hub: {reason}"
-        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        place = "from this directory" if Path(name).is_dir() else "from the Hub, and there is no such directory"
+        raise ExportError(f"{name}: {what} could not be loaded {place}: {reason}") from error
 
 
 def _load_weights(factory: Any, name: str, config: PretrainedConfig) -> tuple[Any, list[str]]:

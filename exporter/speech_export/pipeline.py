@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SpeechError
-from speech_runtime.audio import read_audio
-from speech_runtime.bundle import FORMAT_VERSION, TOKENIZER, FileFacts, Manifest
-from speech_runtime.features import FeatureExtractor
 from transformers import SpeechEncoderDecoderModel
+
+from speech_runtime import Bundle, GenerationConfig, OnnxSpeechSeq2Seq, SpeechError
+from speech_runtime.audio import read_audio
+from speech_runtime.bundle import (
+    FORMAT_VERSION,
+    GENERATION_CONFIG,
+    PREPROCESSOR_CONFIG,
+    TOKENIZER,
+    FileFacts,
+    Manifest,
+)
+from speech_runtime.features import FeatureExtractor
 
 from .errors import ExportError
 from .facts import decoder_facts, encoder_facts
@@ -21,13 +29,13 @@ from .load import Composite, load_checkpoint
 from .passes.metadata import strip_metadata
 from .passes.shared_weights import share_transposed_weights
 from .rewrites.traceable import traceable
+from .settings import DEFAULT_TOP_K, Limits
 from .staging import staged
 from .trace import save, trace, traceables
-from .verify import Limits, VerificationAudio, generated_audio, verify
+from .verify import VerificationAudio, generated_audio, verify
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_TOP_K = 64
 _PRODUCERS = ("speech-export", "torch", "transformers", "onnx", "onnxscript")
 
 
@@ -49,7 +57,8 @@ def export(
     as it was.
 
     Args:
-        model: a fine-tuned checkpoint (directory or Hub id), what `speech_export.load` returns, or a model in memory.
+        model: a fine-tuned checkpoint (directory or Hub id), a model in memory, or what `load_checkpoint` or
+            `load_pair` return.
         output_dir: where the bundle goes; its parent is made where it does not exist.
         feature_extractor: of a model in memory; without one the bundle takes model input only, not audio.
         tokenizer: of a model in memory; without one the bundle yields token ids only, not text.
@@ -101,7 +110,8 @@ def _write(composite: Composite, directory: Path, top_k: int, on_stage: Callable
     model = composite.model
     if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in model.parameters()):
         raise ExportError("the model must be float32 on the CPU to be exported: model.float().cpu()")
-    encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k)
+    encoder, decoder = encoder_facts(model.encoder), decoder_facts(model.decoder, top_k)
+    _write_configuration(composite, directory)
     training = model.training
     model.eval()
     try:
@@ -114,14 +124,6 @@ def _write(composite: Composite, directory: Path, top_k: int, on_stage: Callable
                 save(traced, directory / f"{graph.name}.onnx")
     finally:
         model.train(training)
-    model.config.save_pretrained(directory)
-    model.generation_config.save_pretrained(directory)
-    if composite.feature_extractor is not None:
-        composite.feature_extractor.save_pretrained(directory)
-    if composite.tokenizer is not None:
-        composite.tokenizer.save_pretrained(directory)
-        if not (directory / TOKENIZER).exists():
-            raise ExportError(f"the tokenizer {type(composite.tokenizer).__name__} cannot be written as {TOKENIZER}")
     Manifest(
         format_version=FORMAT_VERSION,
         source=composite.source,
@@ -135,13 +137,27 @@ def _write(composite: Composite, directory: Path, top_k: int, on_stage: Callable
     ).write(directory)
 
 
+def _write_configuration(composite: Composite, directory: Path) -> None:
+    """Write all but the graphs, and let the runtime read it: what it refuses need not be traced first."""
+    composite.model.config.save_pretrained(directory)
+    composite.model.generation_config.save_pretrained(directory)
+    try:
+        _ = GenerationConfig.from_file(directory / GENERATION_CONFIG).start_token_id
+        if composite.feature_extractor is not None:
+            composite.feature_extractor.save_pretrained(directory)
+            FeatureExtractor.from_file(directory / PREPROCESSOR_CONFIG)
+    except SpeechError as error:
+        raise ExportError(f"the runtime does not take this model: {error}") from error
+    if composite.tokenizer is not None:
+        composite.tokenizer.save_pretrained(directory)
+        if not (directory / TOKENIZER).exists():
+            raise ExportError(f"the tokenizer {type(composite.tokenizer).__name__} cannot be written as {TOKENIZER}")
+
+
 def _verify(composite: Composite, directory: Path, audio: Sequence[str | Path], limits: Limits) -> None:
     """Verify the bundle in `directory` and enter the result in its manifest."""
     bundle = Bundle.open(directory, check_hashes=False)
-    try:
-        exported = OnnxSpeechSeq2Seq.from_pretrained(directory, check_hashes=False)
-    except SpeechError as error:
-        raise ExportError(f"the runtime does not take this model: {error}") from error
+    exported = OnnxSpeechSeq2Seq.from_pretrained(directory, check_hashes=False)
     result = verify(composite.model, exported, _verification_audio(bundle, exported.feature_extractor, audio), limits)
     replace(bundle.manifest, verification=result).write(directory)
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from speech_runtime.bundle import DecoderFacts, EncoderFacts
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, graph_inputs, graph_outputs
 from torch import Tensor, nn
 from transformers import SpeechEncoderDecoderModel
 
+from speech_runtime.bundle import DecoderFacts, EncoderFacts
+from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, graph_inputs, graph_outputs
+
+from .errors import ExportError
 from .graphs import DecoderInit, DecoderWithPast, Encoder
 
 OPSET = 20
@@ -28,9 +30,10 @@ _BATCH, _BEAMS, _PAST_BEAMS, _TOKENS, _PAST, _FRAMES = 2, 3, 4, 6, 5, 23
 
 @dataclass(frozen=True)
 class Traceable:
-    """A graph as a module, with example inputs and the names of their dynamic dimensions."""
+    """A graph of a model `family`, as a module with example inputs and the names of their dynamic dimensions."""
 
     name: str
+    family: str
     module: nn.Module
     examples: tuple[Any, ...]
     dynamic_shapes: dict[str, Any]
@@ -41,6 +44,7 @@ def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder:
     samples = encoder.receptive_field + _FRAMES * encoder.samples_per_frame
     yield Traceable(
         ENCODER,
+        model.encoder.config.model_type,
         Encoder(model).eval(),
         (torch.randn(_BATCH, samples), torch.ones(_BATCH, samples, dtype=torch.int64)),
         {"inputs": {0: "batch", 1: "samples"}, "attention_mask": {0: "batch", 1: "samples"}},
@@ -48,6 +52,7 @@ def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder:
     width = model.enc_to_dec_proj.out_features if hasattr(model, "enc_to_dec_proj") else model.encoder_output_dim
     yield Traceable(
         DECODER_INIT,
+        model.decoder.config.model_type,
         DecoderInit(model).eval(),
         (torch.randn(_BATCH, _FRAMES, width),),
         {"encoder_hidden_states": {0: "batch", 1: "frames"}},
@@ -59,6 +64,7 @@ def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder:
     past, cross = {0: "batch", 1: "past_beams", 3: "past"}, {0: "batch", 2: "frames"}
     yield Traceable(
         DECODER_WITH_PAST,
+        model.decoder.config.model_type,
         DecoderWithPast(model, decoder.top_k).eval(),
         (
             torch.zeros(_BATCH, _BEAMS, _TOKENS, dtype=torch.int64),
@@ -78,18 +84,28 @@ def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder:
 
 
 def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
-    """Trace `graph`; its inputs and outputs get the names of the contract."""
-    with _quiet():
-        program = torch.onnx.export(
-            graph.module,
-            graph.examples,
-            dynamo=True,
-            dynamic_shapes=graph.dynamic_shapes,
-            input_names=graph_inputs(graph.name, input_name, layers),
-            output_names=graph_outputs(graph.name, layers),
-            opset_version=OPSET,
-            verbose=False,
-        )
+    """Trace `graph`; its inputs and outputs get the names of the contract.
+
+    Raises:
+        ExportError: the family does something that cannot be traced.
+    """
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                graph.module,
+                graph.examples,
+                dynamo=True,
+                dynamic_shapes=graph.dynamic_shapes,
+                input_names=graph_inputs(graph.name, input_name, layers),
+                output_names=graph_outputs(graph.name, layers),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ExportError(
+            f"{graph.family} cannot be exported yet, its {graph.name} cannot be traced: {reason}"
+        ) from error
     assert program is not None  # noqa: S101 - only dynamo=False returns None
     return program.model
 

@@ -5,29 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import SpeechEncoderDecoderModel
+
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle import Verification
 from speech_runtime.generation.config import GenerationSettings
-from transformers import SpeechEncoderDecoderModel
 
 from .errors import VerificationError
+from .settings import Limits
 
 BEAMS = 4
 _NEW_TOKENS = 32
 _CLIPS = 4
 
 Samples = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How far the exported graphs may be from the torch model.
-
-    `agreement` is the share of equal tokens; below 1 it lets through searches that had to choose between equals.
-    """
-
-    logprob_difference: float = 1e-4
-    agreement: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,11 @@ def prepare(samples: object, rate: int, sampling_rate: int, name: str = "audio")
         name: what to call the audio in errors.
 
     Raises:
-        AudioError: another rank or dtype, empty, silent, or not finite.
+        AudioError: another rank or dtype, empty, silent, or not finite; a rate that is none.
     """
     array = np.asarray(samples)
+    if rate <= 0:
+        raise AudioError(f"{name}: has a sampling rate of {rate} Hz; give the rate that it was recorded at")
     if array.ndim != 1:
         raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; mix the channels")
     if not np.issubdtype(array.dtype, np.floating):

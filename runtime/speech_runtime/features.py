@@ -33,7 +33,7 @@ class FeatureExtractor:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config.get("feature_extractor_type", _KNOWN)
         if kind != _KNOWN:
-            raise BundleError(f"{path} describes a {kind}; this release knows {_KNOWN}")
+            raise BundleError(f"{path.name} describes a {kind}; this release knows {_KNOWN}")
         return cls(
             sampling_rate=int(config.get("sampling_rate", 16000)),
             do_normalize=bool(config.get("do_normalize", True)),

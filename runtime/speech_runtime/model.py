@@ -206,7 +206,8 @@ class OnnxSpeechSeq2Seq:
         if isinstance(audio, (str, Path)):
             samples, name = read_audio(audio, extractor.sampling_rate), str(audio)
         else:
-            samples = prepare(audio, sampling_rate or extractor.sampling_rate, extractor.sampling_rate, name)
+            rate = extractor.sampling_rate if sampling_rate is None else sampling_rate
+            samples = prepare(audio, rate, extractor.sampling_rate, name)
         check_inputs(samples[None], None, self.manifest.encoder, name)
         check_memory(1, samples.size, self.manifest.encoder, name)
         return samples

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from conftest import REPOSITORY, Pair
 from speech_export.cli import main as speech_export
 from speech_runtime.cli import main as speech_transcribe

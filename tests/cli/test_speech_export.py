@@ -13,21 +13,40 @@ import onnx_ir as ir
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from composites import decoder_config, encoder_config
+from tokenizers import Tokenizer, decoders, models
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    HubertConfig,
+    OPTConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    SpeechEncoderDecoderConfig,
+    SpeechEncoderDecoderModel,
+    Wav2Vec2BertConfig,
+    Wav2Vec2FeatureExtractor,
+)
+
+from composites import composite, decoder_config, encoder_config
 from conftest import CHECKPOINT, Pair
 from speech_export import ExportError, VerificationError, export
 from speech_export.cli import main
 from speech_export.load import load_checkpoint, load_pair
 from speech_export.trace import Traceable
 from speech_runtime import OnnxSpeechSeq2Seq
-from tokenizers import Tokenizer, decoders, models
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    PreTrainedTokenizerFast,
-    SpeechEncoderDecoderModel,
-    Wav2Vec2FeatureExtractor,
-)
+
+TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+TINY_ENCODER = TINY | {
+    "intermediate_size": 48,
+    "conv_dim": (16, 16),
+    "conv_kernel": (10, 3),
+    "conv_stride": (5, 2),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
+TINY_BERT = TINY | {"intermediate_size": 48}
+TINY_OPT = TINY | {"vocab_size": 90, "ffn_dim": 40, "word_embed_proj_dim": 32, "max_position_embeddings": 64}
 
 
 def run(*arguments: object) -> Result:
@@ -158,6 +177,50 @@ def test_missing_parts_are_named(tmp_path: Path, missing: str, message: str) -> 
     assert result.exit_code == 1
     assert message in result.stderr
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, file: str) -> None:
+    checkpoint = Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+    (checkpoint / file).write_bytes((CHECKPOINT / file).read_bytes()[:1000])
+    with pytest.raises(ExportError, match="could not be loaded from this directory"):
+        load_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "message"),
+    [
+        (HubertConfig(**TINY_ENCODER), decoder_config("bert"), "hubert cannot be exported yet, its encoder cannot"),
+        (Wav2Vec2BertConfig(**TINY_BERT), decoder_config("bert"), "wav2vec2-bert cannot be exported yet.*conv_kernel"),
+        (encoder_config(), OPTConfig(**TINY_OPT), "opt has no cross-attention"),
+    ],
+)
+def test_families_that_do_not_work_are_named(
+    encoder: PretrainedConfig, decoder: PretrainedConfig, message: str, tmp_path: Path
+) -> None:
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    model = SpeechEncoderDecoderModel(config)
+    model.generation_config = GenerationConfig(decoder_start_token_id=1)
+    with pytest.raises(ExportError, match=message):
+        export(model, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "decoder_start_token_id is not set"),
+        ({"decoder_start_token_id": 1, "repetition_penalty": 1.3}, "generation_config.json: repetition_penalty is not"),
+    ],
+)
+def test_generation_settings_are_checked_before_anything_is_traced(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    model, stages = composite("bert"), list[str]()
+    model.generation_config = GenerationConfig(**settings)
+    with pytest.raises(ExportError, match=message):
+        export(model, tmp_path / "bundle", on_stage=stages.append)
+    assert not stages
 
 
 def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:

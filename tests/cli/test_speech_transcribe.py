@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
+
 from conftest import Pair
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.cli import main

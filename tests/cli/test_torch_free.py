@@ -6,6 +6,7 @@ import venv
 from pathlib import Path
 
 import pytest
+
 from conftest import REPOSITORY, Pair
 
 MODULES = "import sys; import speech_runtime; print(*sys.modules)"

@@ -6,9 +6,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
+
 from composites import DECODERS, VOCABULARY
 from conftest import Pair
-from numpy.typing import NDArray
 from speech_runtime.contract import cache_names
 
 BATCH, BEAMS, FRAMES, WIDTH = 2, 3, 17, 24

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-import corpus
 import numpy as np
 import torch
+from transformers import AutoTokenizer
+
+import corpus
 from conftest import CHECKPOINT, Pair
 from scoring import word_error_rate
-from transformers import AutoTokenizer
 
 STRINGS, BATCH = 56, 8
 

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composites import DECODERS, EOS
-from conftest import Pair
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from composites import DECODERS, EOS
+from conftest import Pair
 from speech_runtime import GenerationError
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -91,6 +92,12 @@ def test_any_setting_gives_the_same_tokens(pair: Callable[[str], Pair], data: st
         search["length_penalty"] = data.draw(st.sampled_from([-0.5, 0.0, 1.0, 2.0]))
         search["early_stopping"] = data.draw(st.sampled_from([True, False, "never"]))
     batch = padded_batch(lengths, data.draw(st.integers(0, 1000)))
+    np.testing.assert_array_equal(model.exported.generate(*batch, **search), reference_tokens(model, batch, **search))
+
+
+def test_settings_beyond_the_candidates_read_the_whole_vocabulary(pair: Callable[[str], Pair]) -> None:
+    model, batch = pair("bert"), padded_batch([1603, 977])
+    search = {"num_beams": 5, "max_new_tokens": 16, "suppress_tokens": list(range(20, 80))}
     np.testing.assert_array_equal(model.exported.generate(*batch, **search), reference_tokens(model, batch, **search))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
 from speech_runtime import AudioError
 from speech_runtime.audio import prepare, read_audio
 
@@ -42,6 +43,12 @@ def test_what_is_not_audio_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(AudioError, match="text.wav: cannot be read as audio"):
         read_audio(path, 16000)
+
+
+@pytest.mark.parametrize("rate", [0, -8000])
+def test_a_rate_that_is_none_is_refused(rate: int) -> None:
+    with pytest.raises(AudioError, match=f"has a sampling rate of {rate} Hz"):
+        prepare(tone(16000), rate, 16000)
 
 
 def test_a_truncated_file_is_refused_and_a_streamed_one_is_not(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
+
 from conftest import Pair
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle import FileFacts

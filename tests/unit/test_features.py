@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Wav2Vec2FeatureExtractor
+
 from speech_runtime import BundleError
 from speech_runtime.features import FeatureExtractor
-from transformers import Wav2Vec2FeatureExtractor
 
 
 @settings(max_examples=60, deadline=None)

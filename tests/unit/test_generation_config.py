@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from speech_runtime import GenerationConfig, GenerationError
 from transformers import GenerationConfig as ReferenceConfig
+
+from speech_runtime import GenerationConfig, GenerationError
 
 
 def test_read_from_what_transformers_writes(tmp_path: Path) -> None:

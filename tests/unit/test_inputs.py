@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from speech_runtime import AudioError
 from speech_runtime.bundle import EncoderFacts
 from speech_runtime.inputs import check_inputs, check_memory

@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from transformers import GenerationConfig as ReferenceConfig
+
 from speech_runtime.bundle import DecoderFacts
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.decoding import decode
 from table_model import TableDecoder, TableModel, random_table
-from transformers import GenerationConfig as ReferenceConfig
 
 
 @st.composite
@@ -64,6 +65,17 @@ def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
     if case["num_beams"] > 1:
         finite = np.isfinite(found.scores) & (found.scores > -1e8)
         np.testing.assert_allclose(found.scores[finite], reference.sequences_scores.numpy()[finite], atol=1e-4)
+
+
+def test_many_candidates_are_picked_before_they_are_sorted() -> None:
+    table, prompt = random_table(7, 3000, 2.0), np.array([[4], [9]])
+    settings = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 8, "eos_token_id": 2, "pad_token_id": 1}
+    reference = TableModel(table).generate(
+        torch.from_numpy(prompt), generation_config=ReferenceConfig(**settings, use_cache=False)
+    )
+    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=3000, max_positions=None, top_k=4)
+    found = decode(TableDecoder(table, 4), facts, prompt, GenerationConfig().updated(settings))
+    np.testing.assert_array_equal(found.sequences, reference.numpy())
 
 
 def test_settings_that_allow_nothing_are_refused() -> None:

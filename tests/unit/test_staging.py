@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 
 import pytest
+
 from speech_export.errors import ExportError
 from speech_export.staging import staged
 from speech_runtime.bundle import MANIFEST

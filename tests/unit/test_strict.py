@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
+
 from speech_runtime.strict import FieldError, from_json
 
 

@@ -95,7 +95,7 @@ class GenerationConfig:
         """
         content = json.loads(path.read_text(encoding="utf-8"))
         given = {name: value for name, value in content.items() if value is not None}
-        return cls()._with(_without_neutral(given), str(path))
+        return cls()._with(_without_neutral(given), path.name)
 
     def updated(self, settings: Mapping[str, Any]) -> "GenerationConfig":
         """A copy with the keywords of a call.
