@@ -37,7 +37,9 @@ def main(bundle: str, files: tuple[str, ...], batch_size: int, threads: int, lay
     given: GenerationSettings = {name: value for name, value in settings.items() if value is not None}  # type: ignore[assignment]
     try:
         model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=SessionOptions(intra_op_threads=threads))
-        results = _transcribe(model, files, batch_size, **given)
+        # On a terminal the lines of text are the progress; a bar would run into them.
+        bar = sys.stderr.isatty() and not (layout == "text" and sys.stdout.isatty())
+        results = _transcribe(model, files, batch_size, bar, **given)
         failed = _print_json(files, results) if layout == "json" else _print_text(results)
     except SpeechError as error:
         raise click.ClickException(str(error)) from error
@@ -47,11 +49,11 @@ def main(bundle: str, files: tuple[str, ...], batch_size: int, threads: int, lay
 
 
 def _transcribe(
-    model: OnnxSpeechSeq2Seq, files: Sequence[str], batch_size: int, **settings: Unpack[GenerationSettings]
+    model: OnnxSpeechSeq2Seq, files: Sequence[str], batch_size: int, bar: bool, **settings: Unpack[GenerationSettings]
 ) -> Iterator[Result]:
     """Results in the order of `files`; audio that cannot be transcribed is named on stderr and yields its error."""
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
-    hidden = len(batches) == 1 or not sys.stderr.isatty()
+    hidden = not bar or len(batches) == 1
     with click.progressbar(batches, label="Transcribing", file=sys.stderr, hidden=hidden) as progress:
         for batch in progress:
             loaded: list[Samples | AudioError] = []
