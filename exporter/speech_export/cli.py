@@ -11,7 +11,7 @@ from speech_runtime import Bundle, SpeechError
 from .settings import DEFAULT_TOP_K, Limits
 
 if TYPE_CHECKING:
-    from .load import Composite
+    from .sources.composite import Composite
 
 _STAGES = 5
 _MIB = 2**20
@@ -73,8 +73,9 @@ def main(
     begin = time.perf_counter()
     progress = _Progress()
     try:
-        from .load import load_checkpoint, load_pair
         from .pipeline import export
+        from .sources.checkpoint import load_checkpoint
+        from .sources.pair import load_pair
     except ImportError as error:
         raise click.ClickException(
             f"{error.name} is needed to export: pip install 'speech-export[export,cpu]'"

@@ -25,11 +25,12 @@ from speech_runtime.features import FeatureExtractor
 
 from .errors import ExportError
 from .facts import decoder_facts, encoder_facts
-from .load import Composite, load_checkpoint
 from .passes.metadata import strip_metadata
 from .passes.shared_weights import share_transposed_weights
 from .rewrites.traceable import traceable
 from .settings import DEFAULT_TOP_K, Limits
+from .sources.checkpoint import load_checkpoint
+from .sources.composite import Composite
 from .staging import staged
 from .trace import save, trace, traceables
 from .verify import VerificationAudio, generated_audio, verify

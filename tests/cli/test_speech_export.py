@@ -32,7 +32,8 @@ from composites import composite, decoder_config, encoder_config
 from conftest import CHECKPOINT, Pair
 from speech_export import ExportError, VerificationError, export
 from speech_export.cli import main
-from speech_export.load import load_checkpoint, load_pair
+from speech_export.sources.checkpoint import load_checkpoint
+from speech_export.sources.pair import load_pair
 from speech_export.trace import Traceable
 from speech_runtime import OnnxSpeechSeq2Seq
 
@@ -148,7 +149,9 @@ def test_a_hub_id_is_found_in_the_cache(tmp_path: Path) -> None:
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)
     shutil.copytree(CHECKPOINT, repository / "snapshots" / ("0" * 40))
-    code = "from speech_export.load import load_checkpoint; print(load_checkpoint('someone/digits').source)"
+    code = (
+        "from speech_export.sources.checkpoint import load_checkpoint; print(load_checkpoint('someone/digits').source)"
+    )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert loaded.stdout == "someone/digits\n"

@@ -1,0 +1,1 @@
+"""Where a composite model comes from; every source ends in a `Composite`."""

@@ -1,0 +1,50 @@
+"""A fine-tuned composite checkpoint."""
+
+from pathlib import Path
+
+from transformers import PretrainedConfig, SpeechEncoderDecoderModel
+
+from speech_runtime.bundle import MANIFEST
+
+from ..errors import ExportError
+from .composite import Composite
+from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer, load_weights
+
+COMPOSITE = "speech-encoder-decoder"
+
+
+def load_checkpoint(name: str, processor: str | None = None, hub: HubOptions = ANONYMOUS) -> Composite:
+    """Load a fine-tuned composite checkpoint.
+
+    Args:
+        name: directory or Hub id.
+        processor: directory or Hub id of the feature extractor and tokenizer; `name` itself where it is None.
+        hub: how to reach the Hub.
+
+    Raises:
+        ExportError: nothing there, not a composite, or weights, tokenizer or extractor are missing.
+    """
+    if (Path(name) / MANIFEST).exists():
+        raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
+    config = load_config(name, hub)
+    if config.model_type != COMPOSITE:
+        raise ExportError(
+            f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; to join it with "
+            "another one, give --encoder and --decoder"
+        )
+    model, missing = load_weights(SpeechEncoderDecoderModel, name, config, hub)
+    if missing:
+        raise ExportError(
+            f"{name} lacks {len(missing)} of the model's weights: {_shortened(missing)}; "
+            "save it again with save_pretrained"
+        )
+    parts = processor or name
+    return Composite(model, load_extractor(parts, hub), load_tokenizer(parts, hub), name)
+
+
+def _architecture(config: PretrainedConfig) -> str:
+    return ", ".join(config.architectures or [type(config).__name__])
+
+
+def _shortened(names: list[str], shown: int = 3) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -1,0 +1,79 @@
+"""Loading anything of transformers from a directory or the Hub, with errors that name what is missing where."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PretrainedConfig
+
+from ..errors import ExportError
+
+_FOR_TRAINING_ONLY = "masked_spec_embed"
+"""What masked frames are replaced with in training; many checkpoints lack it."""
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How to reach the Hub: which revision, as whom, cached where, or only what is cached already."""
+
+    revision: str | None = None
+    token: str | None = None
+    cache_dir: str | None = None
+    offline: bool = False
+
+    def keywords(self) -> dict[str, Any]:
+        """The same, as the keywords of `from_pretrained`."""
+        return {
+            "revision": self.revision or "main",
+            "token": self.token,
+            "cache_dir": self.cache_dir,
+            "local_files_only": self.offline,
+        }
+
+
+ANONYMOUS = HubOptions()
+"""The latest revision, cached where the Hub's own client caches."""
+
+
+def load(factory: Any, name: str, what: str, hub: HubOptions, **options: Any) -> Any:
+    """`factory.from_pretrained(name)`.
+
+    Args:
+        factory: an Auto class, or a model class.
+        name: directory or Hub id.
+        what: is loaded, for the error.
+        hub: how to reach the Hub.
+        options: more keywords of `from_pretrained`.
+
+    Raises:
+        ExportError: it is not there, or it is damaged.
+    """
+    try:
+        return factory.from_pretrained(name, **hub.keywords(), **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        place = "from this directory" if Path(name).is_dir() else "from the Hub, and there is no such directory"
+        raise ExportError(f"{name}: {what} could not be loaded {place}: {reason}") from error
+
+
+def load_config(name: str, hub: HubOptions) -> PretrainedConfig:
+    """The configuration of any model."""
+    return load(AutoConfig, name, "a configuration", hub)
+
+
+def load_weights(factory: Any, name: str, config: PretrainedConfig, hub: HubOptions) -> tuple[Any, list[str]]:
+    """A float32 model ready to run, and the names of the weights that its checkpoint lacks."""
+    model, info = load(factory, name, "weights", hub, config=config, dtype=torch.float32, output_loading_info=True)
+    return model.eval(), sorted(key for key in info["missing_keys"] if not key.endswith(_FOR_TRAINING_ONLY))
+
+
+def load_extractor(name: str, hub: HubOptions) -> Any:
+    """The feature extractor of a speech encoder."""
+    return load(AutoFeatureExtractor, name, "a feature extractor (preprocessor_config.json)", hub)
+
+
+def load_tokenizer(name: str, hub: HubOptions) -> Any:
+    """The tokenizer of a text decoder."""
+    return load(AutoTokenizer, name, "a tokenizer (tokenizer.json)", hub)

@@ -1,0 +1,69 @@
+"""An encoder and a decoder, each a checkpoint of its own, joined."""
+
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, SpeechEncoderDecoderModel
+
+from ..errors import ExportError
+from .checkpoint import COMPOSITE
+from .composite import Composite
+from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer, load_weights
+
+_SPEECH_INPUTS = ("input_values", "input_features")
+
+
+def load_pair(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONYMOUS) -> Composite:
+    """Join two checkpoints, as `SpeechEncoderDecoderModel.from_encoder_decoder_pretrained` does.
+
+    Args:
+        encoder: directory or Hub id of a speech encoder, its feature extractor with it.
+        decoder: directory or Hub id of a text model, its tokenizer with it. It is made a decoder with
+            cross-attention; weights that its checkpoint does not have are random.
+        seed: for the random weights.
+        hub: how to reach the Hub.
+
+    Raises:
+        ExportError: nothing there, no speech encoder, or no decoder with cross-attention.
+    """
+    encoder_config, decoder_config = load_config(encoder, hub), load_config(decoder, hub)
+    if COMPOSITE in (encoder_config.model_type, decoder_config.model_type):
+        raise ExportError("--encoder and --decoder take one half each; give a composite checkpoint as MODEL")
+    decoder_config.is_decoder = True
+    decoder_config.add_cross_attention = True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder_model, missing = load_weights(AutoModel, encoder, encoder_config, hub)
+        _check_encoder(encoder_model, encoder)
+        decoder_model, random_weights = load_weights(AutoModelForCausalLM, decoder, decoder_config, hub)
+        model = SpeechEncoderDecoderModel(encoder=encoder_model, decoder=decoder_model).eval()
+    random_weights = [*missing, *(f"decoder.{name}" for name in random_weights)]
+    random_weights += [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj")]
+    tokenizer = load_tokenizer(decoder, hub)
+    model.generation_config = _generation_config(decoder_model, tokenizer)
+    return Composite(model, load_extractor(encoder, hub), tokenizer, f"{encoder} + {decoder}", tuple(random_weights))
+
+
+def _check_encoder(model: PreTrainedModel, name: str) -> None:
+    if model.main_input_name not in _SPEECH_INPUTS:
+        raise ExportError(
+            f"{name} is a {model.config.model_type} model that takes {model.main_input_name}; a speech encoder takes "
+            f"{' or '.join(_SPEECH_INPUTS)}"
+        )
+
+
+def _generation_config(decoder: PreTrainedModel, tokenizer: Any) -> GenerationConfig:
+    """Start, end and padding tokens for a decoder that was not a sequence-to-sequence model before."""
+    known = decoder.generation_config
+
+    def first(*tokens: int | None) -> int | None:
+        return next((token for token in tokens if token is not None), None)
+
+    eos = first(known.eos_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
+    return GenerationConfig(
+        decoder_start_token_id=first(
+            known.decoder_start_token_id, known.bos_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id
+        ),
+        eos_token_id=eos,
+        pad_token_id=first(known.pad_token_id, tokenizer.pad_token_id, eos),
+    )
