@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DIGITS := examples/digits
 
-.PHONY: demo test lint types clean
+.PHONY: demo test test-all matrix lint types clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -11,6 +11,14 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/pytest -n 2
+
+# Every row of docs/support.md too; the default run has about half of them.
+test-all: .venv/installed
+	$(BIN)/pytest -n 2 -m ""
+
+# Measures every row again and writes docs/support.md.
+matrix: .venv/installed
+	$(BIN)/python tests/support_table.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

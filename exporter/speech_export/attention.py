@@ -1,13 +1,8 @@
-"""The attention of traced models: plain operations, small masks, and one cross-attention cache for all beams.
+"""The attention of traced models: plain operations and small masks.
 
-transformers' own functions want as many keys as queries, so a search has to repeat the cross-attention cache for
-every beam. Here the beams of an utterance are folded into the query axis instead, and the cache stays as it is. Its
-masks are [batch, 1, frames, frames] and gathered element by element; here they are [batch, 1, 1, frames].
+The masks of transformers' own functions are [batch, 1, frames, frames] and gathered element by element; here they are
+[batch, 1, 1, frames].
 """
-
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +15,17 @@ from .masks import additive_mask
 IMPLEMENTATION = "speech_export"
 
 _HARMLESS_KEYWORDS = frozenset(
-    {"cache_position", "encoder_hidden_states", "is_causal", "output_attentions", "position_ids", "use_cache"}
+    {
+        "cache_position",
+        "encoder_hidden_states",
+        "is_causal",
+        "output_attentions",
+        "output_hidden_states",
+        "position_ids",
+        "return_dict",
+        "use_cache",
+    }
 )
-_shared_keys: ContextVar[tuple[Tensor, ...]] = ContextVar("shared_keys", default=())
-
-
-@contextmanager
-def shared_by_beams(keys: Iterable[Tensor]) -> Iterator[None]:
-    """Within this context, `keys` [batch, heads, frames, head_dim] serve all beams of their utterance."""
-    token = _shared_keys.set(tuple(keys))
-    try:
-        yield
-    finally:
-        _shared_keys.reset(token)
 
 
 def attention(
@@ -50,17 +43,17 @@ def attention(
 
     Args:
         module: the attention layer that calls; named in errors.
-        query: [batch × beams, heads, tokens, head_dim].
-        key: the same for self-attention, or [batch, heads, frames, head_dim] for a key named in `shared_by_beams`.
+        query: [batch, heads, tokens, head_dim].
+        key: [batch, heads, keys, head_dim].
         value: like `key`.
-        attention_mask: float, added to the scores; broadcasts to [rows of key, heads, 1 or tokens, keys].
+        attention_mask: float, added to the scores; broadcasts to [batch, heads, tokens, keys].
         scaling: factor of the scores; 1 / √head_dim where not given.
         dropout: ignored: nothing is trained here.
         position_bias: float [batch, heads, tokens, keys], added to the scores too.
         keywords: whatever else the layer passes on.
 
     Returns:
-        [batch × beams, tokens, heads, head_dim], and no attention weights.
+        [batch, tokens, heads, head_dim], and no attention weights.
 
     Raises:
         ExportError: the layer passes a keyword that may change the scores, which this function does not know.
@@ -74,23 +67,10 @@ def attention(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if position_bias is not None:
         attention_mask = position_bias if attention_mask is None else attention_mask + position_bias
-    if not any(key is shared for shared in _shared_keys.get()):
-        return _attend(query, key, value, attention_mask, scaling).transpose(1, 2), None
-
-    rows, heads, tokens, head_dim = query.shape
-    batch = key.shape[0]
-    beams = rows // batch
-    folded = query.view(batch, beams, heads, tokens, head_dim).transpose(1, 2)
-    context = _attend(folded.reshape(batch, heads, beams * tokens, head_dim), key, value, attention_mask, scaling)
-    context = context.view(batch, heads, beams, tokens, head_dim).permute(0, 2, 3, 1, 4)
-    return context.reshape(rows, tokens, heads, head_dim), None
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float) -> Tensor:
     scores = torch.matmul(query * scaling, key.transpose(-1, -2))
     if attention_mask is not None:
         scores = scores + attention_mask
-    return torch.matmul(torch.softmax(scores, dim=-1), value)
+    return torch.matmul(torch.softmax(scores, dim=-1), value).transpose(1, 2), None
 
 
 def attention_mask(

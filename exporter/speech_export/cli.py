@@ -21,7 +21,15 @@ _MIB = 2**20
 @click.argument("model", required=False)
 @click.option("--encoder", help="Speech encoder to join with --decoder: directory or Hub id.")
 @click.option("--decoder", help="Text decoder to join with --encoder: directory or Hub id.")
+@click.option("--encoder-config", help="Configuration instead of --encoder: file, directory, Hub id or JSON object.")
+@click.option("--decoder-config", help="Configuration instead of --decoder.")
+@click.option("--random-weights", is_flag=True, help="Make up the weights of the two configurations.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights that no checkpoint has.")
 @click.option("--processor", help="Where feature extractor and tokenizer are, if not with MODEL: directory or Hub id.")
+@click.option("--revision", help="Branch, tag or commit on the Hub.")
+@click.option("--token", help="For private repositories. [default: that of `hf auth login`]")
+@click.option("--cache-dir", type=click.Path(), help="Where downloads are kept.")
+@click.option("--offline", is_flag=True, help="Take only what is in the cache.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="Directory of the bundle.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already, once the new one is verified.")
 @click.option(
@@ -50,32 +58,27 @@ _MIB = 2**20
 )
 @click.version_option(package_name="speech-export")
 def main(
-    model: str | None,
-    encoder: str | None,
-    decoder: str | None,
-    processor: str | None,
     output: str,
     overwrite: bool,
     top_k: int,
     audio: tuple[str, ...],
     tolerance: float,
     min_agreement: float,
+    **source: Any,
 ) -> None:
     """Export a speech encoder-decoder model to a bundle of ONNX graphs, verified against PyTorch.
 
-    MODEL is a fine-tuned SpeechEncoderDecoderModel, a directory or a Hub id. Or join two halves with --encoder and
-    --decoder, to fine-tune later or to measure now.
+    MODEL is a fine-tuned SpeechEncoderDecoderModel, a directory or a Hub id, of torch or of Flax. Or join two halves
+    with --encoder and --decoder, to fine-tune later or to measure now; or two configurations, with --random-weights,
+    for a study of latency.
 
     Progress goes to stderr, the summary to stdout. Nothing is left at the output unless the verification passes.
     """
-    if (model is None) == (encoder is None) or (encoder is None) != (decoder is None):
-        raise click.UsageError("give either MODEL, or both --encoder and --decoder")
+    _check_source(source)
     begin = time.perf_counter()
     progress = _Progress()
     try:
         from .pipeline import export
-        from .sources.checkpoint import load_checkpoint
-        from .sources.pair import load_pair
     except ImportError as error:
         raise click.ClickException(
             f"{error.name} is needed to export: pip install 'speech-export[export,cpu]'"
@@ -83,7 +86,7 @@ def main(
     _silence_libraries()
     try:
         progress("loading the model")
-        composite = load_pair(encoder, decoder) if encoder and decoder else load_checkpoint(str(model), processor)
+        composite = _load(**source)
         _warn_of_random_weights(composite)
         bundle = export(
             composite,
@@ -99,6 +102,48 @@ def main(
         raise click.ClickException(str(error)) from error
     progress.end()
     click.echo(_summary(bundle, time.perf_counter() - begin))
+
+
+def _check_source(source: dict[str, Any]) -> None:
+    """Check that the model is named in one way, and whole."""
+    ways = (("model",), ("encoder", "decoder"), ("encoder_config", "decoder_config"))
+    named = [way for way in ways if any(source[name] is not None for name in way)]
+    if len(named) != 1 or any(source[name] is None for name in named[0]):
+        raise click.UsageError(
+            "give either MODEL, or both --encoder and --decoder, or both --encoder-config and --decoder-config"
+        )
+    if source["random_weights"] != (named[0] == ways[2]):
+        raise click.UsageError(
+            "configurations have no weights: --random-weights goes with --encoder-config and --decoder-config, and "
+            "only with them"
+        )
+
+
+def _load(
+    model: str | None,
+    encoder: str | None,
+    decoder: str | None,
+    encoder_config: str | None,
+    decoder_config: str | None,
+    seed: int,
+    processor: str | None,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | None,
+    offline: bool,
+    **_: Any,
+) -> "Composite":
+    from .sources.checkpoint import load_checkpoint
+    from .sources.configs import load_configs
+    from .sources.hub import HubOptions
+    from .sources.pair import load_pair
+
+    hub = HubOptions(revision, token, cache_dir, offline)
+    if encoder and decoder:
+        return load_pair(encoder, decoder, seed, hub)
+    if encoder_config and decoder_config:
+        return load_configs(encoder_config, decoder_config, seed, hub)
+    return load_checkpoint(str(model), processor, hub)
 
 
 class _Progress:
@@ -134,6 +179,9 @@ def _warn_of_random_weights(composite: "Composite") -> None:
         return
     parameters: dict[str, Any] = dict(composite.model.named_parameters())
     count = sum(parameters[name].numel() for name in composite.random_weights if name in parameters)
+    if count == sum(parameter.numel() for parameter in parameters.values()):
+        click.echo(f"\nAll {count:,} parameters are random: this model measures time, it says nothing.", err=True)
+        return
     click.echo(
         f"\nWarning: {len(composite.random_weights)} tensors ({count:,} parameters) are in neither checkpoint, "
         f"{composite.random_weights[0]} for example: mostly the new cross-attention. They are random: this model must "

@@ -9,3 +9,8 @@ class ExportError(SpeechError, ValueError):
 
 class VerificationError(ExportError):
     """The exported graphs do not say what the torch model says."""
+
+
+def shortened(names: list[str], shown: int = 3) -> str:
+    """The first few of what may be hundreds of names, for a message."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

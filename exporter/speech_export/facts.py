@@ -1,50 +1,120 @@
-"""What the manifest says of a model: read off its configuration, under whichever name the family keeps it."""
+"""What the manifest says of a model: read off its configuration, or off one step of it."""
 
-import inspect
+from itertools import accumulate
+from math import prod
+from operator import mul
 from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedModel
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, SpeechEncoderDecoderModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from speech_runtime.bundle import DecoderFacts, EncoderFacts
 
 from .errors import ExportError
-from .graphs import decoder_layers
+from .families import decoder_family, encoder_family
+
+_FRAMES = 3
 
 
 def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
     """Facts of the speech encoder.
 
     Raises:
-        ExportError: its configuration lacks one of them.
+        ExportError: its family cannot be exported, or its configuration lacks one of them.
     """
-    config = encoder.config
-    return EncoderFacts(
-        input_name=encoder.main_input_name,
-        heads=int(_fact(config, "num_attention_heads")),
-        conv_kernel=tuple(_fact(config, "conv_kernel")),
-        conv_stride=tuple(_fact(config, "conv_stride")),
-    )
+    read = encoder_family(encoder).facts
+    if read is not None:
+        return read(encoder)
+    if not hasattr(encoder, "_get_feature_vector_attention_mask"):
+        raise ExportError(
+            f"{encoder.config.model_type} is no encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
+            "an attention mask for it"
+        )
+    return _waveform_facts(encoder)
 
 
-def decoder_facts(decoder: PreTrainedModel, top_k: int) -> DecoderFacts:
-    """Facts of the text decoder; at most `top_k` candidates, or its whole vocabulary.
+def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int) -> DecoderFacts:
+    """Facts of the text decoder of `model`; at most `top_k` candidates, or its whole vocabulary.
 
     Raises:
-        ExportError: its configuration lacks one of them, or it cannot attend to an encoder.
+        ExportError: its family cannot be exported, or it cannot attend to an encoder.
     """
-    config = decoder.config
-    if "encoder_hidden_states" not in inspect.signature(decoder.forward).parameters:
-        raise ExportError(f"{config.model_type} has no cross-attention: as a decoder it would never hear the audio")
-    heads = int(_fact(config, "decoder_attention_heads", "num_attention_heads"))
-    vocab_size = int(decoder.get_output_embeddings().weight.shape[0])
+    family = decoder_family(model.decoder)
+    logits, caches = _one_step(model)
+    own, cross = ([layer.keys for layer in cache.layers if layer.keys is not None] for cache in caches)
+    name = model.decoder.config.model_type
+    if not cross:
+        raise ExportError(f"{name} has no cross-attention: as a decoder it would never hear the audio")
+    if {(*key.shape[:2], key.shape[3]) for key in own} != {(*key.shape[:2], key.shape[3]) for key in cross}:
+        raise ExportError(f"{name} cannot be exported: its layers have caches of different shapes")
+    vocab_size = int(logits.shape[-1])
     return DecoderFacts(
-        layers=decoder_layers(decoder),
-        heads=heads,
-        head_dim=int(config.hidden_size) // heads,
+        layers=len(own),
+        heads=int(own[0].shape[1]),
+        head_dim=int(own[0].shape[3]),
         vocab_size=vocab_size,
-        max_positions=int(_fact(config, "max_position_embeddings")),
+        max_positions=(family.max_positions or _max_positions)(model.decoder),
+        max_tokens=family.max_tokens,
         top_k=min(top_k, vocab_size),
     )
+
+
+def encoder_width(model: SpeechEncoderDecoderModel) -> int:
+    """Width of `encoder_hidden_states`, after the projection where there is one."""
+    projection: nn.Linear | None = getattr(model, "enc_to_dec_proj", None)
+    return int(model.encoder_output_dim if projection is None else projection.out_features)
+
+
+def _waveform_facts(encoder: PreTrainedModel) -> EncoderFacts:
+    """Facts of an encoder that begins with convolutions over the samples."""
+    config = encoder.config
+    kernels, strides = _fact(config, "conv_kernel"), _fact(config, "conv_stride")
+    jumps = [1, *accumulate(strides, mul)]
+    receptive_field = 1 + sum((kernel - 1) * jump for kernel, jump in zip(kernels, jumps, strict=False))
+    squeeze = int(getattr(config, "squeeze_factor", 1))
+    relative = getattr(config, "position_embeddings_type", None) == "relative"
+    return EncoderFacts(
+        input_name=encoder.main_input_name,
+        feature_size=None,
+        heads=int(_fact(config, "num_attention_heads")),
+        min_length=receptive_field + (squeeze - 1) * prod(strides),
+        max_length=receptive_field + (config.max_source_positions - 1) * prod(strides) if relative else None,
+        stride=prod(strides) * squeeze,
+    )
+
+
+def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[DynamicCache, DynamicCache]]:
+    """The logits of one token, and the caches that the decoder keeps of it."""
+    decoder = model.decoder
+    own, cross = DynamicCache(), DynamicCache()
+    try:
+        with decoder_family(decoder).adapt(decoder), torch.no_grad():
+            logits = decoder(
+                input_ids=torch.zeros(1, 1, dtype=torch.int64),
+                encoder_hidden_states=torch.zeros(1, _FRAMES, encoder_width(model)),
+                encoder_attention_mask=torch.ones(1, _FRAMES, dtype=torch.int64),
+                past_key_values=EncoderDecoderCache(own, cross),
+                use_cache=True,
+            ).logits
+    except Exception as error:  # whatever a decoder that is no half of a composite stumbles over
+        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
+        raise ExportError(
+            f"{decoder.config.model_type} cannot be exported, it does not run as a decoder: {reason}"
+        ) from error
+    return logits, (own, cross)
+
+
+def _max_positions(decoder: PreTrainedModel) -> int | None:
+    """Tokens of a sequence. Families after RoBERTa number positions from behind their padding index."""
+    positions = getattr(decoder.config, "max_target_positions", None) or getattr(
+        decoder.config, "max_position_embeddings", None
+    )
+    for name, module in decoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return int(module.num_embeddings) - int(module.padding_idx) - 1
+    return None if positions is None else int(positions)
 
 
 def _fact(config: PretrainedConfig, *names: str) -> Any:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from .attention import shared_by_beams
-from .masks import additive_mask, causal_mask, frame_mask
+from .beams import cross_attentions, folded, repeated
+from .families import decoder_family, encoder_family
+from .masks import causal_mask
 from .rewrites.operations import TraceableOperations
 
 KeyValue = tuple[Tensor, Tensor]
@@ -23,6 +24,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.encoder: PreTrainedModel = model.encoder
         self.projection: nn.Module = getattr(model, "enc_to_dec_proj", nn.Identity())
+        self.family = encoder_family(model.encoder)
 
     def forward(self, inputs: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a padded batch.
@@ -35,8 +37,8 @@ class Encoder(nn.Module):
             `encoder_hidden_states` [batch, frames, width] and `encoder_attention_mask` int64 [batch, frames].
         """
         with TraceableOperations():
-            hidden_states = self.encoder(inputs, attention_mask=attention_mask)[0]
-            mask = frame_mask(self.encoder, hidden_states.shape[1], attention_mask)
+            hidden_states = self.encoder(inputs, attention_mask=attention_mask if self.family.takes_mask else None)[0]
+            mask = self.family.frame_mask(self.encoder, hidden_states.shape[1], attention_mask)
         return self.projection(hidden_states), mask.to(torch.int64)
 
 
@@ -47,10 +49,11 @@ class DecoderInit(nn.Module):
     has no consumer and falls away in tracing.
     """
 
-    def __init__(self, model: SpeechEncoderDecoderModel) -> None:
+    def __init__(self, model: SpeechEncoderDecoderModel, layers: int) -> None:
         super().__init__()
         self.decoder: PreTrainedModel = model.decoder
-        self.layers = decoder_layers(model.decoder)
+        self.family = decoder_family(model.decoder)
+        self.layers = layers
 
     def forward(self, encoder_hidden_states: Tensor) -> list[KeyValue]:
         """Project encoder output [batch, frames, width] to pairs of [batch, heads, frames, head_dim], one a layer."""
@@ -58,9 +61,9 @@ class DecoderInit(nn.Module):
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.decoder(
             input_ids=torch.zeros(batch, 1, dtype=torch.int64),
-            attention_mask=causal_mask(tokens=1, past=0),
+            attention_mask=causal_mask(batch, tokens=1, past=0),
             encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=additive_mask(torch.ones(batch, frames, dtype=torch.int64)),
+            encoder_attention_mask=self.family.encoder_mask(torch.ones(batch, frames, dtype=torch.int64), 1),
             past_key_values=cache,
             use_cache=True,
         )
@@ -70,11 +73,12 @@ class DecoderInit(nn.Module):
 class DecoderWithPast(nn.Module):
     """One step of the search: reorder the cache, decode the new tokens, keep the best candidates."""
 
-    def __init__(self, model: SpeechEncoderDecoderModel, top_k: int) -> None:
+    def __init__(self, model: SpeechEncoderDecoderModel, layers: int, top_k: int) -> None:
         super().__init__()
         self.decoder: PreTrainedModel = model.decoder
-        self.layers = decoder_layers(model.decoder)
-        self.width = int(model.decoder.config.hidden_size)
+        self.family = decoder_family(model.decoder)
+        self.cross_attentions = tuple(cross_attentions(model.decoder))
+        self.layers = layers
         self.top_k = top_k
 
     def forward(
@@ -101,20 +105,23 @@ class DecoderWithPast(nn.Module):
         batch, beams, tokens = input_ids.shape
         past_beams, past_length = past[0][0].shape[1], past[0][0].shape[3]
         rows = (beam_idx + past_beams * torch.arange(batch).unsqueeze(1)).flatten()
+        # A family whose cross-attention is not known by name gets a cache for each beam, as in transformers.
+        copies, queries = (1, beams * tokens) if self.cross_attentions else (beams, tokens)
         self_cache, cross_cache = DynamicCache(), DynamicCache()
         for layer in range(self.layers):
             key, value = (state.flatten(0, 1).index_select(0, rows) for state in past[layer])
             self_cache.update(key, value, layer)
-            cross_cache.update(*cross[layer], layer)
+            key, value = (repeated(state, copies) for state in cross[layer])
+            cross_cache.update(key, value, layer)
         cache = EncoderDecoderCache(self_cache, cross_cache)
         cache.is_updated = dict.fromkeys(range(self.layers), True)
 
-        with shared_by_beams(layer.keys for layer in cross_cache.layers):
+        with folded(self.cross_attentions, batch, beams):
             logits: Tensor = self.decoder(
                 input_ids=input_ids.flatten(0, 1),
-                attention_mask=causal_mask(tokens, past_length),
-                encoder_hidden_states=torch.zeros(1, 1, self.width),  # in the cache already; only asked for None
-                encoder_attention_mask=additive_mask(encoder_attention_mask),
+                attention_mask=causal_mask(batch * beams, tokens, past_length),
+                encoder_hidden_states=torch.zeros(1, 1, 1),  # in the cache already; only asked for None
+                encoder_attention_mask=self.family.encoder_mask(repeated(encoder_attention_mask, copies), queries),
                 past_key_values=cache,
                 use_cache=True,
             ).logits
@@ -127,12 +134,6 @@ class DecoderWithPast(nn.Module):
             key, value = _key_value(self_cache, layer)
             present.append((key.view(batch, beams, *key.shape[1:]), value.view(batch, beams, *value.shape[1:])))
         return logits, top_logprobs, top_ids, present
-
-
-def decoder_layers(decoder: PreTrainedModel) -> int:
-    """The number of decoder layers, under whichever name the family keeps it."""
-    config = decoder.config
-    return int(getattr(config, "decoder_layers", None) or config.num_hidden_layers)
 
 
 def _key_value(cache: DynamicCache, layer: int) -> KeyValue:

@@ -18,10 +18,17 @@ from speech_runtime.bundle import (
     GENERATION_CONFIG,
     PREPROCESSOR_CONFIG,
     TOKENIZER,
+    EncoderFacts,
     FileFacts,
     Manifest,
 )
-from speech_runtime.features import FeatureExtractor
+from speech_runtime.features import (
+    EXTRACTORS,
+    FeatureExtractor,
+    WaveformExtractor,
+    check_fit,
+    read_feature_extractor,
+)
 
 from .errors import ExportError
 from .facts import decoder_facts, encoder_facts
@@ -32,8 +39,9 @@ from .settings import DEFAULT_TOP_K, Limits
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite
 from .staging import staged
+from .text.runtime_tokenizer import runtime_tokenizer
 from .trace import save, trace, traceables
-from .verify import VerificationAudio, generated_audio, verify
+from .verify import VerificationAudio, generated_audio, generated_features, verify
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +52,7 @@ def export(
     model: SpeechEncoderDecoderModel | Composite | str | Path,
     output_dir: str | Path,
     *,
+    processor: Any | None = None,
     feature_extractor: Any | None = None,
     tokenizer: Any | None = None,
     top_k: int = DEFAULT_TOP_K,
@@ -61,6 +70,7 @@ def export(
         model: a fine-tuned checkpoint (directory or Hub id), a model in memory, or what `load_checkpoint` or
             `load_pair` return.
         output_dir: where the bundle goes; its parent is made where it does not exist.
+        processor: of a model in memory: what has its `feature_extractor` and `tokenizer`.
         feature_extractor: of a model in memory; without one the bundle takes model input only, not audio.
         tokenizer: of a model in memory; without one the bundle yields token ids only, not text.
         top_k: candidates that a step returns for each beam.
@@ -80,7 +90,8 @@ def export(
     if top_k < 2:
         raise ExportError(f"top_k is {top_k}; beam search needs 2 candidates for each beam at least")
     with staged(Path(output_dir), overwrite=overwrite) as directory:
-        composite = _compose(model, feature_extractor, tokenizer, on_stage)
+        extractor = feature_extractor or getattr(processor, "feature_extractor", None)
+        composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), on_stage)
         _write(composite, directory, top_k, on_stage)
         on_stage("verifying against torch")
         _verify(composite, directory, audio, limits or Limits())
@@ -111,8 +122,8 @@ def _write(composite: Composite, directory: Path, top_k: int, on_stage: Callable
     model = composite.model
     if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in model.parameters()):
         raise ExportError("the model must be float32 on the CPU to be exported: model.float().cpu()")
-    encoder, decoder = encoder_facts(model.encoder), decoder_facts(model.decoder, top_k)
-    _write_configuration(composite, directory)
+    encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k)
+    _write_configuration(composite, encoder, directory)
     training = model.training
     model.eval()
     try:
@@ -138,21 +149,30 @@ def _write(composite: Composite, directory: Path, top_k: int, on_stage: Callable
     ).write(directory)
 
 
-def _write_configuration(composite: Composite, directory: Path) -> None:
+def _write_configuration(composite: Composite, encoder: EncoderFacts, directory: Path) -> None:
     """Write all but the graphs, and let the runtime read it: what it refuses need not be traced first."""
     composite.model.config.save_pretrained(directory)
     composite.model.generation_config.save_pretrained(directory)
     try:
         _ = GenerationConfig.from_file(directory / GENERATION_CONFIG).start_token_id
-        if composite.feature_extractor is not None:
-            composite.feature_extractor.save_pretrained(directory)
-            FeatureExtractor.from_file(directory / PREPROCESSOR_CONFIG)
+        _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:
         raise ExportError(f"the runtime does not take this model: {error}") from error
     if composite.tokenizer is not None:
         composite.tokenizer.save_pretrained(directory)
-        if not (directory / TOKENIZER).exists():
-            raise ExportError(f"the tokenizer {type(composite.tokenizer).__name__} cannot be written as {TOKENIZER}")
+        runtime_tokenizer(composite.tokenizer).save(str(directory / TOKENIZER))
+
+
+def _write_feature_extractor(extractor: Any | None, encoder: EncoderFacts, directory: Path) -> None:
+    """Write the extractor if the runtime knows its kind; it refuses settings that it cannot follow."""
+    kind = type(extractor).__name__
+    if extractor is None:
+        return
+    if kind not in EXTRACTORS:
+        logger.warning("The runtime does not know %s: the bundle takes ready-made features, not audio.", kind)
+        return
+    extractor.save_pretrained(directory)
+    check_fit(read_feature_extractor(directory / PREPROCESSOR_CONFIG), encoder)
 
 
 def _verify(composite: Composite, directory: Path, audio: Sequence[str | Path], limits: Limits) -> None:
@@ -166,11 +186,17 @@ def _verify(composite: Composite, directory: Path, audio: Sequence[str | Path], 
 def _verification_audio(
     bundle: Bundle, extractor: FeatureExtractor | None, files: Sequence[str | Path]
 ) -> VerificationAudio:
-    extractor = extractor or FeatureExtractor(16000, do_normalize=True, return_attention_mask=True, padding_value=0.0)
+    encoder = bundle.manifest.encoder
+    if extractor is None and encoder.feature_size is not None:
+        if files:
+            raise ExportError("without a feature extractor that the runtime knows, audio cannot be verified on")
+        return generated_features(encoder)
+    extractor = extractor or WaveformExtractor(return_attention_mask=True)
     if files:
         clips = [read_audio(file, extractor.sampling_rate) for file in files]
         description = f"{len(files)} files"
     else:
-        clips = generated_audio(bundle.manifest.encoder.receptive_field, extractor.sampling_rate)
+        shortest = encoder.min_length if encoder.feature_size is None else 0
+        clips = generated_audio(shortest, extractor.sampling_rate)
         description = "generated noise and tones"
     return VerificationAudio(description, *extractor(clips))

@@ -11,6 +11,7 @@ class Limits:
     """How far the exported graphs may be from the torch model.
 
     `agreement` is the share of equal tokens; below 1 it lets through searches that had to choose between equals.
+    `logprob_difference` is that of a log-probability of 0; one of -10 may differ by twice as much, as rounding does.
     """
 
     logprob_difference: float = 1e-4

@@ -1,6 +1,7 @@
 """Tracing, to ONNX and to disk: each graph through `torch.onnx.export`, with named dynamic dimensions."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from speech_runtime.bundle import DecoderFacts, EncoderFacts
 from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, graph_inputs, graph_outputs
 
 from .errors import ExportError
+from .facts import encoder_width
 from .graphs import DecoderInit, DecoderWithPast, Encoder
 
 OPSET = 20
@@ -41,20 +43,21 @@ class Traceable:
 
 def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder: DecoderFacts) -> Iterator[Traceable]:
     """The three graphs of `model`, ready to trace."""
-    samples = encoder.receptive_field + _FRAMES * encoder.samples_per_frame
+    length = min(encoder.min_length + _FRAMES * encoder.stride, encoder.max_length or sys.maxsize)
+    shape = (_BATCH, length) if encoder.feature_size is None else (_BATCH, length, encoder.feature_size)
+    dynamic = {0: "batch"} if length == encoder.min_length == encoder.max_length else {0: "batch", 1: "samples"}
     yield Traceable(
         ENCODER,
         model.encoder.config.model_type,
         Encoder(model).eval(),
-        (torch.randn(_BATCH, samples), torch.ones(_BATCH, samples, dtype=torch.int64)),
-        {"inputs": {0: "batch", 1: "samples"}, "attention_mask": {0: "batch", 1: "samples"}},
+        (torch.randn(shape), torch.ones(_BATCH, length, dtype=torch.int64)),
+        {"inputs": dynamic, "attention_mask": dynamic},
     )
-    width = model.enc_to_dec_proj.out_features if hasattr(model, "enc_to_dec_proj") else model.encoder_output_dim
     yield Traceable(
         DECODER_INIT,
         model.decoder.config.model_type,
-        DecoderInit(model).eval(),
-        (torch.randn(_BATCH, _FRAMES, width),),
+        DecoderInit(model, decoder.layers).eval(),
+        (torch.randn(_BATCH, _FRAMES, encoder_width(model)),),
         {"encoder_hidden_states": {0: "batch", 1: "frames"}},
     )
 
@@ -65,16 +68,16 @@ def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder:
     yield Traceable(
         DECODER_WITH_PAST,
         model.decoder.config.model_type,
-        DecoderWithPast(model, decoder.top_k).eval(),
+        DecoderWithPast(model, decoder.layers, decoder.top_k).eval(),
         (
-            torch.zeros(_BATCH, _BEAMS, _TOKENS, dtype=torch.int64),
+            torch.zeros(_BATCH, _BEAMS, decoder.max_tokens or _TOKENS, dtype=torch.int64),
             torch.zeros(_BATCH, _BEAMS, dtype=torch.int64),
             torch.ones(_BATCH, _FRAMES, dtype=torch.int64),
             cache(_BATCH, _PAST_BEAMS, decoder.heads, _PAST, decoder.head_dim),
             cache(_BATCH, decoder.heads, _FRAMES, decoder.head_dim),
         ),
         {
-            "input_ids": {0: "batch", 1: "beams", 2: "tokens"},
+            "input_ids": {0: "batch", 1: "beams"} | ({2: "tokens"} if decoder.max_tokens is None else {}),
             "beam_idx": {0: "batch", 1: "beams"},
             "encoder_attention_mask": {0: "batch", 1: "frames"},
             "past": [(past, past)] * decoder.layers,

@@ -68,11 +68,12 @@ def prepare(samples: object, rate: int, sampling_rate: int, name: str = "audio")
         )
     if array.size == 0:
         raise AudioError(f"{name}: is empty: it has no samples")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         raise AudioError(f"{name}: has {np.count_nonzero(~np.isfinite(array)):,} samples that are NaN or infinite")
     if array.min() == array.max():
         raise AudioError(f"{name}: is silent: all of its {array.size:,} samples are {array[0]:g}")
-    array = array.astype(np.float32, copy=False)
     if rate == sampling_rate:
         return array
     resampled: Samples = _require("soxr").resample(array, rate, sampling_rate, quality="HQ")

@@ -11,7 +11,7 @@ from .contract import GRAPHS
 from .errors import BundleError
 from .strict import FieldError, from_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
 GENERATION_CONFIG = "generation_config.json"
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
@@ -21,39 +21,45 @@ REQUIRED_FILES = (*(f"{graph}.onnx" for graph in GRAPHS), GENERATION_CONFIG)
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What the runtime must know of the encoder."""
+    """What the runtime must know of the encoder.
+
+    Attributes:
+        input_name: what transformers calls the input.
+        feature_size: width of one feature frame; None for raw waveforms.
+        heads: of its self-attention.
+        min_length: samples or feature frames that it needs for its first frame.
+        max_length: the most it takes; None where there is no limit.
+        stride: samples or feature frames from one frame of self-attention to the next.
+    """
 
     input_name: Literal["input_values", "input_features"]
+    feature_size: int | None
     heads: int
-    conv_kernel: tuple[int, ...]
-    conv_stride: tuple[int, ...]
-
-    @property
-    def receptive_field(self) -> int:
-        """Samples that the first frame sees: nothing shorter can be encoded."""
-        field, jump = 1, 1
-        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
-            field, jump = field + (kernel - 1) * jump, jump * stride
-        return field
-
-    @property
-    def samples_per_frame(self) -> int:
-        """Samples from one frame of the self-attention layers to the next."""
-        product = 1
-        for stride in self.conv_stride:
-            product *= stride
-        return product
+    min_length: int
+    max_length: int | None
+    stride: int
 
 
 @dataclass(frozen=True)
 class DecoderFacts:
-    """What the runtime must know of the decoder. `max_positions` is None where there is no limit."""
+    """What the runtime must know of the decoder.
+
+    Attributes:
+        layers: with a cache each.
+        heads: of the caches.
+        head_dim: of the caches.
+        vocab_size: logits of a token.
+        max_positions: tokens of a sequence; None where there is no limit.
+        max_tokens: tokens that one step takes; None for any number.
+        top_k: candidates that a step returns.
+    """
 
     layers: int
     heads: int
     head_dim: int
     vocab_size: int
     max_positions: int | None
+    max_tokens: int | None
     top_k: int
 
 

@@ -18,30 +18,52 @@ def check_inputs(
 ) -> tuple[Samples, NDArray[np.int64]]:
     """Check model input: float32 [batch, samples] (or [batch, time, features]) and its mask int64 [batch, samples].
 
+    A row shorter than one frame is refused: transformers takes all frames of such a row for audio.
+
     Raises:
-        AudioError: another rank or dtype, not finite, a mask that does not fit, or a row shorter than one frame.
+        AudioError: another shape or dtype, not finite, a mask that does not fit, or a row that is too short or long.
     """
     values = np.asarray(inputs)
-    rank, shape = (2, "[batch, samples]") if encoder.input_name == "input_values" else (3, "[batch, time, features]")
-    if values.ndim != rank or values.dtype.kind != "f":
+    features = encoder.feature_size
+    shape = "[batch, samples]" if features is None else f"[batch, time, {features}]"
+    if values.ndim != (2 if features is None else 3) or values.dtype.kind != "f":
         raise AudioError(
             f"{name}: {encoder.input_name} must be floating-point {shape}, got {values.dtype} {list(values.shape)}"
         )
     if values.size == 0:
         raise AudioError(f"{name}: {encoder.input_name} is empty, its shape is {list(values.shape)}")
+    if features is not None and values.shape[2] != features:
+        raise AudioError(f"{name}: {encoder.input_name} must be {shape}, got {list(values.shape)}")
     if not np.isfinite(values).all():
         count = np.count_nonzero(~np.isfinite(values))
         raise AudioError(f"{name}: {encoder.input_name} has {count:,} values that are NaN or infinite")
     mask = _check_mask(attention_mask, values.shape[:2])
-    lengths = mask.sum(axis=1)
-    shortest = int(lengths.argmin())
-    if lengths[shortest] < encoder.receptive_field:
-        where = f"row {shortest} of {name}" if len(lengths) > 1 else name
-        raise AudioError(
-            f"{where}: has {lengths[shortest]} samples, the encoder needs at least {encoder.receptive_field} for its "
-            "first frame; leave the clip out or pad it with silence"
-        )
+    check_lengths(mask.sum(axis=1), encoder, name)
     return np.ascontiguousarray(values, dtype=np.float32), mask
+
+
+def check_lengths(lengths: NDArray[np.int64], encoder: EncoderFacts, name: str) -> None:
+    """Check that every row has an encoder frame at least, and no more than the encoder has positions for.
+
+    Raises:
+        AudioError: names the row.
+    """
+    unit = "samples" if encoder.feature_size is None else "feature frames"
+    shortest, longest = int(lengths.argmin()), int(lengths.argmax())
+    if lengths[shortest] < encoder.min_length:
+        raise AudioError(
+            f"{_row(shortest, lengths, name)}: has {lengths[shortest]:,} {unit}, the encoder needs at least "
+            f"{encoder.min_length:,} for its first frame; leave the clip out or pad it with silence"
+        )
+    if encoder.max_length is not None and lengths[longest] > encoder.max_length:
+        raise AudioError(
+            f"{_row(longest, lengths, name)}: has {lengths[longest]:,} {unit}, the encoder has positions for "
+            f"{encoder.max_length:,} at most; split the audio into shorter pieces"
+        )
+
+
+def _row(row: int, lengths: NDArray[np.int64], name: str) -> str:
+    return f"row {row} of {name}" if len(lengths) > 1 else name
 
 
 def check_memory(batch: int, samples: int, encoder: EncoderFacts, name: str = "the input") -> None:
@@ -50,7 +72,7 @@ def check_memory(batch: int, samples: int, encoder: EncoderFacts, name: str = "t
     Raises:
         AudioError: says how much would be needed.
     """
-    frames = samples // encoder.samples_per_frame
+    frames = samples // encoder.stride
     needed, memory = batch * encoder.heads * frames * frames * _BYTES_PER_SCORE, _physical_memory()
     if needed > memory:
         raise AudioError(

@@ -16,11 +16,11 @@ from .contract import ATTENTION_MASK, ENCODER, ENCODER_ATTENTION_MASK, ENCODER_H
 from .engines.engine import Engine, Value
 from .engines.onnxruntime import OnnxRuntimeEngine, SessionOptions
 from .errors import BundleError, GenerationError
-from .features import FeatureExtractor
+from .features import FeatureExtractor, check_fit, read_feature_extractor
 from .generation.config import GenerationConfig, GenerationSettings
 from .generation.decoding import CachedDecoder, decode
 from .generation.search import Hypotheses
-from .inputs import check_inputs, check_memory
+from .inputs import check_inputs, check_lengths, check_memory
 
 Audio = str | Path | NDArray[np.floating]
 """A file, or mono samples of full scale ±1."""
@@ -86,16 +86,16 @@ class OnnxSpeechSeq2Seq:
             check_hashes: compare the SHA-256 of every file first.
 
         Raises:
-            BundleError: there is no bundle, or it is damaged.
+            BundleError: there is no bundle, it is damaged, or its feature extractor is none that this release knows.
             EngineError: ONNX Runtime, or the provider for the device, is missing.
         """
         bundle = Bundle.open(directory, check_hashes=check_hashes)
-        extractor, tokenizer = bundle.path(PREPROCESSOR_CONFIG), bundle.path(TOKENIZER)
+        tokenizer = bundle.path(TOKENIZER)
         return cls(
             OnnxRuntimeEngine(bundle, options or SessionOptions()),
             bundle.manifest,
             GenerationConfig.from_file(bundle.path(GENERATION_CONFIG)),
-            FeatureExtractor.from_file(extractor) if bundle.has(PREPROCESSOR_CONFIG) else None,
+            _read_extractor(bundle),
             Tokenizer.from_file(str(tokenizer)) if bundle.has(TOKENIZER) else None,
         )
 
@@ -208,8 +208,9 @@ class OnnxSpeechSeq2Seq:
         else:
             rate = extractor.sampling_rate if sampling_rate is None else sampling_rate
             samples = prepare(audio, rate, extractor.sampling_rate, name)
-        check_inputs(samples[None], None, self.manifest.encoder, name)
-        check_memory(1, samples.size, self.manifest.encoder, name)
+        length = extractor.input_length(samples.size, name)
+        check_lengths(np.array([length]), self.manifest.encoder, name)
+        check_memory(1, length, self.manifest.encoder, name)
         return samples
 
     def transcriptions(
@@ -261,6 +262,14 @@ class OnnxSpeechSeq2Seq:
         if self.feature_extractor is None:
             raise BundleError(f"the bundle has no {PREPROCESSOR_CONFIG}: only generate() works, on model input")
         return self.feature_extractor
+
+
+def _read_extractor(bundle: Bundle) -> FeatureExtractor | None:
+    if not bundle.has(PREPROCESSOR_CONFIG):
+        return None
+    extractor = read_feature_extractor(bundle.path(PREPROCESSOR_CONFIG))
+    check_fit(extractor, bundle.manifest.encoder)
+    return extractor
 
 
 def _check_tokens(given: ArrayLike, batch: int, vocab_size: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from composites import DECODERS, VOCABULARY
+from composites import CORE_DECODERS, VOCABULARY
 from conftest import Pair
 from speech_runtime.contract import cache_names
 
@@ -63,7 +63,7 @@ class Graphs:
         return logits.unflatten(0, (BATCH, beams))[:, :, -tokens:]
 
 
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("family", CORE_DECODERS)
 def test_prompts_steps_and_reorders(pair: Callable[[str], Pair], family: str) -> None:
     graphs, random = Graphs(pair(family)), np.random.default_rng(1)
     past_beams = 1
@@ -91,6 +91,6 @@ def test_a_prompt_at_once_is_the_prompt_in_steps(pair: Callable[[str], Pair]) ->
     np.testing.assert_allclose(whole, np.concatenate(parts, axis=2), atol=1e-5)
 
 
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("family", CORE_DECODERS)
 def test_the_cross_cache_is_not_expanded_over_beams(pair: Callable[[str], Pair], family: str) -> None:
     assert Graphs(pair(family)).cross["cross.0.key"].shape == (BATCH, HEADS, FRAMES, HEAD_DIM)

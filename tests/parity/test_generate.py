@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from composites import DECODERS, EOS
+from composites import CORE_DECODERS, EOS
 from conftest import Pair
 from speech_runtime import GenerationError
 
@@ -31,7 +31,7 @@ def reference_tokens(pair: Pair, batch: Batch, **search: Any) -> NDArray[np.int6
     return tokens
 
 
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("family", CORE_DECODERS)
 def test_tokens_are_the_same_in_a_padded_batch(pair: Callable[[str], Pair], family: str) -> None:
     model, batch = pair(family), padded_batch([1603, 977, 2411])
     for search in ({"num_beams": 1}, {"num_beams": 4, "num_return_sequences": 2}):
@@ -41,7 +41,7 @@ def test_tokens_are_the_same_in_a_padded_batch(pair: Callable[[str], Pair], fami
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("family", CORE_DECODERS)
 def test_logprobs_are_the_same(pair: Callable[[str], Pair], family: str) -> None:
     model, (inputs, mask) = pair(family), padded_batch([1603, 977, 2411])
     tokens = np.random.default_rng(1).integers(4, 90, (3, 11))
@@ -54,7 +54,7 @@ def test_logprobs_are_the_same(pair: Callable[[str], Pair], family: str) -> None
     torch.testing.assert_close(torch.log_softmax(found, dim=-1), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("family", CORE_DECODERS)
 @pytest.mark.parametrize("beams", [1, 4])
 def test_padding_does_not_change_the_answer(pair: Callable[[str], Pair], family: str, beams: int) -> None:
     model, lengths = pair(family).exported, [1603, 977, 2411]
@@ -73,7 +73,7 @@ def test_padding_does_not_change_the_answer(pair: Callable[[str], Pair], family:
 )
 @given(data=st.data())
 def test_any_setting_gives_the_same_tokens(pair: Callable[[str], Pair], data: st.DataObject) -> None:
-    model = pair(data.draw(st.sampled_from(DECODERS)))
+    model = pair(data.draw(st.sampled_from(CORE_DECODERS)))
     lengths = data.draw(st.lists(st.integers(200, 3000), min_size=1, max_size=4))
     beams = data.draw(st.integers(1, 5))
     search: dict[str, Any] = {

@@ -28,7 +28,7 @@ def edit_manifest(directory: Path, change: Callable[[dict[str, Any]], object]) -
 
 def test_a_bundle_opens_and_says_what_it_is(digits: Pair) -> None:
     bundle = Bundle.open(digits.directory)
-    assert bundle.manifest.encoder.receptive_field == 1560
+    assert bundle.manifest.encoder.min_length == 1560
     assert bundle.manifest.verification is not None
     assert bundle.manifest.verification.max_logprob_difference <= 1e-4
     assert set(bundle.manifest.producer) >= {"speech-export", "torch", "transformers"}
@@ -54,7 +54,7 @@ def test_all_damage_is_listed(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format_version=99), "format version 99, this release reads 1"),
+        (lambda m: m.update(format_version=99), "format version 99, this release reads 2"),
         (lambda m: m.pop("decoder"), "decoder is missing"),
         (lambda m: m["decoder"].update(layers="two"), "decoder.layers is 'two', expected int"),
         (lambda m: m.update(surprise=1), "surprise is not a known field"),

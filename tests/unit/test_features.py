@@ -1,57 +1,193 @@
-"""Feature extraction against transformers' `Wav2Vec2FeatureExtractor`."""
+"""Feature extractors against those of transformers, each read from the configuration that transformers writes."""
 
+import json
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import (
+    ASTFeatureExtractor,
+    SeamlessM4TFeatureExtractor,
+    Speech2TextFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+)
 
-from speech_runtime import BundleError
-from speech_runtime.features import FeatureExtractor
+from signals import RATE, batches, noise, speech, tone
+from speech_runtime import AudioError, BundleError
+from speech_runtime.audio import Samples
+from speech_runtime.features import EXTRACTORS, FeatureExtractor, WaveformExtractor, read_feature_extractor
 
+pytestmark = pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
 
-@settings(max_examples=60, deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=5),
-    level=st.sampled_from([1e-5, 0.1, 1.0]),
-    offset=st.sampled_from([0.0, 0.3]),
-    do_normalize=st.booleans(),
-    return_attention_mask=st.booleans(),
+TWO_FRAMES = 400 + 160
+AST_SAMPLES = 400 + 1024 * 160 - 1
+BOTH = st.booleans()
+
+SEAMLESS = st.builds(
+    SeamlessM4TFeatureExtractor,
+    num_mel_bins=st.sampled_from([40, 80]),
+    padding_value=st.sampled_from([0.0, 1]),
+    stride=st.sampled_from([2, 2, 3, 4]),
+    return_attention_mask=BOTH,
+)
+SPEECH_TO_TEXT = st.builds(
+    Speech2TextFeatureExtractor,
+    num_mel_bins=st.sampled_from([40, 80]),
+    padding_value=st.sampled_from([0.0, -1.0]),
+    do_ceptral_normalize=BOTH,
+    normalize_means=BOTH,
+    normalize_vars=BOTH,
+)
+SPECTROGRAM = st.builds(
+    ASTFeatureExtractor,
+    num_mel_bins=st.sampled_from([64, 128]),
+    max_length=st.sampled_from([200, 1024]),
+    do_normalize=BOTH,
+    mean=st.sampled_from([-4.2677393, 0.5]),
+)
+WAVEFORM = st.builds(
+    Wav2Vec2FeatureExtractor,
+    do_normalize=BOTH,
+    return_attention_mask=BOTH,
     padding_value=st.sampled_from([0.0, -1.0]),
 )
-def test_equal_to_transformers(
-    lengths: list[int],
-    level: float,
-    offset: float,
-    do_normalize: bool,
-    return_attention_mask: bool,
-    padding_value: float,
-) -> None:
-    random = np.random.default_rng(len(lengths))
-    clips = [(random.standard_normal(length) * level + offset).astype(np.float32) for length in lengths]
-    reference = Wav2Vec2FeatureExtractor(
-        do_normalize=do_normalize, return_attention_mask=return_attention_mask, padding_value=padding_value
-    )(clips, sampling_rate=16000, padding=True, return_tensors="np")
-    values, mask = FeatureExtractor(16000, do_normalize, return_attention_mask, padding_value)(clips)
-    np.testing.assert_allclose(values, reference.input_values, atol=1e-6)
-    assert values.dtype == np.float32
-    if return_attention_mask:
-        np.testing.assert_array_equal(mask, reference.attention_mask)
+quick = settings(max_examples=40, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+
+
+def read(config: dict[str, Any]) -> FeatureExtractor:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "preprocessor_config.json"
+        path.write_text(json.dumps(config))
+        return read_feature_extractor(path)
+
+
+def assert_equal(reference: Any, clips: list[Samples]) -> None:
+    expected = reference(clips, sampling_rate=reference.sampling_rate, padding=True, return_tensors="np")
+    extractor = read(json.loads(reference.to_json_string()))
+    values, mask = extractor(clips)
+    np.testing.assert_allclose(values, expected[reference.model_input_names[0]], rtol=0, atol=1e-4)
+    if "attention_mask" in expected:
+        np.testing.assert_array_equal(mask, expected.attention_mask)
     else:
         assert mask.all()
+    assert mask.shape == values.shape[:2]
+    assert values.dtype == np.float32
+    assert mask.dtype == np.int64
+    assert extractor.width == (values.shape[2] if values.ndim == 3 else None)
+    if "attention_mask" in expected:
+        assert extractor.input_length(clips[0].size) == extractor(clips[:1])[1].sum()
 
 
-def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
-    Wav2Vec2FeatureExtractor(sampling_rate=8000, do_normalize=False, return_attention_mask=True).save_pretrained(
-        tmp_path
-    )
-    assert FeatureExtractor.from_file(tmp_path / "preprocessor_config.json") == FeatureExtractor(8000, False, True, 0.0)
+@quick
+@given(reference=SEAMLESS, clips=batches(shortest=2 * TWO_FRAMES))
+def test_seamless(reference: SeamlessM4TFeatureExtractor, clips: list[Samples]) -> None:
+    assert_equal(reference, clips)
 
 
-def test_another_extractor_is_refused_by_name(tmp_path: Path) -> None:
+@quick
+@given(reference=SPEECH_TO_TEXT, clips=batches(shortest=TWO_FRAMES))
+def test_speech_to_text(reference: Speech2TextFeatureExtractor, clips: list[Samples]) -> None:
+    assert_equal(reference, clips)
+
+
+@quick
+@given(reference=SPECTROGRAM, clips=batches(shortest=400))
+def test_spectrogram(reference: ASTFeatureExtractor, clips: list[Samples]) -> None:
+    assert_equal(reference, clips)
+
+
+@quick
+@given(reference=WAVEFORM, clips=batches(shortest=1))
+def test_waveform(reference: Wav2Vec2FeatureExtractor, clips: list[Samples]) -> None:
+    assert_equal(reference, clips)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (SeamlessM4TFeatureExtractor, {}),
+        (Speech2TextFeatureExtractor, {}),
+        (ASTFeatureExtractor, {}),
+        (Wav2Vec2FeatureExtractor, {"return_attention_mask": True}),
+    ],
+)
+def test_speech(kind: Any, changes: dict[str, Any]) -> None:
+    clips = speech()
+    assert_equal(kind(**changes), clips)
+    assert_equal(kind(**changes), clips[:1])
+
+
+def test_a_seamless_clip_of_an_odd_number_of_frames_loses_the_last_one_to_the_mask() -> None:
+    extractor = read({"feature_extractor_type": "SeamlessM4TFeatureExtractor"})
+    values, mask = extractor([noise(TWO_FRAMES + 160)])
+    assert values.shape == (1, 2, 160)
+    assert mask.tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("kind", ["SeamlessM4TFeatureExtractor", "Speech2TextFeatureExtractor"])
+def test_one_frame_cannot_be_normalised(kind: str) -> None:
+    with pytest.raises(AudioError, match=r"clip 1: has 559 samples .* at least 560"):
+        read({"feature_extractor_type": kind})([noise(600), noise(559)])
+
+
+def test_a_band_that_never_changes_is_not_divided_by_zero() -> None:
+    frames = np.tile(tone(160, 100), 20)
+    values, _ = read({"feature_extractor_type": "Speech2TextFeatureExtractor"})([frames])
+    assert np.abs(values).max() < 1e-4
+
+
+def test_a_spectrogram_refuses_what_transformers_cuts_off() -> None:
+    extractor = read({"feature_extractor_type": "ASTFeatureExtractor"})
+    assert extractor.input_length(AST_SAMPLES) == 1024
+    assert_equal(ASTFeatureExtractor(), [noise(AST_SAMPLES)])
+    with pytest.raises(AudioError, match=r"clip 0: lasts 10.27 s, the model takes 10.26 s at most"):
+        extractor([noise(AST_SAMPLES + 1)])
+    with pytest.raises(AudioError, match=r"talk.wav: lasts 60.00 s"):
+        extractor.input_length(60 * RATE, "talk.wav")
+
+
+def test_fields_that_change_nothing_are_left_alone() -> None:
+    config = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "processor_class": "Wav2Vec2Processor"}
+    assert read({**config, "sampling_rate": 8000, "padding_value": 1}) == WaveformExtractor(8000, padding_value=1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "problem"),
+    [
+        ("Wav2Vec2", {"padding_side": "left"}, "padding_side is 'left', expected 'right'"),
+        ("Wav2Vec2", {"feature_size": 2}, "feature_size is 2"),
+        ("Wav2Vec2", {"sampling_rate": 0}, "sampling_rate is 0, it must be at least 1"),
+        ("Wav2Vec2", {"sampling_rate": "fast", "do_normalize": 1}, "sampling_rate is 'fast'.*; do_normalize is 1"),
+        ("SeamlessM4T", {"padding_side": "left"}, "padding_side is 'left'"),
+        ("SeamlessM4T", {"stride": 1, "num_mel_bins": 0}, "num_mel_bins is 0.*; stride is 1, it must be at least 2"),
+        ("SeamlessM4T", {"feature_size": 1}, "feature_size is 1"),
+        ("Speech2Text", {"sampling_rate": 8000}, "sampling_rate is 8000, expected 16000"),
+        ("Speech2Text", {"dither": 4.0}, "dither is 4.0, expected 0"),
+        ("Speech2Text", {"padding_side": "left"}, "padding_side is 'left'"),
+        ("AST", {"sampling_rate": 44100}, "sampling_rate is 44100, expected 16000"),
+        ("AST", {"std": 0.0}, "std is 0"),
+        ("AST", {"max_length": 0}, "max_length is 0"),
+    ],
+)
+def test_values_that_are_not_followed_are_refused_by_name(kind: str, values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(BundleError, match=f"preprocessor_config.json, {kind}FeatureExtractor: .*{problem}"):
+        read({"feature_extractor_type": f"{kind}FeatureExtractor", **values})
+
+
+@pytest.mark.parametrize("kind", ["WhisperFeatureExtractor", None, ["Wav2Vec2FeatureExtractor"]])
+def test_another_extractor_is_refused_by_name(kind: Any) -> None:
+    with pytest.raises(BundleError) as raised:
+        read({"feature_extractor_type": kind} if kind else {})
+    assert all(name in str(raised.value) for name in [str(kind), *EXTRACTORS])
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_what_is_no_configuration_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "preprocessor_config.json"
-    path.write_text('{"feature_extractor_type": "WhisperFeatureExtractor"}')
-    with pytest.raises(BundleError, match="WhisperFeatureExtractor"):
-        FeatureExtractor.from_file(path)
+    path.write_text(content)
+    with pytest.raises(BundleError, match="preprocessor_config.json"):
+        read_feature_extractor(path)

@@ -7,13 +7,9 @@ from speech_runtime import AudioError
 from speech_runtime.bundle import EncoderFacts
 from speech_runtime.inputs import check_inputs, check_memory
 
-ENCODER = EncoderFacts("input_values", heads=4, conv_kernel=(10, 3, 2), conv_stride=(5, 2, 2))
+ENCODER = EncoderFacts("input_values", None, heads=4, min_length=30, max_length=None, stride=20)
+FEATURES = EncoderFacts("input_features", 80, heads=4, min_length=1, max_length=2000, stride=4)
 ONES = np.ones((2, 1000), np.float32)
-
-
-def test_receptive_field_and_frames() -> None:
-    assert ENCODER.receptive_field == 10 + 2 * 5 + 1 * 10
-    assert ENCODER.samples_per_frame == 20
 
 
 def test_good_input_passes_as_float32() -> None:
@@ -47,4 +43,17 @@ def test_bad_input_is_refused(inputs: np.ndarray, mask: np.ndarray | None, messa
 def test_an_hour_is_refused_with_what_it_would_need() -> None:
     with pytest.raises(AudioError, match=r"would need about [\d,]+ GiB.*split the audio"):
         check_memory(1, 3600 * 16000, ENCODER)
-    check_memory(8, 30 * 16000, EncoderFacts("input_values", 16, (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)))
+    check_memory(8, 30 * 16000, EncoderFacts("input_values", None, 16, 400, None, 320))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 100), r"must be floating-point \[batch, time, 80\]"),
+        ((2, 100, 40), r"must be \[batch, time, 80\], got \[2, 100, 40\]"),
+        ((2, 2001, 80), "row 0 of the input: has 2,001 feature frames, the encoder has positions for 2,000 at most"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        check_inputs(np.ones(shape, np.float32), None, FEATURES)

@@ -57,7 +57,9 @@ def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
         generation_config=ReferenceConfig(**case, use_cache=False, output_scores=True, return_dict_in_generate=True),
     )
 
-    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=vocabulary, max_positions=None, top_k=top_k)
+    facts = DecoderFacts(
+        layers=1, heads=1, head_dim=1, vocab_size=vocabulary, max_positions=None, max_tokens=None, top_k=top_k
+    )
     config = GenerationConfig().updated({name: value for name, value in case.items() if value is not None})
     found = decode(TableDecoder(table, top_k), facts, prompt, config)
 
@@ -73,13 +75,13 @@ def test_many_candidates_are_picked_before_they_are_sorted() -> None:
     reference = TableModel(table).generate(
         torch.from_numpy(prompt), generation_config=ReferenceConfig(**settings, use_cache=False)
     )
-    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=3000, max_positions=None, top_k=4)
+    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=3000, max_positions=None, max_tokens=None, top_k=4)
     found = decode(TableDecoder(table, 4), facts, prompt, GenerationConfig().updated(settings))
     np.testing.assert_array_equal(found.sequences, reference.numpy())
 
 
 def test_settings_that_allow_nothing_are_refused() -> None:
-    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, top_k=20)
+    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
     config = GenerationConfig(forced_eos_token_id=2, begin_suppress_tokens=(2,), max_new_tokens=1)
     with pytest.raises(GenerationError, match="no token is possible"):
         decode(TableDecoder(random_table(0, 20, 1.0), 20), facts, np.array([[4, 5]]), config)
@@ -93,7 +95,7 @@ def test_forced_first_token_keeps_the_beams_apart() -> None:
         torch.from_numpy(prompt),
         generation_config=ReferenceConfig(**settings, forced_bos_token_id=7, use_cache=False),
     )
-    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, top_k=20)
+    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
     config = GenerationConfig().updated({**settings, "forced_bos_token_id": 7})
     found = decode(TableDecoder(table, 20), facts, prompt, config)
     np.testing.assert_array_equal(found.sequences, reference.numpy())
@@ -102,7 +104,7 @@ def test_forced_first_token_keeps_the_beams_apart() -> None:
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_row_does_not_depend_on_its_batch(beams: int) -> None:
     table = random_table(5, 30, 2.0)
-    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=30, max_positions=None, top_k=30)
+    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=30, max_positions=None, max_tokens=None, top_k=30)
     config = GenerationConfig(eos_token_id=2, pad_token_id=1, num_beams=beams, max_new_tokens=15)
     prompt = np.arange(8)[:, None]
     together = decode(TableDecoder(table, 30), facts, prompt, config)

@@ -1,4 +1,4 @@
-"""Make a Hugging Face model traceable as it is: our attention, and a frame mask without indexed assignment.
+"""Make a Hugging Face model traceable as it is: our attention, our frame mask, and what its families need.
 
 Everything here is active inside one context manager and undone after it; nothing is patched process-wide.
 """
@@ -11,13 +11,22 @@ import torch
 from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 
 from .. import attention
+from ..families import decoder_family, encoder_family
 from ..masks import frame_mask
 
 
 @contextmanager
 def traceable(model: SpeechEncoderDecoderModel) -> Iterator[None]:
     """Within this context `model` can be traced; afterwards it is as it was."""
-    with _attention_implementation(model), _frame_mask_of(model.encoder), torch.no_grad():
+    encoder, decoder = encoder_family(model.encoder), decoder_family(model.decoder)
+    with (
+        _attention_implementation(model),
+        _frame_mask_of(model.encoder),
+        encoder.rewrite(model.encoder),
+        decoder.adapt(model.decoder),
+        decoder.rewrite(model.decoder),
+        torch.no_grad(),
+    ):
         yield
 
 

@@ -1,4 +1,4 @@
-"""A fine-tuned composite checkpoint."""
+"""A fine-tuned composite checkpoint, of torch or of Flax."""
 
 from pathlib import Path
 
@@ -6,9 +6,11 @@ from transformers import PretrainedConfig, SpeechEncoderDecoderModel
 
 from speech_runtime.bundle import MANIFEST
 
-from ..errors import ExportError
+from ..errors import ExportError, shortened
 from .composite import Composite
+from .flax import find_flax_weights, load_flax
 from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer, load_weights
+from .speech2text2 import load_speech2text2_config, renamed_weights
 
 COMPOSITE = "speech-encoder-decoder"
 
@@ -26,25 +28,27 @@ def load_checkpoint(name: str, processor: str | None = None, hub: HubOptions = A
     """
     if (Path(name) / MANIFEST).exists():
         raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
-    config = load_config(name, hub)
+    config = load_speech2text2_config(name, hub) or load_config(name, hub)
     if config.model_type != COMPOSITE:
         raise ExportError(
             f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; to join it with "
             "another one, give --encoder and --decoder"
         )
-    model, missing = load_weights(SpeechEncoderDecoderModel, name, config, hub)
-    if missing:
-        raise ExportError(
-            f"{name} lacks {len(missing)} of the model's weights: {_shortened(missing)}; "
-            "save it again with save_pretrained"
-        )
+    flax_weights = find_flax_weights(name, hub)
+    model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
     parts = processor or name
     return Composite(model, load_extractor(parts, hub), load_tokenizer(parts, hub), name)
 
 
+def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechEncoderDecoderModel:
+    model, missing = load_weights(SpeechEncoderDecoderModel, name, config, hub, renamed_weights(config))
+    if missing:
+        raise ExportError(
+            f"{name} lacks {len(missing)} of the model's weights: {shortened(missing)}; "
+            "save it again with save_pretrained"
+        )
+    return model
+
+
 def _architecture(config: PretrainedConfig) -> str:
     return ", ".join(config.architectures or [type(config).__name__])
-
-
-def _shortened(names: list[str], shown: int = 3) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

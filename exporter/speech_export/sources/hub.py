@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
 
 from ..errors import ExportError
+from .positions import compute_position_tables
+from .speech2text2_tokenizer import TextTokenizer
 
-_FOR_TRAINING_ONLY = "masked_spec_embed"
+FOR_TRAINING_ONLY = "masked_spec_embed"
 """What masked frames are replaced with in training; many checkpoints lack it."""
 
 
@@ -52,6 +55,11 @@ def load(factory: Any, name: str, what: str, hub: HubOptions, **options: Any) ->
     """
     try:
         return factory.from_pretrained(name, **hub.keywords(), **options)
+    except UnpicklingError as error:
+        raise ExportError(
+            f"{name}: {what} could not be loaded: the pickled file holds more than tensors, and such files may run "
+            "code; save the model again as safetensors"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         place = "from this directory" if Path(name).is_dir() else "from the Hub, and there is no such directory"
@@ -63,10 +71,14 @@ def load_config(name: str, hub: HubOptions) -> PretrainedConfig:
     return load(AutoConfig, name, "a configuration", hub)
 
 
-def load_weights(factory: Any, name: str, config: PretrainedConfig, hub: HubOptions) -> tuple[Any, list[str]]:
+def load_weights(
+    factory: Any, name: str, config: PretrainedConfig, hub: HubOptions, key_mapping: dict[str, str] | None = None
+) -> tuple[Any, list[str]]:
     """A float32 model ready to run, and the names of the weights that its checkpoint lacks."""
-    model, info = load(factory, name, "weights", hub, config=config, dtype=torch.float32, output_loading_info=True)
-    return model.eval(), sorted(key for key in info["missing_keys"] if not key.endswith(_FOR_TRAINING_ONLY))
+    options = {"config": config, "dtype": torch.float32, "output_loading_info": True, "key_mapping": key_mapping}
+    model, info = load(factory, name, "weights", hub, **options)
+    compute_position_tables(model)
+    return model.eval(), sorted(key for key in info["missing_keys"] if not key.endswith(FOR_TRAINING_ONLY))
 
 
 def load_extractor(name: str, hub: HubOptions) -> Any:
@@ -76,4 +88,4 @@ def load_extractor(name: str, hub: HubOptions) -> Any:
 
 def load_tokenizer(name: str, hub: HubOptions) -> Any:
     """The tokenizer of a text decoder."""
-    return load(AutoTokenizer, name, "a tokenizer (tokenizer.json)", hub)
+    return load(TextTokenizer, name, "a tokenizer (tokenizer.json)", hub)

@@ -1,11 +1,20 @@
 """An encoder and a decoder, each a checkpoint of its own, joined."""
 
+import copy
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, SpeechEncoderDecoderModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    SpeechEncoderDecoderModel,
+)
 
 from ..errors import ExportError
+from ..families import check_not_refused
 from .checkpoint import COMPOSITE
 from .composite import Composite
 from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer, load_weights
@@ -29,19 +38,48 @@ def load_pair(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONY
     encoder_config, decoder_config = load_config(encoder, hub), load_config(decoder, hub)
     if COMPOSITE in (encoder_config.model_type, decoder_config.model_type):
         raise ExportError("--encoder and --decoder take one half each; give a composite checkpoint as MODEL")
-    decoder_config.is_decoder = True
-    decoder_config.add_cross_attention = True
+    check_not_refused(decoder_config)
+    decoder_config = as_decoder(decoder_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder_model, missing = load_weights(AutoModel, encoder, encoder_config, hub)
+        if encoder_config.is_encoder_decoder:
+            encoder_model = encoder_model.get_encoder()
         _check_encoder(encoder_model, encoder)
         decoder_model, random_weights = load_weights(AutoModelForCausalLM, decoder, decoder_config, hub)
         model = SpeechEncoderDecoderModel(encoder=encoder_model, decoder=decoder_model).eval()
     random_weights = [*missing, *(f"decoder.{name}" for name in random_weights)]
     random_weights += [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj")]
     tokenizer = load_tokenizer(decoder, hub)
-    model.generation_config = _generation_config(decoder_model, tokenizer)
+    model.generation_config = generation_config(decoder_model, tokenizer)
     return Composite(model, load_extractor(encoder, hub), tokenizer, f"{encoder} + {decoder}", tuple(random_weights))
+
+
+def as_decoder(config: PretrainedConfig) -> PretrainedConfig:
+    """The same configuration, of a decoder with cross-attention."""
+    decoder = copy.deepcopy(config)
+    decoder.is_decoder = True
+    decoder.add_cross_attention = True
+    return decoder
+
+
+def generation_config(decoder: PreTrainedModel, tokenizer: Any | None = None) -> GenerationConfig:
+    """Start, end and padding tokens for a decoder that was not a sequence-to-sequence model before."""
+    known = decoder.generation_config
+
+    def first(*tokens: int | None) -> int | None:
+        return next((token for token in tokens if token is not None), None)
+
+    def of_tokenizer(name: str) -> int | None:
+        return getattr(tokenizer, f"{name}_token_id", None)
+
+    eos = first(known.eos_token_id, of_tokenizer("eos"), of_tokenizer("sep"))
+    bos = first(known.bos_token_id, of_tokenizer("bos"), of_tokenizer("cls"))
+    return GenerationConfig(
+        decoder_start_token_id=first(known.decoder_start_token_id, bos, eos),
+        eos_token_id=eos,
+        pad_token_id=first(known.pad_token_id, of_tokenizer("pad"), eos),
+    )
 
 
 def _check_encoder(model: PreTrainedModel, name: str) -> None:
@@ -50,20 +88,3 @@ def _check_encoder(model: PreTrainedModel, name: str) -> None:
             f"{name} is a {model.config.model_type} model that takes {model.main_input_name}; a speech encoder takes "
             f"{' or '.join(_SPEECH_INPUTS)}"
         )
-
-
-def _generation_config(decoder: PreTrainedModel, tokenizer: Any) -> GenerationConfig:
-    """Start, end and padding tokens for a decoder that was not a sequence-to-sequence model before."""
-    known = decoder.generation_config
-
-    def first(*tokens: int | None) -> int | None:
-        return next((token for token in tokens if token is not None), None)
-
-    eos = first(known.eos_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
-    return GenerationConfig(
-        decoder_start_token_id=first(
-            known.decoder_start_token_id, known.bos_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id
-        ),
-        eos_token_id=eos,
-        pad_token_id=first(known.pad_token_id, tokenizer.pad_token_id, eos),
-    )

@@ -37,6 +37,7 @@ class CachedDecoder:
     ) -> None:
         """Compute the cross-attention cache; the self-attention cache starts 0 long."""
         self._engine = engine
+        self._max_tokens = facts.max_tokens
         self._present = cache_names("present", facts.layers)
         self._past = cache_names("past", facts.layers)
         cross = engine.run(
@@ -57,16 +58,26 @@ class CachedDecoder:
         Returns:
             Candidates for the token after the last of `input_ids`.
         """
+        outputs = [LOGITS] if whole else [TOP_LOGPROBS, TOP_IDS]
+        for chunk in self._chunks(input_ids):
+            results = self._run(chunk, beam_idx, outputs)
+            beam_idx = np.broadcast_to(np.arange(beam_idx.shape[1]), beam_idx.shape)
         if whole:
-            (logits,) = self._run(input_ids, beam_idx, [LOGITS])
-            return _whole_vocabulary(logits[:, :, -1])
-        logprobs, ids = self._run(input_ids, beam_idx, [TOP_LOGPROBS, TOP_IDS])
+            return _whole_vocabulary(results[0][:, :, -1])
+        logprobs, ids = results
         return Candidates(ids[:, :, -1], logprobs[:, :, -1])
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Decode tokens int64 [batch, tokens] as one beam: logits float32 [batch, tokens, vocabulary]."""
-        (logits,) = self._run(input_ids[:, None], np.zeros((len(input_ids), 1), dtype=np.int64), [LOGITS])
-        return logits[:, 0]
+        beam_idx = np.zeros((len(input_ids), 1), dtype=np.int64)
+        logits = [self._run(chunk, beam_idx, [LOGITS])[0] for chunk in self._chunks(input_ids[:, None])]
+        return np.concatenate(logits, axis=2)[:, 0]
+
+    def _chunks(self, input_ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """As many tokens of [batch, beams, tokens] at a time as a step takes."""
+        tokens = input_ids.shape[2]
+        width = self._max_tokens or tokens
+        return [input_ids[:, :, begin : begin + width] for begin in range(0, tokens, width)]
 
     def _run(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: list[str]) -> list[NDArray[Any]]:
         inputs = {INPUT_IDS: np.ascontiguousarray(input_ids), BEAM_IDX: np.ascontiguousarray(beam_idx)}

@@ -1,0 +1,43 @@
+"""SEW and SEW-D: squeezed by pooling, stretched again, and zero frames appended where the number was odd."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .registry import EncoderFamily, register_encoder
+
+
+@contextmanager
+def always_padded(encoder: PreTrainedModel) -> Iterator[None]:
+    """Append the zero frames always, and cut what is too much.
+
+    transformers asks `if frames % squeeze_factor`, and tracing keeps the answer of its one example: 199 frames would
+    silently become 198.
+    """
+    transformer, squeeze = encoder.encoder, int(encoder.config.squeeze_factor)
+    frames: list[Any] = []
+
+    def remember(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        hidden_states = arguments[0] if arguments else keywords["hidden_states"]
+        frames[:] = [hidden_states.shape[1]]
+
+    def pad(_: nn.Module, __: tuple[Any, ...], hidden_states: Tensor) -> Tensor:
+        zeros = torch.zeros_like(hidden_states[:, :1]).expand(-1, squeeze - 1, -1)
+        return torch.cat([hidden_states, zeros], dim=1)[:, : frames[0]]
+
+    hooks = [
+        transformer.register_forward_pre_hook(remember, with_kwargs=True),
+        transformer.upsample.register_forward_hook(pad),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+register_encoder(EncoderFamily(rewrite=always_padded), "sew", "sew-d")

@@ -1,0 +1,18 @@
+"""Samples to model input, as the checkpoint's feature extractor does it: one kind of extractor a file."""
+
+from .extractor import EXTRACTORS, FeatureExtractor, check_fit, read_feature_extractor
+from .seamless import SeamlessExtractor
+from .spectrogram import SpectrogramExtractor
+from .speech_to_text import SpeechToTextExtractor
+from .waveform import WaveformExtractor
+
+__all__ = [
+    "EXTRACTORS",
+    "FeatureExtractor",
+    "SeamlessExtractor",
+    "SpectrogramExtractor",
+    "SpeechToTextExtractor",
+    "WaveformExtractor",
+    "check_fit",
+    "read_feature_extractor",
+]

@@ -1,0 +1,308 @@
+"""Where a model comes from: checkpoints whole and in halves, sharded, pickled, on the Hub; configurations alone."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from tokenizers import Tokenizer, decoders, models
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    OPTConfig,
+    ParakeetEncoderConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    SeamlessM4TFeatureExtractor,
+    SpeechEncoderDecoderConfig,
+    SpeechEncoderDecoderModel,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Processor,
+)
+
+from composites import DECODERS, ENCODERS, composite, encoder_model
+from conftest import CHECKPOINT
+from speech_export import ExportError, export
+from speech_export.cli import main
+from speech_export.sources.checkpoint import load_checkpoint
+from speech_export.sources.configs import load_configs
+from speech_export.sources.hub import HubOptions, load
+from speech_export.sources.pair import load_pair
+from speech_runtime import OnnxSpeechSeq2Seq
+
+TINY_OPT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 90, "ffn_dim": 40}
+TINY_OPT |= {"word_embed_proj_dim": 32, "max_position_embeddings": 64}
+CLIP = Path(__file__).resolve().parents[2] / "examples" / "digits" / "audio" / "01-flite-slt.wav"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def save_tokenizer(directory: Path) -> None:
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "<pad>": 3} | {f"▁w{i}": i for i in range(4, 90)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Metaspace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(directory)
+
+
+def save_encoder(family: str, directory: Path) -> Path:
+    encoder_model(family).save_pretrained(directory)
+    known = {"wav2vec2-bert": SeamlessM4TFeatureExtractor()}
+    extractor = known.get(family.partition(",")[0], Wav2Vec2FeatureExtractor(return_attention_mask=True))
+    extractor.save_pretrained(directory)
+    return directory
+
+
+def save_decoder(family: str, directory: Path, cross_attention: bool = False) -> Path:
+    config = DECODERS[family]()
+    config.is_decoder = config.add_cross_attention = cross_attention
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    save_tokenizer(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Checkpoints of a Wav2Vec2 encoder and of a BERT that was no decoder before."""
+    encoder, decoder = tmp_path_factory.mktemp("encoder"), tmp_path_factory.mktemp("decoder")
+    return save_encoder("wav2vec2", encoder), save_decoder("bert", decoder)
+
+
+def test_a_pair_is_joined_and_its_random_weights_named(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run("--encoder", halves[0], "--decoder", halves[1], "-o", tmp_path / "bundle")
+    assert result.exit_code == 0, result.output
+    composite = load_pair(str(halves[0]), str(halves[1]))
+    crossed = [name for name, _ in composite.model.decoder.named_parameters() if "crossattention" in name]
+    expected = {f"decoder.{name}" for name in crossed} | {"enc_to_dec_proj.weight", "enc_to_dec_proj.bias"}
+    assert set(composite.random_weights) == expected
+    assert f"{len(expected)} tensors (" in result.stderr
+    assert "must be fine-tuned" in result.stderr.replace("\n", " ")
+    model = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle")
+    assert (model.generation_config.start_token_id, model.generation_config.eos_token_ids) == (1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder"),
+    [
+        ("wav2vec2-bert, relative_key", "bart"),
+        pytest.param("hubert", "gpt2", marks=pytest.mark.full),
+        pytest.param("sew", "roberta", marks=pytest.mark.full),
+    ],
+)
+def test_two_commands_take_a_pair_from_checkpoints_to_text(encoder: str, decoder: str, tmp_path: Path) -> None:
+    commands, bundle = Path(sys.executable).parent, tmp_path / "bundle"
+    encoder_path, decoder_path = save_encoder(encoder, tmp_path / "e"), save_decoder(decoder, tmp_path / "d")
+    exporting = [commands / "speech-export", "--encoder", encoder_path, "--decoder", decoder_path, "-o", bundle]
+    assert "greedy 100.00%, 4 beams 100.00%" in subprocess.check_output(exporting, text=True)
+    heard = subprocess.check_output([commands / "speech-transcribe", bundle, CLIP, "--num-beams", "4"], text=True)
+    assert len(heard.splitlines()) == 1
+
+
+def test_cross_attention_that_a_checkpoint_has_is_kept(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    decoder = save_decoder("bert", tmp_path, cross_attention=True)
+    joined = load_pair(str(halves[0]), str(decoder))
+    assert set(joined.random_weights) == {"enc_to_dec_proj.weight", "enc_to_dec_proj.bias"}
+    kept = AutoModelForCausalLM.from_pretrained(decoder).state_dict()
+    torch.testing.assert_close(joined.model.decoder.state_dict(), kept, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["sharded", "pickled"])
+def test_weights_in_any_form_are_the_same(form: str, tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+    (checkpoint / "model.safetensors").unlink()
+    model = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT)
+    if form == "sharded":
+        model.save_pretrained(checkpoint, max_shard_size="1MB")
+        assert len(list(checkpoint.glob("*.safetensors"))) > 2
+    else:
+        torch.save(model.state_dict(), checkpoint / "pytorch_model.bin")
+    loaded = load_checkpoint(str(checkpoint)).model.state_dict()
+    torch.testing.assert_close(loaded, model.state_dict(), atol=0, rtol=0)
+
+
+def test_a_pickle_with_more_than_weights_is_not_loaded(tmp_path: Path) -> None:
+    class Surprise:
+        def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
+            return Path.touch, (tmp_path / "touched",)
+
+    checkpoint = Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+    (checkpoint / "model.safetensors").unlink()
+    torch.save({"encoder": Surprise()}, checkpoint / "pytorch_model.bin", pickle_module=pickle)
+    with pytest.raises(ExportError, match="the pickled file holds more than tensors"):
+        load_checkpoint(str(checkpoint))
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_revision_is_found_in_a_cache_of_ones_own(tmp_path: Path) -> None:
+    repository = tmp_path / "models--someone--digits"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "v2").write_text("1" * 40)
+    shutil.copytree(CHECKPOINT, repository / "snapshots" / ("1" * 40))
+    hub = HubOptions(revision="v2", cache_dir=str(tmp_path), offline=True)
+    assert load_checkpoint("someone/digits", hub=hub).source == "someone/digits"
+    with pytest.raises(ExportError, match="could not be loaded from the Hub"):
+        load_checkpoint("someone/digits", hub=HubOptions(cache_dir=str(tmp_path), offline=True))
+
+
+def test_the_hub_is_asked_as_told() -> None:
+    asked: dict[str, object] = {}
+
+    class Client:
+        @staticmethod
+        def from_pretrained(name: str, **keywords: object) -> str:
+            asked.update(keywords, name=name)
+            return "loaded"
+
+    assert load(Client, "someone/digits", "a model", HubOptions("v2", "hf_secret", "/cache", offline=True)) == "loaded"
+    assert asked == {
+        "name": "someone/digits",
+        "revision": "v2",
+        "token": "hf_secret",
+        "cache_dir": "/cache",
+        "local_files_only": True,
+    }
+
+
+def test_configurations_alone_are_exported_with_random_weights(tmp_path: Path) -> None:
+    encoder, decoder = (json.dumps(config.to_diff_dict()) for config in (ENCODERS["hubert"](), DECODERS["bart"]()))
+    (tmp_path / "decoder.json").write_text(decoder)
+    result = run(
+        *("--encoder-config", encoder, "--decoder-config", tmp_path / "decoder.json"),
+        *("--random-weights", "--seed", 7, "-o", tmp_path / "bundle"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "parameters are random: this model measures time" in result.stderr
+    model = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle")
+    assert model.manifest.source == "hubert + bart, random weights, seed 7"
+    tokens = model.generate(np.random.default_rng(0).standard_normal((1, 900)).astype(np.float32), max_new_tokens=3)
+    assert tokens.shape == (1, 4)
+
+
+def test_a_seed_makes_the_same_weights_again() -> None:
+    configs = ['{"model_type": "wav2vec2", "num_hidden_layers": 1}', '{"model_type": "bert", "num_hidden_layers": 1}']
+    first, again, other = (load_configs(*configs, seed=seed).model.state_dict() for seed in (1, 1, 2))
+    torch.testing.assert_close(first, again, atol=0, rtol=0)
+    weight = "encoder.encoder.layers.0.attention.k_proj.weight"
+    assert not torch.equal(first[weight], other[weight])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"hidden_size": 3}', "it has no model_type"),
+        ('{"model_type": "hubert",', "is no configuration of transformers"),
+        ('{"model_type": "nonsense"}', "is no configuration of transformers"),
+        ("/nowhere/config.json", "/nowhere/config.json: a configuration could not be loaded"),
+        ('{"model_type": "hubert", "hidden_size": 30}', "no composite can be made of hubert and bert"),
+    ],
+)
+def test_bad_configurations_are_named(config: str, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        load_configs(config, '{"model_type": "bert"}')
+
+
+def test_a_model_in_memory_is_exported_with_its_processor(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    processor = Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=True), tokenizer)
+    bundle = export(composite("gpt2", "speech_to_text"), tmp_path / "features")
+    assert not bundle.has("tokenizer.json")
+    with pytest.raises(ExportError, match="makes waveforms, the encoder takes frames of 80 features"):
+        export(composite("gpt2", "speech_to_text"), tmp_path / "mistaken", processor=processor)
+    bundle = export(composite("gpt2", "hubert"), tmp_path / "whole", processor=processor)
+    assert bundle.has("tokenizer.json")
+    assert bundle.has("preprocessor_config.json")
+
+
+def test_what_is_not_a_composite_is_named(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run(halves[0], "-o", tmp_path / "bundle")
+    assert result.exit_code == 1
+    assert "is a wav2vec2 model (Wav2Vec2Model), not a speech-encoder-decoder" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_halves_in_the_wrong_place_are_named(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    swapped = run("--encoder", halves[1], "--decoder", halves[1], "-o", tmp_path / "bundle")
+    assert "is a bert model that takes input_ids; a speech encoder takes input_values" in swapped.stderr
+    whole = run("--encoder", CHECKPOINT, "--decoder", halves[1], "-o", tmp_path / "bundle")
+    assert "give a composite checkpoint as MODEL" in whole.stderr
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "message"),
+    [
+        (
+            ParakeetEncoderConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48),
+            DECODERS["bert"](),
+            "parakeet_encoder is no encoder of a SpeechEncoderDecoderModel",
+        ),
+        (ENCODERS["wav2vec2"](), OPTConfig(**TINY_OPT), "opt (has no cross-attention|cannot be exported)"),
+    ],
+)
+def test_families_that_do_not_work_are_named(
+    encoder: PretrainedConfig, decoder: PretrainedConfig, message: str, tmp_path: Path
+) -> None:
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    model = SpeechEncoderDecoderModel(config)
+    model.generation_config = GenerationConfig(decoder_start_token_id=1)
+    with pytest.raises(ExportError, match=message):
+        export(model, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("tokenizer", "a tokenizer (tokenizer.json) could not be loaded"),
+        ("preprocessor_config.json", "a feature extractor (preprocessor_config.json) could not be loaded"),
+        ("model.safetensors", "weights could not be loaded"),
+    ],
+)
+def test_missing_parts_are_named(tmp_path: Path, missing: str, message: str) -> None:
+    checkpoint = Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+    for path in checkpoint.glob(f"{missing}*"):
+        path.unlink()
+    result = run(checkpoint, "-o", tmp_path / "bundle")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, file: str) -> None:
+    checkpoint = Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+    (checkpoint / file).write_bytes((CHECKPOINT / file).read_bytes()[:1000])
+    with pytest.raises(ExportError, match="could not be loaded from this directory"):
+        load_checkpoint(str(checkpoint))
+
+
+def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
+    model = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT)
+    weights = {name: tensor for name, tensor in model.state_dict().items() if "crossattention" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(ExportError, match=r"lacks \d+ of the model's weights: .*crossattention.* and \d+ more"):
+        load_checkpoint(str(tmp_path), processor=str(CHECKPOINT))
+
+
+def test_a_hub_id_is_found_in_the_cache(tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--someone--digits"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(CHECKPOINT, repository / "snapshots" / ("0" * 40))
+    code = (
+        "from speech_export.sources.checkpoint import load_checkpoint; print(load_checkpoint('someone/digits').source)"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "someone/digits\n"

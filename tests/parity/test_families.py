@@ -1,0 +1,85 @@
+"""Every family of encoders and decoders against transformers: what docs/support.md says of it holds."""
+
+import re
+
+import pytest
+
+from matrix import (
+    DECODER_ROWS,
+    ENCODER_ROWS,
+    Pairing,
+    measure,
+    model_type,
+    registered_decoders,
+    registered_encoders,
+)
+from speech_export import ExportError
+from speech_export.families import refusals
+from speech_export.sources.configs import load_configs
+from support_table import TABLE
+
+SPOKEN_FOR = {
+    "wav2vec2",
+    "wav2vec2, MMS",
+    "wav2vec2, group norm",
+    "hubert",
+    "hubert, group norm",
+    "wavlm, group norm",
+    "unispeech",
+    "unispeech-sat",
+    "sew, group norm",
+    "wav2vec2-conformer, rotary",
+    "wav2vec2-bert, no positions",
+    "wav2vec2-bert, relative",
+    "wav2vec2-bert, rotary",
+    "bert",
+    "bert-generation",
+    "bert, width of the encoder",
+    "camembert",
+    "data2vec-text",
+    "ernie",
+    "roberta-prelayernorm",
+    "roc_bert",
+    "roformer, rotary value",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "gpt-sw3",
+    "gpt2",
+    "bart",
+    "bart, scaled embedding",
+    "mbart",
+    "blenderbot",
+    "plbart",
+    "trocr",
+}
+"""Rows whose graphs differ little from another row's, or that other tests export."""
+
+ROWS = [
+    pytest.param(row, id=row.name, marks=[pytest.mark.full] if row.name in SPOKEN_FOR else [])
+    for row in [*ENCODER_ROWS, *DECODER_ROWS]
+]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_family_says_what_transformers_says(row: Pairing) -> None:
+    found = measure(row)
+    assert found.logprob_difference <= 1e-4
+    assert (found.greedy, found.beams) == (1, 1)
+    assert found.padding <= found.torch_padding + 1e-4
+    assert found.engines > 0
+
+
+def test_every_family_that_transformers_registers_is_in_the_table() -> None:
+    table = TABLE.read_text(encoding="utf-8")
+    rows = {model_type(name) for name in re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE)}
+    masked, others = registered_encoders()
+    assert registered_decoders() <= rows, "run `make matrix` after adding what is missing to tests/composites.py"
+    assert masked <= rows
+    named = set(re.findall(r"[\w-]+", table.rpartition("They are refused:")[2]))
+    assert others <= rows | named
+
+
+@pytest.mark.parametrize("family", sorted(refusals()))
+def test_what_cannot_work_is_refused_by_name_with_why(family: str) -> None:
+    with pytest.raises(ExportError, match=re.escape(f"{family} cannot be exported: {refusals()[family]}")):
+        load_configs('{"model_type": "wav2vec2"}', f'{{"model_type": "{family}"}}')

@@ -1,0 +1,155 @@
+"""`tokenizer.json` says what transformers says, for every kind of tokenizer that transformers has."""
+
+import json
+import re
+import shutil
+from ast import literal_eval
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
+
+from conftest import CHECKPOINT
+from speech_export import ExportError
+from speech_export.sources.checkpoint import load_tokenizer
+from speech_export.sources.hub import ANONYMOUS
+from speech_export.text.evidence import decoded
+from speech_export.text.runtime_tokenizer import runtime_tokenizer
+from vocabularies import TOKENIZERS
+
+Both = tuple[Any, Tokenizer]
+
+SPEECH2TEXT2 = ["<s>", "<pad>", "</s>", "<unk>", "hal@@", "lo", "hallo", "wel@@", "t", ",", ".", "?", "'", "s", "n't"]
+SPEECH2TEXT2 += ["nicht", "'s", "ü@@", "ber", "@@", "a@@", "@", "l@@", "wir", "!", "schö@@", "ne"]
+
+# What `Speech2Text2Tokenizer.decode(ids, skip_special_tokens=True)` of transformers 4.34.0 says.
+CLEANED_BY_TRANSFORMERS_4 = [
+    ([2, 4, 5, 9, 7, 8, 24, 2], "hallo, welt!"),
+    ([2, 4, 2], "hal@@"),
+    ([12, 13], "' s"),
+    ([15, 14, 10], "nichtn't."),
+    ([19, 20, 19], "a@@"),
+    ([], ""),
+    ([17, 18, 11, 1, 1], "über?"),
+    ([0, 3, 21, 6], "@ hallo"),
+    ([18, 17, 4, 11], "ber ühal?"),
+    ([15, 20, 18, 2, 19, 0, 26, 15, 8, 17], "nicht aber ne nicht t ü@@"),
+    ([15, 12, 20, 4, 7, 20, 4, 16, 12], "nicht'ahalwelahal's '"),
+]
+AS_IT_IS_BY_TRANSFORMERS_4 = [
+    ([2, 4, 5, 9, 7, 8, 24, 2], "hallo , welt !"),
+    ([15, 14, 10], "nicht n't ."),
+    ([17, 18, 11, 1, 1], "über ?"),
+    ([15, 12, 20, 4, 7, 20, 4, 16, 12], "nicht ' ahalwelahal's '"),
+]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Both]:
+    """A tokenizer of transformers, and what is made of it."""
+    known: dict[str, Both] = {}
+
+    def make(kind: str) -> Both:
+        if kind not in known:
+            tokenizer = TOKENIZERS[kind](tmp_path_factory.mktemp(kind))
+            known[kind] = tokenizer, runtime_tokenizer(tokenizer)
+        return known[kind]
+
+    return make
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_tokens_are_the_same_text(both: Callable[[str], Both], kind: str, data: st.DataObject) -> None:
+    tokenizer, written = both(kind)
+    known = st.sampled_from(sorted(tokenizer.get_vocab().values()))
+    ids = data.draw(st.lists(known | st.sampled_from([*tokenizer.all_special_ids, 5]), max_size=12))
+    text = decoded(tokenizer, ids)
+    assert text is None or written.decode(ids, skip_special_tokens=True) == text
+
+
+def test_what_only_decodes_refuses_to_encode(both: Callable[[str], Both]) -> None:
+    with pytest.raises(Exception, match="Missing"):  # the library has no exception of its own
+        both("phobert")[1].encode("the quick")
+
+
+def fast(clean_up: bool, model: models.Model | None = None, decoder: Any = None) -> PreTrainedTokenizerFast:
+    tokens = ["<s>", "</s>", "<unk>", "▁the", "▁n", "▁.", "▁?", "'", "▁'", "s", "'s", "▁n't", "▁!", ","]
+    tokenizer = Tokenizer(model or models.WordLevel({token: place for place, token in enumerate(tokens)}, "<unk>"))
+    tokenizer.decoder = decoder
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=clean_up, **special)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "ids", "text"), [(decoders.Metaspace(), [3, 5, 11, 10], "the.n't's"), (None, [9, 13, 7, 9], "s,'s")]
+)
+def test_spaces_are_cleaned_up_where_transformers_does_it(decoder: Any, ids: list[int], text: str) -> None:
+    tokenizer = fast(clean_up=True, decoder=decoder)
+    before = tokenizer.backend_tokenizer.to_str()
+    written = runtime_tokenizer(tokenizer)
+    assert written.decode(ids) == tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert tokenizer.backend_tokenizer.decode(ids) != text
+    assert written.get_vocab() == tokenizer.get_vocab()
+    assert tokenizer.backend_tokenizer.to_str() == before
+
+
+def test_what_agrees_already_is_kept() -> None:
+    pairs = models.BPE({"▁": 0, ".": 1, "▁.": 2}, [("▁", ".")])  # transformers does not clean up after this model
+    for tokenizer in (fast(clean_up=False, decoder=decoders.Metaspace()), fast(True, pairs, decoders.Metaspace())):
+        assert runtime_tokenizer(tokenizer).to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_what_no_decoder_says_is_refused() -> None:
+    class Backwards(PreTrainedTokenizerFast):
+        def _decode(self, token_ids: Any, **settings: Any) -> str:
+            return super()._decode(token_ids, **settings)[::-1]
+
+    tokenizer = Backwards(tokenizer_object=fast(clean_up=False, decoder=decoders.Metaspace()).backend_tokenizer)
+    message = (
+        r"Backwards cannot .* transformers makes (.+) of the ids \[.+\], the nearest decoder (.+); .*tokenizer=None"
+    )
+    with pytest.raises(ExportError, match=message) as refused:
+        runtime_tokenizer(tokenizer)
+    match = re.search(message, str(refused.value))
+    assert match is not None
+    assert literal_eval(match[1]) == literal_eval(match[2])[::-1]
+
+
+def save_speech2text2(directory: Path, **options: Any) -> None:
+    (directory / "vocab.json").write_text(json.dumps({token: place for place, token in enumerate(SPEECH2TEXT2)}))
+    named = {"tokenizer_class": "Speech2Text2Tokenizer", "do_lower_case": True, "unk_token": "<unk>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps({**named, **options}))
+
+
+@pytest.mark.parametrize(
+    ("options", "recorded"),
+    [
+        ({}, CLEANED_BY_TRANSFORMERS_4),
+        ({"clean_up_tokenization_spaces": False}, AS_IT_IS_BY_TRANSFORMERS_4),
+        ({"eos_token": {"content": "</s>", "__type": "AddedToken"}}, CLEANED_BY_TRANSFORMERS_4),
+    ],
+)
+def test_speech2text2_is_read_as_transformers_4_read_it(
+    options: dict[str, Any], recorded: list[tuple[list[int], str]], tmp_path: Path
+) -> None:
+    save_speech2text2(tmp_path, **options)
+    tokenizer = load_tokenizer(str(tmp_path), ANONYMOUS)
+    written = runtime_tokenizer(tokenizer)
+    for ids, text in recorded:
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert written.decode(ids, skip_special_tokens=True) == text
+
+
+def test_a_tokenizer_that_transformers_does_not_have_is_not_taken_for_another(tmp_path: Path) -> None:
+    save_speech2text2(tmp_path, tokenizer_class="OurOwnTokenizer")
+    with pytest.raises(ExportError, match="has no OurOwnTokenizer, and there is no tokenizer.json"):
+        load_tokenizer(str(tmp_path), ANONYMOUS)
+    shutil.copy(CHECKPOINT / "tokenizer.json", tmp_path)
+    assert load_tokenizer(str(tmp_path), ANONYMOUS).is_fast
