@@ -26,6 +26,12 @@ _MIB = 2**20
 @click.option("--random-weights", is_flag=True, help="Make up the weights of the two configurations.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights that no checkpoint has.")
 @click.option("--processor", help="Where feature extractor and tokenizer are, if not with MODEL: directory or Hub id.")
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(["feature-extractor", "tokenizer"]),
+    help="Leave it out of the bundle, which then takes model input, or yields token ids; repeatable.",
+)
 @click.option("--revision", help="Branch, tag or commit on the Hub.")
 @click.option("--token", help="For private repositories. [default: that of `hf auth login`]")
 @click.option("--cache-dir", type=click.Path(), help="Where downloads are kept.")
@@ -127,6 +133,7 @@ def _load(
     decoder_config: str | None,
     seed: int,
     processor: str | None,
+    without: tuple[str, ...],
     revision: str | None,
     token: str | None,
     cache_dir: str | None,
@@ -140,10 +147,10 @@ def _load(
 
     hub = HubOptions(revision, token, cache_dir, offline)
     if encoder and decoder:
-        return load_pair(encoder, decoder, seed, hub)
+        return load_pair(encoder, decoder, seed, hub, without)
     if encoder_config and decoder_config:
         return load_configs(encoder_config, decoder_config, seed, hub)
-    return load_checkpoint(str(model), processor, hub)
+    return load_checkpoint(str(model), processor, hub, without)
 
 
 class _Progress:

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from composites import DECODERS, ENCODERS, composite, encoder_model
-from conftest import CHECKPOINT
+from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError, export
 from speech_export.cli import main
 from speech_export.sources.checkpoint import load_checkpoint
@@ -40,7 +40,7 @@ from speech_runtime import OnnxSpeechSeq2Seq
 
 TINY_OPT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 90, "ffn_dim": 40}
 TINY_OPT |= {"word_embed_proj_dim": 32, "max_position_embeddings": 64}
-CLIP = Path(__file__).resolve().parents[2] / "examples" / "digits" / "audio" / "01-flite-slt.wav"
+CLIP = REPOSITORY / "examples" / "digits" / "audio" / "01-flite-slt.wav"
 
 
 def run(*arguments: object) -> Result:
@@ -187,6 +187,18 @@ def test_configurations_alone_are_exported_with_random_weights(tmp_path: Path) -
     assert model.manifest.source == "hubert + bart, random weights, seed 7"
     tokens = model.generate(np.random.default_rng(0).standard_normal((1, 900)).astype(np.float32), max_new_tokens=3)
     assert tokens.shape == (1, 4)
+
+
+def test_a_flax_checkpoint_without_its_processor_is_exported(tmp_path: Path) -> None:
+    checkpoint = REPOSITORY / "tests" / "data" / "flax" / "bert"
+    without = ("--without", "feature-extractor", "--without", "tokenizer")
+    assert "a feature extractor (preprocessor_config.json)" in run(checkpoint, "-o", tmp_path / "bundle").stderr
+    result = run(checkpoint, *without, "-o", tmp_path / "bundle")
+    assert result.exit_code == 0, result.output
+    with np.load(checkpoint / "oracle.npz") as oracle:
+        inputs, expected = oracle["input_values"], oracle["greedy"]
+    found = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle").generate(inputs, max_length=expected.shape[1])
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_seed_makes_the_same_weights_again() -> None:

@@ -1,5 +1,6 @@
 """A fine-tuned composite checkpoint, of torch or of Flax."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from transformers import PretrainedConfig, SpeechEncoderDecoderModel
@@ -15,13 +16,16 @@ from .speech2text2 import load_speech2text2_config, renamed_weights
 COMPOSITE = "speech-encoder-decoder"
 
 
-def load_checkpoint(name: str, processor: str | None = None, hub: HubOptions = ANONYMOUS) -> Composite:
+def load_checkpoint(
+    name: str, processor: str | None = None, hub: HubOptions = ANONYMOUS, without: Collection[str] = ()
+) -> Composite:
     """Load a fine-tuned composite checkpoint.
 
     Args:
         name: directory or Hub id.
         processor: directory or Hub id of the feature extractor and tokenizer; `name` itself where it is None.
         hub: how to reach the Hub.
+        without: `feature-extractor` or `tokenizer`, where the bundle is to do without; both may be missing then.
 
     Raises:
         ExportError: nothing there, not a composite, or weights, tokenizer or extractor are missing.
@@ -37,7 +41,7 @@ def load_checkpoint(name: str, processor: str | None = None, hub: HubOptions = A
     flax_weights = find_flax_weights(name, hub)
     model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
     parts = processor or name
-    return Composite(model, load_extractor(parts, hub), load_tokenizer(parts, hub), name)
+    return Composite(model, load_extractor(parts, hub, without), load_tokenizer(parts, hub, without), name)
 
 
 def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechEncoderDecoderModel:

@@ -1,5 +1,6 @@
 """Loading anything of transformers from a directory or the Hub, with errors that name what is missing where."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,6 +16,9 @@ from .speech2text2_tokenizer import TextTokenizer
 
 FOR_TRAINING_ONLY = "masked_spec_embed"
 """What masked frames are replaced with in training; many checkpoints lack it."""
+
+FEATURE_EXTRACTOR, TOKENIZER = "feature-extractor", "tokenizer"
+"""What a bundle can do without."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,13 @@ def load_weights(
     return model.eval(), sorted(key for key in info["missing_keys"] if not key.endswith(FOR_TRAINING_ONLY))
 
 
-def load_extractor(name: str, hub: HubOptions) -> Any:
-    """The feature extractor of a speech encoder."""
+def load_extractor(name: str, hub: HubOptions, without: Collection[str] = ()) -> Any:
+    """The feature extractor of a speech encoder; None where `without` names it."""
+    if FEATURE_EXTRACTOR in without:
+        return None
     return load(AutoFeatureExtractor, name, "a feature extractor (preprocessor_config.json)", hub)
 
 
-def load_tokenizer(name: str, hub: HubOptions) -> Any:
-    """The tokenizer of a text decoder."""
-    return load(TextTokenizer, name, "a tokenizer (tokenizer.json)", hub)
+def load_tokenizer(name: str, hub: HubOptions, without: Collection[str] = ()) -> Any:
+    """The tokenizer of a text decoder; None where `without` names it."""
+    return None if TOKENIZER in without else load(TextTokenizer, name, "a tokenizer (tokenizer.json)", hub)

@@ -1,6 +1,7 @@
 """An encoder and a decoder, each a checkpoint of its own, joined."""
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokeni
 _SPEECH_INPUTS = ("input_values", "input_features")
 
 
-def load_pair(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONYMOUS) -> Composite:
+def load_pair(
+    encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONYMOUS, without: Collection[str] = ()
+) -> Composite:
     """Join two checkpoints, as `SpeechEncoderDecoderModel.from_encoder_decoder_pretrained` does.
 
     Args:
@@ -31,6 +34,7 @@ def load_pair(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONY
             cross-attention; weights that its checkpoint does not have are random.
         seed: for the random weights.
         hub: how to reach the Hub.
+        without: `feature-extractor` or `tokenizer`, where the bundle is to do without; both may be missing then.
 
     Raises:
         ExportError: nothing there, no speech encoder, or no decoder with cross-attention.
@@ -50,9 +54,11 @@ def load_pair(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONY
         model = SpeechEncoderDecoderModel(encoder=encoder_model, decoder=decoder_model).eval()
     random_weights = [*missing, *(f"decoder.{name}" for name in random_weights)]
     random_weights += [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj")]
-    tokenizer = load_tokenizer(decoder, hub)
+    tokenizer = load_tokenizer(decoder, hub, without)
     model.generation_config = generation_config(decoder_model, tokenizer)
-    return Composite(model, load_extractor(encoder, hub), tokenizer, f"{encoder} + {decoder}", tuple(random_weights))
+    return Composite(
+        model, load_extractor(encoder, hub, without), tokenizer, f"{encoder} + {decoder}", tuple(random_weights)
+    )
 
 
 def as_decoder(config: PretrainedConfig) -> PretrainedConfig:

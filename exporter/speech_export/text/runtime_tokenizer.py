@@ -110,6 +110,6 @@ def _special(tokenizer: Any, texts: dict[int, str]) -> set[int]:
 def _complaint(tokenizer: Any, expected: Sample, nearest: Sample) -> str:
     return (
         f"the tokenizer {type(tokenizer).__name__} cannot be written as tokenizer.json: transformers makes "
-        f"{expected.text!r} of the ids {expected.ids}, the nearest decoder {nearest.text!r}; export the model with "
-        "tokenizer=None in Python, and decode its ids with transformers"
+        f"{expected.text!r} of the ids {expected.ids}, the nearest decoder {nearest.text!r}; export the model "
+        "without it (--without tokenizer, or tokenizer=None in Python) and decode its ids with transformers"
     )
