@@ -80,7 +80,7 @@ def verify(
         VerificationError: beyond `limits`; says what differs by how much.
     """
     facts = exported.manifest.decoder
-    new_tokens = _NEW_TOKENS if facts.max_positions is None else min(_NEW_TOKENS, facts.max_positions)
+    new_tokens = min(_NEW_TOKENS, (facts.max_positions or sys.maxsize) - 1)
     oracle = Oracle(reference, audio.inputs, audio.attention_mask)
     encoded = exported.encode(audio.inputs, audio.attention_mask)
     agreement, differences, in_proportion = {}, [], []

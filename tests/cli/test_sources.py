@@ -193,7 +193,7 @@ def test_a_flax_checkpoint_without_its_processor_is_exported(tmp_path: Path) -> 
     checkpoint = REPOSITORY / "tests" / "data" / "flax" / "bert"
     without = ("--without", "feature-extractor", "--without", "tokenizer")
     assert "a feature extractor (preprocessor_config.json)" in run(checkpoint, "-o", tmp_path / "bundle").stderr
-    result = run(checkpoint, *without, "-o", tmp_path / "bundle")
+    result = run(checkpoint, *without, "-o", tmp_path / "bundle", "--tolerance", "1e-3")  # wide random weights
     assert result.exit_code == 0, result.output
     with np.load(checkpoint / "oracle.npz") as oracle:
         inputs, expected = oracle["input_values"], oracle["greedy"]

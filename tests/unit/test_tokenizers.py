@@ -113,7 +113,7 @@ def test_what_no_decoder_says_is_refused() -> None:
 
     tokenizer = Backwards(tokenizer_object=fast(clean_up=False, decoder=decoders.Metaspace()).backend_tokenizer)
     message = (
-        r"Backwards cannot .* transformers makes (.+) of the ids \[.+\], the nearest decoder (.+); .*--without tokenizer"
+        r"Backwards cannot .* transformers makes (.+) of the ids \[.+\], the nearest decoder (.+); .*--without token"
     )
     with pytest.raises(ExportError, match=message) as refused:
         runtime_tokenizer(tokenizer)
