@@ -26,6 +26,7 @@ from transformers import (
     SpeechEncoderDecoderModel,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
+    WhisperFeatureExtractor,
 )
 
 from composites import DECODERS, ENCODERS, composite, encoder_model
@@ -36,7 +37,7 @@ from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.configs import load_configs
 from speech_export.sources.hub import HubOptions, load
 from speech_export.sources.pair import load_pair
-from speech_runtime import OnnxSpeechSeq2Seq
+from speech_runtime import BundleError, OnnxSpeechSeq2Seq
 
 TINY_OPT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 90, "ffn_dim": 40}
 TINY_OPT |= {"word_embed_proj_dim": 32, "max_position_embeddings": 64}
@@ -107,6 +108,20 @@ def test_two_commands_take_a_pair_from_checkpoints_to_text(encoder: str, decoder
     assert "greedy 100.00%, 4 beams 100.00%" in subprocess.check_output(exporting, text=True)
     heard = subprocess.check_output([commands / "speech-transcribe", bundle, CLIP, "--num-beams", "4"], text=True)
     assert len(heard.splitlines()) == 1
+
+
+def test_a_bundle_without_a_known_extractor_takes_features(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = composite("gpt2", "speech_to_text")
+    bundle = export(model, tmp_path / "bundle", feature_extractor=WhisperFeatureExtractor())
+    assert "The runtime does not know WhisperFeatureExtractor" in caplog.text
+    assert not bundle.has("preprocessor_config.json")
+    exported, features = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory), torch.randn(2, 61, 80)
+    expected = model.generate(
+        features, attention_mask=torch.ones(2, 61, dtype=torch.int64), num_beams=3, max_new_tokens=9
+    )
+    np.testing.assert_array_equal(exported.generate(features, num_beams=3, max_new_tokens=9), expected)
+    with pytest.raises(BundleError, match="only generate"):
+        exported.transcribe(CLIP)
 
 
 def test_cross_attention_that_a_checkpoint_has_is_kept(halves: tuple[Path, Path], tmp_path: Path) -> None:
@@ -228,8 +243,6 @@ def test_a_model_in_memory_is_exported_with_its_processor(tmp_path: Path) -> Non
     save_tokenizer(tmp_path)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     processor = Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=True), tokenizer)
-    bundle = export(composite("gpt2", "speech_to_text"), tmp_path / "features")
-    assert not bundle.has("tokenizer.json")
     with pytest.raises(ExportError, match="makes waveforms, the encoder takes frames of 80 features"):
         export(composite("gpt2", "speech_to_text"), tmp_path / "mistaken", processor=processor)
     bundle = export(composite("gpt2", "hubert"), tmp_path / "whole", processor=processor)

@@ -1,0 +1,62 @@
+"""Encoder graphs at lengths that nobody traced: odd and even frames, one frame, rows of a batch far apart."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from transformers import SpeechEncoderDecoderModel
+
+from composites import composite
+from matrix import Array
+from speech_export.facts import decoder_facts, encoder_facts
+from speech_export.oracle import Oracle
+from speech_export.rewrites.traceable import traceable
+from speech_export.trace import trace, traceables
+from speech_runtime.bundle import EncoderFacts
+
+FAMILIES = ("sew", "wavlm", "wav2vec2, adapter", "wav2vec2-bert, relative_key", "wav2vec2-conformer, relative")
+Run = Callable[[Array, Array], list[Array]]
+
+
+@cache
+def encoder(family: str) -> tuple[SpeechEncoderDecoderModel, EncoderFacts, Run]:
+    """A tiny composite, the facts of its encoder, and its traced encoder graph."""
+    model = composite("bert", family)
+    facts, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+    with traceable(model):
+        graph = next(iter(traceables(model, facts, decoder)))
+        traced = ir.to_proto(trace(graph, facts.input_name, decoder.layers)).SerializeToString()
+    session = onnxruntime.InferenceSession(traced)
+
+    def run(inputs: Array, mask: Array) -> list[Array]:
+        return session.run(None, {facts.input_name: inputs, "attention_mask": mask})
+
+    return model, facts, run
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_any_length_gives_the_frames_of_torch(family: str, data: st.DataObject) -> None:
+    model, facts, run = encoder(family)
+    longest = facts.min_length + 40 * facts.stride
+    lengths = np.array(data.draw(st.lists(st.integers(facts.min_length, longest), min_size=1, max_size=4)))
+    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    width = () if facts.feature_size is None else (facts.feature_size,)
+    inputs = np.random.default_rng(int(lengths.sum())).standard_normal((*mask.shape, *width)).astype(np.float32)
+    inputs[mask == 0] = 0
+    hidden_states, frames = run(inputs, mask)
+    expected, expected_frames = Oracle(model, inputs, mask).encode()
+    np.testing.assert_array_equal(frames, expected_frames.numpy())
+    torch.testing.assert_close(torch.from_numpy(hidden_states), expected, atol=1e-4, rtol=0)
