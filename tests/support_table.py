@@ -37,8 +37,8 @@ multiples of nothing. The TensorRT engines are parsed and built on a CPU; they h
 - **greedy**, **beams**: share of tokens equal to transformers'; beams are 4, and the 2 best are compared.
 - **engines**: size of the three TensorRT-RTX engines.
 - **batch = single**: whether the encoder makes the same of a clip alone as in a padded batch (to 1e-4). Where it does
-  not, transformers does not either, by as much: its convolutions or norms see the padding. Encode such clips one by one
-  if that matters.
+  not, transformers does not either, by as much: its convolutions or norms see the padding. `transcribe` encodes such
+  clips one by one, so that a clip's answer never depends on its batch; `generate` takes a batch as it is given.
 """
 OTHER_AUDIO = """
 Other models of transformers that take audio are no encoders of a `SpeechEncoderDecoderModel`: they cannot downsample an

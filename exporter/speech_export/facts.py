@@ -1,5 +1,6 @@
 """What the manifest says of a model: read off its configuration, or off one step of it."""
 
+from dataclasses import replace
 from itertools import accumulate
 from math import prod
 from operator import mul
@@ -16,6 +17,8 @@ from .errors import ExportError
 from .families import decoder_family, encoder_family
 
 _FRAMES = 3
+_LENGTHS = 9
+_ROUNDING = 1e-4
 
 
 def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
@@ -24,15 +27,14 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
     Raises:
         ExportError: its family cannot be exported, or its configuration lacks one of them.
     """
-    read = encoder_family(encoder).facts
-    if read is not None:
-        return read(encoder)
-    if not hasattr(encoder, "_get_feature_vector_attention_mask"):
+    family = encoder_family(encoder)
+    if family.facts is None and not hasattr(encoder, "_get_feature_vector_attention_mask"):
         raise ExportError(
             f"{encoder.config.model_type} is no encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
             "an attention mask for it"
         )
-    return _waveform_facts(encoder)
+    facts = (family.facts or _waveform_facts)(encoder)
+    return replace(facts, padding_neutral=not family.takes_mask or _padding_is_neutral(encoder, facts))
 
 
 def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int) -> DecoderFacts:
@@ -83,6 +85,29 @@ def _waveform_facts(encoder: PreTrainedModel) -> EncoderFacts:
         max_length=receptive_field + (config.max_source_positions - 1) * prod(strides) if relative else None,
         stride=prod(strides) * squeeze,
     )
+
+
+def _padding_is_neutral(encoder: PreTrainedModel, facts: EncoderFacts) -> bool:
+    """Whether clips are encoded alike alone and beside a longer one. Where not, convolutions or norms see the padding.
+
+    Adapters have strides too, so that lengths of several frames are tried.
+    """
+    lengths = torch.tensor([facts.min_length + frames * facts.stride for frames in (*range(_LENGTHS), 3 * _LENGTHS)])
+    longest = int(lengths[-1])
+    width = () if facts.feature_size is None else (facts.feature_size,)
+    inputs = torch.randn((len(lengths), longest, *width), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(longest) < lengths.unsqueeze(1)).to(torch.int64)
+    inputs[mask == 0] = 0
+    with torch.no_grad():
+        together = encoder(inputs, attention_mask=mask)[0]
+        frames = encoder._get_feature_vector_attention_mask(together.shape[1], mask).sum(-1)
+        for row, length in enumerate(lengths[:-1]):
+            alone = encoder(inputs[row : row + 1, :length], attention_mask=mask[row : row + 1, :length])[0][0]
+            heard = min(int(frames[row]), len(alone))
+            difference = (together[row, :heard] - alone[:heard]).abs().max()
+            if difference > _ROUNDING * alone.abs().max():
+                return False
+    return True
 
 
 def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[DynamicCache, DynamicCache]]:

@@ -122,11 +122,11 @@ def _write(composite: Composite, directory: Path, top_k: int, on_stage: Callable
     model = composite.model
     if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in model.parameters()):
         raise ExportError("the model must be float32 on the CPU to be exported: model.float().cpu()")
-    encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k)
-    _write_configuration(composite, encoder, directory)
     training = model.training
     model.eval()
     try:
+        encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k)
+        _write_configuration(composite, encoder, directory)
         with traceable(model):
             for graph in traceables(model, encoder, decoder):
                 on_stage(f"tracing {graph.name}")

@@ -30,6 +30,7 @@ class EncoderFacts:
         min_length: samples or feature frames that it needs for its first frame.
         max_length: the most it takes; None where there is no limit.
         stride: samples or feature frames from one frame of self-attention to the next.
+        padding_neutral: whether it makes the same of a clip alone as in a padded batch.
     """
 
     input_name: Literal["input_values", "input_features"]
@@ -38,6 +39,7 @@ class EncoderFacts:
     min_length: int
     max_length: int | None
     stride: int
+    padding_neutral: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from .engines.engine import Engine, Value
 from .engines.onnxruntime import OnnxRuntimeEngine, SessionOptions
 from .errors import BundleError, GenerationError
 from .features import FeatureExtractor, check_fit, read_feature_extractor
+from .features.padding import pad
 from .generation.config import GenerationConfig, GenerationSettings
 from .generation.decoding import CachedDecoder, decode
 from .generation.search import Hypotheses
@@ -216,7 +217,11 @@ class OnnxSpeechSeq2Seq:
     def transcriptions(
         self, clips: Sequence[Samples], **settings: Unpack[GenerationSettings]
     ) -> Iterator[Transcription]:
-        """Transcribe clips of `load` as one padded batch, with all that is known about each.
+        """Transcribe clips of `load` as one batch, with all that is known about each.
+
+        A clip's answer does not depend on the others. Where padding changes what the encoder makes of a clip, clips
+        are encoded one by one; they are searched together all the same. The exception are checkpoints whose feature
+        extractor gives no mask: they take padding for audio, as in transformers.
 
         Raises:
             BundleError: the bundle has no tokenizer or feature extractor.
@@ -228,7 +233,7 @@ class OnnxSpeechSeq2Seq:
         config = self.generation_config.updated({**settings, "num_return_sequences": 1})
         extractor = self._extractor()
         begin = time.perf_counter()
-        encoded = self.encode(*extractor(clips))
+        encoded = self._encode_clips(clips, extractor)
         encode_seconds, begin = time.perf_counter() - begin, time.perf_counter()
         found = self._search(encoded, config)
         decode_seconds = time.perf_counter() - begin
@@ -242,6 +247,15 @@ class OnnxSpeechSeq2Seq:
                 encode_seconds=encode_seconds / len(clips),
                 decode_seconds=decode_seconds / len(clips),
             )
+
+    def _encode_clips(self, clips: Sequence[Samples], extractor: FeatureExtractor) -> EncoderOutput:
+        inputs, mask = extractor(clips)
+        if mask.all() or self.manifest.encoder.padding_neutral:
+            return self.encode(inputs, mask)
+        alone = [self.encode(*extractor([clip])) for clip in clips]
+        hidden_states, _ = pad([self._engine.download(encoded.hidden_states)[0] for encoded in alone], value=0.0)
+        masks, _ = pad([self._engine.download(encoded.attention_mask)[0] for encoded in alone], value=0)
+        return EncoderOutput(self._engine.upload(hidden_states), self._engine.upload(masks), len(clips))
 
     def _search(
         self, encoded: EncoderOutput, config: GenerationConfig, decoder_input_ids: ArrayLike | None = None
