@@ -1,0 +1,60 @@
+"""What the manifest says of a model, held against the model."""
+
+import pytest
+import torch
+from transformers import SpeechEncoderDecoderModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from composites import DECODERS, ENCODERS, composite
+from matrix import model_type
+from speech_export.facts import decoder_facts, encoder_facts, encoder_width
+from speech_export.families import decoder_family
+from speech_runtime.bundle import DecoderFacts
+
+GROWING = {"trocr, sinusoidal", "xglm"}
+"""Their tables grow in torch; those in a graph do not."""
+
+
+def decode(model: SpeechEncoderDecoderModel, facts: DecoderFacts, positions: int) -> torch.Tensor:
+    """Logits of so many tokens, one after the other where the family takes one at a time."""
+    cache, width = EncoderDecoderCache(DynamicCache(), DynamicCache()), encoder_width(model)
+    tokens = torch.full((1, positions), 7)
+    with torch.no_grad(), decoder_family(model.decoder).adapt(model.decoder):
+        for chunk in torch.split(tokens, facts.max_tokens or positions, dim=1):
+            logits: torch.Tensor = model.decoder(
+                input_ids=chunk,
+                encoder_hidden_states=torch.ones(1, 3, width),
+                encoder_attention_mask=torch.ones(1, 3, dtype=torch.int64),
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+    return logits
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_sequence_may_be_as_long_as_the_facts_say_and_no_longer(family: str) -> None:
+    model = composite(family)
+    facts = decoder_facts(model, top_k=4)
+    assert facts.max_positions is not None
+    assert decode(model, facts, facts.max_positions).isfinite().all()
+    if family not in GROWING:
+        with pytest.raises((IndexError, RuntimeError)):
+            decode(model, facts, facts.max_positions + 1)
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_the_shortest_input_makes_a_frame_and_one_less_makes_none(family: str) -> None:
+    encoder = composite("bert", family).encoder
+    facts = encoder_facts(encoder)
+    assert facts.heads == 4
+
+    def frames(length: int) -> int:
+        shape = (1, length) if facts.feature_size is None else (1, length, facts.feature_size)
+        with torch.no_grad():
+            return int(encoder(torch.randn(shape))[0].shape[1])
+
+    assert frames(facts.min_length) >= 1
+    pads_what_it_lacks = model_type(family) in ("sew", "sew-d")
+    if not pads_what_it_lacks and facts.max_length != facts.min_length:
+        with pytest.raises((RuntimeError, ValueError)):
+            frames(facts.min_length - 1)
