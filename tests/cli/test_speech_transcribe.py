@@ -66,7 +66,7 @@ def test_too_short_and_too_long_audio_is_named(digits: Pair, tmp_path: Path) -> 
     soundfile.write(short, noise[:1559], 16000)
     soundfile.write(long, noise, 1000)
     result = run(digits.directory, short, long)
-    assert "short.wav: has 1559 samples, the encoder needs at least 1560" in result.stderr
+    assert "short.wav: has 1,559 samples, the encoder needs at least 1,560" in result.stderr
     assert "long.wav: 1 × 57,600,000 samples would need about" in result.stderr
 
 
