@@ -103,7 +103,7 @@ def measure(pairing: Pairing) -> Measured:
         found = exported.generate(inputs, mask, **search)
         agreement.append(token_agreement(expected, found))
     tokens = np.random.default_rng(1).integers(4, 90, (3, 11))
-    logits = torch.from_numpy(exported.forward(exported.encode(inputs, mask), tokens))
+    logits = torch.from_numpy(exported.forward(inputs, mask, decoder_input_ids=tokens).logits)
     error = oracle.logprobs(tokens) - torch.log_softmax(logits, dim=-1)
 
     def encode(inputs: Array, mask: Array) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from speech_runtime.generation.candidates import Candidates
+from speech_runtime.generation.candidates import Candidates, whole_vocabulary
 
 _STATES = 97
 
@@ -46,7 +46,9 @@ class TableModel(PreTrainedModel, GenerationMixin):
         logits = torch.from_numpy(logits_of(self.table, input_ids.numpy()))
         return CausalLMOutput(logits=logits[:, None])
 
-    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **_: object) -> dict[str, torch.Tensor]:
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: object
+    ) -> dict[str, torch.Tensor]:
         return {"input_ids": input_ids}
 
 
@@ -65,7 +67,11 @@ class TableDecoder:
             self.sequences = np.concatenate([kept, input_ids], axis=2)
         batch, beams, length = self.sequences.shape
         logits = torch.from_numpy(logits_of(self.table, self.sequences.reshape(-1, length)))
-        logprobs = torch.log_softmax(logits, dim=-1).view(batch, beams, -1)
-        width = logprobs.shape[-1] if whole else self.top_k
-        best, ids = torch.topk(logprobs, width, dim=-1)
+        if whole:
+            return whole_vocabulary(logits.view(batch, beams, -1).numpy())
+        best, ids = torch.topk(torch.log_softmax(logits, dim=-1).view(batch, beams, -1), self.top_k, dim=-1)
         return Candidates(ids.numpy(), best.numpy())
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        assert self.sequences is not None
+        self.sequences = self.sequences[rows]

@@ -154,7 +154,7 @@ def _write_configuration(composite: Composite, encoder: EncoderFacts, directory:
     composite.model.config.save_pretrained(directory)
     composite.model.generation_config.save_pretrained(directory)
     try:
-        _ = GenerationConfig.from_file(directory / GENERATION_CONFIG).start_token_id
+        _ = GenerationConfig.from_file(directory / GENERATION_CONFIG).start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:
         raise ExportError(f"the runtime does not take this model: {error}") from error

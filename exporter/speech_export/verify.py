@@ -89,7 +89,7 @@ def verify(
         expected = oracle.generate(**search)
         found = exported.generate(encoder_outputs=encoded, **search)
         agreement[beams] = token_agreement(expected, found)
-        logits = torch.from_numpy(exported.forward(encoded, expected))
+        logits = torch.from_numpy(exported.forward(encoder_outputs=encoded, decoder_input_ids=expected).logits)
         logprobs = oracle.logprobs(expected)
         error = (logprobs - torch.log_softmax(logits, dim=-1)).abs()
         differences.append(float(error.max()))

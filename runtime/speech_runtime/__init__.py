@@ -8,10 +8,12 @@
 import logging
 
 from .bundle import Bundle
-from .engines.onnxruntime import SessionOptions
+from .encoder import EncoderOutput
+from .engines.session_options import SessionOptions
 from .errors import AudioError, BundleError, EngineError, GenerationError, SpeechError
 from .generation.config import GenerationConfig
-from .model import EncoderOutput, OnnxSpeechSeq2Seq, Transcription
+from .generation.output import GenerateOutput
+from .model import OnnxSpeechSeq2Seq, Transcription
 
 __all__ = [
     "AudioError",
@@ -19,6 +21,7 @@ __all__ = [
     "BundleError",
     "EncoderOutput",
     "EngineError",
+    "GenerateOutput",
     "GenerationConfig",
     "GenerationError",
     "OnnxSpeechSeq2Seq",

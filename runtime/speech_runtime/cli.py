@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import click
 
 from .audio import Samples
-from .engines.onnxruntime import SessionOptions
+from .engines.session_options import SessionOptions
 from .errors import AudioError, SpeechError
 from .generation.config import GenerationSettings
 from .model import OnnxSpeechSeq2Seq, Transcription

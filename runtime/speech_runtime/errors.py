@@ -18,4 +18,4 @@ class GenerationError(SpeechError, ValueError):
 
 
 class EngineError(SpeechError, RuntimeError):
-    """A graph cannot be run: a library or execution provider is missing, or it failed."""
+    """A graph cannot be run: a library or execution provider is missing, session options contradict, or it failed."""

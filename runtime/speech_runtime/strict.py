@@ -1,7 +1,7 @@
 """Frozen dataclasses from JSON, strictly: unknown, missing and wrongly typed fields are all listed, none ignored."""
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -41,8 +41,10 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         return _convert_record(kind, value, where, problems)
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, where, problems)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_convert(arguments[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value))
+    if origin is tuple and isinstance(value, (list, tuple)) and _fits(arguments, value):
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        pairs = enumerate(zip(kinds, value, strict=True))
+        return tuple(_convert(kind, item, f"{where}[{i}]", problems) for i, (kind, item) in pairs)
     if origin is dict and isinstance(value, Mapping):
         return {str(key): _convert(arguments[1], item, f"{where}[{key!r}]", problems) for key, item in value.items()}
     if origin is Literal and value in arguments:
@@ -53,6 +55,11 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         return value
     problems.append(f"{where or 'the value'} is {value!r}, expected {_describe(kind)}")
     return None
+
+
+def _fits(kinds: tuple[Any, ...], value: Sequence[Any]) -> bool:
+    """Whether a tuple has as many items as its type says; `tuple[int, ...]` may have any number."""
+    return kinds[-1] is ... or len(kinds) == len(value)
 
 
 def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> Any:
@@ -88,4 +95,6 @@ def _convert_record(record: Any, value: Any, where: str, problems: list[str]) ->
 def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(repr(option) for option in get_args(kind))
+    if get_origin(kind) is tuple:
+        return str(kind)
     return "null" if kind is type(None) else str(getattr(kind, "__name__", kind))

@@ -90,7 +90,7 @@ def test_a_pair_is_joined_and_its_random_weights_named(halves: tuple[Path, Path]
     assert f"{len(expected)} tensors (" in result.stderr
     assert "must be fine-tuned" in result.stderr.replace("\n", " ")
     model = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle")
-    assert (model.generation_config.start_token_id, model.generation_config.eos_token_ids) == (1, (2,))
+    assert (model.generation_config.start_token_ids(1), model.generation_config.eos_token_ids) == ((1,), (2,))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_the_exported_graphs_answer_as_flax_did(tmp_path: Path) -> None:
     exported = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle", options=ONE_THREAD)
     inputs, expected = oracle["input_values"], oracle["logits"]
     encoded = exported.encode(inputs, np.ones(inputs.shape, np.int64))
-    found = exported.forward(encoded, oracle["decoder_input_ids"])
+    found = exported.forward(encoder_outputs=encoded, decoder_input_ids=oracle["decoder_input_ids"]).logits
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
     greedy = exported.generate(inputs, max_length=oracle["greedy"].shape[1])
     np.testing.assert_array_equal(greedy, oracle["greedy"])

@@ -49,7 +49,7 @@ def test_logprobs_are_the_same(pair: Callable[[str], Pair], family: str) -> None
         logits = model.reference(
             torch.from_numpy(inputs), attention_mask=torch.from_numpy(mask), decoder_input_ids=torch.from_numpy(tokens)
         ).logits
-    found = torch.from_numpy(model.exported.forward(model.exported.encode(inputs, mask), tokens))
+    found = torch.from_numpy(model.exported.forward(inputs, mask, decoder_input_ids=tokens).logits)
     expected = torch.log_softmax(logits, dim=-1)
     torch.testing.assert_close(torch.log_softmax(found, dim=-1), expected, atol=1e-4, rtol=0)
 

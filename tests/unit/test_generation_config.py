@@ -15,7 +15,7 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
         tmp_path
     )
     config = GenerationConfig.from_file(tmp_path / "generation_config.json")
-    assert (config.start_token_id, config.eos_token_ids, config.num_beams) == (1, (2, 4), 5)
+    assert (config.start_token_ids(1), config.eos_token_ids, config.num_beams) == ((1,), (2, 4), 5)
     assert config.fill_token_id == 2  # beam search of transformers takes a padding token of 0 for none
     assert config.updated({"num_beams": 1}).fill_token_id == 0
 
@@ -29,8 +29,17 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
         ({"num_beams": "four"}, "num_beams is 'four', expected int"),
         ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes', expected bool or 'never'"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"do_sample": True}, "do_sample is not a known field"),
-        ({"repetition_penalty": 1.2}, "repetition_penalty is not a known field"),
+        ({"penalty_alpha": 0.6}, "penalty_alpha is for contrastive search, which this runtime does not do"),
+        ({"num_beam_groups": 2}, "num_beam_groups is for group beam search"),
+        ({"dola_layers": "high"}, "dola_layers is for DoLa decoding"),
+        ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens is for assisted generation"),
+        ({"temperature": 0.0}, "temperature is 0.0, it must be above 0"),
+        ({"top_p": 1.5}, "top_p is 1.5, it must be above 0 and at most 1"),
+        ({"num_return_sequences": 2}, "num_return_sequences is 2 but num_beams only 1"),
+        ({"exponential_decay_length_penalty": (2, 1.1)}, "exponential_decay_length_penalty needs an eos_token_id"),
+        ({"exponential_decay_length_penalty": (2,)}, r"exponential_decay_length_penalty is \(2,\), expected tuple"),
+        ({"bad_words_ids": [[]]}, "bad_words_ids has an empty sequence"),
+        ({"decoder_start_token_id": [1.5]}, "decoder_start_token_id"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -44,11 +53,35 @@ def test_settings_without_effect_are_taken(tmp_path: Path) -> None:
     assert GenerationConfig.from_file(path) == GenerationConfig()
 
 
+def test_every_setting_of_transformers_survives_its_file(tmp_path: Path) -> None:
+    ReferenceConfig(
+        do_sample=True,
+        temperature=0.7,
+        sequence_bias=[[[3, 4], -1.5], [[7], 2.0]],
+        bad_words_ids=[[5], [6, 7]],
+        exponential_decay_length_penalty=(3, 1.2),
+        no_repeat_ngram_size=3,
+        eos_token_id=2,
+    ).save_pretrained(tmp_path)
+    config = GenerationConfig.from_file(tmp_path / "generation_config.json")
+    assert config.sequence_bias == (((3, 4), -1.5), ((7,), 2.0))
+    assert config.updated({"sequence_bias": {(3, 4): -1.5, (7,): 2.0}}) == config
+    assert (config.bad_words_ids, config.exponential_decay_length_penalty) == (((5,), (6, 7)), (3, 1.2))
+    assert (config.do_sample, config.temperature, config.no_repeat_ngram_size) == (True, 0.7, 3)
+
+
 def test_a_file_that_asks_for_more_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "generation_config.json"
-    path.write_text(json.dumps({"no_repeat_ngram_size": 3}))
-    with pytest.raises(GenerationError, match=r"generation_config.json: no_repeat_ngram_size is not a known field"):
+    path.write_text(json.dumps({"surprise": 3}))
+    with pytest.raises(GenerationError, match=r"generation_config.json: surprise is not a known field"):
         GenerationConfig.from_file(path)
+
+
+def test_a_start_token_for_each_utterance() -> None:
+    config = GenerationConfig().updated({"decoder_start_token_id": [4, 5]})
+    assert config.start_token_ids(2) == (4, 5)
+    with pytest.raises(GenerationError, match="has 2 tokens for 3 utterances"):
+        config.start_token_ids(3)
 
 
 @pytest.mark.parametrize(
@@ -80,4 +113,4 @@ def test_lengths_beyond_the_model_are_refused(settings: dict[str, Any], prompt: 
 
 def test_a_missing_start_token_is_named() -> None:
     with pytest.raises(GenerationError, match="decoder_start_token_id is not set"):
-        _ = GenerationConfig().start_token_id
+        _ = GenerationConfig().start_token_ids(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -11,31 +11,20 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..contract import GRAPHS, graph_inputs, graph_outputs
 from ..errors import BundleError, EngineError
+from .optimized_graphs import cache_entry, open_through_cache
+from .providers import check_providers, import_onnxruntime, preload_libraries, raise_provider_failure
+from .session_options import SessionOptions
 
 if TYPE_CHECKING:
     import onnxruntime
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_INSTALL = {"cpu": "pip install 'speech-export[cpu]'", "cuda": "pip install 'speech-export[cuda]'"}
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """How ONNX Runtime runs the graphs.
-
-    `intra_op_threads` is the number of threads of one operator; 0 leaves the choice to ONNX Runtime (all cores).
-    """
-
-    device: str = "cpu"
-    device_id: int = 0
-    intra_op_threads: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if self.device not in _PROVIDERS:
-            raise EngineError(f"unknown device {self.device!r}; known are {', '.join(_PROVIDERS)}")
-        if self.intra_op_threads < 0:
-            raise EngineError(f"intra_op_threads is {self.intra_op_threads}; give 0 (all cores) or more")
+_LEVELS = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+_SEVERITIES = {"verbose": 0, "info": 1, "warning": 2, "error": 3, "fatal": 4}
 
 
 class OnnxRuntimeEngine:
@@ -45,16 +34,17 @@ class OnnxRuntimeEngine:
         """Load all three graphs.
 
         Raises:
-            EngineError: ONNX Runtime or the provider is missing.
+            EngineError: ONNX Runtime or the provider is missing, or takes another option.
             BundleError: a graph is not what the manifest says.
         """
-        self._runtime = _import_onnxruntime(options)
+        self._runtime = import_onnxruntime(options)
         self._options = options
+        self._not_loaded = preload_libraries(self._runtime, options)
         self._sessions = {graph: self._load(bundle, graph) for graph in GRAPHS}
 
     def upload(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """Copy an array to the device."""
-        return self._runtime.OrtValue.ortvalue_from_numpy(array, self._options.device, self._options.device_id)
+        return self._runtime.OrtValue.ortvalue_from_numpy(array, self._options.memory, self._options.device_id)
 
     def download(self, value: onnxruntime.OrtValue) -> NDArray[Any]:
         """Copy a tensor to the host."""
@@ -70,7 +60,7 @@ class OnnxRuntimeEngine:
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
         for name in outputs:
-            binding.bind_output(name, self._options.device, self._options.device_id)
+            binding.bind_output(name, self._options.memory, self._options.device_id)
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's errors have no base of their own
@@ -79,34 +69,48 @@ class OnnxRuntimeEngine:
 
     def _load(self, bundle: Bundle, graph: str) -> onnxruntime.InferenceSession:
         path = bundle.path(f"{graph}.onnx")
-        settings = self._runtime.SessionOptions()
-        settings.intra_op_num_threads = self._options.intra_op_threads
-        settings.log_severity_level = 3
-        provider = _PROVIDERS[self._options.device]
-        device = {} if self._options.device == "cpu" else {"device_id": str(self._options.device_id)}
-        try:
-            session = self._runtime.InferenceSession(str(path), settings, providers=[(provider, device)])
-        except Exception as error:
-            raise BundleError(f"{path} cannot be loaded: {error}") from error
-        if session.get_providers()[0] != provider:
-            raise EngineError(f"ONNX Runtime fell back from {provider}; its libraries did not load. {_INSTALL['cuda']}")
+        if self._options.optimized_model_cache is None:
+            session = self._open(path)
+        else:
+            entry = cache_entry(bundle, graph, self._options, self._runtime.__version__)
+            session = open_through_cache(entry, path, self._open)
         _check_signature(session, bundle, graph)
         return session
 
+    def _open(
+        self, path: Path, *, optimized: bool = False, save_to: Path | None = None
+    ) -> onnxruntime.InferenceSession:
+        """See `optimized_graphs.OpenGraph`."""
+        providers = self._options.execution_providers
+        settings = self._settings("disabled" if optimized else self._options.graph_optimization)
+        if save_to is not None:
+            settings.optimized_model_filepath = str(save_to)
+            # Weights beside the graph: a file of protobuf ends at 2 GiB.
+            settings.add_session_config_entry(
+                "session.optimized_model_external_initializers_file_name", f"{save_to.name}.data"
+            )
+        try:
+            # Without `enable_fallback=0` it would print the provider's error and go on with the CPU.
+            session = self._runtime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+        except Exception as error:
+            raise_provider_failure(error, self._options, self._not_loaded)
+            raise BundleError(f"{path} cannot be loaded: {error}") from error
+        check_providers(session, self._options, self._not_loaded)
+        return session
 
-def _import_onnxruntime(options: SessionOptions) -> Any:
-    install = _INSTALL[options.device]
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineError(f"ONNX Runtime is not installed: {install}") from error
-    available = onnxruntime.get_available_providers()
-    if _PROVIDERS[options.device] not in available:
-        raise EngineError(
-            f"device {options.device!r} needs the {_PROVIDERS[options.device]}, and this ONNX Runtime has only "
-            f"{', '.join(available)}: {install}"
-        )
-    return onnxruntime
+    def _settings(self, graph_optimization: str) -> onnxruntime.SessionOptions:
+        """ONNX Runtime's own options."""
+        runtime, options = self._runtime, self._options
+        settings = runtime.SessionOptions()
+        settings.intra_op_num_threads = options.intra_op_threads
+        settings.inter_op_num_threads = options.inter_op_threads
+        if options.inter_op_threads > 1:
+            settings.execution_mode = runtime.ExecutionMode.ORT_PARALLEL
+        settings.enable_cpu_mem_arena = options.cpu_memory_arena
+        settings.enable_mem_pattern = options.memory_pattern
+        settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[graph_optimization])
+        settings.log_severity_level = _SEVERITIES[options.log_severity]
+        return settings
 
 
 def _check_signature(session: onnxruntime.InferenceSession, bundle: Bundle, graph: str) -> None:

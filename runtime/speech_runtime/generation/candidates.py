@@ -1,68 +1,37 @@
-"""The candidates for the next token of every beam, and the settings that only ban or force some of them."""
+"""The candidates for the next token of every beam."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import GenerationConfig
-
 
 @dataclass(frozen=True)
 class Candidates:
-    """Next tokens with their log-probabilities: ids int64 and logprobs float32, both [batch, beams, candidates]."""
+    """Next tokens of every beam, or of one beam where all are still alike.
+
+    Attributes:
+        ids: int64 [batch, beams, candidates].
+        scores: what they are chosen by, float32 [batch, beams, candidates]: log-probabilities, or logits.
+        whole: whether they are the whole vocabulary, in order.
+    """
 
     ids: NDArray[np.int64]
-    logprobs: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    whole: bool = False
+
+    def with_scores(self, scores: NDArray[np.float32]) -> "Candidates":
+        """The same tokens with other scores."""
+        return Candidates(self.ids, scores, self.whole)
 
 
-Constraint = Callable[[Candidates, int], Candidates]
-"""Candidates and the present length of the sequences, prompt included, to the candidates that are allowed."""
+def whole_vocabulary(logits: NDArray[np.float32]) -> Candidates:
+    """All tokens, with the logits [batch, beams, vocabulary] of a step."""
+    return Candidates(np.broadcast_to(np.arange(logits.shape[-1]), logits.shape), logits, whole=True)
 
 
-def constraints(config: GenerationConfig, prompt_length: int, min_length: int, max_length: int) -> list[Constraint]:
-    """What `config` bans and forces, in the order of transformers' `_get_logits_processor`."""
-    rules: list[Constraint] = []
-    if config.eos_token_ids and min_length > 0:
-        rules.append(_ban(config.eos_token_ids, lambda length: length < min_length))
-    if config.forced_bos_token_id is not None:
-        rules.append(_force((config.forced_bos_token_id,), at=1))
-    if config.forced_eos_token_ids:
-        rules.append(_force(config.forced_eos_token_ids, at=max_length - 1))
-    if config.suppress_tokens:
-        rules.append(_ban(config.suppress_tokens, lambda _: True))
-    if config.begin_suppress_tokens:
-        begin = prompt_length + (prompt_length == 1 and config.forced_bos_token_id is not None)
-        rules.append(_ban(config.begin_suppress_tokens, lambda length: length == begin))
-    return rules
-
-
-def most_banned(config: GenerationConfig) -> int:
-    """How many candidates of one beam `constraints` may take away at most."""
-    banned = {*config.eos_token_ids, *(config.suppress_tokens or ()), *(config.begin_suppress_tokens or ())}
-    return len(banned)
-
-
-def _ban(tokens: Sequence[int], when: Callable[[int], bool]) -> Constraint:
-    banned = np.array(tokens)
-
-    def apply(candidates: Candidates, length: int) -> Candidates:
-        if not when(length):
-            return candidates
-        lowest = np.float32(-np.inf)
-        return Candidates(candidates.ids, np.where(np.isin(candidates.ids, banned), lowest, candidates.logprobs))
-
-    return apply
-
-
-def _force(tokens: Sequence[int], at: int) -> Constraint:
-    forced = np.array(tokens, dtype=np.int64)
-
-    def apply(candidates: Candidates, length: int) -> Candidates:
-        if length != at:
-            return candidates
-        shape = (*candidates.ids.shape[:2], forced.size)
-        return Candidates(np.broadcast_to(forced, shape), np.zeros(shape, dtype=np.float32))
-
-    return apply
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-probabilities over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    logprobs: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return logprobs

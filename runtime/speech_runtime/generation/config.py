@@ -1,7 +1,7 @@
 """Generation settings: one frozen, validated dataclass with the names and meaning of transformers' GenerationConfig."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -24,7 +24,25 @@ class GenerationSettings(TypedDict, total=False):
     max_length: int | None
     min_new_tokens: int | None
     min_length: int | None
-    decoder_start_token_id: int
+    do_sample: bool
+    temperature: float
+    top_k: int | None
+    top_p: float
+    min_p: float | None
+    typical_p: float
+    epsilon_cutoff: float
+    eta_cutoff: float
+    top_h: float | None
+    max_time: float | None
+    stop_strings: str | list[str] | None
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    bad_words_ids: list[list[int]] | None
+    sequence_bias: Mapping[tuple[int, ...], float] | list[tuple[list[int], float]] | None
+    exponential_decay_length_penalty: tuple[int, float] | None
+    renormalize_logits: bool
+    remove_invalid_values: bool
+    decoder_start_token_id: int | list[int]
     eos_token_id: int | list[int] | None
     pad_token_id: int | None
     forced_bos_token_id: int | None
@@ -35,14 +53,14 @@ class GenerationSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How to search. Greedy with one beam, beam search with more.
+    """How to search: greedy with one beam, beam search with more; either at random with `do_sample`.
 
     Attributes:
-        decoder_start_token_id: the first token of every sequence; `bos_token_id` where it is None.
+        decoder_start_token_id: the first token of every sequence, or of each utterance's; `bos_token_id` where None.
         eos_token_id: the token, or tokens, that end a sequence.
         pad_token_id: what follows the end in a batch; the first `eos_token_id` where it is None.
         num_beams: hypotheses kept alive for an utterance.
-        num_return_sequences: hypotheses returned for an utterance, best first; at most `num_beams`.
+        num_return_sequences: hypotheses returned for an utterance, best first, at most `num_beams`; or so many samples.
         length_penalty: a hypothesis scores its log-probability / (its new tokens ** length_penalty).
         early_stopping: True stops at `num_beams` finished hypotheses; False when the best live one, at its present
             length, could not beat the worst finished one; "never" when it could not at any length.
@@ -52,9 +70,27 @@ class GenerationConfig:
         forced_eos_token_id: the last token of a sequence that reaches its maximal length.
         suppress_tokens: never generated.
         begin_suppress_tokens: not generated as the first new token.
+        bad_words_ids: sequences of tokens that are never generated.
+        sequence_bias: what is added to the score of the last token of a sequence where its others came before.
+        repetition_penalty: divides the score of tokens that came before, or multiplies it where it is negative.
+        no_repeat_ngram_size: so many tokens in a row come once only; 0 for any number.
+        exponential_decay_length_penalty: after so many new tokens, the end gets likelier by this factor each token.
+        renormalize_logits: make probabilities of what the other settings left.
+        remove_invalid_values: take NaN for 0 and infinities for the largest numbers.
+        do_sample: draw tokens by their probabilities.
+        temperature: divides the scores before sampling.
+        top_k: sample from so many of the likeliest tokens; from all where 0 or None.
+        top_p: sample from the likeliest tokens that have this probability together.
+        min_p: sample from tokens that have this share of the likeliest one's probability.
+        typical_p: sample from the tokens nearest to the expected information, with this probability together.
+        epsilon_cutoff: sample from tokens of this probability at least.
+        eta_cutoff: the same, lowered where the distribution is flat.
+        top_h: sample from the likeliest tokens that have this share of the entropy together.
+        max_time: seconds after which a search ends with what it has.
+        stop_strings: a sequence ends where its text ends in one of these.
     """
 
-    decoder_start_token_id: int | None = None
+    decoder_start_token_id: int | tuple[int, ...] | None = None
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     pad_token_id: int | None = None
@@ -70,19 +106,44 @@ class GenerationConfig:
     forced_eos_token_id: int | tuple[int, ...] | None = None
     suppress_tokens: tuple[int, ...] | None = None
     begin_suppress_tokens: tuple[int, ...] | None = None
+    bad_words_ids: tuple[tuple[int, ...], ...] | None = None
+    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] | None = None
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    renormalize_logits: bool = False
+    remove_invalid_values: bool = False
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int | None = 50
+    top_p: float = 1.0
+    min_p: float | None = None
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
+    top_h: float | None = None
+    max_time: float | None = None
+    stop_strings: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range or contradict each other."""
         problems = [
-            f"{name} is {value}, it must be at least {least}"
-            for name, least in _LEAST.items()
-            if (value := getattr(self, name)) is not None and value < least
+            f"{name} is {value}, it must be {words}"
+            for name, (fits, words) in _RANGES.items()
+            if (value := getattr(self, name)) is not None and not fits(value)
         ]
-        if self.num_return_sequences > self.num_beams:
+        independent = self.do_sample and self.num_beams == 1
+        if self.num_return_sequences > self.num_beams and not independent:
             problems.append(
                 f"num_return_sequences is {self.num_return_sequences} but num_beams only {self.num_beams}; "
                 "raise num_beams or return fewer"
             )
+        if self.exponential_decay_length_penalty is not None and not self.eos_token_ids:
+            problems.append("exponential_decay_length_penalty needs an eos_token_id")
+        if any(not tokens for tokens in self.bad_words_ids or ()):
+            problems.append("bad_words_ids has an empty sequence")
+        if any(not tokens for tokens, _ in self.sequence_bias or ()):
+            problems.append("sequence_bias has an empty sequence")
         if problems:
             raise GenerationError("; ".join(problems))
 
@@ -95,7 +156,7 @@ class GenerationConfig:
         """
         content = json.loads(path.read_text(encoding="utf-8"))
         given = {name: value for name, value in content.items() if value is not None}
-        return cls()._with(_without_neutral(given), path.name)
+        return cls()._with(_followed(given), path.name)
 
     def updated(self, settings: Mapping[str, Any]) -> "GenerationConfig":
         """A copy with the keywords of a call.
@@ -103,7 +164,7 @@ class GenerationConfig:
         Raises:
             GenerationError: unknown, wrongly typed or contradictory settings.
         """
-        return self._with(_without_neutral(settings), "the settings") if settings else self
+        return self._with(_followed(settings), "the settings") if settings else self
 
     def _with(self, given: Mapping[str, Any], origin: str) -> "GenerationConfig":
         try:
@@ -121,17 +182,29 @@ class GenerationConfig:
         """All tokens forced at the maximal length."""
         return _as_tuple(self.forced_eos_token_id)
 
-    @property
-    def start_token_id(self) -> int:
-        """The first token of every sequence.
+    def start_token_ids(self, batch: int) -> tuple[int, ...]:
+        """The first token of the sequences of each utterance.
 
         Raises:
-            GenerationError: neither `decoder_start_token_id` nor `bos_token_id` is set.
+            GenerationError: neither `decoder_start_token_id` nor `bos_token_id` is set, or not one for each utterance.
         """
         start = self.bos_token_id if self.decoder_start_token_id is None else self.decoder_start_token_id
         if start is None:
             raise GenerationError("decoder_start_token_id is not set, and neither is bos_token_id; give one of them")
+        if isinstance(start, int):
+            return (start,) * batch
+        if len(start) != batch:
+            raise GenerationError(
+                f"decoder_start_token_id has {len(start)} tokens for {batch} utterances; give one for each"
+            )
         return start
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """All stop strings."""
+        if self.stop_strings is None:
+            return ()
+        return (self.stop_strings,) if isinstance(self.stop_strings, str) else self.stop_strings
 
     @property
     def fill_token_id(self) -> int:
@@ -176,49 +249,66 @@ class GenerationConfig:
 
 
 _NAMES = tuple(field.name for field in fields(GenerationConfig))
-_LEAST = {
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "max_new_tokens": 1,
-    "max_length": 1,
-    "min_new_tokens": 0,
-    "min_length": 0,
+_Range = tuple[Callable[[Any], bool], str]
+_POSITIVE: _Range = (lambda value: value > 0, "above 0")
+_PROBABILITY: _Range = (lambda value: 0 < value <= 1, "above 0 and at most 1")
+_SHARE: _Range = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+
+
+def _at_least(least: int) -> _Range:
+    return (lambda value: value >= least, f"at least {least}")
+
+
+_RANGES: dict[str, _Range] = {
+    **dict.fromkeys(("num_beams", "num_return_sequences", "max_new_tokens", "max_length"), _at_least(1)),
+    **dict.fromkeys(("min_new_tokens", "min_length", "no_repeat_ngram_size", "top_k"), _at_least(0)),
+    **dict.fromkeys(("repetition_penalty", "temperature"), _POSITIVE),
+    **dict.fromkeys(("top_p", "typical_p", "top_h"), _PROBABILITY),
+    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), _SHARE),
+    "min_p": (lambda value: 0 <= value <= 1, "at least 0 and at most 1"),
+    "max_time": _at_least(0),
 }
 
-_NEUTRAL: dict[str, tuple[object, ...]] = {
-    "do_sample": (False,),
-    "repetition_penalty": (1.0,),
-    "encoder_repetition_penalty": (1.0,),
-    "no_repeat_ngram_size": (0,),
-    "encoder_no_repeat_ngram_size": (0,),
-    "remove_invalid_values": (False,),
-    "renormalize_logits": (False,),
-    "num_beam_groups": (1,),
-    "diversity_penalty": (0.0,),
-    "guidance_scale": (1.0,),
-    "low_memory": (False,),
+_LEFT_OUT: dict[str, tuple[str, object]] = {
+    "assistant_early_exit": ("assisted generation", None),
+    "constraints": ("constrained beam search", None),
+    "diversity_penalty": ("group beam search", 0.0),
+    "dola_layers": ("DoLa decoding", None),
+    "force_words_ids": ("constrained beam search", None),
+    "guidance_scale": ("classifier-free guidance", 1.0),
+    "low_memory": ("sequential beam search", False),
+    "num_beam_groups": ("group beam search", 1),
+    "penalty_alpha": ("contrastive search", 0.0),
+    "prompt_lookup_num_tokens": ("assisted generation", None),
+    "watermarking_config": ("watermarking", None),
 }
-"""Settings of transformers that this release does not follow, with the values at which they change nothing."""
+"""Settings of transformers that are not followed, what they are for, and the value at which they change nothing."""
 
 _WITHOUT_EFFECT = frozenset(
     {
-        *("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),  # sampling only
         *("use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile"),
         *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
+        *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),  # of text that is the encoder's input
         *("transformers_version", "_from_model_config"),
         *("assistant_confidence_threshold", "assistant_lookbehind", "is_assistant", "num_assistant_tokens"),
         *("num_assistant_tokens_schedule", "target_lookbehind"),
     }
 )
-"""Settings that cannot change the token ids of greedy or beam search."""
+"""Settings that cannot change the token ids of these searches."""
 
 
-def _without_neutral(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in given.items()
-        if name not in _WITHOUT_EFFECT and not (name in _NEUTRAL and value in _NEUTRAL[name])
-    }
+def _followed(given: Mapping[str, Any]) -> dict[str, Any]:
+    bias = given.get("sequence_bias")
+    if isinstance(bias, Mapping):  # transformers takes both, and writes a list
+        given = {**given, "sequence_bias": list(bias.items())}
+    left_out = [
+        f"{name} is for {purpose}, which this runtime does not do; leave it out"
+        for name, (purpose, neutral) in _LEFT_OUT.items()
+        if given.get(name) is not None and given[name] != neutral
+    ]
+    if left_out:
+        raise GenerationError("; ".join(left_out))
+    return {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT and name not in _LEFT_OUT}
 
 
 def _as_tuple(tokens: int | tuple[int, ...] | None) -> tuple[int, ...]:

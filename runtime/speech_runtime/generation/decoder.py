@@ -1,4 +1,4 @@
-"""The decoding loop: graphs, candidates, constraints and search, joined. The cache never leaves the engine."""
+"""The decoder of one batch, step by step. Its caches never leave the engine."""
 
 from typing import Any
 
@@ -19,9 +19,7 @@ from ..contract import (
     cache_names,
 )
 from ..engines.engine import Engine, Value
-from .candidates import Candidates, constraints, most_banned
-from .config import GenerationConfig
-from .search import BeamSearch, Hypotheses
+from .candidates import Candidates, whole_vocabulary
 
 
 class CachedDecoder:
@@ -53,7 +51,7 @@ class CachedDecoder:
         Args:
             input_ids: int64 [batch, beams, tokens].
             beam_idx: int64 [batch, beams], the beams of the last step that are continued.
-            whole: return the whole vocabulary as candidates, not only the graph's best.
+            whole: return the logits of the whole vocabulary, not only the graph's best log-probabilities.
 
         Returns:
             Candidates for the token after the last of `input_ids`.
@@ -63,15 +61,39 @@ class CachedDecoder:
             results = self._run(chunk, beam_idx, outputs)
             beam_idx = np.broadcast_to(np.arange(beam_idx.shape[1]), beam_idx.shape)
         if whole:
-            return _whole_vocabulary(results[0][:, :, -1])
+            return whole_vocabulary(results[0][:, :, -1])
         logprobs, ids = results
         return Candidates(ids[:, :, -1], logprobs[:, :, -1])
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Go on with some utterances only, and give back the memory of the others."""
+
+        def kept(value: Value) -> Value:
+            return self._engine.upload(np.ascontiguousarray(self._engine.download(value)[rows]))
+
+        self._fixed = {name: kept(value) for name, value in self._fixed.items()}
+        self._cache = {name: kept(value) for name, value in self._cache.items()}
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Decode tokens int64 [batch, tokens] as one beam: logits float32 [batch, tokens, vocabulary]."""
         beam_idx = np.zeros((len(input_ids), 1), dtype=np.int64)
         logits = [self._run(chunk, beam_idx, [LOGITS])[0] for chunk in self._chunks(input_ids[:, None])]
         return np.concatenate(logits, axis=2)[:, 0]
+
+    def logits_of_beams(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Decode tokens int64 [beams, tokens] of the only utterance, from the beginning, and forget them again.
+
+        Returns:
+            Logits float32 [beams, tokens, vocabulary].
+        """
+        before, beam_idx = self._cache, np.zeros((1, len(input_ids)), dtype=np.int64)
+        logits = []
+        for chunk in self._chunks(input_ids[None]):
+            logits.append(self._run(chunk, beam_idx, [LOGITS])[0])
+            beam_idx = np.arange(len(input_ids))[None]
+        self._cache = before
+        whole: NDArray[np.float32] = np.concatenate(logits, axis=2)[0]
+        return whole
 
     def _chunks(self, input_ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """As many tokens of [batch, beams, tokens] at a time as a step takes."""
@@ -87,36 +109,3 @@ class CachedDecoder:
         )
         self._cache = {past: results[present] for past, present in zip(self._past, self._present, strict=True)}
         return [self._engine.download(results[name]) for name in outputs]
-
-
-def decode(
-    decoder: CachedDecoder, facts: DecoderFacts, prompt: NDArray[np.int64], config: GenerationConfig
-) -> Hypotheses:
-    """Search for the best continuations of `prompt` int64 [batch, tokens].
-
-    Raises:
-        GenerationError: the lengths that are set do not fit the prompt or the decoder.
-    """
-    prompt_length = prompt.shape[1]
-    min_length, max_length = config.length_range(prompt_length, facts.max_positions)
-    rules = constraints(config, prompt_length, min_length, max_length)
-    search = BeamSearch(config, prompt, max_length)
-    needed = search.candidates_needed + most_banned(config)
-    whole = needed > facts.top_k and facts.top_k < facts.vocab_size
-
-    # The beams are alike until the first token is chosen: the prompt is decoded once, as one beam that all continue.
-    input_ids, beam_idx = prompt[:, None, :], np.zeros((prompt.shape[0], 1), dtype=np.int64)
-    while not search.done:
-        candidates = decoder.step(input_ids, beam_idx, whole)
-        for rule in rules:
-            candidates = rule(candidates, search.length)
-        alike = beam_idx.shape[1] == 1
-        tokens, beam_idx = search.advance(candidates)
-        input_ids, beam_idx = tokens[:, :, None], beam_idx * (not alike)
-    return search.result()
-
-
-def _whole_vocabulary(logits: NDArray[np.float32]) -> Candidates:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    logprobs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return Candidates(np.broadcast_to(np.arange(logits.shape[-1]), logits.shape), logprobs)

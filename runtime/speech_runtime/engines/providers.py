@@ -1,0 +1,115 @@
+"""Execution providers of ONNX Runtime: one that was asked for and is not there is an error, never a slower answer."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EngineError
+from .session_options import CPU, CUDA, TENSORRT, SessionOptions
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_EXTRAS = {CPU: "cpu", CUDA: "cuda", TENSORRT: "cuda,tensorrt"}
+_NEEDS = {
+    CUDA: "the CUDA libraries, cuDNN 9 or the NVIDIA driver",
+    TENSORRT: "the TensorRT libraries (libnvinfer), CUDA or the NVIDIA driver",
+}
+
+
+def import_onnxruntime(options: SessionOptions) -> Any:
+    """ONNX Runtime, with all the providers that `options` asks for.
+
+    Raises:
+        EngineError: it is not installed, or its build lacks a provider.
+    """
+    asked = [name for name, _ in options.execution_providers]
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"ONNX Runtime is not installed: {_install(asked[0])}") from error
+    available = onnxruntime.get_available_providers()
+    for name in asked:
+        if name not in available:
+            # Both builds unpack into the same folder, so that the one for the CPU can hide the other.
+            instead = "pip uninstall onnxruntime, then " if name in (CUDA, TENSORRT) else ""
+            raise EngineError(
+                f"device {options.device!r} needs the {name}, and this ONNX Runtime has only {', '.join(available)}: "
+                f"{instead}{_install(name)}"
+            )
+    return onnxruntime
+
+
+def preload_libraries(runtime: Any, options: SessionOptions) -> str:
+    """Load the CUDA and TensorRT libraries that pip installed: the dynamic linker does not look there.
+
+    Returns:
+        What did not load, in the words of who tried; empty where all is well, or nothing is needed.
+    """
+    if options.device == "cpu":
+        return ""
+    problems = io.StringIO()
+    with contextlib.redirect_stdout(problems):  # where `preload_dlls` says what it did not find
+        runtime.preload_dlls()
+    said = " ".join(problems.getvalue().split())
+    if any(name == TENSORRT for name, _ in options.execution_providers):
+        try:
+            importlib.import_module("tensorrt")  # loads libnvinfer
+        except (ImportError, OSError) as error:
+            said = f"{said} {error}".strip()
+    return said
+
+
+def raise_provider_failure(error: Exception, options: SessionOptions, said: str) -> None:
+    """Tell a provider that cannot be set up from a graph that cannot be loaded.
+
+    Args:
+        error: of `InferenceSession`.
+        options: what the session was to be created with.
+        said: what `preload_libraries` returned.
+
+    Raises:
+        EngineError: it was a provider.
+    """
+    names = [name for name, _ in options.execution_providers]
+    of_graph = not isinstance(error, (RuntimeError, ValueError)) and type(error).__name__ != "EPFail"
+    if of_graph or names == [CPU]:
+        return
+    raise EngineError(
+        f"{', '.join(names)} cannot be set up: {' '.join(str(error).split())}{_in_brackets(said)}; check the options, "
+        f"or {_install(names[0])}"
+    ) from error
+
+
+def check_providers(session: onnxruntime.InferenceSession, options: SessionOptions, said: str) -> None:
+    """Check that `session` has all the providers that `options` asks for.
+
+    Args:
+        session: as it was created.
+        options: what it was created with.
+        said: what `preload_libraries` returned.
+
+    Raises:
+        EngineError: ONNX Runtime went on without one; names it, the libraries and what to install.
+    """
+    running: Sequence[str] = session.get_providers()
+    for name, _ in options.execution_providers:
+        if name not in running:
+            raise EngineError(
+                f"ONNX Runtime fell back from {name} to {', '.join(running)}: {_NEEDS.get(name, 'its libraries')} did "
+                f"not load{_in_brackets(said)}. {_install(name)}"
+            )
+
+
+def _in_brackets(said: str) -> str:
+    return f" ({said})" if said else ""
+
+
+def _install(provider: str) -> str:
+    if provider not in _EXTRAS:
+        return f"install a build of ONNX Runtime with the {provider}"
+    return f"pip install 'speech-export[{_EXTRAS[provider]}]'"

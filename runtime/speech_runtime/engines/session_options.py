@@ -1,0 +1,157 @@
+"""How ONNX Runtime runs the graphs: one frozen dataclass, validated when it is made."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from ..errors import EngineError
+
+Device = Literal["cpu", "cuda", "tensorrt"]
+GraphOptimization = Literal["disabled", "basic", "extended", "all"]
+LogSeverity = Literal["verbose", "info", "warning", "error", "fatal"]
+Provider = tuple[str, Mapping[str, object]]
+"""Name of an execution provider of ONNX Runtime, and its options."""
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
+
+_NVIDIA = (CUDA, TENSORRT, TENSORRT_RTX)
+_PROVIDERS: dict[str, tuple[str, ...]] = {"cpu": (CPU,), "cuda": (CUDA,), "tensorrt": (TENSORRT, CUDA)}
+_FIRST: dict[str, tuple[str, ...]] = {"cuda": (CUDA,), "tensorrt": (TENSORRT, TENSORRT_RTX)}
+"""Which provider must come first where a device on a GPU has its providers spelled out."""
+
+_CHOICES = {
+    "device": get_args(Device),
+    "graph_optimization": get_args(GraphOptimization),
+    "log_severity": get_args(LogSeverity),
+}
+_LEAST = {
+    "device_id": (0, "the first GPU"),
+    "intra_op_threads": (0, "all cores"),
+    "inter_op_threads": (1, "one operator after the other"),
+}
+_SWITCHES = ("cpu_memory_arena", "memory_pattern")
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How ONNX Runtime runs the graphs.
+
+    Attributes:
+        device: where the graphs run; "tensorrt" leaves to CUDA what TensorRT does not take.
+        device_id: which GPU.
+        intra_op_threads: threads of one operator; 0 leaves the choice to ONNX Runtime (all cores).
+        inter_op_threads: operators that run at a time; above 1 in ONNX Runtime's parallel mode, which has no memory
+            pattern.
+        providers: execution providers in order of preference, with their options, instead of those of `device`:
+            `(("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}),)`. `device` still says where tensors
+            are kept. The CPU always comes last.
+        cpu_memory_arena: keep freed memory for the next run; without it the process stays smaller and is slower.
+        memory_pattern: plan the memory of a run by those before it with inputs of the same shapes.
+        graph_optimization: what ONNX Runtime fuses and folds when it loads a graph, as in its
+            `GraphOptimizationLevel`.
+        optimized_model_cache: a directory for graphs as they are after that optimisation, for faster loading; see
+            `engines.optimized_graphs`.
+        log_severity: what ONNX Runtime itself writes to stderr: this, and what is worse.
+
+    Raises:
+        EngineError: a value that is unknown, out of range, or contradicts another; all of them are listed.
+    """
+
+    device: Device = "cpu"
+    device_id: int = 0
+    intra_op_threads: int = 0
+    inter_op_threads: int = 1
+    providers: tuple[Provider, ...] = ()
+    cpu_memory_arena: bool = True
+    memory_pattern: bool = True
+    graph_optimization: GraphOptimization = "all"
+    optimized_model_cache: str | Path | None = None
+    log_severity: LogSeverity = "error"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        problems = list(_wrong_values(self)) or list(_contradictions(self))
+        if problems:
+            raise EngineError(f"session options: {'; '.join(problems)}")
+
+    @property
+    def memory(self) -> Literal["cpu", "cuda"]:
+        """Where tensors are kept, as `OrtValue` names it."""
+        return "cpu" if self.device == "cpu" else "cuda"
+
+    @property
+    def execution_providers(self) -> list[tuple[str, dict[str, str]]]:
+        """What `InferenceSession` takes as `providers`."""
+        given: tuple[Provider, ...] = self.providers or tuple((name, {}) for name in _PROVIDERS[self.device])
+        return [
+            (
+                name,
+                ({"device_id": str(self.device_id)} if name in _NVIDIA else {})
+                | {option: str(value) for option, value in options.items()},
+            )
+            for name, options in given
+        ]
+
+
+def _wrong_values(options: SessionOptions) -> Iterator[str]:
+    for name, choices in _CHOICES.items():
+        if (value := getattr(options, name)) not in choices:
+            yield f"unknown {name} {value!r}; known are {', '.join(choices)}"
+    for name, (least, meaning) in _LEAST.items():
+        value = getattr(options, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            yield f"{name} is {value!r}; give {least} ({meaning}) or more"
+    for name in _SWITCHES:
+        if not isinstance(value := getattr(options, name), bool):
+            yield f"{name} is {value!r}; give True or False"
+    if not isinstance(options.optimized_model_cache, (str, Path, type(None))) or options.optimized_model_cache == "":
+        yield f"optimized_model_cache is {options.optimized_model_cache!r}; give a directory, or None"
+    if not isinstance(options.providers, tuple) or not all(map(_is_provider, options.providers)):
+        yield (
+            f"providers is {options.providers!r}; give a tuple of pairs of name and options, "
+            f"(({CUDA!r}, {{}}),) for example"
+        )
+
+
+def _is_provider(value: object) -> bool:
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    name, options = value
+    return isinstance(name, str) and isinstance(options, Mapping) and all(isinstance(key, str) for key in options)
+
+
+def _contradictions(options: SessionOptions) -> Iterator[str]:
+    names = [name for name, _ in options.providers]
+    if options.device == "cpu" and options.device_id:
+        yield f"device_id is {options.device_id}, and device 'cpu' has no number; leave it out, or set device='cuda'"
+    if options.device != "cpu" and options.inter_op_threads > 1:
+        yield (
+            f"inter_op_threads is {options.inter_op_threads}, and device {options.device!r} runs one operator after "
+            "the other; set it to 1"
+        )
+    if options.device == "cpu" and (on_gpu := [name for name in names if name in _NVIDIA]):
+        device = "cuda" if on_gpu[0] == CUDA else "tensorrt"
+        yield f"providers has {on_gpu[0]}, and device is 'cpu'; set device={device!r}, tensors then stay on the GPU"
+    if names and names[0] not in _FIRST.get(options.device, names):
+        expected = " or ".join(_FIRST[options.device])
+        yield f"device is {options.device!r}, and providers begins with {names[0]}; put {expected} first"
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"providers has {name} {names.count(name)} times; once is enough"
+    for name, given in options.providers:
+        if (other := given.get("device_id", options.device_id)) != options.device_id:
+            yield f"device_id is {options.device_id}, and {other!r} in the options of {name}; give one of them"
+    if options.optimized_model_cache is not None:
+        yield from _cache_contradictions(options)
+
+
+def _cache_contradictions(options: SessionOptions) -> Iterator[str]:
+    if options.graph_optimization == "disabled":
+        yield "optimized_model_cache is set, and graph_optimization is 'disabled': there is nothing to cache"
+    if options.device == "tensorrt":
+        yield (
+            "optimized_model_cache is set, and device is 'tensorrt', whose graphs cannot be written; cache its engines "
+            f"instead: providers=(({TENSORRT!r}, {{'trt_engine_cache_enable': True, 'trt_engine_cache_path': …}}), "
+            f"({CUDA!r}, {{}}))"
+        )

@@ -1,0 +1,51 @@
+"""Settings that only ban or force tokens: exact on the few best candidates, without the rest of the vocabulary."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .candidates import Candidates
+
+
+@dataclass(frozen=True)
+class Ban:
+    """Tokens that must not come next, while `when` says so of the present length, the prompt included."""
+
+    tokens: tuple[int, ...]
+    when: Callable[[int], bool]
+
+    def __call__(self, candidates: Candidates, length: int) -> Candidates:
+        """The candidates that are left, the banned ones with a score of -inf."""
+        if not self.when(length):
+            return candidates
+        banned = np.isin(candidates.ids, np.array(self.tokens))
+        return candidates.with_scores(np.where(banned, np.float32(-np.inf), candidates.scores))
+
+
+@dataclass(frozen=True)
+class Force:
+    """Tokens of which one must come next where the present length is `at`."""
+
+    tokens: tuple[int, ...]
+    at: int
+
+    def __call__(self, candidates: Candidates, length: int) -> Candidates:
+        """The forced tokens alone, with a score of 0."""
+        if length != self.at:
+            return candidates
+        if candidates.whole:
+            scores = np.full_like(candidates.scores, -np.inf)
+            scores[:, :, list(self.tokens)] = 0
+            return candidates.with_scores(scores)
+        shape = (*candidates.ids.shape[:2], len(self.tokens))
+        forced = np.broadcast_to(np.array(self.tokens, dtype=np.int64), shape)
+        return Candidates(forced, np.zeros(shape, dtype=np.float32))
+
+
+Constraint = Ban | Force
+
+
+def most_banned(constraints: Sequence[Constraint]) -> int:
+    """How many candidates of one beam `constraints` may take away at most."""
+    return len({token for constraint in constraints if isinstance(constraint, Ban) for token in constraint.tokens})

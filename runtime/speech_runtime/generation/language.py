@@ -1,0 +1,66 @@
+"""The tokens that stand for languages, found in the vocabulary by the forms that multilingual models give them."""
+
+import re
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+from ..errors import BundleError, GenerationError
+from .config import GenerationConfig
+
+_FORMS = (
+    re.compile(r"([a-z]{2,3})_[A-Z]{2}\Z"),  # mBART: de_DE
+    re.compile(r"([a-z]{3})_[A-Z][a-z]{3}\Z"),  # NLLB: deu_Latn
+    re.compile(r"__([a-z]{2,3})__\Z"),  # M2M100
+    re.compile(r"<\|([a-z]{2,3})\|>\Z"),  # Whisper
+    re.compile(r">>([a-z]{2,3})<<\Z"),  # Marian
+    re.compile(r"<2([a-z]{2,3})>\Z"),  # T5, MADLAD
+    re.compile(r"<lang:([a-z]{2,3})>\Z"),  # Speech2Text
+)
+
+
+def language_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    """Language → token: by its code (`de`), and by the whole token (`de_DE`)."""
+    found: dict[str, int] = {}
+    for token, number in sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1]):
+        code = next((match[1] for form in _FORMS if (match := form.match(token))), None)
+        if code is not None:
+            found.setdefault(code, number)
+            found[token] = number
+    return found
+
+
+def language_token(tokenizer: Tokenizer, language: str) -> int:
+    """The token of a language.
+
+    Raises:
+        GenerationError: the vocabulary has none for it; names those that there are.
+    """
+    known = language_tokens(tokenizer)
+    if language not in known:
+        codes = ", ".join(sorted(code for code in known if code.isalpha())) or "none at all"
+        raise GenerationError(f"the tokenizer has no token for the language {language!r}; it has {codes}")
+    return known[language]
+
+
+def in_language(
+    config: GenerationConfig, tokenizer: Tokenizer | None, language: str | Sequence[str], batch: int
+) -> GenerationConfig:
+    """Settings that write in a language, or in one for each utterance.
+
+    A model whose start token is a language's starts with the token of the one that is asked for; other models have it
+    forced as their first new token, for which all utterances must be of one language.
+
+    Raises:
+        BundleError: there is no tokenizer to look languages up in.
+        GenerationError: it does not have them.
+    """
+    if tokenizer is None:
+        raise BundleError("the bundle has no tokenizer.json: languages cannot be looked up; set their token instead")
+    asked = [language] * batch if isinstance(language, str) else list(language)
+    tokens = [language_token(tokenizer, name) for name in asked]
+    if len(tokens) != batch:
+        raise GenerationError(f"language names {len(tokens)} languages for {batch} utterances; give one for each")
+    if len(set(tokens)) == 1 and not set(language_tokens(tokenizer).values()) & set(config.start_token_ids(batch)):
+        return config.updated({"forced_bos_token_id": tokens[0]})
+    return config.updated({"decoder_start_token_id": tokens})

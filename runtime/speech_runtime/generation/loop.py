@@ -1,0 +1,169 @@
+"""The decoding loop: decoder, processing and search, joined."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import DecoderFacts
+from .candidates import Candidates, log_softmax
+from .config import GenerationConfig
+from .independent import IndependentSearch
+from .output import GenerateOutput
+from .processing import Lengths, Processing, processing
+from .scores import Processor
+from .search import BeamSearch
+from .state import Hypotheses, Search, Tokens
+from .stopping import Deadline, Interruption, Stopping
+
+logger = logging.getLogger(__name__)
+
+
+class Decoder(Protocol):
+    """What the loop asks of a decoder; see `CachedDecoder`."""
+
+    def step(self, input_ids: Tokens, beam_idx: Tokens, whole: bool) -> Candidates:
+        """Decode tokens [batch, beams, tokens] after the beams [batch, beams] of the last step."""
+
+    def keep(self, rows: Tokens) -> None:
+        """Go on with some utterances only."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller adds to a search.
+
+    Attributes:
+        processors: of scores; after those of the settings.
+        stopping: criteria of sequences; besides end tokens and lengths.
+        deadline: of the whole search.
+        on_step: told the tokens of each utterance that are decided, after every step.
+        generator: of random numbers.
+        keep_scores: return what was chosen by at every step.
+        keep_logits: return the logits of every step.
+    """
+
+    processors: Sequence[Processor] = ()
+    stopping: Stopping = field(default_factory=Stopping)
+    deadline: Deadline = field(default_factory=Deadline)
+    on_step: Callable[[list[list[int]]], None] | None = None
+    generator: np.random.Generator = field(default_factory=np.random.default_rng)
+    keep_scores: bool = False
+    keep_logits: bool = False
+
+
+def decode(
+    decoder: Decoder, facts: DecoderFacts, prompt: Tokens, config: GenerationConfig, hooks: Hooks | None = None
+) -> GenerateOutput:
+    """Search for the continuations of `prompt` int64 [batch, tokens], the start token included.
+
+    Raises:
+        GenerationError: the lengths that are set do not fit the prompt or the decoder, or nothing is possible.
+    """
+    hooks = hooks or Hooks()
+    shortest, longest = config.length_range(prompt.shape[1], facts.max_positions)
+    lengths = Lengths(prompt.shape[1], shortest, longest)
+    steps = processing(config, lengths, facts.top_k, facts.vocab_size, hooks.processors)
+    whole = steps.whole or hooks.keep_scores or hooks.keep_logits
+    if whole:
+        logger.debug("the settings need the whole vocabulary of %d tokens at every step", facts.vocab_size)
+    kind = BeamSearch if config.num_beams > 1 else IndependentSearch
+    search = kind(config, prompt, longest, hooks.stopping, hooks.generator)
+    return _Loop(decoder, search, steps, whole, config, hooks).run(prompt)
+
+
+class _Loop:
+    """One search. Utterances whose result is certain are set aside once half of the batch is."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        search: Search,
+        steps: Processing,
+        whole: bool,
+        config: GenerationConfig,
+        hooks: Hooks,
+    ) -> None:
+        self._decoder = decoder
+        self._search = search
+        self._steps = steps
+        self._whole = whole
+        self._log_probabilities = config.num_beams > 1
+        self._fill = config.fill_token_id
+        self._hooks = hooks
+        self._rows = np.arange(len(search.live))
+        self._beams = search.live.shape[1]
+        self._done: list[tuple[Tokens, Hypotheses]] = []
+        self._scores: list[NDArray[np.float32]] = []
+        self._logits: list[NDArray[np.float32]] = []
+
+    def run(self, prompt: Tokens) -> GenerateOutput:
+        # The beams are alike until the first token is chosen: the prompt is decoded once, as one beam for all of them.
+        input_ids, beam_idx = prompt[:, None, :], np.zeros((prompt.shape[0], 1), dtype=np.int64)
+        interrupted, count = None, 0
+        while not self._search.done:
+            raw = self._decoder.step(input_ids, beam_idx, self._whole)
+            alike, count = beam_idx.shape[1] == 1, count + 1
+            live = self._search.live[:, :1] if alike else self._search.live
+            scored = raw.with_scores(log_softmax(raw.scores)) if self._whole and self._log_probabilities else raw
+            candidates = self._steps(scored, live)
+            self._keep(raw, candidates)
+            interrupted = self._hooks.deadline.passed()
+            tokens, beam_idx = self._search.advance(candidates, raw, last=interrupted is not None)
+            input_ids, beam_idx = tokens[:, :, None], beam_idx * (not alike)
+            if self._hooks.on_step is not None:
+                self._hooks.on_step(self._search.decided)
+            input_ids, beam_idx = self._without_closed(input_ids, beam_idx)
+        self._done.append((self._rows, self._search.result()))
+        return self._output(prompt.shape[1], count, interrupted)
+
+    def _without_closed(self, input_ids: Tokens, beam_idx: Tokens) -> tuple[Tokens, Tokens]:
+        open_rows = self._search.open_rows
+        kept_whole = self._hooks.keep_scores or self._hooks.keep_logits or self._hooks.on_step is not None
+        if self._search.done or kept_whole or 2 * open_rows.sum() > len(open_rows):
+            return input_ids, beam_idx
+        (closed,), (rows,) = np.nonzero(~open_rows), np.nonzero(open_rows)
+        self._done.append((self._rows[closed], self._search.rows(closed).result()))
+        self._search, self._rows = self._search.rows(rows), self._rows[rows]
+        self._decoder.keep(rows)
+        return input_ids[rows], beam_idx[rows]
+
+    def _keep(self, raw: Candidates, candidates: Candidates) -> None:
+        for wanted, kept, values in (
+            (self._hooks.keep_scores, self._scores, candidates.scores),
+            (self._hooks.keep_logits, self._logits, raw.scores),
+        ):
+            if wanted:
+                shape = (values.shape[0], self._beams, values.shape[2])
+                kept.append(np.broadcast_to(values, shape).reshape(-1, values.shape[2]))
+
+    def _output(self, prompt_length: int, steps: int, interrupted: Interruption | None) -> GenerateOutput:
+        longest = max(found.sequences.shape[2] for _, found in self._done)
+        rows = np.concatenate([rows for rows, _ in self._done])
+        order = np.argsort(rows)
+
+        def joined(name: str, width: int, filler: float) -> NDArray[Any]:
+            parts = [getattr(found, name) for _, found in self._done]
+            padded = [
+                np.pad(part, ((0, 0), (0, 0), (0, width - part.shape[2])), constant_values=filler) for part in parts
+            ]
+            whole: NDArray[Any] = np.concatenate(padded)[order]
+            return whole.reshape(whole.shape[0] * whole.shape[1], width)
+
+        new_tokens = longest - prompt_length
+        scores = np.concatenate([found.scores for _, found in self._done])[order]
+        beams = joined("beam_indices", new_tokens, -1)
+        offsets = np.repeat(np.arange(len(rows)), scores.shape[1])[:, None] * self._beams
+        return GenerateOutput(
+            sequences=joined("sequences", longest, self._fill),
+            sequences_scores=scores.flatten(),
+            token_logprobs=joined("token_logprobs", new_tokens, 0.0),
+            beam_indices=np.where(beams < 0, -1, beams + offsets),
+            steps=steps,
+            interrupted=interrupted,
+            scores=tuple(self._scores) if self._hooks.keep_scores else None,
+            logits=tuple(self._logits) if self._hooks.keep_logits else None,
+        )

@@ -1,0 +1,101 @@
+"""What every search knows of its sequences, and what it makes of them in the end."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .candidates import Candidates
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """Sequences of one search, best first, row by row [batch, num_return_sequences].
+
+    Attributes:
+        sequences: int64 [batch, returned, longest], filled up behind their ends.
+        lengths: int64 [batch, returned], the prompt included.
+        scores: float32 [batch, returned]: log-probability / (new tokens ** length_penalty).
+        token_logprobs: float32 [batch, returned, longest - prompt], the model's own, before any setting changed them.
+        beam_indices: int64, like token_logprobs: the beam that each token was chosen on; -1 behind the end.
+    """
+
+    sequences: Tokens
+    lengths: Tokens
+    scores: NDArray[np.float32]
+    token_logprobs: NDArray[np.float32]
+    beam_indices: Tokens
+
+
+class Search(Protocol):
+    """Feed it the candidates of each step, and decode what it says next, until it is `done`."""
+
+    length: int
+    done: bool
+
+    @property
+    def live(self) -> Tokens:
+        """The sequences that go on, int64 [batch, beams, length]."""
+
+    @property
+    def open_rows(self) -> NDArray[np.bool_]:
+        """Utterances whose result may still change, bool [batch]."""
+
+    @property
+    def decided(self) -> list[list[int]]:
+        """For each utterance the tokens that its result is sure to begin with, the prompt included."""
+
+    def advance(self, candidates: Candidates, raw: Candidates, last: bool) -> tuple[Tokens, Tokens]:
+        """Go one token further.
+
+        Args:
+            candidates: of every live sequence, or of one where all are still alike (the first step).
+            raw: the same before any setting changed them: log-probabilities, or logits of the whole vocabulary.
+            last: end every sequence with this token.
+
+        Returns:
+            The tokens to decode next and the beams they continue, both int64 [batch, beams].
+
+        Raises:
+            GenerationError: no candidate is possible.
+        """
+
+    def rows(self, rows: Tokens) -> Self:
+        """The search of some utterances only."""
+
+    def result(self) -> Hypotheses:
+        """The best sequences of each utterance."""
+
+
+def take_rows(search: Any, rows: Tokens) -> Any:
+    """A copy of a search with some utterances only: every array of its state has the batch first."""
+    kept = object.__new__(type(search))
+    for name, value in vars(search).items():
+        has_rows = isinstance(value, np.ndarray) and name not in search.without_rows
+        setattr(kept, name, value[rows] if has_rows else value)
+    return kept
+
+
+def raw_logprobs(raw: Candidates, tokens: Tokens, beam_idx: Tokens) -> NDArray[np.float32]:
+    """The model's log-probabilities of chosen tokens [batch, chosen]; 0 for one forced from outside the candidates.
+
+    Args:
+        raw: of a step, [batch, beams or 1, candidates].
+        tokens: int64 [batch, chosen].
+        beam_idx: int64 [batch, chosen], whose continuations they are.
+    """
+    beam_idx = np.minimum(beam_idx, raw.scores.shape[1] - 1)
+    if raw.whole:
+        batch = np.arange(len(tokens))[:, None]
+        highest = raw.scores.max(axis=-1)
+        total = highest + np.log(np.exp(raw.scores - highest[..., None]).sum(axis=-1))
+        chosen: NDArray[np.float32] = raw.scores[batch, beam_idx, tokens] - np.take_along_axis(total, beam_idx, axis=1)
+        return chosen
+    ids = np.take_along_axis(raw.ids, beam_idx[:, :, None], axis=1)
+    scores = np.take_along_axis(raw.scores, beam_idx[:, :, None], axis=1)
+    here = ids == tokens[:, :, None]
+    found: NDArray[np.float32] = np.where(here, scores, np.float32(0)).sum(axis=-1, dtype=np.float32)
+    return found

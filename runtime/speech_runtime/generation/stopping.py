@@ -1,0 +1,49 @@
+"""What ends a sequence besides its end tokens and its length, and what ends the whole search."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .state import Tokens
+
+StoppingCriterion = Callable[[Tokens], NDArray[np.bool_]]
+"""Sequences int64 [rows, length], the prompt included, to whether each is to end here: bool [rows]."""
+
+Interruption = Literal["max_time", "cancel"]
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Criteria of one search."""
+
+    criteria: Sequence[StoppingCriterion] = ()
+
+    def of(self, sequences: Tokens) -> NDArray[np.bool_]:
+        """Whether each of the sequences [batch, beams, length] is to end."""
+        batch, beams, length = sequences.shape
+        ends = np.zeros(batch * beams, dtype=bool)
+        for criterion in self.criteria:
+            ends |= np.asarray(criterion(sequences.reshape(-1, length)), dtype=bool)
+        return ends.reshape(batch, beams)
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a search has to end, whatever it has found."""
+
+    max_time: float | None = None
+    cancel: Event | None = None
+    begin: float = field(default_factory=time.perf_counter)
+
+    def passed(self) -> Interruption | None:
+        """Why the search has to end now, or None."""
+        if self.cancel is not None and self.cancel.is_set():
+            return "cancel"
+        if self.max_time is not None and time.perf_counter() - self.begin > self.max_time:
+            return "max_time"
+        return None
