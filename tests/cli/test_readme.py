@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -42,11 +43,13 @@ def test_the_python_runs(
 ) -> None:
     (checkout / "build").mkdir()
     (checkout / "build" / "digits").symlink_to(digits.directory)
-    (code,) = blocks("python")
-    names: dict[str, object] = {}
-    exec(code, names)  # noqa: S102 - our own README
+    names: dict[str, Any] = {}
+    for code in blocks("python"):
+        exec(code, names)  # noqa: S102 - our own README
     assert capsys.readouterr().out.strip() in references.values()
     assert names["best_two"].shape[0] == 2
+    assert names["loss"] < 0.5
+    assert names["likelihoods"].shape == (2,)
 
 
 def test_the_transcript_is_what_the_clips_say(references: dict[Path, str]) -> None:

@@ -101,3 +101,24 @@ def test_arrays_paths_and_lists_are_heard_alike(digits: Pair, references: dict[P
     assert model.transcribe(samples, sampling_rate=rate) == text
     assert model.transcribe([str(path), samples.astype(np.float64)], sampling_rate=rate) == [text, text]
     assert model.transcribe([]) == []
+
+
+def test_settings_are_followed(digits: Pair, references: dict[Path, str]) -> None:
+    clip, text = next(iter(references.items()))
+    assert run(digits.directory, clip, "--max-new-tokens", 1).stdout.strip() == text[0]
+    samples = [
+        run(digits.directory, clip, "--do-sample", "--temperature", 5, "--seed", seed).stdout for seed in (1, 1, 2)
+    ]
+    assert samples[0] == samples[1] != samples[2]
+    numbers = json.dumps(list(range(5, 15)))
+    assert run(digits.directory, clip, "--setting", f"suppress_tokens={numbers}").stdout.strip() != text
+    for arguments, message in (
+        (("--setting", "suppress_tokens"), "give NAME=JSON, it has no '='"),
+        (("--setting", "stop_strings=one"), "'one' is no JSON; quote strings"),
+        (("--setting", "surprise=1"), "surprise is not a known field"),
+        (("--language", "de"), "no token for the language 'de'"),
+        (("--top-p", 2), "top_p is 2.0, it must be above 0 and at most 1"),
+    ):
+        result = run(digits.directory, clip, *arguments)
+        assert result.exit_code != 0
+        assert message in result.stderr
