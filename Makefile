@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DIGITS := examples/digits
 
-.PHONY: demo test test-all matrix lint types clean
+.PHONY: demo test test-all matrix host-time lint types clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -19,6 +19,10 @@ test-all: .venv/installed
 # Measures every row again and writes docs/support.md.
 matrix: .venv/installed
 	$(BIN)/python tests/support_table.py
+
+# What a decoding step costs outside the engine.
+host-time: .venv/installed
+	$(BIN)/python benchmarks/host_time.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .candidates import Candidates
+from .state import is_among
+
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Ban:
         """The candidates that are left, the banned ones with a score of -inf."""
         if not self.when(length):
             return candidates
-        banned = np.isin(candidates.ids, np.array(self.tokens))
+        tokens = np.array(self.tokens)
+        banned = is_among(candidates.ids, tokens) if tokens.size <= _FEW else np.isin(candidates.ids, tokens)
         return candidates.with_scores(np.where(banned, np.float32(-np.inf), candidates.scores))
 
 

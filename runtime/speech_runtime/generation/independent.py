@@ -9,7 +9,7 @@ from ..errors import GenerationError
 from .candidates import Candidates
 from .config import GenerationConfig
 from .sampling import sample
-from .state import Hypotheses, Tokens, raw_logprobs, take_rows
+from .state import Hypotheses, Tokens, is_among, raw_logprobs, take_rows
 from .stopping import Stopping
 
 
@@ -85,7 +85,7 @@ class IndependentSearch:
         self._token_logprobs[:, :, self.length - self._prompt_length] = np.where(open_, logprobs, np.float32(0))
         self.length += 1
         self._lengths[open_] = self.length
-        ends = np.isin(tokens, self._eos) | self._stopping.of(self.live)
+        ends = is_among(tokens, self._eos) | self._stopping.of(self.live)
         if last or self.length >= self._max_length:
             ends[:] = True
         self._ended |= ends

@@ -9,7 +9,7 @@ from ..errors import GenerationError
 from .candidates import Candidates
 from .config import GenerationConfig
 from .sampling import sample_without_replacement
-from .state import Hypotheses, Tokens, raw_logprobs, take_rows
+from .state import Hypotheses, Tokens, is_among, pick, raw_logprobs, take_rows
 from .stopping import Stopping
 
 _LOWEST = -1e9
@@ -53,12 +53,13 @@ class BeamSearch:
         self._live[:, :, : self.length] = prompt[:, None]
         self._live_scores = np.zeros(shape, dtype=np.float32)
         self._live_scores[:, 1:] = _LOWEST  # the beams start alike: only the first one may be continued
-        self._live_logprobs = np.zeros((*shape, new), dtype=np.float32)
-        self._live_beams = np.full((*shape, new), -1)
+        # Of every step, the beams that its tokens were chosen on and their log-probabilities: [batch, step, beams].
+        self._parents = np.zeros((batch, new, self._beams), dtype=np.int64)
+        self._logprobs = np.zeros((batch, new, self._beams), dtype=np.float32)
         self._finished = self._live.copy()
         self._finished_scores = np.full(shape, _LOWEST, dtype=np.float32)
-        self._finished_logprobs = self._live_logprobs.copy()
-        self._finished_beams = self._live_beams.copy()
+        self._finished_parents = np.zeros(shape, dtype=np.int64)
+        self._finished_logprobs = np.zeros(shape, dtype=np.float32)
         self._finished_lengths = np.full(shape, self.length)
         self._is_finished = np.zeros(shape, dtype=bool)
         self._improvable = np.ones((batch, 1), dtype=bool)
@@ -95,7 +96,7 @@ class BeamSearch:
                 "are not finite"
             )
         logprobs = raw_logprobs(raw, tokens, beam_idx)
-        ends = np.isin(tokens, self._eos)
+        ends = is_among(tokens, self._eos)
         if self._stopping.criteria:
             ends |= self._stopping.of(self._continued(beam_idx, tokens)[:, :, : self.length + 1])
         if last or self.length + 1 >= self._max_length:
@@ -105,12 +106,17 @@ class BeamSearch:
         if finishing.any():
             self._finish(finishing, scores, beam_idx, tokens, logprobs)
 
-        live_scores = scores + _lowered(ends)
-        best = np.argsort(-live_scores, axis=1, kind="stable")[:, : self._beams]
-        self._live_scores, logprobs = (np.take_along_axis(values, best, axis=1) for values in (live_scores, logprobs))
-        beam_idx, tokens = (np.take_along_axis(values, best, axis=1) for values in (beam_idx, tokens))
-        self._live = self._continued(beam_idx, tokens)
-        self._live_logprobs, self._live_beams = self._history(beam_idx, logprobs)
+        if ends.any():
+            live_scores = scores + _lowered(ends)
+            best = np.argsort(-live_scores, axis=1, kind="stable")[:, : self._beams]
+            scores, logprobs = pick(live_scores, best), pick(logprobs, best)
+            beam_idx, tokens = pick(beam_idx, best), pick(tokens, best)
+        else:
+            live = slice(0, self._beams)
+            scores, logprobs, beam_idx, tokens = scores[:, live], logprobs[:, live], beam_idx[:, live], tokens[:, live]
+        step = self.length - self._prompt_length
+        self._live_scores, self._live = scores, self._continued(beam_idx, tokens)
+        self._parents[:, step], self._logprobs[:, step] = beam_idx, logprobs
         self.length += 1
         self._check_done(all_ended=bool(ends.all()))
         return tokens, beam_idx
@@ -124,28 +130,33 @@ class BeamSearch:
         """See `Search.result`."""
         best = slice(0, self._config.num_return_sequences)
         longest = int(self._finished_lengths[:, best].max())
-        taken = slice(0, longest - self._prompt_length)
+        logprobs, beams = self._histories(longest - self._prompt_length)
         return Hypotheses(
             sequences=self._finished[:, best, :longest],
             lengths=self._finished_lengths[:, best],
             scores=self._finished_scores[:, best],
-            token_logprobs=self._finished_logprobs[:, best, taken],
-            beam_indices=self._finished_beams[:, best, taken],
+            token_logprobs=logprobs[:, best],
+            beam_indices=beams[:, best],
         )
 
     def _continued(self, beam_idx: Tokens, tokens: Tokens) -> Tokens:
-        sequences = np.take_along_axis(self._live, beam_idx[:, :, None], axis=1)
+        sequences = pick(self._live, beam_idx)
         sequences[:, :, self.length] = tokens
         return sequences
 
-    def _history(self, beam_idx: Tokens, logprobs: NDArray[np.float32]) -> tuple[NDArray[np.float32], Tokens]:
-        """The log-probabilities and beams of every token of continuations."""
-        new = self.length - self._prompt_length
-        history = np.take_along_axis(self._live_logprobs, beam_idx[:, :, None], axis=1)
-        history[:, :, new] = logprobs
-        beams = np.take_along_axis(self._live_beams, beam_idx[:, :, None], axis=1)
-        beams[:, :, new] = beam_idx
-        return history, beams
+    def _histories(self, new: int) -> tuple[NDArray[np.float32], Tokens]:
+        """Log-probabilities and beams of the tokens of finished hypotheses, [batch, beams, new]: traced back."""
+        logprobs = np.zeros((*self._finished_scores.shape, new), dtype=np.float32)
+        beams = np.full(logprobs.shape, -1)
+        last = self._finished_lengths - self._prompt_length - 1
+        on = self._finished_parents
+        for step in range(new - 1, -1, -1):
+            ending, before = last == step, last > step
+            here, parents = pick(self._logprobs[:, step], on), pick(self._parents[:, step], on)
+            logprobs[:, :, step] = np.where(ending, self._finished_logprobs, np.where(before, here, np.float32(0)))
+            beams[:, :, step] = np.where(ending, self._finished_parents, np.where(before, parents, -1))
+            on = np.where(before, parents, on)
+        return logprobs, beams
 
     def _closed(self) -> NDArray[np.bool_]:
         """Utterances [batch, 1] whose finished hypotheses no continuation may join any more."""
@@ -167,16 +178,14 @@ class BeamSearch:
             ids = np.pad(ids, missing)
         if self._config.do_sample:
             order = sample_without_replacement(totals, self._keep, self._generator)
-            scores, tokens = np.take_along_axis(totals, order, axis=1), np.take_along_axis(ids, order, axis=1)
+            scores, tokens = pick(totals, order), pick(ids, order)
             return scores, np.minimum(order // width, self._beams - 1), tokens
         if totals.shape[1] > _SORTED_WHOLE:
-            best = np.sort(np.argpartition(-totals, self._keep, axis=1)[:, : self._keep], axis=1)
+            few = np.sort(np.argpartition(-totals, self._keep, axis=1)[:, : self._keep], axis=1)
+            best = pick(few, np.argsort(-pick(totals, few), axis=1, kind="stable"))
         else:
-            best = np.broadcast_to(np.arange(totals.shape[1]), totals.shape)
-        order = np.argsort(-np.take_along_axis(totals, best, axis=1), axis=1, kind="stable")[:, : self._keep]
-        best = np.take_along_axis(best, order, axis=1)
-        scores, tokens = np.take_along_axis(totals, best, axis=1), np.take_along_axis(ids, best, axis=1)
-        return scores, np.minimum(best // width, self._beams - 1), tokens
+            best = np.argsort(-totals, axis=1, kind="stable")[:, : self._keep]
+        return pick(totals, best), np.minimum(best // width, self._beams - 1), pick(ids, best)
 
     def _finish(
         self,
@@ -195,11 +204,10 @@ class BeamSearch:
         merged = np.concatenate([self._finished_scores, scores], axis=1)
         best = np.argsort(-merged, axis=1, kind="stable")[:, : self._beams]
         lengths = np.broadcast_to(self.length + 1, scores.shape)
-        self._finished_scores = np.take_along_axis(merged, best, axis=1)
-        self._finished = _merge(self._finished, self._continued(beam_idx, tokens), best[:, :, None])
-        history, beams = self._history(beam_idx, logprobs)
-        self._finished_logprobs = _merge(self._finished_logprobs, history, best[:, :, None])
-        self._finished_beams = _merge(self._finished_beams, beams, best[:, :, None])
+        self._finished_scores = pick(merged, best)
+        self._finished = _merge(self._finished, self._continued(beam_idx, tokens), best)
+        self._finished_parents = _merge(self._finished_parents, beam_idx, best)
+        self._finished_logprobs = _merge(self._finished_logprobs, logprobs, best)
         self._finished_lengths = _merge(self._finished_lengths, lengths, best)
         self._is_finished = _merge(self._is_finished, finishing, best)
 
@@ -226,7 +234,7 @@ def _penalised(scores: NDArray[np.float32], penalty: float) -> NDArray[np.float3
 
 
 def _merge(old: NDArray[Any], new: NDArray[Any], best: NDArray[np.int64]) -> NDArray[Any]:
-    return np.take_along_axis(np.concatenate([old, new], axis=1), best, axis=1)
+    return pick(np.concatenate([old, new], axis=1), best)
 
 
 def _lowered(unwanted: NDArray[np.bool_]) -> NDArray[np.float32]:

