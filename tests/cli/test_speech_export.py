@@ -81,7 +81,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({}, "decoder_start_token_id is not set"),
-        ({"decoder_start_token_id": 1, "repetition_penalty": 1.3}, "generation_config.json: repetition_penalty is not"),
+        ({"decoder_start_token_id": 1, "penalty_alpha": 0.6}, "penalty_alpha is for contrastive search"),
     ],
 )
 def test_generation_settings_are_checked_before_anything_is_traced(
