@@ -13,6 +13,7 @@ from .engines.session_options import SessionOptions
 from .errors import AudioError, BundleError, EngineError, GenerationError, SpeechError
 from .generation.config import GenerationConfig
 from .generation.output import GenerateOutput
+from .hub import push_to_hub
 from .model import OnnxSpeechSeq2Seq, Transcription
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "SessionOptions",
     "SpeechError",
     "Transcription",
+    "push_to_hub",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -22,6 +22,7 @@ from .generation.generate import SearchKeywords
 from .generation.language import in_language
 from .generation.likelihood import sequence_logprobs
 from .generator import Language, SpeechGenerator
+from .hub import bundle_directory
 from .inputs import check_lengths, check_memory
 
 Audio = str | Path | NDArray[np.floating]
@@ -66,20 +67,33 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, options: SessionOptions | None = None, check_hashes: bool = True
+        cls,
+        name: str | Path,
+        *,
+        options: SessionOptions | None = None,
+        check_hashes: bool = True,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> "OnnxSpeechSeq2Seq":
-        """Load the bundle in `directory`.
+        """Load a bundle.
 
         Args:
-            directory: written by `speech-export`.
-            options: device and threads.
+            name: the directory that `speech-export` wrote, or a Hub id.
+            options: device, threads, and more.
             check_hashes: compare the SHA-256 of every file first.
+            revision: of a Hub id: branch, tag or commit.
+            token: for private repositories.
+            cache_dir: where downloads are kept.
+            local_files_only: take only what is in the cache.
 
         Raises:
             BundleError: there is no bundle, it is damaged, or its feature extractor is none that this release knows.
             EngineError: ONNX Runtime, or the provider for the device, is missing.
         """
-        bundle = Bundle.open(directory, check_hashes=check_hashes)
+        where = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        bundle = Bundle.open(bundle_directory(name, **where), check_hashes=check_hashes)  # type: ignore[arg-type]
         tokenizer = bundle.path(TOKENIZER)
         return cls(
             OnnxRuntimeEngine(bundle, options or SessionOptions()),
