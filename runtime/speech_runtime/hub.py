@@ -8,7 +8,7 @@ from typing import Any
 from .bundle import MANIFEST, Bundle
 from .errors import BundleError
 
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?\Z")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*\Z")
 
 
 def bundle_directory(
@@ -22,7 +22,7 @@ def bundle_directory(
     """Where a bundle is: the directory itself, or what is downloaded of a repository.
 
     Args:
-        name: a directory, or a Hub id, `name` or `organisation/name`.
+        name: a directory, or a Hub id, `owner/name`.
         revision: branch, tag or commit.
         token: for private repositories; that of `hf auth login` where it is None.
         cache_dir: where downloads are kept.
@@ -60,7 +60,7 @@ def push_to_hub(
 
     Args:
         directory: written by `speech-export`.
-        repo_id: `name` or `organisation/name`; it is made where it is not there.
+        repo_id: `owner/name`; it is made where it is not there.
         private: whether a new repository is.
         token: that of `hf auth login` where it is None.
         commit_message: of the upload.
