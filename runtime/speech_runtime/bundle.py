@@ -105,6 +105,20 @@ class Manifest:
     verification: Verification | None
     files: dict[str, FileFacts]
 
+    @classmethod
+    def read(cls, directory: Path) -> "Manifest":
+        """Read the manifest in `directory`, whatever else is there.
+
+        Raises:
+            BundleError: there is none, or it is not valid; every problem is listed.
+        """
+        return _read_manifest(directory)
+
+    @property
+    def strays(self) -> list[str]:
+        """Names of `files` that are more than a name: nothing outside the bundle is ever read or downloaded."""
+        return [name for name in self.files if Path(name).name != name]
+
     def write(self, directory: Path) -> None:
         """Write the manifest into the bundle's `directory`."""
         (directory / MANIFEST).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -129,7 +143,7 @@ class Bundle:
             BundleError: there is no bundle, or it is damaged; every problem is listed.
         """
         directory = Path(directory)
-        manifest = _read_manifest(directory)
+        manifest = Manifest.read(directory)
         problems = list(_file_problems(directory, manifest, check_hashes))
         if problems:
             raise BundleError(
@@ -182,9 +196,10 @@ def _read_manifest(directory: Path) -> Manifest:
 
 def _file_problems(directory: Path, manifest: Manifest, check_hashes: bool) -> Iterator[str]:
     yield from (f"{name} is not in {MANIFEST}" for name in REQUIRED_FILES if name not in manifest.files)
+    strays = manifest.strays
     for name, expected in manifest.files.items():
         path = directory / name
-        if Path(name).name != name:
+        if name in strays:
             yield f"{name!r} points outside the bundle"
         elif not path.is_file():
             yield f"{name} is missing"

@@ -10,8 +10,10 @@ import click
 import numpy as np
 
 from .audio import Samples
+from .console import warnings_on_stderr
 from .engines.session_options import SessionOptions
 from .errors import AudioError, SpeechError
+from .memory import peak_rss_bytes
 from .model import OnnxSpeechSeq2Seq, Transcription
 
 Result = Transcription | AudioError
@@ -38,6 +40,7 @@ Result = Transcription | AudioError
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of one operator; 0: all cores.")
 @click.option("--format", "layout", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(package_name="speech-export")
+@warnings_on_stderr("speech_runtime")
 def main(
     bundle: str,
     files: tuple[str, ...],
@@ -52,7 +55,7 @@ def main(
 
     Text goes to stdout, one line a file, in the order given; a file that cannot be transcribed is named on stderr,
     gets an empty line, and makes the exit code 1. With `--format json`: one array, one object a file, with text,
-    tokens, score, and the seconds of audio, encoding and decoding.
+    tokens, score, the seconds of audio, encoding and decoding, and the most memory that the process took so far.
     """
     given = {name: value for name, value in settings.items() if value is not None} | dict(map(_setting, others))
     if seed is not None:
@@ -109,7 +112,11 @@ def _print_text(results: Iterator[Result]) -> int:
 
 def _print_json(files: Sequence[str], results: Iterator[Result]) -> int:
     objects = [
-        {"file": file, **({"error": str(result)} if isinstance(result, AudioError) else asdict(result))}
+        {
+            "file": file,
+            **({"error": str(result)} if isinstance(result, AudioError) else asdict(result)),
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
         for file, result in zip(files, results, strict=True)
     ]
     click.echo(json.dumps(objects, indent=2, ensure_ascii=False))

@@ -1,12 +1,17 @@
 """Bundles on the Hugging Face Hub: only the files of a bundle are downloaded, and only they are uploaded."""
 
-import json
+import glob
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .bundle import MANIFEST, Bundle
-from .errors import BundleError
+from .bundle import MANIFEST, Bundle, Manifest
+from .errors import BundleError, SpeechError
+
+logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*\Z")
 
@@ -22,47 +27,57 @@ def bundle_directory(
     """Where a bundle is: the directory itself, or what is downloaded of a repository.
 
     Args:
-        name: a directory, or a Hub id, `owner/name`.
+        name: a directory, or a Hub id, `owner/name`; a `Path` is always a directory.
         revision: branch, tag or commit.
         token: for private repositories; that of `hf auth login` where it is None.
         cache_dir: where downloads are kept.
         local_files_only: take only what is in the cache.
 
+    Returns:
+        A directory; what was downloaded is in the cache, its files are links. `Bundle.open` checks them.
+
     Raises:
         BundleError: huggingface-hub is missing, or the bundle is not there or not to be had.
     """
-    if Path(name).is_dir() or not _HUB_ID.match(str(name)):
+    if isinstance(name, Path) or Path(name).is_dir() or not _HUB_ID.match(name):
+        if revision is not None:
+            logger.warning("%s is taken for a directory, which has no revision %s", name, revision)
         return Path(name)
     hub = _client(f"{name} is no directory; to look for it on the Hub")
-    where = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    try:
-        manifest = Path(hub.hf_hub_download(str(name), MANIFEST, **where))
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        return Path(hub.snapshot_download(str(name), allow_patterns=[MANIFEST, *files], **where))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        at = f" at {revision}" if revision else ""
+    where: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    at = f" at {revision}" if revision else ""
+    failure = f"{name} is no directory, and no bundle could be had from the Hub under this name{at}"
+    with _explained(failure):
+        snapshot = Path(hub.hf_hub_download(name, MANIFEST, revision=revision, **where)).parent
+    manifest = Manifest.read(snapshot)
+    if manifest.strays:
         raise BundleError(
-            f"{name} is no directory, and no bundle could be had from the Hub under this name{at}: {reason}; check the "
-            "name, and for private repositories the token"
-        ) from error
+            f"{failure}: {', '.join(map(repr, manifest.strays))} in its {MANIFEST} points outside the bundle; ask "
+            "whoever made it to export it again"
+        )
+    commit = snapshot.name  # somebody may push another one between the two downloads
+    with _explained(failure):
+        return Path(hub.snapshot_download(name, revision=commit, allow_patterns=_patterns(manifest), **where))
 
 
 def push_to_hub(
     directory: str | Path,
     repo_id: str,
     *,
-    private: bool = False,
+    private: bool | None = None,
     token: str | None = None,
+    revision: str | None = None,
     commit_message: str = "Upload a bundle of speech-export",
 ) -> str:
-    """Check the bundle in `directory` and upload it, and nothing else that lies beside it.
+    """Check the bundle in `directory` and upload it in one commit, and nothing else that lies beside it.
 
     Args:
         directory: written by `speech-export`.
         repo_id: `owner/name`; it is made where it is not there.
-        private: whether a new repository is.
+        private: whether a new repository is, by the owner's default where it is None; one that is there already and
+            public is refused where it is True.
         token: that of `hf auth login` where it is None.
+        revision: a branch, made where it is not there; "main" where it is None.
         commit_message: of the upload.
 
     Returns:
@@ -72,18 +87,31 @@ def push_to_hub(
         BundleError: the bundle is damaged, huggingface-hub is missing, or the Hub refuses.
     """
     bundle, hub = Bundle.open(directory), _client("to upload a bundle")
-    try:
-        hub.create_repo(repo_id, private=private, token=token, exist_ok=True)
+    at = f" at {revision}" if revision else ""
+    with _explained(f"{directory} could not be uploaded to {repo_id}{at}"):
+        repository = hub.create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        # `create_repo` leaves the visibility of a repository that is there already as it is.
+        if private and not hub.repo_info(repository, token=token).private:
+            raise BundleError(
+                f"{directory} was not uploaded: {repository} is there already and public, and private is True; make it "
+                "private in its settings, or choose another name"
+            )
+        if revision is not None:
+            hub.create_branch(repository, branch=revision, token=token, exist_ok=True)
         commit = hub.upload_folder(
-            repo_id=repo_id,
+            repo_id=repository,
             folder_path=bundle.directory,
-            allow_patterns=[MANIFEST, *bundle.manifest.files],
+            allow_patterns=_patterns(bundle.manifest),
+            revision=revision,
             token=token,
             commit_message=commit_message,
         )
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{directory} could not be uploaded to {repo_id}: {error}") from error
     return str(commit.commit_url)
+
+
+def _patterns(manifest: Manifest) -> list[str]:
+    """What matches the files of a bundle and nothing else."""
+    return [glob.escape(name) for name in (MANIFEST, *manifest.files)]
 
 
 def _client(purpose: str) -> Any:
@@ -92,3 +120,35 @@ def _client(purpose: str) -> Any:
     except ImportError as error:
         raise BundleError(f"{purpose}, huggingface-hub is needed: pip install 'speech-export[hub]'") from error
     return huggingface_hub
+
+
+@contextmanager
+def _explained(failure: str) -> Iterator[None]:
+    """Errors of the Hub's client, and of whatever carries its requests, as one that names the remedy."""
+    try:
+        yield
+    except SpeechError:
+        raise
+    except Exception as error:  # a connection that fails raises the transport's own errors, which have no builtin base
+        raise BundleError(f"{failure}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    access = "give a token, or log in with `hf auth login`"
+    if isinstance(error, errors.GatedRepoError):
+        return f"access to it is restricted; ask for it on the repository's page, then {access}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"there is no such repository, or you may not see it; check the name, or {access}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the repository has no such revision; give one of its branches, tags or commits"
+    if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
+        return (
+            "it is not in the cache, and the Hub was not to be asked or did not answer; check the connection, "
+            "local_files_only, HF_HUB_OFFLINE and cache_dir"
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"the repository has no {MANIFEST}, it is not a bundle; export the model first: speech-export MODEL"
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"{said}; check the name, the connection and the token ({access})"

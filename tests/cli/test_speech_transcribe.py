@@ -37,6 +37,7 @@ def test_json_has_tokens_score_and_seconds(digits: Pair, references: dict[Path, 
         assert entry["audio_seconds"] == pytest.approx(soundfile.info(file).duration, abs=1e-3)
         assert entry["encode_seconds"] > 0
         assert entry["decode_seconds"] > 0
+        assert 2**20 < entry["peak_rss_bytes"] < 2**40
 
 
 def test_one_bad_file_does_not_stop_the_others(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
-"""Bundles on the Hub, through its cache and a stub of its client: there is no network in the tests."""
+"""Bundles from the Hub: a cache made by hand stands for it where files are read, stubs where it answers."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,66 +13,222 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import errors
 
 from conftest import ONE_THREAD, Pair
-from speech_runtime import BundleError, OnnxSpeechSeq2Seq, push_to_hub
+from handmade_bundle import make_bundle
+from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
+from speech_runtime.hub import bundle_directory
 
-COMMIT = "2" * 40
+COMMIT = "0123456789" * 4
+REPOSITORY = "someone/digits"
+BYSTANDERS = ("README.md", "pytorch_model.bin", "sub/encoder.onnx")
 
 
 @pytest.fixture
-def cache(digits: Pair, tmp_path: Path) -> Path:
-    """The Hub's cache with a bundle in it, and with a file that is none of the bundle's."""
+def bundle(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "made", external_data=True)
+
+
+@pytest.fixture
+def cache(bundle: Path, tmp_path: Path) -> Path:
+    """What the Hub's client leaves on disk: content under its hash, links under the commit."""
+    repository = tmp_path / "cache" / "models--someone--digits"
+    snapshot = repository / "snapshots" / COMMIT
+    for folder in (repository / "blobs", repository / "refs", snapshot):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    for number, file in enumerate(sorted(bundle.iterdir())):
+        shutil.copy(file, repository / "blobs" / f"{number:040}")
+        (snapshot / file.name).symlink_to(Path("../..") / "blobs" / f"{number:040}")
+    return tmp_path / "cache"
+
+
+class StubHub:
+    """The Hub's client over a repository of files; knows what it was asked."""
+
+    def __init__(self, files: Path, cache: Path) -> None:
+        self.files, self.snapshot = files, cache / "snapshots" / COMMIT
+        self.asked: list[dict[str, Any]] = []
+
+    def hf_hub_download(self, repo_id: str, filename: str, **settings: Any) -> str:
+        self.asked.append({"repo_id": repo_id, "filename": filename, **settings})
+        self._get(filename)
+        return str(self.snapshot / filename)
+
+    def snapshot_download(self, repo_id: str, *, allow_patterns: list[str], **settings: Any) -> str:
+        self.asked.append({"repo_id": repo_id, **settings})
+        names = [path.relative_to(self.files).as_posix() for path in self.files.rglob("*") if path.is_file()]
+        for name in huggingface_hub.utils.filter_repo_objects(names, allow_patterns=allow_patterns):
+            self._get(name)
+        return str(self.snapshot)
+
+    def _get(self, name: str) -> None:
+        (self.snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.files / name, self.snapshot / name)
+
+
+@pytest.fixture
+def hub(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubHub:
+    for name in BYSTANDERS:
+        (bundle / name).parent.mkdir(exist_ok=True)
+        (bundle / name).write_text("no part of the bundle")
+    stub = StubHub(bundle, tmp_path / "downloaded")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", stub.hf_hub_download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", stub.snapshot_download)
+    return stub
+
+
+def change_files(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((bundle / "bundle.json").read_text())
+    change(content["files"])
+    (bundle / "bundle.json").write_text(json.dumps(content))
+
+
+def test_only_the_files_of_the_bundle_are_downloaded(bundle: Path, hub: StubHub) -> None:
+    model = OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY, revision="v2", token="secret", cache_dir="/cache")
+    assert model.manifest == Bundle.open(bundle).manifest
+    downloaded = {path.relative_to(hub.snapshot).as_posix() for path in hub.snapshot.rglob("*") if path.is_file()}
+    assert downloaded == {"bundle.json", *model.manifest.files}
+    reach = {"repo_id": REPOSITORY, "token": "secret", "cache_dir": "/cache", "local_files_only": False}
+    assert hub.asked == [reach | {"filename": "bundle.json", "revision": "v2"}, reach | {"revision": COMMIT}]
+
+
+def test_names_that_look_like_patterns_match_only_themselves(bundle: Path, hub: StubHub) -> None:
+    (bundle / "vocab[1]*.txt").write_text("listed")
+    (bundle / "vocab1.txt").write_text("not listed")
+    facts = {"size": 6, "sha256": "7d76d48d64d7ac5411d714a4bb83f37e3e5b8df6"}
+    change_files(bundle, lambda files: files.update({"vocab[1]*.txt": facts}))
+    assert {path.name for path in bundle_directory(REPOSITORY).glob("vocab*")} == {"vocab[1]*.txt"}
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/encoder.onnx"])
+def test_a_bundle_that_points_elsewhere_is_not_downloaded(name: str, bundle: Path, hub: StubHub) -> None:
+    change_files(bundle, lambda files: files.update({name: {"size": 1, "sha256": ""}}))
+    with pytest.raises(BundleError, match=r"under this name: '.*' in its bundle\.json points outside the bundle"):
+        OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY)
+    assert [path.name for path in hub.snapshot.iterdir()] == ["bundle.json"]
+
+
+def test_damage_on_the_way_is_noticed(bundle: Path, hub: StubHub) -> None:
+    (bundle / "tokenizer.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"tokenizer\.json has 2 bytes instead of"):
+        OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY)
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_a_bundle_in_the_cache_is_run_through_its_links(cache: Path, bundle: Path, revision: str | None) -> None:
+    here = {"cache_dir": cache, "local_files_only": True}
+    directory = bundle_directory(REPOSITORY, revision=revision, **here)
+    assert directory.name == COMMIT
+    assert (directory / "encoder.onnx.data").is_symlink()
+    assert Bundle.open(directory).manifest == Bundle.open(bundle).manifest
+    assert OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY, revision=revision, **here).tokenizer is not None
+
+
+def test_a_bundle_from_the_hub_says_the_same(digits: Pair, tmp_path: Path) -> None:
     repository = tmp_path / "models--someone--digits"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "v1").write_text(COMMIT)
-    snapshot = shutil.copytree(digits.directory, repository / "snapshots" / COMMIT)
-    (snapshot / "training.log").write_text("not ours")
-    return tmp_path
-
-
-def test_a_hub_id_is_loaded_from_the_cache(digits: Pair, cache: Path) -> None:
-    where = {"revision": "v1", "cache_dir": cache, "local_files_only": True}
-    model = OnnxSpeechSeq2Seq.from_pretrained("someone/digits", options=ONE_THREAD, **where)
+    shutil.copytree(digits.directory, repository / "snapshots" / COMMIT)
+    where = {"revision": "v1", "cache_dir": tmp_path, "local_files_only": True}
+    model = OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY, options=ONE_THREAD, **where)
     noise = np.random.default_rng(0).standard_normal((1, 8000)).astype(np.float32)
     np.testing.assert_array_equal(model.generate(noise), digits.exported.generate(noise))
-    with pytest.raises(BundleError, match="no bundle could be had from the Hub under this name at v9"):
-        OnnxSpeechSeq2Seq.from_pretrained("someone/digits", revision="v9", cache_dir=cache, local_files_only=True)
 
 
-def test_only_the_files_of_the_bundle_are_asked_for(digits: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, file, **where: str(digits.directory / file))
-
-    def snapshot_download(name: str, **keywords: Any) -> str:
-        asked.update(keywords, name=name)
-        return str(digits.directory)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    OnnxSpeechSeq2Seq.from_pretrained("someone/digits", options=ONE_THREAD, revision="v2", token="hf_secret")
-    assert set(asked.pop("allow_patterns")) == {path.name for path in digits.directory.iterdir()}
-    expected = {"revision": "v2", "token": "hf_secret", "cache_dir": None, "local_files_only": False}
-    assert asked == {"name": "someone/digits", **expected}
-
-
-def test_a_bundle_is_uploaded_without_what_lies_beside_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: dict[str, Any] = {}
-    monkeypatch.setattr(
-        huggingface_hub, "create_repo", lambda name, **keywords: said.update(repository=name, **keywords)
-    )
-
-    def upload_folder(**keywords: Any) -> SimpleNamespace:
-        said.update(keywords)
-        return SimpleNamespace(commit_url="https://hub/commit")
-
-    monkeypatch.setattr(huggingface_hub, "upload_folder", upload_folder)
-    directory = cache / "models--someone--digits" / "snapshots" / COMMIT
-    assert push_to_hub(directory, "someone/digits", private=True) == "https://hub/commit"
-    assert (said["repository"], said["private"], said["exist_ok"]) == ("someone/digits", True, True)
-    assert "bundle.json" in said["allow_patterns"]
-    assert "training.log" not in said["allow_patterns"]
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"name": "someone/else"},
+            "someone/else is no directory, and no bundle could be had from the Hub under this name",
+        ),
+        (
+            {"revision": "v9"},
+            "no bundle could be had from the Hub under this name at v9: it is not in the cache",
+        ),
+        ({}, "check the connection, local_files_only, HF_HUB_OFFLINE and cache_dir"),
+    ],
+)
+def test_what_is_not_in_the_cache_is_named(settings: dict[str, Any], message: str, cache: Path, tmp_path: Path) -> None:
+    cache_dir = cache if settings else tmp_path / "empty"
+    with pytest.raises(BundleError, match=message):
+        bundle_directory(settings.pop("name", REPOSITORY), cache_dir=cache_dir, local_files_only=True, **settings)
 
 
-def test_a_path_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="there is no directory"):
-        OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "nowhere")
+def test_a_half_downloaded_bundle_lists_what_is_missing(cache: Path) -> None:
+    (cache / "models--someone--digits" / "snapshots" / COMMIT / "decoder_init.onnx").unlink()
+    with pytest.raises(BundleError, match=r"decoder_init\.onnx"):
+        OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY, cache_dir=cache, local_files_only=True)
+
+
+def test_offline_the_cache_is_enough(cache: Path) -> None:
+    code = f"from speech_runtime.hub import bundle_directory; print(bundle_directory({REPOSITORY!r}))"
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip().endswith(COMMIT)
+
+
+def answer(kind: type[errors.HfHubHTTPError]) -> Exception:
+    return kind("what the Hub\nsaid", response=SimpleNamespace(headers={}, request=None))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            answer(errors.RepositoryNotFoundError),
+            "no such repository, or you may not see it; check the name, or give a token",
+        ),
+        (answer(errors.GatedRepoError), "access to it is restricted; ask for it on the repository's page"),
+        (answer(errors.RevisionNotFoundError), "no such revision; give one of its branches, tags or commits"),
+        (answer(errors.RemoteEntryNotFoundError), r"has no bundle\.json, it is not a bundle; export the model first"),
+        (errors.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE"),
+        (answer(errors.HfHubHTTPError), "what the Hub said; check the name, the connection and the token"),
+        (ConnectionError(), "ConnectionError; check the name, the connection"),
+    ],
+)
+def test_each_answer_of_the_hub_has_its_remedy(error: Exception, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(BundleError, match=message) as raised:
+        OnnxSpeechSeq2Seq.from_pretrained("someone/digits", revision="v2")
+    assert str(raised.value).startswith("someone/digits is no directory")
+    assert "under this name at v2: " in str(raised.value)
+
+
+def test_a_directory_is_a_directory(bundle: Path, hub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bundle.parent / "someone").mkdir()
+    (bundle.parent / REPOSITORY).symlink_to(bundle)
+    monkeypatch.chdir(bundle.parent)
+    assert bundle_directory(REPOSITORY) == Path(REPOSITORY)
+    assert bundle_directory(Path("someone/else")) == Path("someone/else")
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    "name", ["./digits", "../digits", "/nowhere/digits", "a/b/digits", "digits/", "~/digits", "digits", ""]
+)
+def test_what_cannot_be_a_repository_is_not_looked_for(name: str, hub: StubHub) -> None:
+    with pytest.raises(BundleError, match="there is no directory|is not a bundle"):
+        OnnxSpeechSeq2Seq.from_pretrained(name)
+    assert hub.asked == []
+
+
+def test_a_revision_of_a_directory_is_logged(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert bundle_directory(str(bundle), revision="v2") == bundle
+    assert "is taken for a directory, which has no revision v2" in caplog.text
+
+
+def test_an_unknown_setting_is_refused(bundle: Path) -> None:
+    with pytest.raises(TypeError, match="revison"):
+        OnnxSpeechSeq2Seq.from_pretrained(bundle, revison="v2")  # type: ignore[call-arg]
+
+
+def test_without_the_client_the_extra_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(BundleError, match=r"someone/digits is no directory; .* pip install 'speech-export\[hub\]'"):
+        OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY)

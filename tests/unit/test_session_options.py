@@ -1,6 +1,8 @@
-"""How ONNX Runtime is set up: options that contradict, providers that are not there, optimised graphs on disk."""
+"""Session options: what is refused, what reaches ONNX Runtime, and providers that fall away. The GPU is a stub."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,56 +10,257 @@ import onnxruntime
 import pytest
 
 from conftest import Pair
-from speech_runtime import EngineError, OnnxSpeechSeq2Seq, SessionOptions
+from handmade_bundle import make_bundle
+from speech_runtime import Bundle, BundleError, EngineError, OnnxSpeechSeq2Seq, SessionOptions
+from speech_runtime.contract import GRAPHS
+from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 NOISE = np.random.default_rng(0).standard_normal((1, 16000)).astype(np.float32)
-CUDA = "CUDAExecutionProvider"
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle.open(make_bundle(tmp_path / "bundle"))
+
+
+class StubSession:
+    """Remembers how sessions were made; `registered` is what they say runs them, None for what was asked."""
+
+    made: list["StubSession"] = []  # noqa: RUF012 - a fixture replaces it
+    registered: list[str] | None = None
+    failure: Exception | None = None
+
+    def __init__(self, path: str, settings: Any, providers: list[Any], enable_fallback: int) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.path, self.settings, self.providers = Path(path), settings, providers
+        self.real = onnxruntime.capi.onnxruntime_inference_collection.InferenceSession(path, providers=[CPU])
+        assert enable_fallback == 0
+        StubSession.made.append(self)
+
+    def get_providers(self) -> list[str]:
+        asked = [name for name, _ in self.providers if name != CPU]
+        return [*asked, CPU] if self.registered is None else self.registered
+
+    def get_inputs(self) -> list[Any]:
+        return list(self.real.get_inputs())
+
+    def get_outputs(self) -> list[Any]:
+        return list(self.real.get_outputs())
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubSession]:
+    """ONNX Runtime as it is with a GPU."""
+    monkeypatch.setattr(StubSession, "made", [])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", StubSession)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())
+    return StubSession
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "npu"}, "unknown device 'npu'; known are cpu, cuda, tensorrt"),
-        ({"intra_op_threads": -1}, r"intra_op_threads is -1; give 0 \(all cores\) or more"),
-        ({"inter_op_threads": 0}, "inter_op_threads is 0"),
-        ({"cpu_memory_arena": 1}, "cpu_memory_arena is 1; give True or False"),
-        ({"graph_optimization": "most"}, "unknown graph_optimization 'most'; known are disabled, basic"),
-        ({"device_id": 1}, "device 'cpu' has no number"),
-        ({"providers": ("CPUExecutionProvider",)}, "give a tuple of pairs of name and options"),
-        ({"providers": ((CUDA, {}),)}, f"providers has {CUDA}, and device is 'cpu'; set device='cuda'"),
-        ({"device": "cuda", "providers": (("CPUExecutionProvider", {}),)}, f"put {CUDA} first"),
-        ({"device": "cuda", "device_id": 1, "providers": ((CUDA, {"device_id": 0}),)}, "device_id is 1, and 0 in the"),
-        ({"graph_optimization": "disabled", "optimized_model_cache": "x"}, "there is nothing to cache"),
-        ({"device": "npu", "device_id": -1}, "unknown device 'npu'.*; device_id is -1"),
+        ({"device": "gpu"}, "unknown device 'gpu'; known are cpu, cuda, tensorrt"),
+        ({"device_id": -1}, "device_id is -1; give 0 .the first GPU. or more"),
+        ({"intra_op_threads": -1}, "intra_op_threads is -1; give 0 .all cores. or more"),
+        ({"intra_op_threads": 1.5}, "intra_op_threads is 1.5"),
+        ({"intra_op_threads": True}, "intra_op_threads is True"),
+        ({"inter_op_threads": 0}, "inter_op_threads is 0; give 1 .one operator after the other. or more"),
+        ({"cpu_memory_arena": 0}, "cpu_memory_arena is 0; give True or False"),
+        ({"memory_pattern": "no"}, "memory_pattern is 'no'; give True or False"),
+        ({"graph_optimization": 99}, "unknown graph_optimization 99; known are disabled, basic, extended, all"),
+        ({"log_severity": "debug"}, "unknown log_severity 'debug'; known are verbose, info, warning, error, fatal"),
+        ({"optimized_model_cache": True}, "optimized_model_cache is True; give a directory, or None"),
+        ({"optimized_model_cache": ""}, "optimized_model_cache is ''"),
+        ({"providers": [CPU]}, "give a tuple of pairs of name and options"),
+        ({"providers": (CPU,)}, "give a tuple of pairs of name and options"),
+        ({"providers": ((CPU, None),)}, "give a tuple of pairs of name and options"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
+def test_wrong_values_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(EngineError, match=message):
         SessionOptions(**options)
 
 
-def test_providers_and_their_options_reach_the_session() -> None:
-    options = SessionOptions(device="cuda", device_id=2, providers=((CUDA, {"cudnn_conv_use_max_workspace": 1}),))
-    assert options.execution_providers == [(CUDA, {"device_id": "2", "cudnn_conv_use_max_workspace": "1"})]
-    names = [name for name, _ in SessionOptions(device="tensorrt").execution_providers]
-    assert names == ["TensorrtExecutionProvider", CUDA]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device_id": 1}, "device_id is 1, and device 'cpu' has no number"),
+        ({"device": "cuda", "inter_op_threads": 2}, "inter_op_threads is 2, and device 'cuda' runs one operator"),
+        ({"providers": ((CUDA, {}),)}, "device is 'cpu'; set device='cuda'"),
+        ({"providers": ((TENSORRT, {}), (CUDA, {}))}, "device is 'cpu'; set device='tensorrt'"),
+        ({"device": "tensorrt", "providers": ((CUDA, {}),)}, "providers begins with CUDA"),
+        ({"device": "cuda", "providers": ((TENSORRT, {}), (CUDA, {}))}, "put CUDAExecutionProvider first"),
+        ({"providers": ((CPU, {}), (CPU, {}))}, "providers has CPUExecutionProvider 2 times"),
+        ({"device": "cuda", "providers": ((CUDA, {"device_id": 3}),)}, "device_id is 0, and 3 in the options of CUDA"),
+        ({"graph_optimization": "disabled", "optimized_model_cache": "c"}, "there is nothing to cache"),
+        ({"device": "tensorrt", "optimized_model_cache": "c"}, "cache its engines instead: .*trt_engine_cache_enable"),
+    ],
+)
+def test_contradictions_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        SessionOptions(**options)
 
 
-def test_a_provider_that_is_not_there_is_named_with_its_remedy(digits: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(EngineError, match=r"needs the CUDAExecutionProvider.*pip install 'speech-export\[cuda\]'"):
-        OnnxSpeechSeq2Seq.from_pretrained(digits.directory, options=SessionOptions(device="cuda"))
+def test_all_that_is_wrong_is_listed_at_once() -> None:
+    with pytest.raises(EngineError, match="unknown device 'tpu'.*; intra_op_threads is -2.*; memory_pattern is None"):
+        SessionOptions(device="tpu", intra_op_threads=-2, memory_pattern=None)
+    with pytest.raises(TypeError, match="threads"):
+        SessionOptions(threads=4)  # type: ignore[call-arg]
 
 
-def test_a_provider_that_falls_away_is_an_error(digits: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("no libcudart"), raising=False)  # noqa: T201
-    monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda path, settings, **_: session(path, settings, providers=None)
+def test_every_option_reaches_onnx_runtime(bundle: Bundle, stub: type[StubSession]) -> None:
+    options = SessionOptions(
+        intra_op_threads=3,
+        inter_op_threads=2,
+        cpu_memory_arena=False,
+        memory_pattern=False,
+        graph_optimization="extended",
+        log_severity="warning",
     )
-    with pytest.raises(EngineError, match=r"fell back from CUDAExecutionProvider.*\(no libcudart\)"):
-        OnnxSpeechSeq2Seq.from_pretrained(digits.directory, options=SessionOptions(device="cuda"))
+    OnnxRuntimeEngine(bundle, options)
+    assert [made.path.name for made in stub.made] == [f"{graph}.onnx" for graph in GRAPHS]
+    for made in stub.made:
+        assert made.providers == [(CPU, {})]
+        assert made.settings.intra_op_num_threads == 3
+        assert made.settings.inter_op_num_threads == 2
+        assert made.settings.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
+        assert made.settings.enable_cpu_mem_arena is False
+        assert made.settings.enable_mem_pattern is False
+        assert made.settings.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        assert made.settings.log_severity_level == 2
+
+
+def test_the_defaults_are_those_of_onnx_runtime_but_quieter(bundle: Bundle, stub: type[StubSession]) -> None:
+    OnnxRuntimeEngine(bundle, SessionOptions())
+    made, native = stub.made[0].settings, onnxruntime.SessionOptions()
+    for name in ("intra_op_num_threads", "execution_mode", "enable_cpu_mem_arena", "enable_mem_pattern"):
+        assert getattr(made, name) == getattr(native, name)
+    assert made.graph_optimization_level == native.graph_optimization_level
+    assert made.log_severity_level == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "providers"),
+    [
+        ({"device": "cuda", "device_id": 1}, [(CUDA, {"device_id": "1"})]),
+        ({"device": "tensorrt"}, [(TENSORRT, {"device_id": "0"}), (CUDA, {"device_id": "0"})]),
+        (
+            {
+                "device": "tensorrt",
+                "providers": ((TENSORRT, {"trt_fp16_enable": True}), (CUDA, {"device_id": 0}), (CPU, {})),
+            },
+            [(TENSORRT, {"device_id": "0", "trt_fp16_enable": "True"}), (CUDA, {"device_id": "0"}), (CPU, {})],
+        ),
+        ({"providers": (("OpenVINOExecutionProvider", {"x": 1}),)}, [("OpenVINOExecutionProvider", {"x": "1"})]),
+    ],
+)
+def test_devices_and_overrides_become_providers(
+    options: dict[str, Any],
+    providers: list[Any],
+    bundle: Bundle,
+    stub: type[StubSession],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [name for name, _ in providers])
+    session_options = SessionOptions(**options)
+    OnnxRuntimeEngine(bundle, session_options)
+    assert [made.providers for made in stub.made] == [providers] * len(GRAPHS)
+    assert session_options.memory == ("cpu" if session_options.device == "cpu" else "cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "registered", "message"),
+    [
+        (
+            "cuda",
+            [CPU],
+            r"fell back from CUDAExecutionProvider to CPUExecutionProvider: the CUDA libraries, cuDNN 9 or",
+        ),
+        ("cuda", [CPU], r"pip install 'speech-export\[cuda\]'"),
+        ("tensorrt", [CUDA, CPU], r"fell back from TensorrtExecutionProvider to CUDAExecutionProvider, CPUExecution"),
+        ("tensorrt", [CUDA, CPU], r"\(libnvinfer\).*pip install 'speech-export\[cuda,tensorrt\]'"),
+        ("tensorrt", [TENSORRT, CPU], r"fell back from CUDAExecutionProvider"),
+    ],
+)
+def test_a_provider_that_silently_fell_away_is_an_error(
+    device: str,
+    registered: list[str],
+    message: str,
+    bundle: Bundle,
+    stub: type[StubSession],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stub, "registered", registered)
+    with pytest.raises(EngineError, match=message):
+        OnnxRuntimeEngine(bundle, SessionOptions(device=device))
+
+
+def test_libraries_that_did_not_load_are_named(
+    bundle: Bundle, stub: type[StubSession], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))  # noqa: T201
+    monkeypatch.setattr(stub, "registered", [CPU])
+    with pytest.raises(EngineError, match=r"did not load \(Failed to load libcudnn.so.9\)"):
+        OnnxRuntimeEngine(bundle, SessionOptions(device="cuda"))
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(EngineError, match=r"libcudnn.so.9 import of tensorrt halted"):
+        OnnxRuntimeEngine(bundle, SessionOptions(device="tensorrt"))
+    assert capsys.readouterr().out == ""  # it is for transcriptions
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (
+            RuntimeError("Unknown provider option: x"),
+            EngineError,
+            r"cannot be set up: Unknown provider option: x; .*pip",
+        ),
+        (ValueError("no such device"), EngineError, "CUDAExecutionProvider cannot be set up"),
+        (OSError("a damaged graph"), BundleError, "encoder.onnx cannot be loaded: a damaged graph"),
+    ],
+)
+def test_a_provider_that_fails_is_told_from_a_graph_that_does(
+    error: Exception,
+    expected: type[Exception],
+    message: str,
+    bundle: Bundle,
+    stub: type[StubSession],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stub, "failure", error)
+    with pytest.raises(expected, match=message):
+        OnnxRuntimeEngine(bundle, SessionOptions(device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda"}, r"needs the CUDAExecutionProvider.*has only CPU.*uninstall onnxruntime, then .*\[cuda\]'"),
+        ({"device": "tensorrt"}, r"needs the TensorrtExecutionProvider.*pip install 'speech-export\[cuda,tensorrt\]'"),
+        ({"providers": (("QNNExecutionProvider", {}),)}, "install a build of ONNX Runtime with the QNNExecution"),
+    ],
+)
+def test_a_build_without_the_provider_is_named(
+    options: dict[str, Any], message: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
+    with pytest.raises(EngineError, match=message):
+        OnnxRuntimeEngine(bundle, SessionOptions(**options))
+
+
+@pytest.mark.parametrize(("device", "extra"), [("cpu", "cpu"), ("cuda", "cuda"), ("tensorrt", "cuda,tensorrt")])
+def test_without_onnx_runtime_the_extra_is_named(
+    device: str, extra: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineError, match=rf"pip install 'speech-export\[{extra}\]'"):
+        OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(device=device))
 
 
 @pytest.mark.parametrize(
@@ -93,13 +296,3 @@ def test_optimised_graphs_are_kept_and_used_again(
     assert load().keys() == first.keys()
     assert "is not used, and written again" in caplog.text
     assert damaged.stat().st_size > 1000
-
-
-def test_a_cache_that_cannot_be_written_costs_time_only(
-    digits: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("")
-    options = SessionOptions(intra_op_threads=1, optimized_model_cache=tmp_path / "file" / "cache")
-    model = OnnxSpeechSeq2Seq.from_pretrained(digits.directory, options=options)
-    np.testing.assert_array_equal(model.generate(NOISE), digits.exported.generate(NOISE))
-    assert "The cache of optimised graphs cannot be written" in caplog.text

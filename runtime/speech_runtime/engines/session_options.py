@@ -140,8 +140,8 @@ def _contradictions(options: SessionOptions) -> Iterator[str]:
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"providers has {name} {names.count(name)} times; once is enough"
     for name, given in options.providers:
-        if (other := given.get("device_id", options.device_id)) != options.device_id:
-            yield f"device_id is {options.device_id}, and {other!r} in the options of {name}; give one of them"
+        if str(other := given.get("device_id", options.device_id)) != str(options.device_id):
+            yield f"device_id is {options.device_id}, and {other} in the options of {name}; give one of them"
     if options.optimized_model_cache is not None:
         yield from _cache_contradictions(options)
 

@@ -1,0 +1,163 @@
+"""What is in a bundle: for machines as JSON, for people in words."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from .bundle import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, DecoderFacts, EncoderFacts, Verification
+from .errors import BundleError
+from .features import EXTRACTORS, FeatureExtractor, check_fit, read_feature_extractor
+from .generation.config import GenerationConfig
+
+_MIB = 2**20
+_LABEL_WIDTH = 15
+_KIND = "feature_extractor_type"
+
+
+def summarize(bundle: Bundle) -> dict[str, Any]:
+    """Everything that `bundle` says about itself, ready for JSON.
+
+    Returns:
+        The manifest's fields, and `directory`; `size`, bytes; `input_seconds`, the shortest and longest input where it
+        is a waveform (longest None where there is no limit); `feature_extractor`, `tokenizer`, both None where there
+        is none; and `generation_config`, the settings that differ from the defaults.
+
+    Raises:
+        BundleError: a part of it cannot be read.
+        GenerationError: its generation settings are none that this release follows.
+    """
+    extractor = _read_extractor(bundle)
+    return {
+        "directory": str(bundle.directory),
+        "size": bundle.size,
+        **asdict(bundle.manifest),
+        "input_seconds": _input_seconds(bundle.manifest.encoder, extractor),
+        "feature_extractor": _extractor_settings(extractor),
+        "tokenizer": _tokenizer_facts(bundle),
+        "generation_config": _generation_settings(bundle),
+    }
+
+
+def describe(bundle: Bundle) -> str:
+    """The same in words, a line or two for each part.
+
+    Raises:
+        SpeechError: see `summarize`.
+    """
+    facts, manifest = summarize(bundle), bundle.manifest
+    extractor, tokenizer = facts["feature_extractor"], facts["tokenizer"]
+    size_width = max(len(f"{file.size:,}") for file in manifest.files.values())
+    parts = {
+        "bundle": [f"{bundle.directory} ({bundle.size / _MIB:,.2f} MiB, format {manifest.format_version})"],
+        "source": [manifest.source],
+        "made by": [", ".join(f"{name} {version}" for name, version in manifest.producer.items())],
+        "precision": [f"{manifest.precision}, for {manifest.target}"],
+        "encoder": _encoder_lines(manifest.encoder, extractor, facts["input_seconds"]),
+        "decoder": _decoder_lines(manifest.decoder),
+        "features": _extractor_lines(extractor),
+        "tokenizer": [
+            f"{tokenizer['model']}, {tokenizer['vocab_size']:,} tokens" if tokenizer else "none: it yields token ids"
+        ],
+        "generation": [_settings(facts["generation_config"]) or "the defaults"],
+        "verification": _verification_lines(manifest.verification),
+        "files": [f"{file.size:>{size_width},} bytes  {name}" for name, file in sorted(manifest.files.items())],
+    }
+    return "\n".join(
+        f"{'' if index else label:<{_LABEL_WIDTH}}{line}"
+        for label, lines in parts.items()
+        for index, line in enumerate(lines)
+    )
+
+
+def _read_extractor(bundle: Bundle) -> FeatureExtractor | None:
+    if not bundle.has(PREPROCESSOR_CONFIG):
+        return None
+    extractor = read_feature_extractor(bundle.path(PREPROCESSOR_CONFIG))
+    check_fit(extractor, bundle.manifest.encoder)
+    return extractor
+
+
+def _extractor_settings(extractor: FeatureExtractor | None) -> dict[str, Any] | None:
+    if extractor is None:
+        return None
+    kind = next(name for name, known in EXTRACTORS.items() if type(extractor) is known)
+    return {_KIND: kind, **asdict(extractor)}  # type: ignore[call-overload]  # each is a dataclass
+
+
+def _tokenizer_facts(bundle: Bundle) -> dict[str, Any] | None:
+    if not bundle.has(TOKENIZER):
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(bundle.path(TOKENIZER)))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise BundleError(f"{bundle.path(TOKENIZER)} cannot be read: {error}; export the model again") from error
+    return {"model": type(tokenizer.model).__name__, "vocab_size": tokenizer.get_vocab_size()}
+
+
+def _generation_settings(bundle: Bundle) -> dict[str, Any]:
+    given, defaults = asdict(GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))), asdict(GenerationConfig())
+    return {name: value for name, value in given.items() if value != defaults[name]}
+
+
+def _input_seconds(encoder: EncoderFacts, extractor: FeatureExtractor | None) -> dict[str, float | None] | None:
+    if extractor is None or encoder.feature_size is not None:
+        return None
+    rate, longest = extractor.sampling_rate, encoder.max_length
+    return {"shortest": encoder.min_length / rate, "longest": None if longest is None else longest / rate}
+
+
+def _encoder_lines(
+    encoder: EncoderFacts, extractor: dict[str, Any] | None, seconds: dict[str, float | None] | None
+) -> list[str]:
+    waveform = encoder.feature_size is None
+    what = "a waveform" if waveform else f"frames of {encoder.feature_size} features"
+    rate = f" at {extractor['sampling_rate']:,} Hz" if extractor and waveform else ""
+    counts = {"shortest": encoder.min_length, "longest": encoder.max_length}
+    unit = "samples" if waveform else "feature frames"
+    lengths = {
+        end: "any length"
+        if count is None
+        else (f"{seconds[end]:.3f} s ({count:,} {unit})" if seconds else f"{count:,} {unit}")
+        for end, count in counts.items()
+    }
+    return [
+        f"takes {encoder.input_name}: {what}{rate}",
+        f"shortest {lengths['shortest']}, longest {lengths['longest']}",
+        f"{encoder.heads} heads of self-attention, a frame every {encoder.stride:,} {unit}",
+        "padding is neutral: a clip is encoded alike alone and in a batch"
+        if encoder.padding_neutral
+        else "padding changes what it makes of a clip: clips are encoded one by one",
+    ]
+
+
+def _decoder_lines(decoder: DecoderFacts) -> list[str]:
+    positions = "any number of" if decoder.max_positions is None else f"{decoder.max_positions:,}"
+    step = "any number of tokens" if decoder.max_tokens is None else f"at most {decoder.max_tokens} tokens"
+    return [
+        f"{decoder.layers} layers, {decoder.heads} heads of width {decoder.head_dim}",
+        f"vocabulary of {decoder.vocab_size:,}, {positions} positions",
+        f"a step takes {step} and returns {decoder.top_k} candidates for each beam",
+    ]
+
+
+def _extractor_lines(settings: dict[str, Any] | None) -> list[str]:
+    if settings is None:
+        return ["none: it takes model input, not audio"]
+    return [settings[_KIND], _settings({name: value for name, value in settings.items() if name != _KIND})]
+
+
+def _verification_lines(verification: Verification | None) -> list[str]:
+    if verification is None:
+        return ["none: this bundle was never compared with its model"]
+    agreement = f"{verification.greedy_agreement:.2%}, {verification.beams} beams {verification.beam_agreement:.2%}"
+    return [
+        f"against torch on {verification.clips} clips ({verification.audio})",
+        f"largest log-probability difference {verification.max_logprob_difference:.1e}",
+        f"equal tokens: greedy {agreement}",
+    ]
+
+
+def _settings(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in values.items())

@@ -1,0 +1,51 @@
+"""Libraries log and print nothing; the commands show their warnings on stderr."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import speech_export.cli
+import speech_export.pipeline
+import speech_runtime.cli
+from handmade_bundle import make_bundle
+from speech_export import ExportError
+
+
+@pytest.mark.parametrize("package", ["speech_runtime", "speech_export"])
+def test_a_library_prints_nothing(package: str) -> None:
+    code = f"import logging, {package}; logging.getLogger('{package}.part').warning('a warning')"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (said.stdout, said.stderr) == ("", "")
+
+
+def test_speech_export_shows_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def export(*_: Any, **__: Any) -> None:
+        speech_export.pipeline.logger.warning("The runtime does not know %s", "XExtractor")
+        speech_export.pipeline.logger.info("a remark")
+        raise ExportError("no more is needed here")
+
+    monkeypatch.setattr(speech_export.pipeline, "export", export)
+    monkeypatch.setattr(speech_export.cli, "_load", lambda **_: None)
+    monkeypatch.setattr(speech_export.cli, "_warn_of_random_weights", lambda composite: None)
+    for _ in range(2):  # the handler of the first run is gone
+        result = CliRunner().invoke(speech_export.cli.main, ["model", "-o", str(tmp_path / "bundle")])
+        assert result.stderr.count("\nWarning: The runtime does not know XExtractor\n") == 1
+        assert "a remark" not in result.stderr
+        assert result.stdout == ""
+    assert [type(handler) for handler in logging.getLogger("speech_export").handlers] == [logging.NullHandler]
+
+
+def test_speech_transcribe_shows_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def warn(*_: Any, **__: Any) -> None:
+        logging.getLogger("speech_runtime.engines.optimized_graphs").warning("The cache cannot be written")
+
+    bundle = make_bundle(tmp_path / "bundle")
+    monkeypatch.setattr(speech_runtime.cli, "_transcribe", lambda *_, **__: iter(()))
+    monkeypatch.setattr(speech_runtime.cli, "_print_text", warn)
+    result = CliRunner().invoke(speech_runtime.cli.main, [str(bundle), "clip.wav"])
+    assert result.stderr == "Warning: The cache cannot be written\n"
