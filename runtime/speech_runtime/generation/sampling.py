@@ -51,7 +51,7 @@ def sample_without_replacement(totals: Scores, count: int, generator: np.random.
     Args:
         totals: float32 [batch, candidates].
         count: at most as many as there are candidates.
-        generator: of a random number for every candidate above -inf.
+        generator: of a random number for every candidate that may be drawn.
 
     Returns:
         Positions on the candidates axis in the order drawn, int64 [batch, count]; those at -inf come last.
@@ -64,9 +64,18 @@ def sample_without_replacement(totals: Scores, count: int, generator: np.random.
             f"{count} candidates are to be drawn of only {totals.shape[-1]}; set num_beams lower or top_k higher"
         )
     _best_score(totals)
-    possible = totals > -np.inf
-    keys = np.full(totals.shape, -np.inf)
-    keys[possible] = totals[possible] - np.log(generator.standard_exponential(int(possible.sum())))
+    possible = int((totals > -np.inf).sum(axis=-1).max())
+    if 2 * max(possible, count) > totals.shape[-1]:
+        return _drawn(totals, count, generator)
+    positions = np.sort(greatest(totals, max(possible, count)), axis=-1)
+    few = np.take_along_axis(totals, positions, axis=-1)
+    return np.take_along_axis(positions, _drawn(few, count, generator), axis=-1)
+
+
+def _drawn(totals: Scores, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    keys = generator.standard_exponential(totals.shape)
+    np.log(keys, out=keys)  # of Gumbel noise, the negative
+    np.subtract(totals, keys, out=keys)
     drawn = np.sort(greatest(keys, count), axis=-1)
     order = np.argsort(-np.take_along_axis(keys, drawn, axis=-1), axis=-1, kind="stable")
     return np.take_along_axis(drawn, order, axis=-1)

@@ -33,15 +33,15 @@ def softmax(scores: Scores) -> Scores:
 def log_softmax(scores: Scores) -> Scores:
     """Log-probabilities float32, of the shape of `scores`; all NaN where no score of a row is finite."""
     shifted = _below_best(scores)
-    total = np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)
-    shifted -= np.log(total).astype(np.float32)  # after the shift: together, large scores would swallow the logarithm
+    total = np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)  # 1 where torch's is
+    shifted -= np.log(total)  # after the shift: together, large scores would swallow the logarithm
     return shifted
 
 
-def entropy(logprobs: Scores) -> Scores:
-    """Entropy in nats, float32 [..., 1], of log-probabilities [..., candidates]; candidates at -inf add nothing."""
+def entropy(logprobs: Scores, probabilities: Scores) -> Scores:
+    """Entropy in nats, float32 [..., 1], of both float32 [..., candidates]; candidates at -inf add nothing."""
     terms = np.maximum(logprobs, np.finfo(np.float32).min)  # so that 0 · log 0 is 0
-    terms *= np.exp(logprobs)
+    terms *= probabilities
     negative: Scores = terms.sum(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
     return -negative
 

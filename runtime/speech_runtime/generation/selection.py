@@ -48,7 +48,7 @@ def best(scores: Scores, counts: NDArray[np.int64] | int, least: Scores) -> NDAr
         least: the least of their scores, float32 [..., 1]; where it is NaN, all of the row are marked.
     """
     marked = ~(scores < least)
-    excess = marked.sum(axis=-1, keepdims=True) - counts
+    excess = marked.sum(axis=-1, keepdims=True, dtype=np.int32) - counts
     rows = np.flatnonzero((excess > 0) & ~np.isnan(least))
     if rows.size:
         equal = (scores == least).reshape(-1, scores.shape[-1])[rows]
@@ -125,7 +125,7 @@ def _passing_wide(
     before = float(sums[beginning - 1]) if beginning else 0.0
     rank, value = _passing_sorted(values[alike], weights[alike], before, limit, side)
     within = min(int(rank[0]), len(alike) - 1)  # `sums` may be rounded otherwise
-    return int((beginnings < beginning).sum()) + within, value[0]
+    return int(np.count_nonzero(beginnings < beginning)) + within, value[0]
 
 
 def _below(sums: NDArray[np.float64], limit: np.float32, side: Literal["left", "right"]) -> NDArray[np.bool_]:
