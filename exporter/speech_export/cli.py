@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from speech_runtime import Bundle, SpeechError
-from speech_runtime.console import warnings_on_stderr
+from speech_runtime.console import log_on_stderr
 
 from .settings import DEFAULT_TOP_K, Limits
 
@@ -64,7 +64,7 @@ _MIB = 2**20
     help="Share of tokens that must be the same.",
 )
 @click.version_option(package_name="speech-export")
-@warnings_on_stderr("speech_export", "speech_runtime", start="\n")
+@log_on_stderr("speech_export", "speech_runtime", start="\n")
 def main(
     output: str,
     overwrite: bool,

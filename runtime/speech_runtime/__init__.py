@@ -14,7 +14,8 @@ from .errors import AudioError, BundleError, EngineError, GenerationError, Speec
 from .generation.config import GenerationConfig
 from .generation.output import GenerateOutput
 from .hub import push_to_hub
-from .model import OnnxSpeechSeq2Seq, Transcription
+from .model import OnnxSpeechSeq2Seq
+from .transcription import Hypothesis, Transcription
 
 __all__ = [
     "AudioError",
@@ -25,6 +26,7 @@ __all__ = [
     "GenerateOutput",
     "GenerationConfig",
     "GenerationError",
+    "Hypothesis",
     "OnnxSpeechSeq2Seq",
     "SessionOptions",
     "SpeechError",

@@ -1,25 +1,29 @@
 """`python -m speech_runtime BUNDLE`: what is in a bundle."""
 
 import json
+from typing import Any
 
 import click
 
 from .bundle import Bundle
 from .errors import SpeechError
+from .hub import bundle_directory
+from .hub_flags import hub_flags
 from .summary import describe, summarize
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="For machines: one object, with all that is known.")
+@hub_flags
 @click.version_option(package_name="speech-export")
-def main(bundle: str, as_json: bool) -> None:
-    """Say what is in BUNDLE, a directory: its source, encoder, decoder, settings, files and verification.
+def main(bundle: str, as_json: bool, **hub: Any) -> None:
+    """Say what is in BUNDLE, a directory or a Hub id: its source, encoder, decoder, settings, files and verification.
 
     All files are checked first; the exit code is 1 where the bundle is damaged.
     """
     try:
-        checked = Bundle.open(bundle)
+        checked = Bundle.open(bundle_directory(bundle, **hub))
         text = json.dumps(summarize(checked), indent=2, ensure_ascii=False) if as_json else describe(checked)
     except SpeechError as error:
         raise click.ClickException(str(error)) from error

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,36 @@ from .errors import AudioError
 
 Samples = NDArray[np.float32]
 
+AudioFile = str | Path | BinaryIO
+"""Where it is, or an open one that can be read from any position."""
+
 _DATA_CHUNK = re.compile(r"^data : (?P<declared>\d+) \(should be (?P<there>\d+)\)", re.MULTILINE)
 _STREAMED_SIZE = 0x7FFFF000
 """Who writes to a pipe does not know the size, and declares one from here on."""
 
 
-def read_audio(path: str | Path, sampling_rate: int) -> Samples:
+def is_file(audio: object) -> TypeGuard[AudioFile]:
+    """Whether it is a file, and not samples."""
+    return isinstance(audio, (str, Path)) or hasattr(audio, "read")
+
+
+def file_name(file: AudioFile) -> str:
+    """What to call a file in errors."""
+    return str(file) if isinstance(file, (str, Path)) else str(getattr(file, "name", "the open file"))
+
+
+def duration(file: AudioFile) -> float:
+    """Seconds of audio, as a file's header has it; 0 where it cannot be read: who reads the file is told why."""
+    if not isinstance(file, (str, Path)):
+        return 0.0
+    soundfile = _require("soundfile")
+    try:
+        return float(soundfile.info(file).duration)
+    except (OSError, soundfile.SoundFileError):
+        return 0.0
+
+
+def read_audio(file: AudioFile, sampling_rate: int) -> Samples:
     """Read an audio file (whatever libsndfile reads: wav, flac, ogg, mp3, …), mix it to mono and resample it.
 
     Returns:
@@ -25,15 +49,16 @@ def read_audio(path: str | Path, sampling_rate: int) -> Samples:
     Raises:
         AudioError: the file is missing, not audio, or has nothing in it to transcribe.
     """
-    soundfile = _require("soundfile")
+    soundfile, name = _require("soundfile"), file_name(file)
     try:
-        with soundfile.SoundFile(path) as file:
-            _check_whole(file.extra_info, str(path))
-            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+        with soundfile.SoundFile(file) as opened:
+            _check_whole(opened.extra_info, name)
+            samples, rate = opened.read(dtype="float32", always_2d=True), opened.samplerate
     except (OSError, soundfile.SoundFileError) as error:
-        reason = str(error) if Path(path).exists() else "there is no such file"
-        raise AudioError(f"{path}: cannot be read as audio: {reason}") from error
-    return prepare(samples.mean(axis=1), rate, sampling_rate, name=str(path))
+        missing = isinstance(file, (str, Path)) and not Path(file).exists()
+        reason = "there is no such file" if missing else str(error)
+        raise AudioError(f"{name}: cannot be read as audio: {reason}") from error
+    return prepare(samples.mean(axis=1), rate, sampling_rate, name)
 
 
 def _check_whole(log: str, name: str) -> None:

@@ -1,123 +1,135 @@
 """The `speech-transcribe` command."""
 
-import json
+import io
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from .audio import Samples
-from .console import warnings_on_stderr
-from .engines.session_options import SessionOptions
+from .audio import AudioFile
+from .console import log_on_stderr
+from .engines.session_options import Device, SessionOptions
 from .errors import AudioError, SpeechError
-from .memory import peak_rss_bytes
-from .model import OnnxSpeechSeq2Seq, Transcription
+from .formats import FORMATS
+from .hub_flags import hub_flags
+from .model import BATCH_SIZE, OnnxSpeechSeq2Seq
+from .setting_flags import given, setting_flags
+from .writers import Writer, to_directory, to_stdout
 
-Result = Transcription | AudioError
+SOME_FAILED = 3
+INTERRUPTED = 130
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+_EXIT_CODES = f"""\b
+Exit codes:
+  0    all files are transcribed
+  1    the bundle, a setting or the output is not as it must be
+  2    the command line is not
+  {SOME_FAILED}    some files could not be transcribed; the others are
+  {INTERRUPTED}  interrupted; what is written is whole
+"""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.argument("bundle", type=click.Path())
-@click.argument("files", type=click.Path(), nargs=-1, required=True)
-@click.option("--num-beams", type=click.IntRange(1), help="Hypotheses kept alive; 1 is greedy search.")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Tokens at most for one file.")
-@click.option("--min-new-tokens", type=click.IntRange(0), help="Tokens at least for one file.")
-@click.option("--length-penalty", type=float, help="Above 0 favours long text, below 0 short text (beam search).")
-@click.option("--no-repeat-ngram-size", type=click.IntRange(0), help="So many tokens in a row come once only.")
-@click.option("--repetition-penalty", type=float, help="Above 1 makes tokens rarer that came before.")
-@click.option("--do-sample", is_flag=True, default=None, help="Draw tokens by their probabilities.")
-@click.option("--temperature", type=float, help="Below 1 favours likely tokens (sampling).")
-@click.option("--top-k", type=click.IntRange(0), help="Draw from so many of the likeliest tokens; 0: from all.")
-@click.option("--top-p", type=float, help="Draw from the likeliest tokens with this probability together.")
-@click.option("--seed", type=int, help="For the same samples again.")
-@click.option("--max-time", type=float, help="Seconds after which a batch is ended with what it has.")
+@click.argument("files", type=click.Path(allow_dash=True), nargs=-1, required=True)
 @click.option("--language", help="To write in, as the tokenizer names it: de, de_DE.")
-@click.option("--setting", "others", multiple=True, help="Any other setting of generate(), as NAME=JSON; repeatable.")
-@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True, help="Files decoded together.")
+@click.option(
+    "--n-best", type=click.IntRange(1), default=1, help="Hypotheses of each file, with as many beams or more."
+)
+@setting_flags
+@click.option("--seed", type=int, help="For the same samples again.")
+@click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Write a file for each, instead of to stdout.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=BATCH_SIZE, show_default=True, help="Files decoded together."
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of one operator; 0: all cores.")
-@click.option("--format", "layout", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@hub_flags
+@click.option("--verbose", is_flag=True, help="Say on stderr what is done, and how long each stage takes.")
 @click.version_option(package_name="speech-export")
-@warnings_on_stderr("speech_runtime")
 def main(
     bundle: str,
     files: tuple[str, ...],
-    batch_size: int,
-    threads: int,
-    layout: str,
+    language: str | None,
+    n_best: int,
     seed: int | None,
-    others: tuple[str, ...],
+    layout: str,
+    output_dir: Path | None,
+    batch_size: int,
+    device: Device,
+    threads: int,
+    verbose: bool,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | None,
+    local_files_only: bool,
     **settings: Any,
 ) -> None:
-    """Transcribe audio FILES with the exported model in BUNDLE.
+    """Transcribe audio FILES with the exported model in BUNDLE, a directory or a Hub id; `-` is audio from stdin.
 
-    Text goes to stdout, one line a file, in the order given; a file that cannot be transcribed is named on stderr,
-    gets an empty line, and makes the exit code 1. With `--format json`: one array, one object a file, with text,
-    tokens, score, the seconds of audio, encoding and decoding, and the most memory that the process took so far.
+    Text goes to stdout in the order given, one line a file, or one a hypothesis with --n-best. A file that cannot be
+    transcribed is named on stderr and gets an empty line. The other formats have the score of each hypothesis; JSON
+    has tokens, seconds of audio, encoding and decoding, and the most memory that the process took so far, too.
+
+    Settings that are not given come from the bundle's generation_config.json.
     """
-    given = {name: value for name, value in settings.items() if value is not None} | dict(map(_setting, others))
+    if files.count("-") > 1:
+        raise click.UsageError("stdin (-) can be read once only")
+    keywords = {**given(settings), "num_return_sequences": n_best, "language": language}
     if seed is not None:
-        given["generator"] = np.random.default_rng(seed)
+        keywords["generator"] = np.random.default_rng(seed)
+    if "decoder_input_ids" in keywords:
+        keywords["decoder_input_ids"] = [keywords["decoder_input_ids"]] * len(files)
+    hub: dict[str, Any] = {
+        "revision": revision,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+    }
+    style = FORMATS[layout]
+    writer: AbstractContextManager[Writer]
+    writer = to_directory(output_dir, style, n_best, files) if output_dir else to_stdout(style, n_best)
     try:
-        model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=SessionOptions(intra_op_threads=threads))
-        # On a terminal the lines of text are the progress; a bar would run into them.
-        bar = sys.stderr.isatty() and not (layout == "text" and sys.stdout.isatty())
-        results = _transcribe(model, files, batch_size, bar, **given)
-        failed = _print_json(files, results) if layout == "json" else _print_text(results)
+        with log_on_stderr("speech_runtime", verbose=verbose), writer as write:
+            options = SessionOptions(device=device, intra_op_threads=threads)
+            model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=options, **hub)
+            results = model.transcribe_all(map(_opened, files), batch_size=batch_size, **keywords)
+            # Lines of text on a terminal are the progress; a bar would run into them.
+            lines = verbose or (output_dir is None and sys.stdout.isatty())
+            failed = _write(files, results, write, bar=sys.stderr.isatty() and not lines)
     except SpeechError as error:
         raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("Interrupted", err=True)
+        sys.exit(INTERRUPTED)
     if failed:
         click.echo(f"{failed} of {len(files)} files could not be transcribed", err=True)
-        sys.exit(1)
+        sys.exit(SOME_FAILED)
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    try:
-        return name.replace("-", "_"), json.loads(value)
-    except ValueError:
-        hint = f"{value!r} is no JSON; quote strings" if equals else "it has no '='"
-        raise click.UsageError(f"--setting {text}: give NAME=JSON, {hint}") from None
+def _opened(file: str) -> AudioFile:
+    if file != "-":
+        return file
+    stdin = io.BytesIO(sys.stdin.buffer.read())  # audio is read from any position, a pipe is not
+    stdin.name = "stdin"
+    return stdin
 
 
-def _transcribe(
-    model: OnnxSpeechSeq2Seq, files: Sequence[str], batch_size: int, bar: bool, **settings: Any
-) -> Iterator[Result]:
-    """Results in the order of `files`; audio that cannot be transcribed is named on stderr and yields its error."""
-    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)]
-    hidden = not bar or len(batches) == 1
-    with click.progressbar(batches, label="Transcribing", file=sys.stderr, hidden=hidden) as progress:
-        for batch in progress:
-            loaded: list[Samples | AudioError] = []
-            for file in batch:
-                try:
-                    loaded.append(model.load(file))
-                except AudioError as error:
-                    click.echo(f"Error: {error}", err=True)
-                    loaded.append(error)
-            clips = [clip for clip in loaded if not isinstance(clip, AudioError)]
-            transcriptions = model.transcriptions(clips, **settings)
-            yield from (clip if isinstance(clip, AudioError) else next(transcriptions) for clip in loaded)
-
-
-def _print_text(results: Iterator[Result]) -> int:
+def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: bool) -> int:
+    """Write each result when it is there; how many files could not be transcribed."""
     failed = 0
-    for result in results:
-        failed += isinstance(result, AudioError)
-        click.echo("" if isinstance(result, AudioError) else result.text)
+    hidden = not bar or len(files) == 1
+    with click.progressbar(length=len(files), label="Transcribing", file=sys.stderr, hidden=hidden) as progress:
+        for file, result in zip(files, results, strict=True):
+            if isinstance(result, AudioError):
+                click.echo(f"Error: {result}", err=True)
+                failed += 1
+            write(file, result)
+            progress.update(1)
     return failed
-
-
-def _print_json(files: Sequence[str], results: Iterator[Result]) -> int:
-    objects = [
-        {
-            "file": file,
-            **({"error": str(result)} if isinstance(result, AudioError) else asdict(result)),
-            "peak_rss_bytes": peak_rss_bytes(),
-        }
-        for file, result in zip(files, results, strict=True)
-    ]
-    click.echo(json.dumps(objects, indent=2, ensure_ascii=False))
-    return sum("error" in entry for entry in objects)

@@ -72,13 +72,22 @@ def check_memory(batch: int, samples: int, encoder: EncoderFacts, name: str = "t
     Raises:
         AudioError: says how much would be needed.
     """
-    frames = samples // encoder.stride
-    needed, memory = batch * encoder.heads * frames * frames * _BYTES_PER_SCORE, _physical_memory()
-    if needed > memory:
+    if not fits_memory(batch, samples, encoder):
+        needed, memory = _attention_bytes(batch, samples, encoder), _physical_memory()
         raise AudioError(
             f"{name}: {batch} × {samples:,} samples would need about {needed / 2**30:,.0f} GiB for the encoder's "
             f"attention, this machine has {memory / 2**30:,.0f} GiB; split the audio into shorter pieces"
         )
+
+
+def fits_memory(batch: int, samples: int, encoder: EncoderFacts) -> bool:
+    """Whether the encoder's self-attention over a batch fits this machine's memory."""
+    return _attention_bytes(batch, samples, encoder) <= _physical_memory()
+
+
+def _attention_bytes(batch: int, samples: int, encoder: EncoderFacts) -> int:
+    frames = samples // encoder.stride
+    return batch * encoder.heads * frames * frames * _BYTES_PER_SCORE
 
 
 def _check_mask(attention_mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.int64]:

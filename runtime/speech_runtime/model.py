@@ -1,53 +1,47 @@
 """`OnnxSpeechSeq2Seq`: an exported speech encoder-decoder model, from audio to text."""
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .audio import Samples, prepare, read_audio
+from .audio import AudioFile, Samples, duration, file_name, is_file, prepare, read_audio
 from .bundle import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, Manifest
 from .engines.engine import Engine
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .engines.session_options import SessionOptions
-from .errors import BundleError
+from .errors import AudioError, BundleError
 from .features import FeatureExtractor, check_fit, read_feature_extractor
 from .generation.config import GenerationConfig
-from .generation.generate import SearchKeywords
+from .generation.generate import Extras, SearchKeywords
 from .generation.language import in_language
 from .generation.likelihood import sequence_logprobs
+from .generation.prompts import Prompts
 from .generator import Language, SpeechGenerator
 from .hub import bundle_directory
-from .inputs import check_lengths, check_memory
+from .inputs import check_lengths, check_memory, fits_memory
+from .many import Steps, transcribe_many
+from .transcription import Transcription, hypotheses
 
-Audio = str | Path | NDArray[np.floating]
-"""A file, or mono samples of full scale ±1."""
+logger = logging.getLogger(__name__)
+
+Audio = AudioFile | NDArray[np.floating]
+"""A file, an open one, or mono samples of full scale ±1."""
+
+BATCH_SIZE = 8
+"""Clips of a list that are encoded and searched together."""
 
 
-@dataclass(frozen=True)
-class Transcription:
-    """What was heard in one clip: its best hypothesis.
+class ClipKeywords(SearchKeywords, total=False):
+    """Keywords of `transcribe`; see `SpeechGenerator.generate`."""
 
-    Attributes:
-        text: without special tokens.
-        tokens: ids of the best sequence, start and end tokens included, padding not.
-        score: log-probability of the new tokens / (their number ** length_penalty).
-        audio_seconds: length of the clip.
-        encode_seconds: of the clip's batch, shared out among its clips.
-        decode_seconds: likewise.
-    """
-
-    text: str
-    tokens: list[int]
-    score: float
-    audio_seconds: float
-    encode_seconds: float
-    decode_seconds: float
+    language: Language | None
+    decoder_input_ids: Prompts | None
 
 
 class OnnxSpeechSeq2Seq(SpeechGenerator):
@@ -93,15 +87,21 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             EngineError: ONNX Runtime, or the provider for the device, is missing.
         """
         where = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        begin = time.perf_counter()
         bundle = Bundle.open(bundle_directory(name, **where), check_hashes=check_hashes)  # type: ignore[arg-type]
-        tokenizer = bundle.path(TOKENIZER)
-        return cls(
+        tokenizer, checked = bundle.path(TOKENIZER), time.perf_counter()
+        model = cls(
             OnnxRuntimeEngine(bundle, options or SessionOptions()),
             bundle.manifest,
             GenerationConfig.from_file(bundle.path(GENERATION_CONFIG)),
             _read_extractor(bundle),
             Tokenizer.from_file(str(tokenizer)) if bundle.has(TOKENIZER) else None,
         )
+        logger.info(
+            "%s: files found and checked in %.3f s, loaded in %.3f s",
+            *(name, checked - begin, time.perf_counter() - checked),
+        )
+        return model
 
     def score(
         self,
@@ -143,8 +143,8 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         audio: Audio,
         *,
         sampling_rate: int | None = None,
-        language: Language | None = None,
-        **keywords: Unpack[SearchKeywords],
+        batch_size: int = BATCH_SIZE,
+        **keywords: Unpack[ClipKeywords],
     ) -> str: ...
 
     @overload
@@ -153,8 +153,8 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         audio: list[Audio],
         *,
         sampling_rate: int | None = None,
-        language: Language | None = None,
-        **keywords: Unpack[SearchKeywords],
+        batch_size: int = BATCH_SIZE,
+        **keywords: Unpack[ClipKeywords],
     ) -> list[str]: ...
 
     def transcribe(
@@ -162,24 +162,60 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         audio: Audio | list[Audio],
         *,
         sampling_rate: int | None = None,
-        language: Language | None = None,
-        **keywords: Unpack[SearchKeywords],
+        batch_size: int = BATCH_SIZE,
+        **keywords: Unpack[ClipKeywords],
     ) -> str | list[str]:
-        """Transcribe one clip, or a list of clips as one padded batch.
+        """Transcribe one clip, or a list of clips of any length; texts come in the order of the clips.
 
         Args:
             audio: files, or arrays of mono floating-point samples.
             sampling_rate: of arrays, Hz; the model's own where it is None. Files know their own.
-            language: see `generate`.
+            batch_size: see `transcribe_all`.
             keywords: see `generate`.
 
         Raises:
-            AudioError: audio that cannot be transcribed; names the clip.
+            AudioError: audio that cannot be transcribed; names the clip. `transcribe_all` goes on after it.
         """
         clips = audio if isinstance(audio, list) else [audio]
-        samples = [self.load(clip, sampling_rate, name=f"audio[{i}]") for i, clip in enumerate(clips)]
-        texts = [transcription.text for transcription in self.transcriptions(samples, language=language, **keywords)]
+        texts = []
+        for heard in self.transcribe_all(clips, sampling_rate=sampling_rate, batch_size=batch_size, **keywords):
+            if isinstance(heard, AudioError):
+                raise heard
+            texts.append(heard.text)
         return texts if isinstance(audio, list) else texts[0]
+
+    def transcribe_all(
+        self,
+        audio: Iterable[Audio],
+        *,
+        sampling_rate: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        **keywords: Unpack[ClipKeywords],
+    ) -> Iterator[Transcription | AudioError]:
+        """Transcribe any number of clips, in batches of similar length and in bounded memory.
+
+        Args:
+            audio: see `transcribe`; it may be a generator: clips are taken as they are needed.
+            sampling_rate: see `transcribe`.
+            batch_size: clips that are encoded and searched together, at most.
+            keywords: see `generate`; lists have a value for each clip. `max_time` is that of a batch. After `cancel`,
+                the clips that are left come back empty and marked as interrupted.
+
+        Yields:
+            What was heard, in the order of `audio`; for audio that cannot be transcribed, the error that says why.
+
+        Raises:
+            GenerationError: settings that the model cannot follow.
+        """
+        _ = self._settings(keywords)
+        rate = sampling_rate or self._extractor().sampling_rate
+        steps: Steps[Audio] = Steps(
+            seconds=lambda clip: duration(clip) if is_file(clip) else np.size(clip) / rate,  # type: ignore[arg-type]
+            load=lambda i, clip: self.load(clip, sampling_rate, f"audio[{i}]"),
+            fits=self._fits,
+            transcribe=self.transcriptions,
+        )
+        return transcribe_many(audio, steps, batch_size, keywords)
 
     def load(self, audio: Audio, sampling_rate: int | None = None, name: str = "audio") -> Samples:
         """Read or check one clip: float32 [samples] at the model's sampling rate.
@@ -188,19 +224,18 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             AudioError: it cannot be transcribed.
         """
         extractor = self._extractor()
-        if isinstance(audio, (str, Path)):
-            samples, name = read_audio(audio, extractor.sampling_rate), str(audio)
+        begin, rate = time.perf_counter(), extractor.sampling_rate
+        if is_file(audio):
+            samples, name = read_audio(audio, rate), file_name(audio)
         else:
-            rate = extractor.sampling_rate if sampling_rate is None else sampling_rate
-            samples = prepare(audio, rate, extractor.sampling_rate, name)
+            samples = prepare(audio, rate if sampling_rate is None else sampling_rate, rate, name)
         length = extractor.input_length(samples.size, name)
         check_lengths(np.array([length]), self.manifest.encoder, name)
         check_memory(1, length, self.manifest.encoder, name)
+        logger.info("%s: %.1f s of audio read in %.3f s", *(name, samples.size / rate, time.perf_counter() - begin))
         return samples
 
-    def transcriptions(
-        self, clips: Sequence[Samples], *, language: Language | None = None, **keywords: Unpack[SearchKeywords]
-    ) -> Iterator[Transcription]:
+    def transcriptions(self, clips: Sequence[Samples], **keywords: Unpack[ClipKeywords]) -> list[Transcription]:
         """Transcribe clips of `load` as one batch, with all that is known about each.
 
         A clip's answer does not depend on the others. Where padding changes what the encoder makes of a clip, clips
@@ -213,23 +248,44 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         if self.tokenizer is None:
             raise BundleError(f"the bundle has no {TOKENIZER}: only generate() works, on token ids")
         if not clips:
-            return
+            return []
         extractor = self._extractor()
+        seconds = [clip.size / extractor.sampling_rate for clip in clips]
+        settings, language, decoder_input_ids = self._settings(keywords)
+        if (cancel := keywords.get("cancel")) is not None and cancel.is_set():
+            return [Transcription("", [], 0.0, [], "cancel", length, 0.0, 0.0) for length in seconds]
         begin = time.perf_counter()
         encoded = self._encoder.clips(clips, extractor)
         encode_seconds, begin = time.perf_counter() - begin, time.perf_counter()
-        found, config = self._search(encoded, None, language, {**keywords, "num_return_sequences": 1})
+        found, config = self._search(encoded, decoder_input_ids, language, settings)
         decode_seconds = time.perf_counter() - begin
-        for samples, sequence, score in zip(clips, found.sequences, found.sequences_scores, strict=True):
-            tokens = _without_padding(sequence, config)
-            yield Transcription(
-                text=self.tokenizer.decode(tokens, skip_special_tokens=True),
-                tokens=tokens,
-                score=float(score),
-                audio_seconds=samples.size / extractor.sampling_rate,
+        logger.info(
+            "%d clips, %.1f s of audio: encoded in %.3f s, decoded in %.3f s and %d steps",
+            *(len(clips), sum(seconds), encode_seconds, decode_seconds, found.steps),
+        )
+        return [
+            Transcription(
+                **vars(best),
+                alternatives=others,
+                interrupted=found.interrupted,
+                audio_seconds=length,
                 encode_seconds=encode_seconds / len(clips),
                 decode_seconds=decode_seconds / len(clips),
             )
+            for length, (best, *others) in zip(seconds, hypotheses(found, config, self.tokenizer), strict=True)
+        ]
+
+    def _settings(self, keywords: ClipKeywords) -> tuple[dict[str, Any], Language | None, Prompts | None]:
+        """Keywords for a search, checked; what it returns is what was heard, and no more unless asked for."""
+        settings: dict[str, Any] = {"num_return_sequences": 1, **keywords}
+        language, decoder_input_ids = settings.pop("language", None), settings.pop("decoder_input_ids", None)
+        self.generation_config.updated(Extras.split(settings)[1])
+        return settings, language, decoder_input_ids
+
+    def _fits(self, clips: Sequence[Samples]) -> bool:
+        """Whether a batch fits this machine's memory."""
+        longest = max(self._extractor().input_length(clip.size, "audio") for clip in clips)
+        return fits_memory(len(clips), longest, self.manifest.encoder)
 
     def _token_ids(self, text: str) -> list[int]:
         if self.tokenizer is None:
@@ -252,9 +308,3 @@ def _read_extractor(bundle: Bundle) -> FeatureExtractor | None:
     extractor = read_feature_extractor(bundle.path(PREPROCESSOR_CONFIG))
     check_fit(extractor, bundle.manifest.encoder)
     return extractor
-
-
-def _without_padding(sequence: NDArray[np.int64], config: GenerationConfig) -> list[int]:
-    tokens: list[int] = sequence.tolist()
-    ends = [i for i, token in enumerate(tokens[1:], start=1) if token in config.eos_token_ids]
-    return tokens[: ends[0] + 1] if ends else tokens

@@ -96,5 +96,6 @@ def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(repr(option) for option in get_args(kind))
     if get_origin(kind) is tuple:
-        return str(kind)
+        kinds = get_args(kind)
+        return f"a list of {_describe(kinds[0])}" if kinds[-1] is ... else f"[{', '.join(map(_describe, kinds))}]"
     return "null" if kind is type(None) else str(getattr(kind, "__name__", kind))

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import speech_export.pipeline
 import speech_runtime.cli
 from handmade_bundle import make_bundle
 from speech_export import ExportError
+from speech_runtime import AudioError, OnnxSpeechSeq2Seq
 
 
 @pytest.mark.parametrize("package", ["speech_runtime", "speech_export"])
@@ -41,11 +43,12 @@ def test_speech_export_shows_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_speech_transcribe_shows_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def warn(*_: Any, **__: Any) -> None:
+    def warn(*_: Any, **__: Any) -> Iterator[Any]:
         logging.getLogger("speech_runtime.engines.optimized_graphs").warning("The cache cannot be written")
+        return iter([AudioError("nothing is heard")])
 
     bundle = make_bundle(tmp_path / "bundle")
-    monkeypatch.setattr(speech_runtime.cli, "_transcribe", lambda *_, **__: iter(()))
-    monkeypatch.setattr(speech_runtime.cli, "_print_text", warn)
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", warn)
     result = CliRunner().invoke(speech_runtime.cli.main, [str(bundle), "clip.wav"])
-    assert result.stderr == "Warning: The cache cannot be written\n"
+    assert result.stderr.splitlines()[0] == "Warning: The cache cannot be written"
+    assert [type(handler) for handler in logging.getLogger("speech_runtime").handlers] == [logging.NullHandler]

@@ -1,16 +1,24 @@
 """The `speech-transcribe` command."""
 
+import csv
+import io
 import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
 
+import speech_runtime.__main__
+import speech_runtime.model
 from conftest import Pair
-from speech_runtime import OnnxSpeechSeq2Seq
+from speech_runtime import OnnxSpeechSeq2Seq, Transcription
 from speech_runtime.cli import main
+from speech_runtime.generation.config import GenerationSettings
 
 
 def run(*arguments: object) -> Result:
@@ -51,7 +59,7 @@ def test_one_bad_file_does_not_stop_the_others(digits: Pair, references: dict[Pa
     files = [good[0], *bad, good[1]]
 
     result = run(digits.directory, *files, "--batch-size", 3)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert result.stdout.split("\n")[:-1] == [references[good[0]], *[""] * len(bad), references[good[1]]]
     for file, reason in zip(bad, ("silent", "silent", "empty", "cannot be read", "no such file"), strict=True):
         assert any(str(file) in line and reason in line for line in result.stderr.splitlines())
@@ -111,15 +119,173 @@ def test_settings_are_followed(digits: Pair, references: dict[Path, str]) -> Non
         run(digits.directory, clip, "--do-sample", "--temperature", 5, "--seed", seed).stdout for seed in (1, 1, 2)
     ]
     assert samples[0] == samples[1] != samples[2]
-    numbers = json.dumps(list(range(5, 15)))
-    assert run(digits.directory, clip, "--setting", f"suppress_tokens={numbers}").stdout.strip() != text
+    numbers = ",".join(map(str, range(5, 15)))
+    assert run(digits.directory, clip, "--suppress-tokens", numbers).stdout.strip() != text
     for arguments, message in (
-        (("--setting", "suppress_tokens"), "give NAME=JSON, it has no '='"),
-        (("--setting", "stop_strings=one"), "'one' is no JSON; quote strings"),
-        (("--setting", "surprise=1"), "surprise is not a known field"),
+        (("--suppress-tokens", "one"), "'one' is no list of token ids; write them as 5,6,7"),
+        (("--bad-words-ids", "[[5"), "'[[5' is no JSON"),
+        (("--bad-words-ids", "[5]"), "bad_words_ids is [5], expected a list of a list of int or null"),
+        (("--n-best", 2), "num_return_sequences is 2 but num_beams only 1; raise num_beams"),
         (("--language", "de"), "no token for the language 'de'"),
         (("--top-p", 2), "top_p is 2.0, it must be above 0 and at most 1"),
     ):
         result = run(digits.directory, clip, *arguments)
         assert result.exit_code != 0
         assert message in result.stderr
+
+
+def test_every_setting_has_a_flag() -> None:
+    flags = {option.name for option in main.params}
+    settings = set(GenerationSettings.__annotations__) - {"num_return_sequences"}
+    assert settings | {"n_best", "decoder_input_ids", "language", "seed"} <= flags
+
+
+def test_flags_become_settings(digits: Pair, references: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def transcribe_all(self: OnnxSpeechSeq2Seq, audio: Iterable[str], **keywords: Any) -> Iterator[Transcription]:
+        seen.update(keywords)
+        return (Transcription("", [], 0.0, [], None, 1.0, 0.0, 0.0) for _ in audio)
+
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", transcribe_all)
+    flags = {
+        "--early-stopping": ("never", "never"),
+        "--stop-strings": ("one", ("one",)),
+        "--eos-token-id": ("2,3", [2, 3]),
+        "--sequence-bias": ("[[[5, 6], -2.0]]", [[[5, 6], -2.0]]),
+        "--exponential-decay-length-penalty": ("[3, 1.1]", [3, 1.1]),
+        "--max-time": ("2.5", 2.5),
+        "--top-k": ("0", 0),
+        "--decoder-input-ids": ("0,5", [[0, 5], [0, 5]]),
+        "--language": ("de", "de"),
+        "--n-best": ("3", 3),
+        "--batch-size": ("2", 2),
+    }
+    arguments = [argument for flag, (text, _) in flags.items() for argument in (flag, text)]
+    result = run(digits.directory, "a.wav", "b.wav", *arguments, "--no-do-sample", "--renormalize-logits")
+    assert result.exit_code == 0, result.stderr
+    expected = {flag.strip("-").replace("-", "_"): value for flag, (_, value) in flags.items()}
+    expected["num_return_sequences"] = expected.pop("n_best")
+    assert seen == {**expected, "do_sample": False, "renormalize_logits": True}
+    run(digits.directory, "a.wav", "--early-stopping", "true")
+    assert seen["early_stopping"] is True
+
+
+def test_n_best(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:
+    (first, text), (second, _) = list(references.items())[:2]
+    missing = tmp_path / "missing.wav"
+    options = ("--num-beams", 4, "--n-best", 3)
+    lines = run(digits.directory, first, missing, second, *options).stdout.split("\n")
+    assert len(lines) == 9 + 1
+    assert lines[0] == text
+    assert lines[3:6] == ["", "", ""]
+    (entry,) = json.loads(run(digits.directory, first, *options, "--format", "json").stdout)
+    scores = [entry["score"], *(other["score"] for other in entry["alternatives"])]
+    assert scores == sorted(scores, reverse=True)
+    assert [entry["text"], *(other["text"] for other in entry["alternatives"])] == lines[:3]
+
+
+def test_tsv_and_json_lines(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:
+    files = [*list(references)[:2], tmp_path / "missing\twith a tab.wav"]
+    rows = list(csv.reader(io.StringIO(run(digits.directory, *files, "--format", "tsv").stdout), delimiter="\t"))
+    assert rows[0] == ["file", "rank", "score", "text"]
+    assert [(row[0], row[1], row[3]) for row in rows[1:3]] == [(str(file), "1", references[file]) for file in files[:2]]
+    assert float(rows[1][2]) < 0
+    assert rows[3] == [str(files[2]), "", "", ""]
+    lines = run(digits.directory, *files, "--format", "jsonl").stdout.splitlines()
+    assert [json.loads(line).get("text") for line in lines] == [references[file] for file in files[:2]] + [None]
+    assert "no such file" in json.loads(lines[2])["error"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "suffix"), [("text", ".txt"), ("json", ".json"), ("jsonl", ".jsonl"), ("tsv", ".tsv")]
+)
+def test_a_file_for_each(digits: Pair, references: dict[Path, str], tmp_path: Path, layout: str, suffix: str) -> None:
+    first, second = list(references)[:2]
+    out = tmp_path / "new" / "texts"
+    result = run(digits.directory, first, tmp_path / "missing.wav", second, "--output-dir", out, "--format", layout)
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert sorted(path.name for path in out.iterdir()) == [f"{file.stem}{suffix}" for file in (first, second)]
+    written = (out / f"{first.stem}{suffix}").read_text()
+    if "json" in layout:
+        assert json.loads(written)["text"] == references[first]
+    else:
+        assert written.splitlines()[-1].endswith(references[first])
+
+
+def test_where_nothing_can_be_written(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:
+    clip = next(iter(references))
+    twins = [tmp_path / "a" / clip.name, tmp_path / "b" / clip.name]
+    result = run(digits.directory, *twins, "--output-dir", tmp_path)
+    assert result.exit_code == 2
+    assert f"{twins[0]} and {twins[1]} would both be written to" in " ".join(result.stderr.split())
+    (tmp_path / "file").write_text("")
+    result = run(digits.directory, clip, "--output-dir", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "Could not open file" in result.stderr
+    (tmp_path / "out" / f"{clip.stem}.txt" / "in the way").mkdir(parents=True)
+    result = run(digits.directory, clip, "--output-dir", tmp_path / "out")
+    assert result.exit_code == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{clip.stem}.txt"]
+
+
+def test_audio_from_stdin(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:
+    clip, text = next(iter(references.items()))
+    piped = CliRunner().invoke(main, [str(digits.directory), "-", str(clip)], input=clip.read_bytes())
+    assert piped.stdout.splitlines() == [text, text]
+    wrong = CliRunner().invoke(main, [str(digits.directory), "-"], input=b"not audio")
+    assert wrong.exit_code == 3
+    assert "stdin: cannot be read as audio" in wrong.stderr
+    twice = run(digits.directory, "-", "-")
+    assert twice.exit_code == 2
+    assert "stdin (-) can be read once only" in twice.stderr
+    CliRunner().invoke(main, [str(digits.directory), "-", "--output-dir", str(tmp_path)], input=clip.read_bytes())
+    assert (tmp_path / "stdin.txt").read_text() == f"{text}\n"
+
+
+def test_verbose_says_what_takes_how_long(digits: Pair, references: dict[Path, str]) -> None:
+    files = list(references)[:3]
+    quiet, verbose = (run(digits.directory, *files, "--batch-size", 2, *flag) for flag in ((), ("--verbose",)))
+    assert verbose.stdout == quiet.stdout
+    assert quiet.stderr == ""
+    said = verbose.stderr
+    assert re.search(r"^\[\d+\.\d{3} s\] .*: files found and checked in \d+\.\d{3} s, loaded in ", said, re.MULTILINE)
+    assert len(re.findall(r"s of audio read in \d", said)) == 3
+    stages = r"(\d) clips, [\d.]+ s of audio: encoded in [\d.]+ s, decoded in [\d.]+ s and \d+ steps"
+    assert re.findall(stages, said) == ["2", "1"]
+    assert run(digits.directory, *files).stderr == ""  # nothing of it is left
+
+
+def test_an_interrupt_leaves_whole_json(
+    digits: Pair, references: dict[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcribe_all = OnnxSpeechSeq2Seq.transcribe_all
+
+    def interrupted(self: OnnxSpeechSeq2Seq, audio: Any, **keywords: Any) -> Iterator[Any]:
+        yield next(transcribe_all(self, audio, **keywords))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", interrupted)
+    result = run(digits.directory, *references, "--format", "json")
+    assert result.exit_code == 130
+    assert [entry["text"] for entry in json.loads(result.stdout)] == [next(iter(references.values()))]
+    assert "Interrupted" in result.stderr
+
+
+def test_bundles_of_the_hub(digits: Pair, references: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def bundle_directory(name: str, **where: Any) -> Path:
+        asked.update(name=name, **where)
+        return digits.directory
+
+    monkeypatch.setattr(speech_runtime.model, "bundle_directory", bundle_directory)
+    monkeypatch.setattr(speech_runtime.__main__, "bundle_directory", bundle_directory)
+    where = ("--revision", "v1", "--token", "t", "--cache-dir", "c", "--offline")
+    for command, arguments in ((main, [str(next(iter(references)))]), (speech_runtime.__main__.main, [])):
+        asked.clear()
+        result = CliRunner().invoke(command, ["someone/digits", *arguments, *where])
+        assert result.exit_code == 0, result.stderr
+        expected = {"revision": "v1", "token": "t", "cache_dir": "c", "local_files_only": True}
+        assert asked == {"name": "someone/digits", **expected}

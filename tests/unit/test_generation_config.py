@@ -37,7 +37,10 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
         ({"top_p": 1.5}, "top_p is 1.5, it must be above 0 and at most 1"),
         ({"num_return_sequences": 2}, "num_return_sequences is 2 but num_beams only 1"),
         ({"exponential_decay_length_penalty": (2, 1.1)}, "exponential_decay_length_penalty needs an eos_token_id"),
-        ({"exponential_decay_length_penalty": (2,)}, r"exponential_decay_length_penalty is \(2,\), expected tuple"),
+        (
+            {"exponential_decay_length_penalty": (2,)},
+            r"exponential_decay_length_penalty is \(2,\), expected \[int, float\]",
+        ),
         ({"bad_words_ids": [[]]}, "bad_words_ids has an empty sequence"),
         ({"decoder_start_token_id": [1.5]}, "decoder_start_token_id"),
     ],

@@ -170,7 +170,9 @@ class GenerationConfig:
         try:
             return from_json(GenerationConfig, {**asdict(self), **given})
         except FieldError as error:
-            raise GenerationError(f"{origin}: {error}; known settings are {', '.join(_NAMES)}") from None
+            unknown = any(problem.endswith("is not a known field") for problem in error.problems)
+            remedy = f"; known settings are {', '.join(_NAMES)}" if unknown else ""
+            raise GenerationError(f"{origin}: {error}{remedy}") from None
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:

@@ -1,0 +1,80 @@
+"""Where `speech-transcribe` writes: all results to stdout, or each to a file of its own."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import click
+
+from .formats import Format, Result
+
+
+class Writer(Protocol):
+    """Takes what was heard in a file."""
+
+    def __call__(self, file: str, result: Result) -> None:
+        """Write one result."""
+
+
+@contextmanager
+def to_stdout(layout: Format, hypotheses: int) -> Iterator[Writer]:
+    """Write results one after the other; what was begun is ended, whatever happens."""
+    written = 0
+
+    def write(file: str, result: Result) -> None:
+        nonlocal written
+        before = layout.between if written else layout.header + layout.start
+        click.echo(before + layout.entry(file, result, hypotheses), nl=False)
+        written += 1
+
+    try:
+        yield write
+    finally:
+        if written:
+            click.echo(layout.end, nl=False)
+
+
+@contextmanager
+def to_directory(directory: Path, layout: Format, hypotheses: int, files: Iterable[str]) -> Iterator[Writer]:
+    """Write each result to `directory` under the name of its audio file; nothing for audio that was not heard.
+
+    Raises:
+        click.UsageError: two of the `files` would be written to the same one.
+        click.FileError: the directory or a file in it cannot be written; no file is left half written.
+    """
+    targets = _targets(directory, layout.suffix, files)
+
+    def write(file: str, result: Result) -> None:
+        if isinstance(result, Exception):
+            return
+        target = targets[file]
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            unfinished.write_text(layout.header + layout.entry(file, result, hypotheses), encoding="utf-8")
+            unfinished.replace(target)
+        except OSError as error:
+            raise click.FileError(str(target), error.strerror) from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.FileError(str(directory), error.strerror) from error
+    yield write
+
+
+def _targets(directory: Path, suffix: str, files: Iterable[str]) -> dict[str, Path]:
+    targets: dict[str, Path] = {}
+    sources: dict[Path, str] = {}
+    for file in files:
+        target = directory / ("stdin" if file == "-" else Path(file).stem)
+        target = target.with_name(target.name + suffix)
+        if target in sources:
+            raise click.UsageError(
+                f"{sources[target]} and {file} would both be written to {target}; transcribe them to two directories"
+            )
+        targets[file], sources[target] = target, file
+    return targets

@@ -1,0 +1,103 @@
+"""Lists of any number of clips are transcribed as each clip alone."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import speech_runtime.inputs
+from conftest import Pair
+from speech_runtime import AudioError, GenerationError, OnnxSpeechSeq2Seq, Transcription
+from speech_runtime.generator import SpeechGenerator
+
+
+@pytest.fixture(scope="module")
+def clips(references: dict[Path, str]) -> dict[str, Any]:
+    """Files and arrays of many lengths, and what they say."""
+    return {"files": list(references), "texts": list(references.values())}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 50])
+def test_order_and_answers_do_not_depend_on_batches(digits: Pair, clips: dict[str, Any], batch_size: int) -> None:
+    model: OnnxSpeechSeq2Seq = digits.exported
+    order = np.random.default_rng(batch_size).permutation(np.repeat(np.arange(len(clips["files"])), 3))
+    arrays = [soundfile.read(file, dtype="float32") for file in clips["files"]]
+    rate = arrays[0][1]
+    audio = [clips["files"][i] if i % 2 else model.load(clips["files"][i]) for i in order]
+    assert rate > 0
+    texts = model.transcribe(audio, batch_size=batch_size)
+    assert texts == [clips["texts"][i] for i in order]
+
+
+def test_errors_come_in_their_places(digits: Pair, clips: dict[str, Any]) -> None:
+    def audio() -> Iterator[Any]:
+        yield from (clips["files"][0], "nowhere.wav", np.zeros(16000, dtype=np.float32), clips["files"][1])
+
+    found = list(digits.exported.transcribe_all(audio(), batch_size=3))
+    assert [type(result) for result in found] == [Transcription, AudioError, AudioError, Transcription]
+    assert "nowhere.wav" in str(found[1])
+    assert "audio[2]: is silent" in str(found[2])
+    with pytest.raises(AudioError, match=r"nowhere\.wav"):
+        digits.exported.transcribe(list(audio()))
+
+
+def test_each_clip_may_have_its_own_start(digits: Pair, clips: dict[str, Any]) -> None:
+    model, files = digits.exported, clips["files"][:5]
+    starts = [0, 5, 6, 7, 8]
+    together = model.transcribe_all(files, decoder_start_token_id=starts, batch_size=2)
+    alone = [next(model.transcribe_all([f], decoder_start_token_id=s)) for f, s in zip(files, starts, strict=True)]
+    assert [heard.tokens for heard in together] == [heard.tokens for heard in alone]
+    prompts = [[0], [0, 5], [0, 6, 7], [0, 5], [0]]
+    together = model.transcribe_all(files, decoder_input_ids=prompts, batch_size=3)
+    for heard, prompt in zip(together, prompts, strict=True):
+        assert heard.tokens[: len(prompt)] == prompt
+    with pytest.raises(GenerationError, match="decoder_start_token_id has 2 values for 5 clips; give one for each"):
+        model.transcribe(files, decoder_start_token_id=[0, 0])
+    with pytest.raises(GenerationError, match="batch_size is 0, it must be at least 1"):
+        model.transcribe(files, batch_size=0)
+
+
+def test_what_does_not_fit_is_halved(digits: Pair, clips: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    transcriptions = OnnxSpeechSeq2Seq.transcriptions
+
+    def counted(self: OnnxSpeechSeq2Seq, batch: list[Any], **keywords: Any) -> list[Transcription]:
+        sizes.append(len(batch))
+        return transcriptions(self, batch, **keywords)
+
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcriptions", counted)
+    file, facts = clips["files"][0], digits.exported.manifest.encoder
+    for_two = speech_runtime.inputs._attention_bytes(2, digits.exported.load(file).size, facts)
+    monkeypatch.setattr(speech_runtime.inputs, "_physical_memory", lambda: for_two)
+    assert digits.exported.transcribe([file] * 7, batch_size=7) == clips["texts"][:1] * 7
+    assert sizes == [1, 2, 2, 2]
+
+
+def test_after_a_cancel_the_rest_is_empty(digits: Pair, clips: dict[str, Any]) -> None:
+    cancel = threading.Event()
+    results = digits.exported.transcribe_all(clips["files"], batch_size=1, cancel=cancel)
+    assert next(results).interrupted is None
+    cancel.set()
+    rest = list(results)
+    assert len(rest) == len(clips["files"]) - 1
+    assert {(heard.text, heard.interrupted) for heard in rest} == {("", "cancel")}
+
+
+def test_a_deadline_is_marked(digits: Pair, clips: dict[str, Any]) -> None:
+    (heard,) = digits.exported.transcribe_all(clips["files"][:1], max_time=0.0)
+    assert heard.interrupted == "max_time"
+
+
+def test_an_open_file_is_read(digits: Pair, clips: dict[str, Any]) -> None:
+    with Path(clips["files"][0]).open("rb") as file:
+        assert digits.exported.transcribe(file) == clips["texts"][0]
+
+
+def test_settings_are_refused_before_audio_is_read(digits: Pair, pair: Callable[[str], Pair]) -> None:
+    assert issubclass(OnnxSpeechSeq2Seq, SpeechGenerator)
+    with pytest.raises(GenerationError, match="num_beams is 0"):
+        digits.exported.transcribe([np.ones(1)], num_beams=0)
