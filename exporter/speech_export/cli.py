@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from speech_runtime import Bundle, SpeechError
-from speech_runtime.console import log_on_stderr
+from speech_runtime.command_line.console import log_on_stderr
 
 from .settings import DEFAULT_TOP_K, Limits
 

@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from .bundle import Bundle
+from .command_line.hub_flags import hub_flags
 from .errors import SpeechError
 from .hub import bundle_directory
-from .hub_flags import hub_flags
 from .summary import describe, summarize
 
 

@@ -11,14 +11,14 @@ import click
 import numpy as np
 
 from .audio import AudioFile
-from .console import log_on_stderr
+from .command_line.console import log_on_stderr
+from .command_line.formats import FORMATS
+from .command_line.hub_flags import hub_flags
+from .command_line.setting_flags import given, setting_flags
+from .command_line.writers import Writer, to_directory, to_stdout
 from .engines.session_options import Device, SessionOptions
 from .errors import AudioError, SpeechError
-from .formats import FORMATS
-from .hub_flags import hub_flags
 from .model import BATCH_SIZE, OnnxSpeechSeq2Seq
-from .setting_flags import given, setting_flags
-from .writers import Writer, to_directory, to_stdout
 
 SOME_FAILED = 3
 INTERRUPTED = 130

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .errors import AudioError
-from .memory import peak_rss_bytes
-from .transcription import Hypothesis, Transcription
+from ..errors import AudioError
+from ..memory import peak_rss_bytes
+from ..transcription import Hypothesis, Transcription
 
 Result = Transcription | AudioError
 

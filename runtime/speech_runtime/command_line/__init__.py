@@ -1,0 +1,1 @@
+"""What the commands are made of: flags, formats, and where they write."""
