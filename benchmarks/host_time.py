@@ -36,6 +36,10 @@ class StubEngine:
         """See `Engine.download`."""
         return value
 
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:  # noqa: ARG002
+        """See `Engine.dtype`."""
+        return np.dtype(np.float32)
+
     def run(self, graph: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
         """See `Engine.run`."""
         results: dict[str, Any] = dict.fromkeys(outputs)

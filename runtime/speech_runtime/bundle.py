@@ -98,7 +98,7 @@ class Manifest:
     format_version: int
     source: str
     producer: dict[str, str]
-    precision: Literal["fp32"]
+    precision: Literal["fp32", "fp16"]
     target: Literal["cpu"]
     encoder: EncoderFacts
     decoder: DecoderFacts

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 Value = Any
@@ -17,6 +18,9 @@ class Engine(Protocol):
 
     def download(self, value: Value) -> NDArray[Any]:
         """Copy a tensor to the host."""
+
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
+        """Of an input of `graph`: the states between graphs are float16 in a half-precision bundle, float32 else."""
 
     def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
         """Run `graph` and return the named `outputs`, on the device; outputs not named are not kept.

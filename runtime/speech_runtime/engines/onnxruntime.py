@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
@@ -23,6 +24,11 @@ _LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
+}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(int64)": np.dtype(np.int64),
 }
 _SEVERITIES = {"verbose": 0, "info": 1, "warning": 2, "error": 3, "fatal": 4}
 
@@ -50,6 +56,11 @@ class OnnxRuntimeEngine:
         """Copy a tensor to the host."""
         array: NDArray[Any] = value.numpy()
         return array
+
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
+        """Of an input of `graph`."""
+        (found,) = (node.type for node in self._sessions[graph].get_inputs() if node.name == name)
+        return _DTYPES[found]
 
     def run(
         self, graph: str, inputs: Mapping[str, onnxruntime.OrtValue], outputs: Sequence[str]

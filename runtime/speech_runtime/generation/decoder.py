@@ -42,8 +42,10 @@ class CachedDecoder:
             DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
         )
         self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
-        empty = engine.upload(np.zeros((batch, 1, facts.heads, 0, facts.head_dim), dtype=np.float32))
-        self._cache = dict.fromkeys(self._past, empty)
+        empty = (batch, 1, facts.heads, 0, facts.head_dim)
+        self._cache = {
+            name: engine.upload(np.zeros(empty, dtype=engine.dtype(DECODER_WITH_PAST, name))) for name in self._past
+        }
 
     def step(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], whole: bool) -> Candidates:
         """Decode new tokens and keep them in the cache.

@@ -1,0 +1,44 @@
+"""One cast of a value for all who want it in the other precision."""
+
+import onnx_ir as ir
+
+FLOAT = ir.DataType.FLOAT
+HALF = ir.DataType.FLOAT16
+
+
+class Casts:
+    """The casts between float32 and float16 that a pass puts into a graph."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._made: dict[ir.Value, ir.Value] = {}
+
+    def other(self, value: ir.Value) -> ir.Value:
+        """`value`, float32 or float16, as the other of the two; made right behind it, once."""
+        if value not in self._made:
+            to = HALF if value.dtype == FLOAT else FLOAT
+            name = f"{value.name}.{'half' if to == HALF else 'single'}"
+            node = ir.node("Cast", [value], {"to": to}, name=f"{name}/Cast")
+            (output,) = node.outputs
+            output.name, output.shape, output.type = name, value.shape, ir.TensorType(to)
+            producer = value.producer()
+            if producer is None:
+                self._graph.insert_before(self._graph[0], node)
+            else:
+                self._graph.insert_after(producer, node)
+            self._made[value] = output
+        return self._made[value]
+
+    def give(self, node: ir.Node, value: ir.Value) -> None:
+        """Let `node` read `value` in the other precision."""
+        cast = self.other(value)
+        for position, given in enumerate(node.inputs):
+            if given is value:
+                node.replace_input_with(position, cast)
+
+    def put_out(self, position: int) -> None:
+        """Let an output of the graph come out in the other precision, under its name."""
+        value = self._graph.outputs[position]
+        cast, name = self.other(value), value.name
+        value.name, cast.name = f"{name}.{'half' if value.dtype == HALF else 'single'}", name
+        self._graph.outputs[position] = cast
