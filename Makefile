@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DIGITS := examples/digits
 
-.PHONY: demo test test-all matrix host-time lint types clean
+.PHONY: demo test test-all matrix half host-time lint types clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -19,6 +19,10 @@ test-all: .venv/installed
 # Measures every row again and writes docs/support.md.
 matrix: .venv/installed
 	$(BIN)/python tests/support_table.py
+
+# Measures half precision of every family again and writes the table of docs/half_precision.md.
+half: .venv/installed
+	$(BIN)/python tests/half_table.py
 
 # What a decoding step costs outside the engine.
 host-time: .venv/installed

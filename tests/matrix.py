@@ -94,8 +94,8 @@ def measure(pairing: Pairing) -> Measured:
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
         engines = sum(len(build_engine(bundle.path(f"{graph}.onnx"), RANGES)) for graph in GRAPHS)
     facts = exported.manifest.encoder
-    lengths = _lengths(facts)
-    inputs, mask = _padded_batch(facts, lengths)
+    lengths = clip_lengths(facts)
+    inputs, mask = padded_batch(facts, lengths)
     oracle = Oracle(model, inputs, mask)
     agreement = []
     for search in SEARCHES:
@@ -124,14 +124,14 @@ def measure(pairing: Pairing) -> Measured:
     )
 
 
-def _lengths(encoder: EncoderFacts) -> list[int]:
+def clip_lengths(encoder: EncoderFacts) -> list[int]:
     """Three lengths that are multiples of nothing; the shortest that the encoder takes is among them."""
     if encoder.max_length == encoder.min_length:
         return [encoder.min_length] * 3
     return [encoder.min_length + extra for extra in (37 * encoder.stride + 3, 0, 11 * encoder.stride + 1)]
 
 
-def _padded_batch(encoder: EncoderFacts, lengths: list[int]) -> tuple[Array, Array]:
+def padded_batch(encoder: EncoderFacts, lengths: list[int]) -> tuple[Array, Array]:
     """Noise of the given lengths, zeros at the end, and its mask."""
     mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
     width = () if encoder.feature_size is None else (encoder.feature_size,)

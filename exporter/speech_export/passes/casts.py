@@ -7,11 +7,14 @@ HALF = ir.DataType.FLOAT16
 
 
 class Casts:
-    """The casts between float32 and float16 that a pass puts into a graph."""
+    """The casts between float32 and float16 in a graph: those that are there, and those that a pass puts into it."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._made: dict[ir.Value, ir.Value] = {}
+        for node in graph:
+            if node.op_type == "Cast" and {node.inputs[0].dtype, node.outputs[0].dtype} == {FLOAT, HALF}:
+                self._made[node.inputs[0]] = node.outputs[0]
 
     def other(self, value: ir.Value) -> ir.Value:
         """`value`, float32 or float16, as the other of the two; made right behind it, once."""
@@ -42,3 +45,17 @@ class Casts:
         cast, name = self.other(value), value.name
         value.name, cast.name = f"{name}.{'half' if value.dtype == HALF else 'single'}", name
         self._graph.outputs[position] = cast
+
+    def round(self, value: ir.Value) -> None:
+        """Make a float16 value float32, and let a cast of it to float16 have its name and its readers."""
+        readers, as_float = value.uses(), self._made.pop(value, None)
+        value.type = ir.TensorType(FLOAT)
+        cast, name = self.other(value), value.name
+        for use in readers:
+            use.node.replace_input_with(use.idx, cast)
+        value.name, cast.name = f"{name}.unrounded", name
+        if as_float is not None:
+            self._made[cast] = as_float
+        for position, output in enumerate(self._graph.outputs):
+            if output is value:
+                self._graph.outputs[position] = cast

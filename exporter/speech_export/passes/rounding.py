@@ -27,18 +27,4 @@ def round_explicitly(model: ir.Model) -> None:
             casts.give(node, value)
         for value in node.outputs:
             if value.dtype == HALF:
-                _round(model.graph, value)
-
-
-def _round(graph: ir.Graph, value: ir.Value) -> None:
-    """Make `value` float32, and let all who read it read a cast of it."""
-    readers = value.uses()
-    value.type = ir.TensorType(ir.DataType.FLOAT)
-    cast = Casts(graph).other(value)
-    for use in readers:
-        use.node.replace_input_with(use.idx, cast)
-    name = value.name
-    value.name, cast.name = f"{name}.unrounded", name
-    for position, output in enumerate(graph.outputs):
-        if output is value:
-            graph.outputs[position] = cast
+                casts.round(value)
