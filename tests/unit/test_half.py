@@ -154,6 +154,14 @@ def test_positions_stay_exact(run: Any) -> None:
     np.testing.assert_allclose(found, np.sin(ids * 0.001), atol=1e-3)
 
 
+def test_copies_of_a_float32_input_stay_float32() -> None:
+    """Its numbers may be too large for half though none was seen: a calibration past is empty."""
+    text = """g (float[n, 2] past, int64[m] beam_idx) => (float[m, 2] y)
+    { picked = Gather (past, beam_idx) weights = Softmax (picked) y = Neg (weights) }"""
+    assert dtypes(halved(text, float32=("past",))) == {"picked": FLOAT, "weights": FLOAT, "y": HALF}
+    assert dtypes(halved(text)) == {"picked": HALF, "weights": FLOAT, "y": HALF}
+
+
 def test_rows_of_a_table_are_no_positions() -> None:
     text = """g (int64[n] ids) => (float[n, 2] y) <float[3, 2] table = {1, 2, 3, 4, 5, 6}, float[2, 2] w = {1, 2, 3, 4}>
     { row = Gather (table, ids) y = MatMul (row, w) }"""

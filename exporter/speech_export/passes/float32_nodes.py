@@ -42,7 +42,7 @@ class _Origin(Enum):
     """What the network says, and looked-up rows of a table."""
 
 
-def float32_nodes(graph: ir.Graph, keep: Collection[str] = (), float32_outputs: Collection[str] = ()) -> set[ir.Node]:
+def float32_nodes(graph: ir.Graph, keep: Collection[str] = (), float32_interface: Collection[str] = ()) -> set[ir.Node]:
     """The nodes of `graph` that stay float32: statistics, softmax, positions, masks, and what half has no kernel for.
 
     What feeds none but such nodes is one of them too, back to a product of matrices or a convolution: a mask is added
@@ -51,7 +51,7 @@ def float32_nodes(graph: ir.Graph, keep: Collection[str] = (), float32_outputs: 
     Args:
         graph: float32, without subgraphs.
         keep: names of nodes that stay float32 for another reason.
-        float32_outputs: names of outputs that are float32.
+        float32_interface: names of inputs and outputs that are float32.
     """
     found = set()
     origins: dict[ir.Value | None, _Origin] = dict.fromkeys(graph.initializers.values(), _Origin.CONSTANT)
@@ -68,23 +68,24 @@ def float32_nodes(graph: ir.Graph, keep: Collection[str] = (), float32_outputs: 
             or not _may_be_half(node, graph.opset_imports)
         ):
             found.add(node)
-    _add_what_feeds_them(graph, found, float32_outputs)
+    _add_what_feeds_them(graph, found, float32_interface)
     return found
 
 
-def _add_what_feeds_them(graph: ir.Graph, found: set[ir.Node], float32_outputs: Collection[str]) -> None:
+def _add_what_feeds_them(graph: ir.Graph, found: set[ir.Node], float32_interface: Collection[str]) -> None:
     added = []
     for node in reversed(graph):
         outputs = floats(node.outputs)
         if node in found or not outputs or node.op_type in _PRODUCTS:
             continue
         readers = {user for value in outputs for user in value.consumers() if not reads_shape_only(user)}
-        if readers <= found and all(value.name in float32_outputs for value in outputs if value.is_graph_output()):
+        if readers <= found and all(value.name in float32_interface for value in outputs if value.is_graph_output()):
             found.add(node)
             added.append(node)
     for node in reversed(added):
         # Copies of halves are as good as the halves, and smaller.
-        if node.op_type in MOVES and not any(value.producer() in found for value in floats(node.inputs)):
+        copied = floats(node.inputs)
+        if node.op_type in MOVES and not any(v.name in float32_interface or v.producer() in found for v in copied):
             found.remove(node)
 
 
