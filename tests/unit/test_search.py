@@ -1,5 +1,6 @@
 """Our search against transformers' own, on the same table of logits: many settings, no graph."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from transformers import GenerationConfig as ReferenceConfig
 from speech_runtime.bundle import DecoderFacts
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.config import GenerationConfig
-from speech_runtime.generation.loop import decode
+from speech_runtime.generation.loop import Hooks, decode
 from table_model import TableDecoder, TableModel, random_table
+
+FACTS = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
 
 
 @st.composite
@@ -77,8 +80,8 @@ def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
         generation_config=ReferenceConfig(**case, use_cache=False, output_scores=True, return_dict_in_generate=True),
     )
 
-    if case.get("remove_invalid_values") and case["num_beams"] > 1:  # where nothing is left, all are equally bad
-        assume(bool((reference.sequences_scores > -1e8).all()))
+    if case.get("remove_invalid_values") and case["num_beams"] > 1:  # what was -inf or becomes inf is equally good
+        assume(bool((reference.sequences_scores.abs() < 1e8).all()))
 
     facts = DecoderFacts(
         layers=1, heads=1, head_dim=1, vocab_size=vocabulary, max_positions=None, max_tokens=None, top_k=top_k
@@ -109,10 +112,9 @@ def test_many_candidates_are_picked_before_they_are_sorted() -> None:
 
 
 def test_settings_that_allow_nothing_are_refused() -> None:
-    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
     config = GenerationConfig(forced_eos_token_id=2, begin_suppress_tokens=(2,), max_new_tokens=1)
     with pytest.raises(GenerationError, match="no token is possible"):
-        decode(TableDecoder(random_table(0, 20, 1.0), 20), facts, np.array([[4, 5]]), config)
+        decode(TableDecoder(random_table(0, 20, 1.0), 20), FACTS, np.array([[4, 5]]), config)
 
 
 def test_forced_first_token_keeps_the_beams_apart() -> None:
@@ -123,10 +125,35 @@ def test_forced_first_token_keeps_the_beams_apart() -> None:
         torch.from_numpy(prompt),
         generation_config=ReferenceConfig(**settings, forced_bos_token_id=7, use_cache=False),
     )
-    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
     config = GenerationConfig().updated({**settings, "forced_bos_token_id": 7})
-    found = decode(TableDecoder(table, 20), facts, prompt, config)
+    found = decode(TableDecoder(table, 20), FACTS, prompt, config)
     np.testing.assert_array_equal(found.sequences, reference.numpy())
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_forced_token_has_the_models_own_log_probability(beams: int) -> None:
+    table, prompt = random_table(3, 20, 2.0), np.array([[4], [9]])
+    forced = table[prompt[:, 0] * 31 % len(table)].argmin(axis=1)[0]  # none of the best candidates
+    settings = {"num_beams": beams, "eos_token_id": 2, "max_new_tokens": 6, "forced_bos_token_id": int(forced)}
+    config, facts = GenerationConfig(**settings, forced_eos_token_id=2), replace(FACTS, top_k=12)
+    few, whole = (
+        decode(TableDecoder(table, 12), facts, prompt, config, Hooks(keep_logits=wide)) for wide in (False, True)
+    )
+    np.testing.assert_array_equal(few.sequences, whole.sequences)
+    np.testing.assert_allclose(few.token_logprobs, whole.token_logprobs, atol=1e-5)
+    assert (few.token_logprobs[:, 0] < -2).all()
+
+
+def test_an_end_raised_to_infinity_is_chosen_as_in_transformers() -> None:
+    table, prompt = random_table(3, 20, 2.0), np.array([[4], [9]])
+    settings: dict[str, Any] = {"eos_token_id": 2, "pad_token_id": 1, "max_new_tokens": 9, "min_new_tokens": 8}
+    settings |= {"remove_invalid_values": True, "exponential_decay_length_penalty": (2, 1.9)}
+    reference = TableModel(table).generate(
+        torch.from_numpy(prompt), generation_config=ReferenceConfig(**settings, use_cache=False)
+    )
+    found = decode(TableDecoder(table, 20), FACTS, prompt, GenerationConfig().updated(settings))
+    np.testing.assert_array_equal(found.sequences, reference.numpy())
+    assert found.sequences.shape[1] < 9
 
 
 @pytest.mark.parametrize("beams", [1, 4])

@@ -69,10 +69,10 @@ class IndependentSearch:
         else:
             chosen = scores.argmax(axis=-1)
             best = np.take_along_axis(scores, chosen[:, :, None], axis=2)
-            if not np.isfinite(best).all():
+            if not (best > -np.inf).all():
                 raise GenerationError(
                     f"no token is possible at position {self.length}: the settings ban all of them, or the model's "
-                    "logits are not finite"
+                    "logits are not numbers"
                 )
         ids = np.broadcast_to(candidates.ids, (batch, self._sequences, width))
         tokens = np.take_along_axis(ids, chosen[:, :, None], axis=2)[:, :, 0]
