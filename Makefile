@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DIGITS := examples/digits
 
-.PHONY: demo test test-all matrix host-time lint types clean
+.PHONY: demo test test-all test-cases matrix host-time lint types clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -15,6 +15,11 @@ test: .venv/installed
 # Every row of docs/support.md too; the default run has about half of them.
 test-all: .venv/installed
 	$(BIN)/pytest -n 2 -m ""
+
+# Ten times the random cases of the default run, and others.
+CASES ?= 2000
+test-cases: .venv/installed
+	$(BIN)/pytest -n 2 tests/parity/test_any_setting.py --cases $(CASES)
 
 # Measures every row again and writes docs/support.md.
 matrix: .venv/installed
