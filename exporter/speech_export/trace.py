@@ -22,8 +22,10 @@ from .facts import encoder_width
 from .graphs import DecoderInit, DecoderWithPast, Encoder
 
 OPSET = 20
-_EXTERNAL_DATA_FROM = 2**30
-"""Weights above so many bytes go to a file beside the graph: a protobuf holds 2 GiB at most."""
+_EXTERNAL_DATA_FROM = 2**25
+"""Weights above so many bytes go to a file beside the graph, which is mapped into memory and not copied there.
+
+A protobuf would be read, parsed and copied, and holds 2 GiB at most."""
 
 # Sizes of the examples that are traced. None of them is 0, 1 or another's, so that no dimension is taken for fixed
 # or for the same as another one.
