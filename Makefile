@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DIGITS := examples/digits
+BENCH := PYTHONPATH=benchmarks:$(DIGITS) $(BIN)/python -W ignore benchmarks/run.py
 
-.PHONY: demo test test-all test-cases matrix host-time lint types clean
+.PHONY: demo test test-all test-cases matrix host-time bench bench-quick lint types clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -29,6 +30,14 @@ matrix: .venv/installed
 host-time: .venv/installed
 	$(BIN)/python benchmarks/host_time.py
 
+# Against the peers, on the reference shape and the bundled model: benchmarks/results. Under 40 minutes, 25 GB of disk.
+bench: .venv/bench-installed
+	$(BENCH)
+
+# The bundled model only: build/bench/results. Under 5 minutes.
+bench-quick: .venv/bench-installed
+	$(BENCH) --quick
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,6 +48,10 @@ types: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/bench-installed: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	touch $@
 
 clean:
