@@ -135,7 +135,9 @@ def plain_onnx_int8(directory: Path) -> None:
     directory.mkdir()
     for graph in ("encoder", "decoder", "decoder_with_past"):
         source = directory.with_name("plain-onnx") / f"{graph}.onnx"
-        quantize_dynamic(source, directory / f"{graph}.onnx", op_types_to_quantize=["MatMul"])
+        quantize_dynamic(
+            source, directory / f"{graph}.onnx", op_types_to_quantize=["MatMul"], use_external_data_format=True
+        )
 
 
 def ctranslate2_model(directory: Path) -> None:
