@@ -160,10 +160,18 @@ def test_the_table_of_floors() -> None:
 
 def test_operations_of_an_encoder_counted_by_hand() -> None:
     config: dict[str, Any] = {
-        "conv_dim": (3, 4), "conv_kernel": (4, 2), "conv_stride": (2, 2), "hidden_size": 8,
-        "intermediate_size": 16, "num_hidden_layers": 2, "num_conv_pos_embedding_groups": 4,
-        "num_conv_pos_embeddings": 3, "add_adapter": True, "num_adapter_layers": 1,
-        "adapter_kernel_size": 3, "adapter_stride": 2,
+        "conv_dim": (3, 4),
+        "conv_kernel": (4, 2),
+        "conv_stride": (2, 2),
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_conv_pos_embedding_groups": 4,
+        "num_conv_pos_embeddings": 3,
+        "add_adapter": True,
+        "num_adapter_layers": 1,
+        "adapter_kernel_size": 3,
+        "adapter_stride": 2,
     }
     # 22 samples: 10 frames of width 3, 5 of width 4, projected to 8, and 3 after the adapter, whose gate doubles them.
     convolutions = 10 * 1 * 3 * 4 + 5 * 3 * 4 * 2

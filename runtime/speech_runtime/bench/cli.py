@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from ..console import warnings_on_stderr
+from ..command_line.console import log_on_stderr
 from ..engines.session_options import Device
 from ..errors import SpeechError
 from .machine import Machine
@@ -20,20 +20,17 @@ from .worker import Order, describe
 _DEFAULTS = BenchOptions()
 
 
-class _List(click.ParamType[tuple[float, ...]]):
-    """Numbers with commas between them."""
+def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Numbers with commas between them, as the type of an option."""
 
-    def __init__(self, kind: Callable[[str], Any]) -> None:
-        self.name = f"{kind.__name__},…"
-        self._kind = kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
+    def numbers(value: str) -> tuple[Any, ...]:
         try:
-            return tuple(self._kind(part) for part in value.split(","))
+            return tuple(kind(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of numbers; give them with commas between: 10,1,60", param, ctx)
+            reason = f"{value!r} is no list of numbers; give them with commas between: 10,1,60"
+            raise click.BadParameter(reason) from None
+
+    return numbers
 
 
 def _shown(name: str) -> str:
@@ -42,11 +39,11 @@ def _shown(name: str) -> str:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundles", metavar="BUNDLE...", type=click.Path(), nargs=-1, required=True)
-@click.option("--seconds", type=_List(float), help=f"Lengths of audio. [default: {_shown('seconds')}]")
-@click.option("--batch", type=_List(int), help=f"Utterances at a time. [default: {_shown('batch')}]")
-@click.option("--beams", type=_List(int), help=f"Beams of the search. [default: {_shown('beams')}]")
-@click.option("--tokens", type=_List(int), help=f"New tokens, exactly. [default: {_shown('tokens')}]")
-@click.option("--threads", type=_List(int), help=f"Of one operator; 0: all cores. [default: {_shown('threads')}]")
+@click.option("--seconds", type=_list_of(float), help=f"Lengths of audio. [default: {_shown('seconds')}]")
+@click.option("--batch", type=_list_of(int), help=f"Utterances at a time. [default: {_shown('batch')}]")
+@click.option("--beams", type=_list_of(int), help=f"Beams of the search. [default: {_shown('beams')}]")
+@click.option("--tokens", type=_list_of(int), help=f"New tokens, exactly. [default: {_shown('tokens')}]")
+@click.option("--threads", type=_list_of(int), help=f"Of one operator; 0: all cores. [default: {_shown('threads')}]")
 @click.option("--repeats", type=int, help=f"Runs of a case at most. [default: {_DEFAULTS.repeats}]")
 @click.option(
     "--budget", type=float, help=f"Seconds after which a case gets no more runs. [default: {_DEFAULTS.budget:g}]"
@@ -56,7 +53,7 @@ def _shown(name: str) -> str:
 @click.option("--quick", is_flag=True, help="Fewer cases and runs; what is given besides still holds.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write everything measured to this file.")
 @click.version_option(package_name="speech-export")
-@warnings_on_stderr("speech_runtime", start="\n")
+@log_on_stderr("speech_runtime", start="\n")
 def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: Any) -> None:
     """Measure what each BUNDLE costs on this machine: time, throughput, memory, load time and size.
 
