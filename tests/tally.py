@@ -15,9 +15,9 @@ class Tally:
     near_ties: int = 0
 
     def add(self, *verdicts: Verdict) -> None:
-        """Count one case, by what was found in it."""
-        self.cases += 1
-        self.near_ties += "near tie" in verdicts
+        """Count cases by what was found in each."""
+        self.cases += len(verdicts)
+        self.near_ties += verdicts.count("near tie")
 
     @property
     def few_ties(self) -> bool:

@@ -92,8 +92,8 @@ def _greedy_scores(pair: Pair, settings: Settings, found: Any) -> torch.Tensor:
     return (chosen * open_).sum(dim=1) / open_.sum(dim=1)
 
 
-def verdict(pair: Pair, batch: Batch, settings: Settings, expected: Answer, found: GenerateOutput) -> Verdict:
-    """Whether what we found is what transformers finds: the same ids, and scores within 1e-4.
+def verdicts(pair: Pair, batch: Batch, settings: Settings, expected: Answer, found: GenerateOutput) -> list[Verdict]:
+    """Whether what we found of each utterance is what transformers finds: the same ids, and scores within 1e-4.
 
     Raises:
         AssertionError: it is not, and no near tie explains it.
@@ -104,17 +104,16 @@ def verdict(pair: Pair, batch: Batch, settings: Settings, expected: Answer, foun
     )
     own = {name: value for name, value in settings.items() if name != "decoder_input_ids"}
     fill = pair.exported.generation_config.updated(own).fill_token_id
-    different = ~_alike(ours, expected, fill)
-    if not different.any():
-        return "same"
-    first = int(different.argmax())
+    same = _alike(ours, expected, fill)
+    unexplained = ~same
     for seed in range(_NUDGES):
-        different &= ~_alike(ours, reference(pair, batch, settings, seed), fill)
-        if not different.any():
-            return "near tie"
+        if not unexplained.any():
+            return ["same" if row else "near tie" for row in same]
+        unexplained &= ~_alike(ours, reference(pair, batch, settings, seed), fill)
+    row = int(unexplained.argmax())
     raise AssertionError(
-        f"{settings}, {batch.inputs.shape}: utterance {first} is\n{ours.sequences[first]}\n{ours.scores[first]}\n"
-        f"and in transformers\n{expected.sequences[first]}\n{expected.scores[first]}"
+        f"{settings}, {batch.inputs.shape}: utterance {row} is\n{ours.sequences[row]}\n{ours.scores[row]}\n"
+        f"and in transformers\n{expected.sequences[row]}\n{expected.scores[row]}"
     )
 
 
