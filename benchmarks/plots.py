@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from compare import Comparison, Metric
 from peers.registry import SINGLE
 from speech_runtime.bench.measure import Measurement
+from tables import short
 
 mpl.use("Agg")
 _OURS, _OTHERS, _LIMIT = "tab:blue", "tab:gray", "tab:red"
@@ -37,7 +38,7 @@ def against_peers(comparison: Comparison, path: Path) -> None:
         names = sorted(values, key=values.__getitem__, reverse=True)
         colours = [_OURS if name.startswith("speech-export") else _OTHERS for name in names]
         bars = axis.barh(names, [values[name] for name in names], color=colours)
-        axis.bar_label(bars, fmt="%.3g", padding=3)
+        axis.bar_label(bars, [short(values[name]) for name in names], padding=3)
         axis.margins(x=0.15)
         axis.set_title(title)
     _save(figure, "10 s of audio, 5 beams, 40 tokens: less is better", path)

@@ -73,6 +73,7 @@ def ensure(name: str, directory: Path) -> str | None:
         command, env={**os.environ, "TRANSFORMERS_VERBOSITY": "error"}, capture_output=True, text=True, check=False
     )
     if done.returncode:
+        shutil.rmtree(staging, ignore_errors=True)
         said: list[str] = done.stderr.strip().splitlines()
         return said[-1] if said else f"it ended with exit code {done.returncode}"
     staging.rename(directory)

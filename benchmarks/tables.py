@@ -11,6 +11,7 @@ from speech_runtime.bench.options import Case
 from speech_runtime.bench.report import table
 
 _GIB = 2**30
+_WHOLE = 100
 
 
 def reference_table(comparison: Comparison) -> list[str]:
@@ -53,6 +54,11 @@ def hidden_table(usual: Comparison, hidden: Comparison) -> list[str]:
     return table(("", "encoder, ms", "step, ms", "utterance, ms"), rows)
 
 
+def short(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= _WHOLE else f"{value:.3g}"
+
+
 def limits_line(limits: Limits) -> str:
     """The machine's rates in words."""
     return (
@@ -72,4 +78,4 @@ def _milliseconds(outcome: Outcome, case: Case, metric: Metric) -> str:
 
 
 def _median(values: Sequence[float], factor: float) -> str:
-    return f"{factor * float(np.median(values)):.3g}" if values else "–"
+    return short(factor * float(np.median(values))) if values else "–"

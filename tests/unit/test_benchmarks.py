@@ -208,12 +208,12 @@ def test_tables_name_who_ran() -> None:
     full = {"encoder": (0.5,), "per_token": (0.03,), "utterance": (2.0,)}
     found = {"ran": outcome(**full), "encodes": outcome(encoder=(0.5,), per_token=(None,)), "did not": Outcome("why")}
     assert reference_table(found)[2:] == [
-        "| ran | 500 | 30 | 2e+03 | – | 3 | 1.5 |",
+        "| ran | 500 | 30 | 2,000 | – | 3 | 1.5 |",
         "| encodes | 500 | – | – | – | 3 | 1.5 |",
     ]
-    assert digits_table({"ran": outcome(CLIP, **full)})[2:] == ["| ran | 500 | 30 | 2e+03 |"]
+    assert digits_table({"ran": outcome(CLIP, **full)})[2:] == ["| ran | 500 | 30 | 2,000 |"]
     hidden = {"ran": outcome(encoder=(1.0,), per_token=(0.06,), utterance=(3.0,)), "did not": Outcome("why")}
-    assert hidden_table(found, hidden)[2:] == ["| ran | 500 → 1e+03 | 30 → 60 | 2e+03 → 3e+03 |"]
+    assert hidden_table(found, hidden)[2:] == ["| ran | 500 → 1,000 | 30 → 60 | 2,000 → 3,000 |"]
 
 
 def test_every_contender_has_a_file_and_a_recipe_that_there_is(tmp_path: Path) -> None:
