@@ -45,10 +45,10 @@ def test_a_layer_with_an_outlier_stays_float32(tmp_path: Path, caplog: pytest.Lo
     layer = model.decoder.model.decoder.layers[1]
     layer.fc1.bias.data[0], layer.fc2.weight.data[:, 0] = 1e4, 0
     options = PrecisionOptions(precision="int8")
-    bundle = export(model, tmp_path / "bundle", precision=options, limits=Limits(float("inf"), 0.95))
+    bundle = export(model, tmp_path / "bundle", precision=options, limits=Limits(float("inf"), 0.99))
     assert isinstance(bundle, Bundle)
     kept = bundle.manifest.quantization.kept_float32
     assert "decoder.model.decoder.layers.1.fc2" in kept
     assert not any(name.startswith(("decoder.model.decoder.layers.0", "encoder")) for name in kept)
-    assert bundle.manifest.verification.token_agreement >= 0.95
+    assert bundle.manifest.verification.token_agreement >= 0.99
     assert "which says little: give --calibration-audio" in caplog.text
