@@ -14,16 +14,19 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from transformers import SpeechEncoderDecoderModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from composites import DECODERS, ENCODERS, composite
 from speech_export import export
 from speech_export.oracle import Oracle
+from speech_export.rewrites.traceable import traceable
 from speech_export.tensorrt import Range, build_engine
+from speech_export.trace import save, trace, traceables
 from speech_export.verify import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.bundle import EncoderFacts
-from speech_runtime.contract import GRAPHS
+from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST
 from speech_runtime.generation.config import GenerationSettings
 
 ENCODER, DECODER = "wav2vec2", "bert"
@@ -92,8 +95,10 @@ def measure(pairing: Pairing) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         bundle = export(model, Path(directory) / "bundle")
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-        engines = sum(len(build_engine(bundle.path(f"{graph}.onnx"), RANGES)) for graph in GRAPHS)
-    facts = exported.manifest.encoder
+        facts = exported.manifest.encoder
+        standard = _standard_encoder(model, exported, Path(directory) / "standard.onnx")
+        graphs = (standard, *(bundle.path(f"{graph}.onnx") for graph in (DECODER_INIT, DECODER_WITH_PAST)))
+        engines = sum(len(build_engine(graph, RANGES)) for graph in graphs)
     lengths = _lengths(facts)
     inputs, mask = _padded_batch(facts, lengths)
     oracle = Oracle(model, inputs, mask)
@@ -122,6 +127,15 @@ def measure(pairing: Pairing) -> Measured:
         torch_padding=_padding(encode_in_torch, inputs, mask, lengths),
         engines=engines,
     )
+
+
+def _standard_encoder(model: SpeechEncoderDecoderModel, exported: OnnxSpeechSeq2Seq, path: Path) -> Path:
+    """The encoder as it is exported for TensorRT; in a bundle for the CPU it has operations of ONNX Runtime's own."""
+    facts = exported.manifest
+    with traceable(model):
+        graph = next(iter(traceables(model, facts.encoder, facts.decoder)))
+        save(trace(graph, facts.encoder.input_name, facts.decoder.layers), path)
+    return path
 
 
 def _lengths(encoder: EncoderFacts) -> list[int]:

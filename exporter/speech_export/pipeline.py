@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,9 @@ from .facts import decoder_facts, encoder_facts
 from .passes.metadata import strip_metadata
 from .passes.module_names import name_after_modules
 from .passes.shared_weights import share_transposed_weights
+from .passes.unmasked_attention import drop_needless_masks
 from .precision import PrecisionOptions
+from .rewrites.fast_on_cpu import fast_on_cpu
 from .rewrites.traceable import traceable
 from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from .sources.checkpoint import load_checkpoint
@@ -81,7 +84,8 @@ def export(
         processor: of a model in memory: what has its `feature_extractor` and `tokenizer`.
         feature_extractor: of a model in memory; without one the bundle takes model input only, not audio.
         tokenizer: of a model in memory; without one the bundle yields token ids only, not text.
-        precision: what the graphs compute with; float32 without it.
+        precision: what the graphs compute with, and on: float32 on the CPU without it. Graphs for the CPU have
+            operations that only ONNX Runtime knows, all others are plain ONNX.
         top_k: candidates that a step returns for each beam.
         audio: files to verify on; noise and tones where there are none.
         calibration_audio: a directory with more of them, and `reference.tsv` with the columns file and text where it
@@ -151,12 +155,13 @@ def _write(
     try:
         encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k)
         _write_configuration(composite, encoder, directory)
-        with traceable(model):
+        with traceable(model), fast_on_cpu(model.encoder) if options.target == "cpu" else nullcontext():
             for graph in traceables(model, encoder, decoder):
                 on_stage(f"tracing {graph.name}")
                 traced = trace(graph, encoder.input_name, decoder.layers)
                 share_transposed_weights(traced)
                 name_after_modules(traced)
+                drop_needless_masks(traced)
                 strip_metadata(traced)
                 save(traced, directory / f"{graph.name}.onnx")
     finally:

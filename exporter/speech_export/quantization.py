@@ -12,6 +12,7 @@ from .passes.int8 import quantize_projections
 from .passes.int8_table import embedding_gathers, quantize_embedding, quantize_shared_table
 from .passes.packed_projections import pack_projections
 from .passes.projections import Projection, projections
+from .passes.quantized_windows import quantize_before_windows
 from .precision import PrecisionOptions
 
 
@@ -72,6 +73,7 @@ def quantize(
         quantize_projections_to_int4(model, wide, options.block_size, options.accuracy_level)
         chosen = [each for each in projections(model.graph) if each.name not in left]
     quantize_projections(model, chosen)
+    quantize_before_windows(model)
 
 
 def matching(patterns: Collection[str], names: Collection[str]) -> frozenset[str]:
