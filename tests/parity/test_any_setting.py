@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed
+from hypothesis import HealthCheck, Phase, given, note, seed
 from hypothesis import settings as examples
 
 from composites import CORE_DECODERS, START
 from conftest import Pair
 from parity.agreement import Batch, Settings, reference, verdicts
-from parity.cases import Case, cases
+from parity.cases import Case, Noise, cases
 from speech_runtime.generation.output import GenerateOutput
 from speech_runtime.generation.scores import Processor, Scores, Sequences
 from tally import Tally, TallyUp, Verdict
@@ -34,6 +34,12 @@ def found(model: Pair, batch: Batch, settings: Settings, *processors: Processor)
     )
 
 
+def likely_tokens(model: Pair) -> list[int]:
+    """What the model says of noise, those that mean something left out: searches that end in them end early."""
+    said = found(model, Noise((3000,) * 8).batch(), {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 12})
+    return [int(token) for token in np.unique(said.sequences) if token > 3]
+
+
 @pytest.mark.parametrize("family", CORE_DECODERS)
 def test_any_setting_gives_the_same_tokens(
     pair: Callable[[str], Pair], family: str, pytestconfig: pytest.Config, tally_up: TallyUp
@@ -48,8 +54,9 @@ def test_any_setting_gives_the_same_tokens(
         phases=[Phase.generate],  # shrinking would take minutes
         suppress_health_check=list(HealthCheck),
     )
-    @given(cases())
+    @given(cases(likely_tokens(model)))
     def check(case: Case) -> None:
+        note(str(case))
         batch = case.noise.batch()
         expected = reference(model, batch, case.settings)
         both = [found(model, batch, case.settings, *own) for own in ([], [unchanged])]
