@@ -14,6 +14,7 @@ from speech_runtime.bundle import DecoderFacts
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.loop import Hooks, decode
+from speech_runtime.generation.scores import Scores, Sequences
 from table_model import TableDecoder, TableModel, random_table
 
 FACTS = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
@@ -168,3 +169,49 @@ def test_a_row_does_not_depend_on_its_batch(beams: int) -> None:
         length = alone.sequences.shape[1]
         np.testing.assert_array_equal(together.sequences[row, :length], alone.sequences[0])
         assert (together.sequences[row, length:] == 1).all()
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": 1}, {"num_beams": 2, "early_stopping": True}, {"do_sample": True}])
+def test_an_utterance_that_has_ended_needs_no_token(settings: dict[str, Any]) -> None:
+    end, table = 3, random_table(0, FACTS.vocab_size, 1.0)
+    config = GenerationConfig(eos_token_id=end, pad_token_id=0, max_new_tokens=8, **settings)
+
+    def first_ends_and_is_banned(sequences: Sequences, scores: Scores) -> Scores:
+        scores[:, :, end] = -np.inf
+        scores[0] = -np.inf
+        if sequences.shape[2] < 4:
+            scores[0, :, [end, end + 1]] = [[0.0], [-1.0]]
+        return scores
+
+    hooks = Hooks(processors=(first_ends_and_is_banned,), generator=np.random.default_rng(0))
+    found = decode(TableDecoder(table, FACTS.top_k), FACTS, np.array([[1], [2], [5]]), config, hooks)
+    assert end in found.sequences[0]
+    assert found.sequences.shape[1] == 9
+    assert np.isfinite(found.sequences_scores).all()
+
+    def all_is_banned(_: Sequences, scores: Scores) -> Scores:
+        return np.full_like(scores, -np.inf)
+
+    with pytest.raises(GenerationError, match=r"no token is possible|nothing can be drawn"):
+        decode(TableDecoder(table, FACTS.top_k), FACTS, np.array([[1]]), config, Hooks(processors=(all_is_banned,)))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_processor_may_write_into_the_scores(beams: int) -> None:
+    table, prompt = random_table(0, FACTS.vocab_size, 1.0), np.array([[1]])
+    config = GenerationConfig(eos_token_id=3, pad_token_id=0, max_new_tokens=6, num_beams=beams)
+
+    def in_place(_: Sequences, scores: Scores) -> Scores:
+        scores[:, :, 3:9] = -np.inf
+        return scores
+
+    def copied(_: Sequences, scores: Scores) -> Scores:
+        return in_place(_, scores.copy())
+
+    found = [
+        decode(TableDecoder(table, FACTS.top_k), FACTS, prompt, config, Hooks(processors=(own,), keep_logits=True))
+        for own in (in_place, copied)
+    ]
+    np.testing.assert_array_equal(found[0].sequences, found[1].sequences)
+    np.testing.assert_array_equal(found[0].token_logprobs, found[1].token_logprobs)
+    np.testing.assert_array_equal(found[0].logits, found[1].logits)

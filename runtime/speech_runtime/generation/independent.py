@@ -64,6 +64,8 @@ class IndependentSearch:
         beam_idx = np.broadcast_to(np.arange(self._sequences), (batch, self._sequences))
         width = candidates.ids.shape[2]
         scores = np.broadcast_to(candidates.scores, (batch, self._sequences, width))
+        if self._ended.any():  # whatever their scores are, nothing comes of them
+            scores = np.where(self._ended[:, :, None], np.float32(0), scores)
         if self._config.do_sample:
             chosen = sample(scores, self._generator)
         else:

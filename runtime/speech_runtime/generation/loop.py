@@ -109,7 +109,7 @@ class _Loop:
             raw = self._decoder.step(input_ids, beam_idx, whole)
             alike, count = beam_idx.shape[1] == 1, count + 1
             live = self._search.live[:, :1] if alike else self._search.live
-            scored = raw.with_scores(log_softmax(raw.scores)) if raw.whole and self._log_probabilities else raw
+            scored = self._to_choose_by(raw)
             candidates = self._steps(scored, live)
             self._keep(raw, candidates)
             interrupted = self._hooks.deadline.passed()
@@ -120,6 +120,12 @@ class _Loop:
             input_ids, beam_idx = self._without_closed(input_ids, beam_idx)
         self._done.append((self._rows, self._search.result()))
         return self._output(prompt.shape[1], count, interrupted)
+
+    def _to_choose_by(self, raw: Candidates) -> Candidates:
+        if raw.whole and self._log_probabilities:
+            return raw.with_scores(log_softmax(raw.scores))
+        # A caller's processor may write into what it is given.
+        return raw.with_scores(raw.scores.copy()) if self._hooks.processors else raw
 
     def _without_closed(self, input_ids: Tokens, beam_idx: Tokens) -> tuple[Tokens, Tokens]:
         open_rows = self._search.open_rows
