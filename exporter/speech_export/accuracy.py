@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _MOST_KEPT = 0.5
 """Of the weights: a bundle with more of them in float32 is hardly smaller or faster."""
+_WORTHWHILE = 2**18
+"""Weights: below that all graphs together fit into a processor's cache as they are."""
 _SEARCHES = 4
 """Of those that the whole bundle is measured on, so many say how much a layer hurts."""
 
@@ -64,6 +66,14 @@ class Quantizer:
             raise ExportError(
                 f"the model has nothing that {options.precision} applies to ({', '.join(options.op_kinds)} with "
                 "constant weights); export it with --precision fp32"
+            )
+        weights = sum(part.parameters for part in self.parts)
+        if weights < _WORTHWHILE:
+            logger.warning(
+                "The model has only %d weights that %s applies to: it will be hardly smaller and no faster than with "
+                "--precision fp32.",
+                weights,
+                options.precision,
             )
         self.kept = matching(options.keep_float32, {part.name for part in self.parts})
 
@@ -125,10 +135,11 @@ def quantize_accurately(
         harmful = ranking[:count]
         chosen = kept.union(*(layer.names for layer in harmful))
         if sum(part.parameters for part in quantizer.parts if part.name in chosen) > most or count > len(ranking):
+            tried = ", ".join(layer.name for layer in ranking[: count // 2]) or "nothing"
             raise VerificationError(
                 f"only {result.agreement:.2%} of the tokens are the same, the limit is {limits.agreement:.2%} "
-                f"(--min-agreement), even with {', '.join(layer.name for layer in ranking[: count // 2])} in float32; "
-                "export with --precision fp32"
+                f"(--min-agreement), with {tried} in float32, and more would be over half of the weights; export with "
+                "--precision fp32"
             )
         result = attempt(chosen)
         logger.info("with %s in float32: %.2f %%", ", ".join(layer.name for layer in harmful), 100 * result.agreement)

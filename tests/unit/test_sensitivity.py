@@ -52,3 +52,4 @@ def test_a_layer_with_an_outlier_stays_float32(tmp_path: Path, caplog: pytest.Lo
     assert not any(name.startswith(("decoder.model.decoder.layers.0", "encoder")) for name in kept)
     assert bundle.manifest.verification.token_agreement >= 0.99
     assert "which says little: give --calibration-audio" in caplog.text
+    assert "weights that int8 applies to: it will be hardly smaller" in caplog.text
