@@ -11,16 +11,16 @@ demo: .venv/installed
 	$(BIN)/speech-transcribe build/digits $(sort $(wildcard $(DIGITS)/audio/*.wav $(DIGITS)/audio/*.flac)) --num-beams 4
 
 test: .venv/installed
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # Every row of docs/support.md too; the default run has about half of them.
 test-all: .venv/installed
-	$(BIN)/pytest -n 2 -m ""
+	$(BIN)/pytest -n 2 --dist worksteal -m ""
 
 # Ten times the random cases of the default run, and others.
 CASES ?= 2000
 test-cases: .venv/installed
-	$(BIN)/pytest -n 2 tests/parity/test_any_setting.py --cases $(CASES)
+	$(BIN)/pytest -n 2 --dist worksteal tests/parity/test_any_setting.py --cases $(CASES)
 
 # Measures every row again and writes docs/support.md.
 matrix: .venv/installed
