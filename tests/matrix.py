@@ -7,6 +7,7 @@ import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from transformers import SpeechEncoderDecoderModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from composites import DECODERS, ENCODERS, composite
 from speech_export import export
+from speech_export.facts import decoder_facts, encoder_facts
 from speech_export.oracle import Oracle
 from speech_export.rewrites.traceable import traceable
 from speech_export.tensorrt import Range, build_engine
@@ -95,10 +96,9 @@ def measure(pairing: Pairing) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         bundle = export(model, Path(directory) / "bundle")
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-        facts = exported.manifest.encoder
-        standard = _standard_encoder(model, exported, Path(directory) / "standard.onnx")
-        graphs = (standard, *(bundle.path(f"{graph}.onnx") for graph in (DECODER_INIT, DECODER_WITH_PAST)))
-        engines = sum(len(build_engine(graph, RANGES)) for graph in graphs)
+        graphs = [bundle.path(f"{graph}.onnx") for graph in (DECODER_INIT, DECODER_WITH_PAST)]
+        engines = _encoder_engine(pairing.encoder) + sum(len(build_engine(graph, RANGES)) for graph in graphs)
+    facts = exported.manifest.encoder
     lengths = _lengths(facts)
     inputs, mask = _padded_batch(facts, lengths)
     oracle = Oracle(model, inputs, mask)
@@ -129,13 +129,15 @@ def measure(pairing: Pairing) -> Measured:
     )
 
 
-def _standard_encoder(model: SpeechEncoderDecoderModel, exported: OnnxSpeechSeq2Seq, path: Path) -> Path:
-    """The encoder as it is exported for TensorRT; in a bundle for the CPU it has operations of ONNX Runtime's own."""
-    facts = exported.manifest
-    with traceable(model):
-        graph = next(iter(traceables(model, facts.encoder, facts.decoder)))
-        save(trace(graph, facts.encoder.input_name, facts.decoder.layers), path)
-    return path
+@cache
+def _encoder_engine(encoder: str) -> int:
+    """Bytes of the engine of an encoder for TensorRT; a bundle for the CPU has operations of ONNX Runtime in it."""
+    model = composite(DECODER, encoder)
+    facts, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+    with tempfile.TemporaryDirectory() as directory, traceable(model):
+        path = Path(directory) / "encoder.onnx"
+        save(trace(next(iter(traceables(model, facts, decoder))), facts.input_name, decoder.layers), path)
+        return len(build_engine(path, RANGES))
 
 
 def _lengths(encoder: EncoderFacts) -> list[int]:
