@@ -8,7 +8,6 @@ from tokenizers import Tokenizer
 
 from .bundle import (
     GENERATION_CONFIG,
-    PREPROCESSOR_CONFIG,
     TOKENIZER,
     Bundle,
     DecoderFacts,
@@ -17,7 +16,7 @@ from .bundle import (
     Verification,
 )
 from .errors import BundleError
-from .features import EXTRACTORS, FeatureExtractor, check_fit, read_feature_extractor
+from .features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
 
 _MIB = 2**20
@@ -37,7 +36,7 @@ def summarize(bundle: Bundle) -> dict[str, Any]:
         BundleError: a part of it cannot be read.
         GenerationError: its generation settings are none that this release follows.
     """
-    extractor = _read_extractor(bundle)
+    extractor = feature_extractor_of(bundle)
     return {
         "directory": str(bundle.directory),
         "size": bundle.size,
@@ -78,14 +77,6 @@ def describe(bundle: Bundle) -> str:
         for label, lines in parts.items()
         for index, line in enumerate(lines)
     )
-
-
-def _read_extractor(bundle: Bundle) -> FeatureExtractor | None:
-    if not bundle.has(PREPROCESSOR_CONFIG):
-        return None
-    extractor = read_feature_extractor(bundle.path(PREPROCESSOR_CONFIG))
-    check_fit(extractor, bundle.manifest.encoder)
-    return extractor
 
 
 def _extractor_settings(extractor: FeatureExtractor | None) -> dict[str, Any] | None:

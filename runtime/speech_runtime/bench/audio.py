@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from ..audio import Samples, read_audio
 from ..bundle import PREPROCESSOR_CONFIG, Bundle
 from ..errors import BenchError
-from ..features import FeatureExtractor, check_fit, read_feature_extractor
+from ..features import feature_extractor_of
 from .options import FEATURE_RATE, WAVEFORM_RATE
 
 _LEVEL = 0.1
@@ -25,7 +25,7 @@ class BenchAudio:
             BenchError: there is a file, and the bundle takes ready-made features only.
         """
         self._encoder = bundle.manifest.encoder
-        self._extractor = _extractor(bundle)
+        self._extractor = feature_extractor_of(bundle)
         if self._extractor is not None:
             self.rate = self._extractor.sampling_rate
         else:
@@ -69,11 +69,3 @@ class BenchAudio:
 
     def _samples(self, seconds: float) -> int:
         return self._file.size if self._file is not None else round(seconds * self.rate)
-
-
-def _extractor(bundle: Bundle) -> FeatureExtractor | None:
-    if not bundle.has(PREPROCESSOR_CONFIG):
-        return None
-    extractor = read_feature_extractor(bundle.path(PREPROCESSOR_CONFIG))
-    check_fit(extractor, bundle.manifest.encoder)
-    return extractor
