@@ -9,6 +9,7 @@ import click
 
 from speech_runtime import Bundle, SpeechError
 from speech_runtime.command_line.console import log_on_stderr
+from speech_runtime.command_line.hub_flags import hub_flags
 from speech_runtime.summary import verification_lines
 
 from .errors import shortened
@@ -37,10 +38,7 @@ _MIB = 2**20
     type=click.Choice(["feature-extractor", "tokenizer"]),
     help="Leave it out of the bundle, which then takes model input, or yields token ids; repeatable.",
 )
-@click.option("--revision", help="Branch, tag or commit on the Hub.")
-@click.option("--token", help="For private repositories. [default: that of `hf auth login`]")
-@click.option("--cache-dir", type=click.Path(), help="Where downloads are kept.")
-@click.option("--offline", is_flag=True, help="Take only what is in the cache.")
+@hub_flags
 @click.option("-o", "--output", required=True, type=click.Path(), help="Directory of the bundle.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already, once the new one is verified.")
 @click.option(
@@ -48,7 +46,7 @@ _MIB = 2**20
     type=click.Choice(get_args(Precision)),
     default=PrecisionOptions.precision,
     show_default=True,
-    help="Of weights and arithmetic; int4 has 4-bit weights in the decoder and int8 elsewhere.",
+    help="Of weights and arithmetic; int4 has 4-bit weights in the decoder and int8 elsewhere; fp16 is to come.",
 )
 @click.option(
     "--target",
@@ -205,7 +203,7 @@ def _load(
     revision: str | None,
     token: str | None,
     cache_dir: str | None,
-    offline: bool,
+    local_files_only: bool,
     **_: Any,
 ) -> "Composite":
     from .sources.checkpoint import load_checkpoint
@@ -213,7 +211,7 @@ def _load(
     from .sources.hub import HubOptions
     from .sources.pair import load_pair
 
-    hub = HubOptions(revision, token, cache_dir, offline)
+    hub = HubOptions(revision, token, cache_dir, local_files_only)
     if encoder and decoder:
         return load_pair(encoder, decoder, seed, hub, without)
     if encoder_config and decoder_config:
@@ -232,7 +230,7 @@ class _Progress:
         self.end()
         self._stage += 1
         self._begin = time.perf_counter()
-        click.echo(f"[{self._stage}/{_STAGES}] {stage} … ", nl=False, err=True)
+        click.echo(f"[{self._stage}/{max(self._stage, _STAGES)}] {stage} … ", nl=False, err=True)
 
     def end(self) -> None:
         """Close the line of the present stage."""

@@ -30,12 +30,7 @@ class TraceableOperations(TorchFunctionMode):
         if function is Tensor.__setitem__ and _is_boolean_mask(args[1]):
             target, mask, value = args
             return target.copy_(torch.where(mask, torch.as_tensor(value, dtype=target.dtype), target))
-        if (
-            function is Tensor.repeat
-            and _is_boolean_mask(args[0])
-            and args[1:3] == (1, 1)
-            and args[0].shape[2:] == (1,)
-        ):
+        if function is Tensor.repeat and _is_boolean_column(args[0]) and args[1:3] == (1, 1):
             return args[0].expand(-1, -1, *args[3:])
         if function is torch.div and kwargs.get("rounding_mode") == "floor" and _is_integer(args[0]):
             return args[0] // args[1]
