@@ -13,6 +13,7 @@ from transformers import SpeechEncoderDecoderModel
 from composites import composite
 from speech_export import export
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
+from tally import Tally, TallyUp
 
 torch.set_num_threads(1)  # two workers, one core each
 
@@ -20,7 +21,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CHECKPOINT = REPOSITORY / "examples" / "digits" / "checkpoint"
 CLIPS = REPOSITORY / "examples" / "digits" / "audio"
 ONE_THREAD = SessionOptions(intra_op_threads=1)
+AGAINST_TRANSFORMERS = "against transformers"
 FSDD = REPOSITORY.parent / "shared" / "data" / "fsdd.tar.gz"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cases", type=int, help="so many random cases against transformers; without it 200 that never change"
+    )
 
 
 @dataclass(frozen=True)
@@ -85,3 +93,27 @@ def fsdd() -> Path:
     if not FSDD.exists():
         pytest.skip(f"the recordings are not there: {FSDD}")
     return FSDD
+
+
+@pytest.fixture
+def tally_up(record_property: Callable[[str, object], None]) -> TallyUp:
+    """Have a tally shown at the end of the run, and fail where near ties are many."""
+
+    def up(tally: Tally) -> None:
+        record_property(AGAINST_TRANSFORMERS, str(tally))
+        assert tally.few_ties, f"too many near ties: {tally}"
+
+    return up
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    tallies = [
+        f"{report.nodeid}: {value}"
+        for report in reports
+        for name, value in report.user_properties
+        if name == AGAINST_TRANSFORMERS
+    ]
+    if tallies:
+        terminalreporter.section(AGAINST_TRANSFORMERS)
+        terminalreporter.write("\n".join([*sorted(tallies), ""]))

@@ -31,7 +31,7 @@ SEARCHES: tuple[GenerationSettings, ...] = (
 )
 
 
-class GatherElements(OpRun):
+class GatherElements(OpRun):  # type: ignore[misc]  # the package has no types
     """ONNX's own takes no more than 32 columns."""
 
     def _run(self, data: Any, indices: Any, axis: int | None = None) -> tuple[Any]:

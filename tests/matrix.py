@@ -7,6 +7,7 @@ import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from composites import DECODERS, ENCODERS, composite
 from speech_export import export
+from speech_export.facts import decoder_facts, encoder_facts
 from speech_export.oracle import Oracle
+from speech_export.rewrites.traceable import traceable
 from speech_export.tensorrt import Range, build_engine
+from speech_export.trace import save, trace, traceables
 from speech_export.verify import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.bundle import EncoderFacts
-from speech_runtime.contract import GRAPHS
+from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST
 from speech_runtime.generation.config import GenerationSettings
 
 ENCODER, DECODER = "wav2vec2", "bert"
@@ -92,7 +96,8 @@ def measure(pairing: Pairing) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         bundle = export(model, Path(directory) / "bundle")
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-        engines = sum(len(build_engine(bundle.path(f"{graph}.onnx"), RANGES)) for graph in GRAPHS)
+        graphs = [bundle.path(f"{graph}.onnx") for graph in (DECODER_INIT, DECODER_WITH_PAST)]
+        engines = _encoder_engine(pairing.encoder) + sum(len(build_engine(graph, RANGES)) for graph in graphs)
     facts = exported.manifest.encoder
     lengths = clip_lengths(facts)
     inputs, mask = padded_batch(facts, lengths)
@@ -122,6 +127,17 @@ def measure(pairing: Pairing) -> Measured:
         torch_padding=_padding(encode_in_torch, inputs, mask, lengths),
         engines=engines,
     )
+
+
+@cache
+def _encoder_engine(encoder: str) -> int:
+    """Bytes of the engine of an encoder for TensorRT; a bundle for the CPU has operations of ONNX Runtime in it."""
+    model = composite(DECODER, encoder)
+    facts, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+    with tempfile.TemporaryDirectory() as directory, traceable(model):
+        path = Path(directory) / "encoder.onnx"
+        save(trace(next(iter(traceables(model, facts, decoder))), facts.input_name, decoder.layers), path)
+        return len(build_engine(path, RANGES))
 
 
 def clip_lengths(encoder: EncoderFacts) -> list[int]:

@@ -10,7 +10,7 @@ import logging
 from .bundle import Bundle
 from .encoder import EncoderOutput
 from .engines.session_options import SessionOptions
-from .errors import AudioError, BundleError, EngineError, GenerationError, SpeechError
+from .errors import AudioError, BenchError, BundleError, EngineError, GenerationError, SpeechError
 from .generation.config import GenerationConfig
 from .generation.output import GenerateOutput
 from .hub import push_to_hub
@@ -19,6 +19,7 @@ from .transcription import Hypothesis, Transcription
 
 __all__ = [
     "AudioError",
+    "BenchError",
     "Bundle",
     "BundleError",
     "EncoderOutput",

@@ -67,7 +67,21 @@ class DecoderFacts:
 
 @dataclass(frozen=True)
 class Verification:
-    """The exported graphs against the torch model, on the same audio."""
+    """The exported graphs against the torch model, on the same audio.
+
+    Attributes:
+        audio: what it is.
+        clips: of it.
+        max_logprob_difference: the largest; of all words in a float32 bundle, else of torch's 64 best ones each time.
+        greedy_agreement: share of equal tokens, position by position.
+        beam_agreement: likewise, with `beams` beams.
+        beams: see `beam_agreement`.
+        token_agreement: share of positions of torch's own sequences at which the best next token is the same.
+        mean_logprob_difference: like `max_logprob_difference`.
+        p99_logprob_difference: what 99 of 100 differences are below.
+        word_error_rate: of the bundle with `beams` beams, where it is known what was said: 0.01 is one in a hundred.
+        reference_word_error_rate: of torch.
+    """
 
     audio: str
     clips: int
@@ -75,6 +89,38 @@ class Verification:
     greedy_agreement: float
     beam_agreement: float
     beams: int
+    token_agreement: float | None = None
+    mean_logprob_difference: float | None = None
+    p99_logprob_difference: float | None = None
+    word_error_rate: float | None = None
+    reference_word_error_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the graphs of a bundle below float32 came about.
+
+    Attributes:
+        encoder: precision of the encoder.
+        decoder: precision of the two decoder graphs.
+        op_kinds: what was quantised; nothing where the graphs are fp16.
+        block_size: weights that share a scale; None where no graph is int4.
+        accuracy_level: of `MatMulNBits`; None likewise.
+        kept_float32: modules left in float32, on request or because the accuracy asked for it; of fp16 also the nodes,
+            encoder output and caches that are float32 because half does not hold their numbers.
+    """
+
+    encoder: str
+    decoder: str
+    op_kinds: tuple[str, ...]
+    block_size: int | None
+    accuracy_level: int | None
+    kept_float32: tuple[str, ...]
+
+    @property
+    def multiplies_bytes(self) -> bool:
+        """Whether a graph has products of int8; one with int4 weights has them too."""
+        return not {"int8", "int4"}.isdisjoint((self.encoder, self.decoder))
 
 
 @dataclass(frozen=True)
@@ -98,12 +144,13 @@ class Manifest:
     format_version: int
     source: str
     producer: dict[str, str]
-    precision: Literal["fp32", "fp16"]
-    target: Literal["cpu"]
+    precision: Literal["fp32", "fp16", "int8", "int4"]
+    target: Literal["cpu", "cuda", "tensorrt"]
     encoder: EncoderFacts
     decoder: DecoderFacts
     verification: Verification | None
     files: dict[str, FileFacts]
+    quantization: Quantization | None = None
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
