@@ -1,6 +1,5 @@
 """A composite in half precision against the same in float32, as a GPU would compute it."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from onnx.reference.op_run import OpRun
 from matrix import RANGES, clip_lengths, padded_batch
 from speech_export.calibration import ModelInput, record
 from speech_export.gpu_arithmetic import ROUNDED, write_rounded
-from speech_export.half_precision import HalfReport, halve
+from speech_export.half_precision import HalfPrecision
+from speech_export.precision import PrecisionOptions
 from speech_export.tensorrt import build_engine
 from speech_export.verify import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq
@@ -40,12 +40,15 @@ class GatherElements(OpRun):  # type: ignore[misc]  # the package has no types
 
 @dataclass(frozen=True)
 class Halved:
-    """A float32 bundle, its half-precision twin, and that one with everything rounded explicitly."""
+    """A float32 bundle, its half-precision twin, and that one with everything rounded explicitly.
+
+    `kept` names what is float32 in the twin for its numbers.
+    """
 
     float32: Path
     half: Path
     rounded: Path
-    report: HalfReport
+    kept: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,17 @@ class Drift:
     largest: float
 
 
-def make(float32: Path, directory: Path, calibration: list[ModelInput] | None = None) -> Halved:
-    """Half precision of a bundle, measured on `calibration`, or on noise."""
+FP16 = PrecisionOptions(precision="fp16", target="cuda")
+
+
+def make(float32: Path, directory: Path, options: PrecisionOptions = FP16) -> Halved:
+    """Half precision of a bundle for a GPU, measured on noise."""
     half, rounded = directory / "half", directory / "rounded"
-    shutil.copytree(float32, half)
-    report = halve(half, calibration or [noise(float32)])
+    half.mkdir()
+    conversion = HalfPrecision(float32, Bundle.open(float32).manifest, options, [noise(float32)])
+    kept = conversion.write(half, conversion.kept)
     write_rounded(half, rounded)
-    return Halved(float32, half, rounded, report)
+    return Halved(float32, half, rounded, kept)
 
 
 def noise(bundle: Path) -> ModelInput:
@@ -112,7 +119,7 @@ def drift(halved: Halved, batches: list[ModelInput]) -> Drift:
 
 def from_definition(halved: Halved) -> float:
     """Largest difference, over all graphs, of ONNX's reference evaluator from the rounded graphs."""
-    feeds = record(Bundle.open(halved.half), [noise(halved.float32)])
+    (feeds,) = record(Bundle.open(halved.half, check_hashes=False), [noise(halved.float32)])
     largest = 0.0
     for graph in GRAPHS:
         model = onnx.load(halved.half / f"{graph}.onnx")

@@ -21,6 +21,7 @@ import half_matrix
 from composites import composite
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing
 from speech_export import ExportError, export
+from speech_export.precision import PrecisionOptions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "half_precision.md"
 MARK = "<!-- the table begins here; `make half` writes it -->"
@@ -35,7 +36,8 @@ def row(pairing: Pairing) -> str:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            export(composite(pairing.decoder, pairing.encoder), Path(scratch, "float32"))
+            model = composite(pairing.decoder, pairing.encoder)
+            export(model, Path(scratch, "float32"), precision=PrecisionOptions(target="cuda"))
             halved = half_matrix.make(Path(scratch, "float32"), Path(scratch))
             size = half_matrix.engines(halved)
         except ExportError as error:

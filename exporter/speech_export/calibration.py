@@ -1,7 +1,7 @@
 """What goes into each graph of a bundle when it transcribes given audio."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,18 +43,19 @@ class _Recorder:
         return self._engine.run(graph, inputs, outputs)
 
 
-def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> dict[str, list[Feed]]:
-    """Let `bundle` transcribe `calibration`, and return the inputs of each graph, a run each.
+def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[str, list[Feed]]]:
+    """Let `bundle` transcribe `calibration`, and yield the inputs of each graph, a run each, batch by batch.
 
     The decoder is given all tokens of its answer at once, the start token among them, behind an empty past; so every
     number that it would make token by token is made in one run.
     """
     engine = OnnxRuntimeEngine(bundle, SessionOptions())
-    recorder = _Recorder(engine)
     config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
-    plain, recorded = (SpeechGenerator(one, bundle.manifest, config, None) for one in (engine, recorder))
+    plain = SpeechGenerator(engine, bundle.manifest, config, None)
     new_tokens = min(_NEW_TOKENS, (bundle.manifest.decoder.max_positions or sys.maxsize) - 1)
     for inputs, mask in calibration:
         tokens = plain.generate(inputs, mask, num_return_sequences=1, max_new_tokens=new_tokens)
+        recorder = _Recorder(engine)
+        recorded = SpeechGenerator(recorder, bundle.manifest, config, None)
         recorded.forward(inputs, mask, decoder_input_ids=tokens)
-    return recorder.feeds
+        yield recorder.feeds

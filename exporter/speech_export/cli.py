@@ -46,7 +46,7 @@ _MIB = 2**20
     type=click.Choice(get_args(Precision)),
     default=PrecisionOptions.precision,
     show_default=True,
-    help="Of weights and arithmetic; int4 has 4-bit weights in the decoder and int8 elsewhere; fp16 is to come.",
+    help="Of weights and arithmetic: fp16 for GPUs; int4 has 4-bit weights in the decoder and int8 elsewhere.",
 )
 @click.option(
     "--target",
@@ -64,7 +64,7 @@ _MIB = 2**20
     type=click.Choice(get_args(OpKind)),
     default=PrecisionOptions.op_kinds,
     show_default=True,
-    help="What is quantised; repeatable.",
+    help="What int8 and int4 quantise; repeatable.",
 )
 @click.option(
     "--keep-float32",

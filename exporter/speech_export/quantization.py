@@ -18,12 +18,12 @@ from .precision import PrecisionOptions
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a graph that is quantised or left alone as a whole.
+    """A piece of a graph that is converted or left alone as a whole.
 
     Attributes:
         name: of its module.
-        kind: a projection, an embedding, or one table that is both.
-        parameters: weights in it.
+        kind: a projection, an embedding, or one table that is both; a whole module in half precision.
+        parameters: weights in it that can be smaller.
     """
 
     name: str
@@ -86,7 +86,7 @@ def matching(patterns: Collection[str], names: Collection[str]) -> frozenset[str
     for pattern, matched in found.items():
         if not matched:
             raise ExportError(
-                f"--keep-float32 {pattern!r} matches nothing that is quantised; there are {shortened(sorted(names), 8)}"
+                f"--keep-float32 {pattern!r} matches nothing that is converted; there are {shortened(sorted(names), 8)}"
             )
     return frozenset(name for matched in found.values() for name in matched)
 

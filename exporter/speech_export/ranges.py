@@ -5,7 +5,7 @@ whatever the length of the audio. (A search for infinities in a half-precision g
 normalisation absorbs them, and what comes out looks like any number.)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,40 +65,48 @@ class ValueRange:
         return cls(float(magnitudes.max()), float(magnitudes.sum()), float(lost.sum()))
 
 
-def value_ranges(path: Path, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, ValueRange]:
-    """Run the graph at `path` and measure every float32 tensor in it, weights and inputs too.
+class RangeMeter:
+    """Runs a graph, and measures every float32 tensor in it, weights and inputs too."""
 
-    Args:
-        path: an ONNX file, its weights beside it.
-        feeds: its inputs, a run each.
+    def __init__(self, path: Path) -> None:
+        """Put the measuring into the graph.
 
-    Returns:
-        Ranges by the names of tensors. What only copies another tensor has that one's.
-    """
-    model = ir.load(path)
-    weights = {
-        name: ValueRange.of(value.const_value.numpy())
-        for name, value in model.graph.initializers.items()
-        if value.dtype == FLOAT and value.const_value is not None
-    }
-    copies = _instrument(model)
-    session = _session(model, path.parent)
-    names = [output.name for output in session.get_outputs()]
-    found: dict[str, ValueRange] = {}
-    for feed in feeds:
+        Args:
+            path: an ONNX file, its weights beside it.
+        """
+        model = ir.load(path)
+        self._found = {
+            name: ValueRange.of(value.const_value.numpy())
+            for name, value in model.graph.initializers.items()
+            if value.dtype == FLOAT and value.const_value is not None
+        }
+        self._copies = _instrument(model)
+        self._session = _session(model, path.parent)
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def add(self, feed: Mapping[str, NDArray[Any]]) -> None:
+        """Run the graph on its inputs `feed`."""
         for name, array in feed.items():
             if array.dtype == np.float32:
-                found[name] = found.get(name, ValueRange()) | ValueRange.of(array)
-        for name, (largest, total, lost) in zip(names, session.run(names, dict(feed)), strict=True):
-            if total != 0:  # an empty tensor has no largest number
-                name = name.removesuffix(_SUFFIX)
-                found[name] = found.get(name, ValueRange()) | ValueRange(float(largest), float(total), float(lost))
-    found = weights | found
-    for name, sources in copies.items():
-        found[name] = ValueRange()
-        for source in sources:
-            found[name] |= found.get(source, ValueRange())
-    return found
+                self._widen(name, ValueRange.of(array))
+        for name, numbers in zip(self._names, self._session.run(self._names, dict(feed)), strict=True):
+            largest, total, lost = numbers
+            empty = total == 0  # or zeros; an empty tensor has no largest number
+            seen = ValueRange() if empty else ValueRange(float(largest), float(total), float(lost))
+            self._widen(name.removesuffix(_SUFFIX), seen)
+
+    @property
+    def ranges(self) -> dict[str, ValueRange]:
+        """Of all runs, by the names of tensors; what only copies others has their range."""
+        found = dict(self._found)
+        for name, sources in self._copies.items():
+            found[name] = ValueRange()
+            for source in sources:
+                found[name] |= found.get(source, ValueRange())
+        return found
+
+    def _widen(self, name: str, seen: ValueRange) -> None:
+        self._found[name] = self._found.get(name, ValueRange()) | seen
 
 
 def _instrument(model: ir.Model) -> dict[str, list[str]]:

@@ -251,5 +251,5 @@ def test_patterns_name_modules() -> None:
     names = {"layers.0.k_proj", "layers.0.q_proj", "layers.10.k_proj"}
     assert matching(["layers.0.*"], names) == {"layers.0.k_proj", "layers.0.q_proj"}
     assert matching(["*.k_proj", "layers.0.q_proj"], names) == names
-    with pytest.raises(ExportError, match=r"'lm_head' matches nothing that is quantised; there are layers.0.k_proj, "):
+    with pytest.raises(ExportError, match=r"'lm_head' matches nothing that is converted; there are layers.0.k_proj, "):
         matching(["*", "lm_head"], names)
