@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
 from speech_export import export
+from speech_export.precision import PrecisionOptions
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
 from tally import Tally, TallyUp
 
@@ -40,25 +42,42 @@ class Pair:
     directory: Path
 
 
+class ExportOnce(Protocol):
+    """Export under a name, or find what another worker has exported under it; see `speech_export.export`."""
+
+    def __call__(
+        self,
+        name: str,
+        model: SpeechEncoderDecoderModel | Path,
+        precision: PrecisionOptions | None = None,
+        calibration_audio: Path | None = None,
+    ) -> Path: ...
+
+
 @pytest.fixture(scope="session")
-def export_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, SpeechEncoderDecoderModel | Path], Path]:
-    """Export under a name, or find what another worker has exported under it."""
+def export_once(tmp_path_factory: pytest.TempPathFactory) -> ExportOnce:
+    """The directory that all workers share."""
     shared = tmp_path_factory.getbasetemp()
     if shared.name.startswith("popen-gw"):  # a worker's own folder, within that of the run
         shared = shared.parent
 
-    def once(name: str, model: SpeechEncoderDecoderModel | Path) -> Path:
+    def once(
+        name: str,
+        model: SpeechEncoderDecoderModel | Path,
+        precision: PrecisionOptions | None = None,
+        calibration_audio: Path | None = None,
+    ) -> Path:
         target = shared / f"bundle-{name}"
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                export(model, target)
+                export(model, target, precision=precision, calibration_audio=calibration_audio)
         return target
 
     return once
 
 
 @pytest.fixture(scope="session")
-def pair(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path]) -> Callable[[str], Pair]:
+def pair(export_once: ExportOnce) -> Callable[[str], Pair]:
     """A tiny random composite with the given decoder family, and its bundle."""
     known: dict[str, Pair] = {}
 
@@ -73,7 +92,7 @@ def pair(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path]) -
 
 
 @pytest.fixture(scope="session")
-def digits(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path]) -> Pair:
+def digits(export_once: ExportOnce) -> Pair:
     """The bundled model and its bundle."""
     directory = export_once("digits", CHECKPOINT)
     reference = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT).eval()

@@ -69,8 +69,8 @@ def convert_accurately(
             tried = ", ".join(layer.name for layer in ranking[: count // 2]) or "nothing"
             raise VerificationError(
                 f"only {converted.result.agreement:.2%} of the tokens are the same, the limit is "
-                f"{limits.agreement:.2%} (--min-agreement), with {tried} in float32, and more would be over half of the "
-                "weights; export with --precision fp32"
+                f"{limits.agreement:.2%} (--min-agreement), with {tried} in float32, and more would be over half of "
+                "the weights; export with --precision fp32"
             )
         converted = attempt(chosen)
         agreement = converted.result.agreement

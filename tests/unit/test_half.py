@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from speech_export.out_of_range import nodes_out_of_range
 from speech_export.passes.half import to_half
 from speech_export.passes.rounding import round_explicitly
-from speech_export.ranges import ValueRange, value_ranges
+from speech_export.ranges import RangeMeter, ValueRange
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]>'
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -80,7 +80,9 @@ def dtypes(model: ir.Model) -> dict[str, ir.DataType]:
 def measured(text: str, directory: Path, **feeds: Array) -> tuple[ir.Model, dict[str, ValueRange]]:
     model = parse(text)
     ir.save(model, directory / "graph.onnx")
-    return model, value_ranges(directory / "graph.onnx", [feeds])
+    meter = RangeMeter(directory / "graph.onnx")
+    meter.add(feeds)
+    return model, meter.ranges
 
 
 RUN = pytest.mark.parametrize("run", [on_onnxruntime, as_on_gpus, by_definition])
@@ -188,6 +190,20 @@ def test_ranges_are_those_of_the_tensors(tmp_path: Path) -> None:
         assert found[name].largest == seen.largest
         assert found[name].total == pytest.approx(seen.total)
         assert found[name].overflows == seen.overflows == (name != "w")
+
+
+def test_ranges_are_those_of_all_runs(tmp_path: Path) -> None:
+    ir.save(parse("g (float[n] x) => (float[n] y) { y = Neg (x) }"), tmp_path / "graph.onnx")
+    meter = RangeMeter(tmp_path / "graph.onnx")
+    for largest in (1, 70000, 3):
+        meter.add({"x": np.full(2, largest, dtype=np.float32)})
+    assert (meter.ranges["y"].largest, meter.ranges["y"].total) == (70000, 140008)
+
+
+def test_zeros_are_no_reason(tmp_path: Path) -> None:
+    text = "g (float[n] x) => (float[n] y) { a = Relu (x) y = Neg (a) }"
+    model, ranges = measured(text, tmp_path, x=np.full(3, -1, dtype=np.float32))
+    assert nodes_out_of_range(model.graph, ranges) == []
 
 
 def test_empty_tensors_have_no_range(tmp_path: Path) -> None:
