@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
 from speech_export import export
-from speech_export.precision import PrecisionOptions
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
 from tally import Tally, TallyUp
 
@@ -45,13 +44,7 @@ class Pair:
 class ExportOnce(Protocol):
     """Export under a name, or find what another worker has exported under it; see `speech_export.export`."""
 
-    def __call__(
-        self,
-        name: str,
-        model: SpeechEncoderDecoderModel | Path,
-        precision: PrecisionOptions | None = None,
-        calibration_audio: Path | None = None,
-    ) -> Path: ...
+    def __call__(self, name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path: ...
 
 
 @pytest.fixture(scope="session")
@@ -61,16 +54,11 @@ def export_once(tmp_path_factory: pytest.TempPathFactory) -> ExportOnce:
     if shared.name.startswith("popen-gw"):  # a worker's own folder, within that of the run
         shared = shared.parent
 
-    def once(
-        name: str,
-        model: SpeechEncoderDecoderModel | Path,
-        precision: PrecisionOptions | None = None,
-        calibration_audio: Path | None = None,
-    ) -> Path:
+    def once(name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path:
         target = shared / f"bundle-{name}"
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                export(model, target, precision=precision, calibration_audio=calibration_audio)
+                export(model, target, **settings)
         return target
 
     return once

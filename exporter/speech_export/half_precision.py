@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from .conversion import Conversion
 from .errors import ExportError
 from .gpu_arithmetic import ROUNDED, write_rounded
 from .out_of_range import nodes_out_of_range
-from .passes.float32_nodes import float32_nodes, floats
+from .passes.float32_nodes import MOVES, float32_nodes, floats
 from .passes.half import to_half
 from .passes.module_names import module_of
 from .precision import PrecisionOptions
@@ -40,7 +40,7 @@ class HalfPrecision(Conversion):
     """See `Conversion`.
 
     Audio goes in as float32; logits and log-probabilities come out as float32. The states that go from graph to graph,
-    encoder output and caches, are float16, unless that does not hold them, or one of the two graphs is float32.
+    encoder output and caches, are float16, unless that does not hold them, or what makes them is float32.
     """
 
     def __init__(
@@ -59,11 +59,13 @@ class HalfPrecision(Conversion):
         """
         super().__init__(float32, manifest, options)
         self._ranges = _measured(Bundle.open(float32, check_hashes=False), self._graphs, calibration)
-        self._states = _states_out_of_range(manifest, self._ranges)
-        self._interface = {manifest.encoder.input_name, LOGITS, TOP_LOGPROBS, *self._states}
+        self._makers: dict[str, set[str]] = {}
+        for graph in self._graphs:
+            self._makers |= _makers(ir.load(float32 / f"{graph}.onnx").graph)
+        self._float32_interface = {manifest.encoder.input_name, LOGITS, TOP_LOGPROBS}
         for graph in set(GRAPHS).difference(self._graphs):
-            self._interface.update(graph_inputs(graph, manifest.encoder.input_name, manifest.decoder.layers))
-            self._interface.update(graph_outputs(graph, manifest.decoder.layers))
+            self._float32_interface.update(graph_inputs(graph, manifest.encoder.input_name, manifest.decoder.layers))
+            self._float32_interface.update(graph_outputs(graph, manifest.decoder.layers))
 
     @contextmanager
     def opened(self, directory: Path) -> Iterator[OnnxSpeechSeq2Seq]:
@@ -80,18 +82,34 @@ class HalfPrecision(Conversion):
             if not floats(node.outputs):
                 continue
             weights = [value.const_value for value in floats(node.inputs) if value.is_initializer()]
-            sizes[module_of(node)] += 0 if node in single else sum(weight.size for weight in weights if weight)
+            # One number is no weight but a part of the arithmetic.
+            sizes[module_of(node)] += sum(
+                each.size for each in weights if each and each.size > 1 and node not in single
+            )
         return [Part(name, "module", size) for name, size in sizes.items()]
 
     def _convert(self, model: ir.Model, graph: str, kept: frozenset[str]) -> frozenset[str]:
+        states = self._float32_states(kept)
+        interface = self._float32_interface | states
         names = {str(node.name) for node in model.graph if module_of(node) in kept}
-        found = nodes_out_of_range(model.graph, self._ranges[graph], float32_nodes(model.graph, names, self._interface))
+        found = nodes_out_of_range(model.graph, self._ranges[graph], float32_nodes(model.graph, names, interface))
         for node in found:
             logger.info("%s stays float32 in %s", node, graph)
         out_of_range = {node.node for node in found}
-        to_half(model, names | out_of_range, self._interface)
+        to_half(model, names | out_of_range, interface)
         ir.external_data.load_to_model(model)  # weights that stay float32 are still where they came from
-        return frozenset(out_of_range | self._states)
+        return frozenset(out_of_range | states)
+
+    def _float32_states(self, kept: frozenset[str]) -> set[str]:
+        """Encoder output and caches that half does not hold, or that come out of what is kept in float32."""
+        layers = self._manifest.decoder.layers
+        together = [{ENCODER_HIDDEN_STATES}, *({name} for name in cache_names("cross", layers))]
+        # A cache is the same before and after a step.
+        together += map(set, zip(cache_names("past", layers), cache_names("present", layers), strict=True))
+        seen = [(name, found) for graph in self._ranges.values() for name, found in graph.items()]
+        wanted = {name for name, found in seen if found.overflows or found.underflows}
+        wanted |= {name for name, modules in self._makers.items() if modules & kept}
+        return set().union(*(names for names in together if names & wanted))
 
 
 def _measured(
@@ -110,11 +128,11 @@ def _measured(
     return {graph: meter.ranges for graph, meter in meters.items()}
 
 
-def _states_out_of_range(manifest: Manifest, ranges: Mapping[str, Mapping[str, ValueRange]]) -> frozenset[str]:
-    """Encoder output and caches that half does not hold, in any graph; a cache is the same before and after a step."""
-    layers = manifest.decoder.layers
-    together = [{ENCODER_HIDDEN_STATES}, *({name} for name in cache_names("cross", layers))]
-    together += map(set, zip(cache_names("past", layers), cache_names("present", layers), strict=True))
-    seen = [(name, found) for graph in ranges.values() for name, found in graph.items()]
-    outside = {name for name, found in seen if found.overflows or found.underflows}
-    return frozenset().union(*(names for names in together if names & outside))
+def _makers(graph: ir.Graph) -> dict[str, set[str]]:
+    """For each output of a graph, the modules whose numbers it is, whatever moved them around since."""
+    makers: dict[ir.Value, set[str]] = {}
+    for node in graph:
+        copied = set().union(*(makers.get(value, ()) for value in floats(node.inputs)))
+        made = copied if node.op_type in MOVES else {module_of(node)}
+        makers |= dict.fromkeys(floats(node.outputs), made)
+    return {str(value.name): makers.get(value, set()) for value in graph.outputs}

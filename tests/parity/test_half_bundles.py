@@ -27,7 +27,7 @@ GPU = PrecisionOptions(target="cuda")
 @pytest.fixture(scope="module")
 def half_digits(export_once: ExportOnce) -> Bundle:
     """The bundled model in half precision, as `speech-export` makes it."""
-    return Bundle.open(export_once("digits-fp16", CHECKPOINT, FP16, CLIPS))
+    return Bundle.open(export_once("digits-fp16", CHECKPOINT, precision=FP16, calibration_audio=CLIPS))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_tensorrt_takes_the_graphs_strongly_typed(half_digits: Bundle) -> None:
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in [*DECODER_ROWS, *ENCODER_ROWS]])
 def test_a_family_in_half_precision(row: Pairing, export_once: ExportOnce, tmp_path: Path) -> None:
     model = composite(row.decoder, row.encoder)
-    halved = half_matrix.make(export_once(f"{row.name} for a GPU", model, GPU), tmp_path)
+    halved = half_matrix.make(export_once(f"{row.name} for a GPU", model, precision=GPU), tmp_path)
     found = half_matrix.drift(halved, [half_matrix.noise(halved.float32)])
     assert found.next_tokens >= 0.97
     assert found.mean <= 5e-3
