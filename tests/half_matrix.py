@@ -23,7 +23,6 @@ from speech_runtime.bundle import Bundle
 from speech_runtime.contract import GRAPHS
 from speech_runtime.generation.candidates import log_softmax
 from speech_runtime.generation.config import GenerationSettings
-from speech_runtime.generation.decoder import CachedDecoder
 
 SEARCHES: tuple[GenerationSettings, ...] = (
     {"num_beams": 1, "num_return_sequences": 1, "max_new_tokens": 24},
@@ -140,11 +139,6 @@ def from_definition(halved: Halved) -> float:
 def engines(halved: Halved) -> int:
     """Bytes of the TensorRT engines of the half-precision graphs."""
     return sum(len(build_engine(halved.half / f"{graph}.onnx", RANGES)) for graph in GRAPHS)
-
-
-def decoder_of(model: OnnxSpeechSeq2Seq, hidden_states: Any, mask: Any) -> CachedDecoder:
-    """The decoder of two utterances whose encoder output is at hand."""
-    return CachedDecoder(model._engine, model.manifest.decoder, 2, hidden_states, mask)
 
 
 def _spoken(tokens: NDArray[np.int64], ends: tuple[int, ...]) -> NDArray[np.bool_]:
