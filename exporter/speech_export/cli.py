@@ -10,7 +10,7 @@ import click
 from speech_runtime import Bundle, SpeechError
 from speech_runtime.command_line.console import log_on_stderr
 from speech_runtime.command_line.hub_flags import hub_flags
-from speech_runtime.summary import verification_lines
+from speech_runtime.summary import measured_on, verification_lines
 
 from .errors import shortened
 from .precision import OpKind, Precision, PrecisionOptions, Target
@@ -276,8 +276,8 @@ def _summary(bundle: Bundle, seconds: float) -> str:
     if (quantization := bundle.manifest.quantization) is not None:
         kept = quantization.kept_float32
         lines += [f"encoder {quantization.encoder}, decoder {quantization.decoder}"]
-        lines += [f"  in float32: {shortened(list(kept), 8) if kept else 'nothing that could be quantised'}"]
+        lines += [f"  in float32: {shortened(list(kept), 8) if kept else 'nothing that could be smaller'}"]
     if verification is not None:
-        lines += [f"verified against torch on {verification.clips} clips ({verification.audio}):"]
+        lines += [f"verified {measured_on(bundle.manifest, verification)}:"]
         lines += [f"  {line}" for line in verification_lines(verification)]
     return "\n".join(lines)

@@ -67,7 +67,7 @@ class DecoderFacts:
 
 @dataclass(frozen=True)
 class Verification:
-    """The exported graphs against the torch model, on the same audio.
+    """The exported graphs against the torch model, on the same audio; fp16 as a GPU rounds it.
 
     Attributes:
         audio: what it is.

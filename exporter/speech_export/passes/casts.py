@@ -6,6 +6,19 @@ FLOAT = ir.DataType.FLOAT
 HALF = ir.DataType.FLOAT16
 
 
+def weight_as(value: ir.Value, to: ir.DataType, name: str) -> ir.Value:
+    """An initializer with the numbers of another, rounded when it is written: they need not be in memory twice."""
+    weight = value.const_value
+    assert weight is not None  # noqa: S101 - an initializer has a value
+    numbers = ir.LazyTensor(
+        lambda: ir.Tensor(weight.numpy().astype(to.numpy()), name=name),
+        dtype=to,
+        shape=ir.Shape(weight.shape),
+        name=name,
+    )
+    return ir.Value(name=name, shape=value.shape, type=ir.TensorType(to), const_value=numbers)
+
+
 class Casts:
     """The casts between float32 and float16 in a graph: those that are there, and those that a pass puts into it."""
 
@@ -21,6 +34,9 @@ class Casts:
         if value not in self._made:
             to = HALF if value.dtype == FLOAT else FLOAT
             name = f"{value.name}.{'half' if to == HALF else 'single'}"
+            if value.is_initializer():
+                self._made[value] = self._graph.initializers[name] = weight_as(value, to, name)
+                return self._made[value]
             node = ir.node("Cast", [value], {"to": to}, name=f"{name}/Cast")
             (output,) = node.outputs
             output.name, output.shape, output.type = name, value.shape, ir.TensorType(to)

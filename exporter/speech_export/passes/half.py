@@ -5,10 +5,9 @@ The graph stays standard ONNX; no node mixes the two, so that it is a strongly t
 
 from collections.abc import Collection
 
-import numpy as np
 import onnx_ir as ir
 
-from .casts import FLOAT, HALF, Casts
+from .casts import FLOAT, HALF, Casts, weight_as
 from .float32_nodes import float32_nodes, floats, reads_shape_only
 
 
@@ -49,24 +48,12 @@ def _convert_weight(graph: ir.Graph, value: ir.Value, single: Collection[ir.Node
     for_half = [use for use in value.uses() if use.node not in single]
     if not for_half:
         return
-    weight = value.const_value
-    assert weight is not None  # noqa: S101 - an initializer has a value
     name = str(value.name)
     if len(for_half) == len(value.uses()):
         del graph.initializers[name]
     else:
         name = f"{name}.half"
-    half = ir.Value(name=name, shape=value.shape, type=ir.TensorType(HALF), const_value=_as_half(weight, name))
+    half = weight_as(value, HALF, name)
     for use in for_half:
         use.node.replace_input_with(use.idx, half)
     graph.initializers[name] = half
-
-
-def _as_half(weight: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
-    """Rounded when it is written: a model's weights need not be in memory twice."""
-    return ir.LazyTensor(
-        lambda: ir.Tensor(weight.numpy().astype(np.float16), name=name),
-        dtype=HALF,
-        shape=ir.Shape(weight.shape),
-        name=name,
-    )

@@ -28,3 +28,6 @@ def round_explicitly(model: ir.Model) -> None:
         for value in node.outputs:
             if value.dtype == HALF:
                 casts.round(value)
+    for name, weight in list(model.graph.initializers.items()):
+        if not weight.uses():
+            del model.graph.initializers[name]
