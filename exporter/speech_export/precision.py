@@ -106,9 +106,9 @@ class PrecisionOptions:
         for precision in sorted({self.precision, *self._given()}):
             if reason := _REFUSED.get((precision, self.target)):
                 yield f"{precision} for {self.target}: {reason}"
-        if self.quantises and not self.op_kinds:
-            yield "op_kinds is empty: nothing would be quantised; name at least one, or take fp32"
         if self.halves and self.op_kinds != get_args(OpKind):
             yield "op_kinds goes with int8 and int4; keep modules out of fp16 with keep_float32"
+        elif self.quantises and not self.op_kinds:
+            yield "op_kinds is empty: nothing would be quantised; name at least one, or take fp32"
         if self.keep_float32 and not self.quantises:
             yield "keep_float32 goes with a precision below fp32: everything is float32 already"
