@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 import torch
@@ -40,25 +41,31 @@ class Pair:
     directory: Path
 
 
+class ExportOnce(Protocol):
+    """Export under a name, or find what another worker has exported under it; see `speech_export.export`."""
+
+    def __call__(self, name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path: ...
+
+
 @pytest.fixture(scope="session")
-def export_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, SpeechEncoderDecoderModel | Path], Path]:
-    """Export under a name, or find what another worker has exported under it."""
+def export_once(tmp_path_factory: pytest.TempPathFactory) -> ExportOnce:
+    """The directory that all workers share."""
     shared = tmp_path_factory.getbasetemp()
     if shared.name.startswith("popen-gw"):  # a worker's own folder, within that of the run
         shared = shared.parent
 
-    def once(name: str, model: SpeechEncoderDecoderModel | Path) -> Path:
+    def once(name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path:
         target = shared / f"bundle-{name}"
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                export(model, target)
+                export(model, target, **settings)
         return target
 
     return once
 
 
 @pytest.fixture(scope="session")
-def pair(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path]) -> Callable[[str], Pair]:
+def pair(export_once: ExportOnce) -> Callable[[str], Pair]:
     """A tiny random composite with the given decoder family, and its bundle."""
     known: dict[str, Pair] = {}
 
@@ -73,7 +80,7 @@ def pair(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path]) -
 
 
 @pytest.fixture(scope="session")
-def digits(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path]) -> Pair:
+def digits(export_once: ExportOnce) -> Pair:
     """The bundled model and its bundle."""
     directory = export_once("digits", CHECKPOINT)
     reference = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT).eval()
