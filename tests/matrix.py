@@ -27,7 +27,7 @@ from speech_export.trace import save, trace, traceables
 from speech_export.verify import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.bundle import EncoderFacts
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST
+from speech_runtime.contract import GRAPHS
 from speech_runtime.generation.config import GenerationSettings
 
 ENCODER, DECODER = "wav2vec2", "bert"
@@ -96,8 +96,8 @@ def measure(pairing: Pairing) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         bundle = export(model, Path(directory) / "bundle")
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-        graphs = [bundle.path(f"{graph}.onnx") for graph in (DECODER_INIT, DECODER_WITH_PAST)]
-        engines = _encoder_engine(pairing.encoder) + sum(len(build_engine(graph, RANGES)) for graph in graphs)
+    engines = _engine_bytes(GRAPHS[0], pairing.encoder, DECODER)
+    engines += sum(_engine_bytes(graph, ENCODER, pairing.decoder) for graph in GRAPHS[1:])
     facts = exported.manifest.encoder
     lengths = clip_lengths(facts)
     inputs, mask = padded_batch(facts, lengths)
@@ -130,13 +130,14 @@ def measure(pairing: Pairing) -> Measured:
 
 
 @cache
-def _encoder_engine(encoder: str) -> int:
-    """Bytes of the engine of an encoder for TensorRT; a bundle for the CPU has operations of ONNX Runtime in it."""
-    model = composite(DECODER, encoder)
-    facts, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+def _engine_bytes(graph: str, encoder: str, decoder: str) -> int:
+    """Bytes of an engine of TensorRT; a bundle for the CPU has operations of ONNX Runtime in it."""
+    model = composite(decoder, encoder)
+    facts, of_decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
     with tempfile.TemporaryDirectory() as directory, traceable(model):
-        path = Path(directory) / "encoder.onnx"
-        save(trace(next(iter(traceables(model, facts, decoder))), facts.input_name, decoder.layers), path)
+        path = Path(directory) / f"{graph}.onnx"
+        traceable_graph = next(each for each in traceables(model, facts, of_decoder) if each.name == graph)
+        save(trace(traceable_graph, facts.input_name, of_decoder.layers), path)
         return len(build_engine(path, RANGES))
 
 

@@ -37,10 +37,15 @@ class _Recorder:
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         return self._engine.dtype(graph, name)
 
-    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+    def share(self, array: NDArray[Any]) -> Value:
+        return self._engine.share(array)
+
+    def run(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None
+    ) -> dict[str, Value]:
         # Copies: a download from the CPU is the memory of the tensor itself, which does not outlive the step.
         self.feeds[graph].append({name: self.download(value).copy() for name, value in inputs.items()})
-        return self._engine.run(graph, inputs, outputs)
+        return self._engine.run(graph, inputs, outputs, into)
 
 
 def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[str, list[Feed]]]:

@@ -153,7 +153,10 @@ def test_the_clock_is_around_each_run() -> None:
         def dtype(self, graph: str, name: str) -> Any:
             return np.dtype(np.float16)
 
-        def run(self, graph: str, inputs: Any, outputs: Any) -> dict[str, Any]:
+        def share(self, array: Any) -> Any:
+            return array
+
+        def run(self, graph: str, inputs: Any, outputs: Any, into: Any = None) -> dict[str, Any]:
             return dict.fromkeys(outputs, graph)
 
     engine = TimedEngine(Engine())

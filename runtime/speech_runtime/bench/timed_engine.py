@@ -31,6 +31,10 @@ class TimedEngine:
         """Copy an array to the device."""
         return self._engine.upload(array)
 
+    def share(self, array: NDArray[Any]) -> Value:
+        """A tensor in the memory of `array`."""
+        return self._engine.share(array)
+
     def download(self, value: Value) -> NDArray[Any]:
         """Copy a tensor to the host."""
         return self._engine.download(value)
@@ -39,9 +43,11 @@ class TimedEngine:
         """Of an input of `graph`."""
         return self._engine.dtype(graph, name)
 
-    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+    def run(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None
+    ) -> dict[str, Value]:
         """Run `graph`, and note it."""
         begin = time.perf_counter()
-        results = self._engine.run(graph, inputs, outputs)
+        results = self._engine.run(graph, inputs, outputs, into)
         self.runs.append(Run(graph, begin, time.perf_counter()))
         return results
