@@ -10,7 +10,6 @@ from .errors import ExportError, shortened
 from .passes.int4 import quantize_projections_to_int4
 from .passes.int8 import quantize_projections
 from .passes.int8_table import embedding_gathers, quantize_embedding, quantize_shared_table
-from .passes.packed_projections import pack_projections
 from .passes.projections import Projection, projections
 from .passes.quantized_windows import quantize_before_windows
 from .precision import PrecisionOptions
@@ -63,15 +62,12 @@ def quantize(
     for gather in gathers:
         if gather.name not in kept:
             quantize_embedding(model, gather)
-    pack_projections(model, [each for each in others if each.name not in kept])
-    left = {*kept, *(each.name for each in heads)}
-    chosen = (
-        [each for each in projections(model.graph) if each.name not in left] if "matmul" in options.op_kinds else []
-    )
+    chosen = [each for each in others if each.name not in kept]
     if precision == "int4":
-        wide = [each for each in chosen if each.matrix().shape[1] != vocab_size]
-        quantize_projections_to_int4(model, wide, options.block_size, options.accuracy_level)
-        chosen = [each for each in projections(model.graph) if each.name not in left]
+        heads_of_their_own = [each for each in chosen if each.matrix().shape[1] == vocab_size]
+        within = [each for each in chosen if each not in heads_of_their_own]
+        quantize_projections_to_int4(model, within, options.block_size, options.accuracy_level)
+        chosen = heads_of_their_own
     quantize_projections(model, chosen)
     quantize_before_windows(model)
 
