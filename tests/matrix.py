@@ -19,11 +19,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from composites import DECODERS, ENCODERS, composite
 from speech_export import export
 from speech_export.oracle import Oracle
-from speech_export.tensorrt import Range, build_engine
+from speech_export.tensorrt import build_engine
 from speech_export.verify import token_agreement
-from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.bundle import EncoderFacts
-from speech_runtime.contract import GRAPHS
+from speech_runtime.engines.profile_limits import ProfileLimits
+from speech_runtime.engines.profiles import graph_profiles
+from speech_runtime.engines.tensorrt_library import import_tensorrt
 from speech_runtime.generation.config import GenerationSettings
 
 ENCODER, DECODER = "wav2vec2", "bert"
@@ -33,16 +35,10 @@ SEARCHES: tuple[GenerationSettings, ...] = (
     {"num_beams": 1, "max_new_tokens": 24},
     {"num_beams": 4, "max_new_tokens": 24, "num_return_sequences": 2},
 )
-RANGES = {
-    "batch": Range(1, 2, 4),
-    "samples": Range(64, 500, 2000),
-    "frames": Range(1, 20, 100),
-    "beams": Range(1, 4, 8),
-    "past_beams": Range(1, 4, 8),
-    "tokens": Range(1, 1, 4),
-    "past": Range(0, 10, 40),
-}
-"""Of TensorRT's profiles; the past begins at nothing."""
+LIMITS = ProfileLimits(
+    batch=(1, 2, 4), beams=(1, 4, 8), seconds=(0.004, 0.03, 0.125), tokens=(1, 10, 40), step_tokens=(1, 1, 4)
+)
+"""Of TensorRT's profiles."""
 
 Array = NDArray[Any]
 Encode = Callable[[Array, Array], tuple[Array, Array]]
@@ -92,7 +88,7 @@ def measure(pairing: Pairing) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         bundle = export(model, Path(directory) / "bundle")
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-        engines = sum(len(build_engine(bundle.path(f"{graph}.onnx"), RANGES)) for graph in GRAPHS)
+        engines = _engine_bytes(bundle)
     facts = exported.manifest.encoder
     lengths = _lengths(facts)
     inputs, mask = _padded_batch(facts, lengths)
@@ -122,6 +118,16 @@ def measure(pairing: Pairing) -> Measured:
         torch_padding=_padding(encode_in_torch, inputs, mask, lengths),
         engines=engines,
     )
+
+
+def _engine_bytes(bundle: Bundle) -> int:
+    """Bytes of all engines."""
+    tensorrt, engine = import_tensorrt("tensorrt_rtx"), bundle.path("engine")
+    sizes = []
+    for graph, profiles in graph_profiles(bundle, LIMITS).items():
+        build_engine(tensorrt, bundle.path(f"{graph}.onnx"), profiles, engine)
+        sizes.append(engine.stat().st_size)
+    return sum(sizes)
 
 
 def _lengths(encoder: EncoderFacts) -> list[int]:

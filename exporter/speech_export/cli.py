@@ -9,6 +9,7 @@ import click
 from speech_runtime import Bundle, SpeechError
 from speech_runtime.command_line.console import log_on_stderr
 
+from .engines_command import engine_flags
 from .settings import DEFAULT_TOP_K, Limits
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _MIB = 2**20
 @click.option("--token", help="For private repositories. [default: that of `hf auth login`]")
 @click.option("--cache-dir", type=click.Path(), help="Where downloads are kept.")
 @click.option("--offline", is_flag=True, help="Take only what is in the cache.")
-@click.option("-o", "--output", required=True, type=click.Path(), help="Directory of the bundle.")
+@click.option("-o", "--output", type=click.Path(), help="Directory of the bundle.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already, once the new one is verified.")
 @click.option(
     "--top-k",
@@ -65,6 +66,7 @@ _MIB = 2**20
 )
 @click.version_option(package_name="speech-export")
 @log_on_stderr("speech_export", "speech_runtime", start="\n")
+@engine_flags
 def main(
     output: str,
     overwrite: bool,

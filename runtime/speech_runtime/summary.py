@@ -6,7 +6,17 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from .bundle import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, DecoderFacts, EncoderFacts, Verification
+from .bundle import (
+    GENERATION_CONFIG,
+    PREPROCESSOR_CONFIG,
+    TOKENIZER,
+    Bundle,
+    DecoderFacts,
+    EncoderFacts,
+    Manifest,
+    Verification,
+)
+from .engines.tensorrt_library import NAMES
 from .errors import BundleError
 from .features import EXTRACTORS, FeatureExtractor, check_fit, read_feature_extractor
 from .generation.config import GenerationConfig
@@ -62,6 +72,7 @@ def describe(bundle: Bundle) -> str:
         ],
         "generation": [_settings(facts["generation_config"]) or "the defaults"],
         "verification": _verification_lines(manifest.verification),
+        "engines": _engine_lines(manifest) or ["none"],
         "files": [f"{file.size:>{size_width},} bytes  {name}" for name, file in sorted(manifest.files.items())],
     }
     return "\n".join(
@@ -156,6 +167,16 @@ def _verification_lines(verification: Verification | None) -> list[str]:
         f"against torch on {verification.clips} clips ({verification.audio})",
         f"largest log-probability difference {verification.max_logprob_difference:.1e}",
         f"equal tokens: greedy {agreement}",
+    ]
+
+
+def _engine_lines(manifest: Manifest) -> list[str]:
+    return [
+        f"{NAMES[built.flavor]} {built.version}, for compute capability "
+        f"{', '.join(built.compute_capabilities) or '8.0 and later'}: up to {built.limits.batch[2]} × "
+        f"{built.limits.seconds[2]:g} s, {built.limits.beams[2]} beams, {built.limits.tokens[2]} tokens "
+        f"({sum(file.size for file in built.files.values()) / _MIB:,.2f} MiB)"
+        for built in manifest.engines
     ]
 
 
