@@ -28,6 +28,11 @@ class StubEngine:
         self._answers = list(zip(logprobs, ids, strict=True))
         self._step = 0
 
+    @property
+    def on_host(self) -> bool:
+        """See `Engine.on_host`."""
+        return True
+
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
         """See `Engine.upload`."""
         return array

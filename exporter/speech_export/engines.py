@@ -15,14 +15,14 @@ from speech_runtime.engines.tensorrt_library import TensorRt
 
 from .errors import ExportError
 from .staging import full_disk_named
-from .tensorrt import EngineOptions, OnStep, build_engine
+from .tensorrt import BuildOptions, OnStep, build_engine
 
 OnGraph = Callable[[str], OnStep | None]
 """Told which graph is built; what it returns is told of its steps."""
 
 
 def add_engines(
-    directory: str | Path, tensorrt: TensorRt, options: EngineOptions | None = None, on_graph: OnGraph = lambda _: None
+    directory: str | Path, tensorrt: TensorRt, options: BuildOptions | None = None, on_graph: OnGraph = lambda _: None
 ) -> EngineSet:
     """Build engines of all graphs of the bundle in `directory`, and enter them in its manifest.
 
@@ -43,7 +43,7 @@ def add_engines(
         EngineError: the limits hold nothing that the model takes.
         ExportError: an engine cannot be built, or not be written.
     """
-    options = options or EngineOptions()
+    options = options or BuildOptions()
     options.check(tensorrt)
     bundle = Bundle.open(Path(directory).absolute())
     profiles = graph_profiles(bundle, options.limits)

@@ -16,7 +16,7 @@ from speech_runtime.engines.profile_limits import ProfileLimits
 from speech_runtime.engines.tensorrt_library import NAMES, TensorRt, import_tensorrt
 
 from .engines import add_engines
-from .tensorrt import EngineOptions, OnStep
+from .tensorrt import BuildOptions, OnStep
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -106,7 +106,7 @@ def _default(limits: ProfileLimits, name: str) -> tuple[float, ...]:
     return value
 
 
-def _options(given: dict[str, Any]) -> EngineOptions:
+def _options(given: dict[str, Any]) -> BuildOptions:
     named = {name.removeprefix(_PREFIX): value for name, value in given.items()}
     limits = {name.replace("-", "_") for name in _LIMITS} & named.keys()
     names = {
@@ -115,13 +115,13 @@ def _options(given: dict[str, Any]) -> EngineOptions:
         "timing_cache": "timing_cache",
         "compute_capability": "compute_capabilities",
     }
-    return EngineOptions(
+    return BuildOptions(
         limits=ProfileLimits(**{name: named[name] for name in limits}),
         **{field: named[name] for name, field in names.items() if name in named},
     )
 
 
-def _build(directory: str, tensorrt: TensorRt, options: EngineOptions) -> None:
+def _build(directory: str, tensorrt: TensorRt, options: BuildOptions) -> None:
     begin, progress = time.perf_counter(), _Progress()
     try:
         built = add_engines(directory, tensorrt, options, progress)

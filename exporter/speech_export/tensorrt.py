@@ -16,7 +16,7 @@ OnStep = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class BuildOptions:
     """How engines are built.
 
     Attributes:
@@ -62,7 +62,7 @@ def build_engine(
     graph: Path,
     profiles: Sequence[Profile],
     output: Path,
-    options: EngineOptions | None = None,
+    options: BuildOptions | None = None,
     on_step: OnStep | None = None,
 ) -> None:
     """Parse `graph` and write its engine to `output`; precision is that of the graph, the network is strongly typed.
@@ -78,7 +78,7 @@ def build_engine(
     Raises:
         ExportError: TensorRT refuses the graph, or cannot build here.
     """
-    options, trt, log = options or EngineOptions(), tensorrt.module, Log(tensorrt)
+    options, trt, log = options or BuildOptions(), tensorrt.module, Log(tensorrt)
     try:
         builder = trt.Builder(log.sink)
     except TypeError as error:  # its constructor returned nothing
@@ -110,7 +110,7 @@ def build_engine(
         options.timing_cache.write_bytes(memoryview(config.get_timing_cache().serialize()).cast("B"))
 
 
-def _configuration(tensorrt: TensorRt, builder: Any, options: EngineOptions) -> Any:
+def _configuration(tensorrt: TensorRt, builder: Any, options: BuildOptions) -> Any:
     trt, config = tensorrt.module, builder.create_builder_config()
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
@@ -180,7 +180,7 @@ def _monitor(trt: Any, on_step: OnStep) -> Any:
     return Monitor()
 
 
-def _hint(tensorrt: TensorRt, options: EngineOptions) -> str:
+def _hint(tensorrt: TensorRt, options: BuildOptions) -> str:
     if tensorrt.flavor == "tensorrt_rtx" and options.weights == "stripped":
         return ". Without weights TensorRT-RTX wants a GPU to build; --trt-weights included needs none"
     return ""

@@ -10,7 +10,7 @@ import pytest
 from handmade_bundle import make_bundle
 from speech_export import ExportError, engines
 from speech_export.engines import add_engines
-from speech_export.tensorrt import EngineOptions
+from speech_export.tensorrt import BuildOptions
 from speech_runtime import Bundle, BundleError
 from speech_runtime.contract import GRAPHS
 from speech_runtime.engines.profile_limits import ProfileLimits
@@ -44,7 +44,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 def test_engines_and_what_they_were_built_with_are_in_the_manifest(directory: Path) -> None:
     limits = ProfileLimits(batch=(1, 1, 2))
-    add_engines(directory, RTX, EngineOptions(limits=limits, tf32=True))
+    add_engines(directory, RTX, BuildOptions(limits=limits, tf32=True))
     bundle = Bundle.open(directory)
     (built,) = bundle.manifest.engines
     assert (built.flavor, built.version, built.compute_capabilities) == ("tensorrt_rtx", "1.7.1", ())
@@ -61,7 +61,7 @@ def test_new_engines_take_the_place_of_those_for_the_same_gpus_only(directory: P
     first = add_engines(directory, RTX)
     others = [
         add_engines(directory, TENSORRT),
-        add_engines(directory, RTX, EngineOptions(compute_capabilities=("8.9", "12.0"))),
+        add_engines(directory, RTX, BuildOptions(compute_capabilities=("8.9", "12.0"))),
     ]
     again = add_engines(directory, RTX)
     assert Bundle.open(directory).manifest.engines == (*others, again)
@@ -120,7 +120,7 @@ def test_what_the_library_cannot_do_is_refused_first(
     library: TensorRt, options: dict[str, Any], message: str, directory: Path
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        add_engines(directory, library, EngineOptions(**options))
+        add_engines(directory, library, BuildOptions(**options))
     assert not (directory / "engines").exists()
 
 

@@ -11,7 +11,15 @@ import pytest
 
 from conftest import Pair
 from handmade_bundle import make_bundle
-from speech_runtime import Bundle, BundleError, EngineError, OnnxSpeechSeq2Seq, SessionOptions
+from speech_runtime import (
+    Bundle,
+    BundleError,
+    CudaOptions,
+    EngineError,
+    OnnxSpeechSeq2Seq,
+    SessionOptions,
+    TensorRtOptions,
+)
 from speech_runtime.contract import GRAPHS
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -64,7 +72,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubSession]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "gpu"}, "unknown device 'gpu'; known are cpu, cuda, tensorrt"),
+        ({"device": "gpu"}, "unknown device 'gpu'; known are cpu, cuda, tensorrt, tensorrt_rtx"),
         ({"device_id": -1}, "device_id is -1; give 0 .the first GPU. or more"),
         ({"intra_op_threads": -1}, "intra_op_threads is -1; give 0 .all cores. or more"),
         ({"intra_op_threads": 1.5}, "intra_op_threads is 1.5"),
@@ -98,7 +106,18 @@ def test_wrong_values_are_refused(options: dict[str, Any], message: str) -> None
         ({"providers": ((CPU, {}), (CPU, {}))}, "providers has CPUExecutionProvider 2 times"),
         ({"device": "cuda", "providers": ((CUDA, {"device_id": 3}),)}, "device_id is 0, and 3 in the options of CUDA"),
         ({"graph_optimization": "disabled", "optimized_model_cache": "c"}, "there is nothing to cache"),
-        ({"device": "tensorrt", "optimized_model_cache": "c"}, "cache its engines instead: .*trt_engine_cache_enable"),
+        (
+            {"device": "tensorrt", "optimized_model_cache": "c"},
+            r"its engines instead: tensorrt=TensorRtOptions\(engine_c",
+        ),
+        ({"device": "tensorrt_rtx", "providers": ((TENSORRT, {}),)}, "put NvTensorRTRTXExecutionProvider first"),
+        ({"cuda": CudaOptions(tf32=True)}, "cuda is set, and device 'cpu' does not use it"),
+        ({"device": "cuda", "tensorrt": TensorRtOptions(zero_past=False)}, "tensorrt is set, and device 'cuda' does"),
+        (
+            {"device": "cuda", "cuda": CudaOptions(tf32=True), "providers": ((CUDA, {}),)},
+            "cuda is set, and providers has options of its own",
+        ),
+        ({"device": "tensorrt_rtx", "tensorrt": TensorRtOptions(zero_past=False)}, "no CUDA beside it"),
     ],
 )
 def test_contradictions_are_refused(options: dict[str, Any], message: str) -> None:
@@ -147,8 +166,7 @@ def test_the_defaults_are_those_of_onnx_runtime_but_quieter(bundle: Bundle, stub
 @pytest.mark.parametrize(
     ("options", "providers"),
     [
-        ({"device": "cuda", "device_id": 1}, [(CUDA, {"device_id": "1"})]),
-        ({"device": "tensorrt"}, [(TENSORRT, {"device_id": "0"}), (CUDA, {"device_id": "0"})]),
+        ({"device": "cuda", "device_id": 1}, [(CUDA, {"device_id": "1", **CudaOptions().settings()})]),
         (
             {
                 "device": "tensorrt",

@@ -19,6 +19,9 @@ class Device(Protocol):
     def compute_capability(self) -> str:
         """Of the GPU, "8.9" for example."""
 
+    def activate(self) -> None:
+        """Make it the one that the calling thread works on."""
+
     def allocate(self, size: int) -> int:
         """The address of `size` bytes, aligned for anything."""
 
@@ -49,7 +52,7 @@ class Cuda:
         count = self._call("cudaGetDeviceCount")
         if device_id >= count:
             raise EngineError(f"there is no GPU {device_id}: CUDA sees {count}; see CUDA_VISIBLE_DEVICES")
-        self._call("cudaSetDevice", device_id)
+        self.activate()
         self._stream = self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
 
     @property
@@ -64,9 +67,12 @@ class Cuda:
         attributes = (names.cudaDevAttrComputeCapabilityMajor, names.cudaDevAttrComputeCapabilityMinor)
         return ".".join(str(self._call("cudaDeviceGetAttribute", name, self._device_id)) for name in attributes)
 
+    def activate(self) -> None:
+        """See `Device.activate`."""
+        self._call("cudaSetDevice", self._device_id)
+
     def allocate(self, size: int) -> int:
         """See `Device.allocate`."""
-        self._call("cudaSetDevice", self._device_id)  # of the calling thread
         return int(self._call("cudaMalloc", size))
 
     def free(self, address: int) -> None:
@@ -98,6 +104,11 @@ class Cuda:
         if status != self._runtime.cudaError_t.cudaSuccess:
             what = self._runtime.cudaGetErrorString(status)[1]
             said = what.decode() if isinstance(what, bytes) else str(status)
+            if status == self._runtime.cudaError_t.cudaErrorMemoryAllocation:
+                raise EngineError(
+                    f"the GPU has no {arguments[0] / 2**20:,.0f} MiB left ({said}); use another one, or build engines "
+                    "for less: speech-export BUNDLE --engines --trt-batch … --trt-beams … --trt-tokens …"
+                )
             raise EngineError(f"CUDA cannot be used: {name} says {said}; check the NVIDIA driver with nvidia-smi")
         return values[0] if values else None
 

@@ -12,6 +12,10 @@ Value = Any
 class Engine(Protocol):
     """Runs the graphs of one bundle on one device. Tensors stay on the device until they are downloaded."""
 
+    @property
+    def on_host(self) -> bool:
+        """Whether tensors are in the host's memory, so that rows of them are taken at the cost of a copy."""
+
     def upload(self, array: NDArray[Any]) -> Value:
         """Copy an array to the device."""
 
