@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DIGITS := examples/digits
 
-.PHONY: demo test test-all matrix host-time lint types clean
+.PHONY: demo test test-all test-gpu matrix host-time lint types clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -15,6 +15,10 @@ test: .venv/installed
 # Every row of docs/support.md too; the default run has about half of them.
 test-all: .venv/installed
 	$(BIN)/pytest -n 2 -m ""
+
+# On a machine with an NVIDIA GPU; install what it is to test first, see docs/gpu.md.
+test-gpu: .venv/installed
+	$(BIN)/pytest tests/gpu -m gpu -rs
 
 # Measures every row again and writes docs/support.md.
 matrix: .venv/installed
