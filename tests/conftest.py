@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from filelock import FileLock
 from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
 from speech_export import export
+from speech_export.cli import main
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
+from tally import Tally, TallyUp
 
 torch.set_num_threads(1)  # two workers, one core each
 
@@ -20,7 +23,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CHECKPOINT = REPOSITORY / "examples" / "digits" / "checkpoint"
 CLIPS = REPOSITORY / "examples" / "digits" / "audio"
 ONE_THREAD = SessionOptions(intra_op_threads=1)
+AGAINST_TRANSFORMERS = "against transformers"
 FSDD = REPOSITORY.parent / "shared" / "data" / "fsdd.tar.gz"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cases", type=int, help="so many random cases against transformers; without it 200 that never change"
+    )
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,15 @@ class Pair:
 
 
 @pytest.fixture(scope="session")
-def export_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, SpeechEncoderDecoderModel | Path], Path]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if own.name.startswith("popen-gw") else own
+
+
+@pytest.fixture(scope="session")
+def export_once(shared: Path) -> Callable[[str, SpeechEncoderDecoderModel | Path], Path]:
     """Export under a name, or find what another worker has exported under it."""
-    shared = tmp_path_factory.getbasetemp()
-    if shared.name.startswith("popen-gw"):  # a worker's own folder, within that of the run
-        shared = shared.parent
 
     def once(name: str, model: SpeechEncoderDecoderModel | Path) -> Path:
         target = shared / f"bundle-{name}"
@@ -73,6 +87,22 @@ def digits(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path])
 
 
 @pytest.fixture(scope="session")
+def digits_for_tensorrt(shared: Path) -> Path:
+    """The bundle of the bundled model with graphs for TensorRT, and its engines: those of `speech-export --engines`.
+
+    What the command said is beside it, in `digits-tensorrt.txt`.
+    """
+    target = shared / "digits-tensorrt"
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            arguments = [CHECKPOINT, "-o", target, "--engines", "--trt-compute-capability", "8.9", "--trt-tf32"]
+            result = CliRunner().invoke(main, list(map(str, arguments)))
+            assert result.exit_code == 0, result.output
+            target.with_suffix(".txt").write_text(result.output)
+    return target
+
+
+@pytest.fixture(scope="session")
 def references() -> dict[Path, str]:
     """The clips of the bundled model and what they say."""
     with (CLIPS / "reference.tsv").open(newline="") as file:
@@ -85,3 +115,27 @@ def fsdd() -> Path:
     if not FSDD.exists():
         pytest.skip(f"the recordings are not there: {FSDD}")
     return FSDD
+
+
+@pytest.fixture
+def tally_up(record_property: Callable[[str, object], None]) -> TallyUp:
+    """Have a tally shown at the end of the run, and fail where near ties are many."""
+
+    def up(tally: Tally) -> None:
+        record_property(AGAINST_TRANSFORMERS, str(tally))
+        assert tally.few_ties, f"too many near ties: {tally}"
+
+    return up
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    tallies = [
+        f"{report.nodeid}: {value}"
+        for report in reports
+        for name, value in report.user_properties
+        if name == AGAINST_TRANSFORMERS
+    ]
+    if tallies:
+        terminalreporter.section(AGAINST_TRANSFORMERS)
+        terminalreporter.write("\n".join([*sorted(tallies), ""]))

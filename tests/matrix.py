@@ -7,6 +7,7 @@ import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,18 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from composites import DECODERS, ENCODERS, composite
 from speech_export import export
+from speech_export.facts import decoder_facts, encoder_facts
 from speech_export.oracle import Oracle
+from speech_export.rewrites.traceable import traceable
 from speech_export.tensorrt import build_engine
+from speech_export.trace import save, trace, traceables
 from speech_export.verify import token_agreement
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.bundle import EncoderFacts
-from speech_runtime.engines.profile_limits import ProfileLimits
-from speech_runtime.engines.profiles import graph_profiles
+from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST
+from speech_runtime.contract import ENCODER as ENCODER_GRAPH
+from speech_runtime.engines.profile_limits import ProfileLimits, Range
+from speech_runtime.engines.profiles import Profile, graph_profiles
 from speech_runtime.engines.tensorrt_library import import_tensorrt
 from speech_runtime.generation.config import GenerationSettings
 
@@ -88,7 +94,7 @@ def measure(pairing: Pairing) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         bundle = export(model, Path(directory) / "bundle")
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-        engines = _engine_bytes(bundle)
+        engines = _engine_bytes(pairing, bundle)
     facts = exported.manifest.encoder
     lengths = _lengths(facts)
     inputs, mask = _padded_batch(facts, lengths)
@@ -120,14 +126,30 @@ def measure(pairing: Pairing) -> Measured:
     )
 
 
-def _engine_bytes(bundle: Bundle) -> int:
-    """Bytes of all engines."""
-    tensorrt, engine = import_tensorrt("tensorrt_rtx"), bundle.path("engine")
-    sizes = []
-    for graph, profiles in graph_profiles(bundle, LIMITS).items():
-        build_engine(tensorrt, bundle.path(f"{graph}.onnx"), profiles, engine)
-        sizes.append(engine.stat().st_size)
-    return sum(sizes)
+def _engine_bytes(pairing: Pairing, bundle: Bundle) -> int:
+    """Bytes of the three engines, built of graphs for TensorRT: in `bundle`, only the decoder's are the same."""
+    profiles = graph_profiles(bundle, LIMITS)
+    (encoder,) = profiles[ENCODER_GRAPH]
+    graphs = (DECODER_INIT, DECODER_WITH_PAST)
+    return _encoder_engine(pairing.encoder, tuple(encoder.items())) + sum(
+        _engine_size(bundle.path(f"{graph}.onnx"), profiles[graph]) for graph in graphs
+    )
+
+
+@cache
+def _encoder_engine(encoder: str, ranges: tuple[tuple[str, Range], ...]) -> int:
+    model = composite(DECODER, encoder)
+    facts, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+    with tempfile.TemporaryDirectory() as directory, traceable(model):
+        path = Path(directory) / "encoder.onnx"
+        save(trace(next(iter(traceables(model, facts, decoder))), facts.input_name, decoder.layers), path)
+        return _engine_size(path, (dict(ranges),))
+
+
+def _engine_size(graph: Path, profiles: tuple[Profile, ...]) -> int:
+    engine = graph.with_suffix(".engine")
+    build_engine(import_tensorrt("tensorrt_rtx"), graph, profiles, engine)
+    return engine.stat().st_size
 
 
 def _lengths(encoder: EncoderFacts) -> list[int]:

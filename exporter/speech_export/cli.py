@@ -2,15 +2,20 @@
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from speech_runtime import Bundle, SpeechError
 from speech_runtime.command_line.console import log_on_stderr
+from speech_runtime.command_line.hub_flags import hub_flags
+from speech_runtime.summary import verification_lines
 
 from .engines_command import engine_flags
-from .settings import DEFAULT_TOP_K, Limits
+from .errors import shortened
+from .precision import OpKind, Precision, PrecisionOptions, Target
+from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 
 if TYPE_CHECKING:
     from .sources.composite import Composite
@@ -34,12 +39,54 @@ _MIB = 2**20
     type=click.Choice(["feature-extractor", "tokenizer"]),
     help="Leave it out of the bundle, which then takes model input, or yields token ids; repeatable.",
 )
-@click.option("--revision", help="Branch, tag or commit on the Hub.")
-@click.option("--token", help="For private repositories. [default: that of `hf auth login`]")
-@click.option("--cache-dir", type=click.Path(), help="Where downloads are kept.")
-@click.option("--offline", is_flag=True, help="Take only what is in the cache.")
+@hub_flags
 @click.option("-o", "--output", type=click.Path(), help="Directory of the bundle.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already, once the new one is verified.")
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default=PrecisionOptions.precision,
+    show_default=True,
+    help="Of weights and arithmetic; int4 has 4-bit weights in the decoder and int8 elsewhere; fp16 is to come.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(get_args(Target)),
+    default=PrecisionOptions.target,
+    show_default=True,
+    help="What the graphs are to run on.",
+)
+@click.option("--encoder-precision", type=click.Choice(get_args(Precision)), help="Of the encoder, if another.")
+@click.option("--decoder-precision", type=click.Choice(get_args(Precision)), help="Of the decoder, if another.")
+@click.option(
+    "--quantize",
+    "op_kinds",
+    multiple=True,
+    type=click.Choice(get_args(OpKind)),
+    default=PrecisionOptions.op_kinds,
+    show_default=True,
+    help="What is quantised; repeatable.",
+)
+@click.option(
+    "--keep-float32",
+    multiple=True,
+    metavar="PATTERN",
+    help="Modules that stay float32, such as 'decoder.lm_head' or '*.layers.0.*'; repeatable.",
+)
+@click.option(
+    "--block-size",
+    type=int,
+    default=PrecisionOptions.block_size,
+    show_default=True,
+    help="Weights that share a scale in int4: 16, 32, 64, 128 or 256.",
+)
+@click.option(
+    "--accuracy-level",
+    type=int,
+    default=PrecisionOptions.accuracy_level,
+    show_default=True,
+    help="Arithmetic of int4: 4 multiplies in int8, 1 in float32, 0 is ONNX Runtime's choice.",
+)
 @click.option(
     "--top-k",
     type=click.IntRange(2),
@@ -51,18 +98,21 @@ _MIB = 2**20
     "--audio", multiple=True, type=click.Path(), help="File to verify on; repeatable. [default: noise and tones]"
 )
 @click.option(
+    "--calibration-audio",
+    type=click.Path(),
+    metavar="DIR",
+    help="Directory of speech to measure the accuracy on; its reference.tsv (file, text) gives word error rates.",
+)
+@click.option(
     "--tolerance",
     type=float,
-    default=Limits.logprob_difference,
-    show_default=True,
-    help="Largest difference of log-probabilities allowed.",
+    help=f"Largest difference of log-probabilities allowed. [default: {Limits.logprob_difference:g}; quantised: any]",
 )
 @click.option(
     "--min-agreement",
     type=float,
-    default=Limits.agreement,
-    show_default=True,
-    help="Share of tokens that must be the same.",
+    help=f"Share of tokens that must be the same. [default: {Limits.agreement:g}; "
+    f"quantised: {QUANTIZED_LIMITS.agreement:g}]",
 )
 @click.version_option(package_name="speech-export")
 @log_on_stderr("speech_export", "speech_runtime", start="\n")
@@ -72,9 +122,10 @@ def main(
     overwrite: bool,
     top_k: int,
     audio: tuple[str, ...],
-    tolerance: float,
-    min_agreement: float,
-    **source: Any,
+    calibration_audio: str | None,
+    tolerance: float | None,
+    min_agreement: float | None,
+    **others: Any,
 ) -> None:
     """Export a speech encoder-decoder model to a bundle of ONNX graphs, verified against PyTorch.
 
@@ -84,6 +135,8 @@ def main(
 
     Progress goes to stderr, the summary to stdout. Nothing is left at the output unless the verification passes.
     """
+    names = {field.name for field in fields(PrecisionOptions)}
+    source = {name: value for name, value in others.items() if name not in names}
     _check_source(source)
     begin = time.perf_counter()
     progress = _Progress()
@@ -95,15 +148,19 @@ def main(
         ) from error
     _silence_libraries()
     try:
+        precision = PrecisionOptions(**{name: others[name] for name in names})
+        limits = _limits(precision, tolerance, min_agreement)
         progress("loading the model")
         composite = _load(**source)
         _warn_of_random_weights(composite)
         bundle = export(
             composite,
             output,
+            precision=precision,
             top_k=top_k,
             audio=audio,
-            limits=Limits(tolerance, min_agreement),
+            calibration_audio=calibration_audio,
+            limits=limits,
             overwrite=overwrite,
             on_stage=progress,
         )
@@ -112,6 +169,13 @@ def main(
         raise click.ClickException(str(error)) from error
     progress.end()
     click.echo(_summary(bundle, time.perf_counter() - begin))
+
+
+def _limits(precision: PrecisionOptions, tolerance: float | None, min_agreement: float | None) -> Limits | None:
+    """What was asked for; None where nothing was."""
+    given = {"logprob_difference": tolerance, "agreement": min_agreement}
+    asked = {name: value for name, value in given.items() if value is not None}
+    return replace(QUANTIZED_LIMITS if precision.quantises else Limits(), **asked) if asked else None
 
 
 def _check_source(source: dict[str, Any]) -> None:
@@ -141,7 +205,7 @@ def _load(
     revision: str | None,
     token: str | None,
     cache_dir: str | None,
-    offline: bool,
+    local_files_only: bool,
     **_: Any,
 ) -> "Composite":
     from .sources.checkpoint import load_checkpoint
@@ -149,7 +213,7 @@ def _load(
     from .sources.hub import HubOptions
     from .sources.pair import load_pair
 
-    hub = HubOptions(revision, token, cache_dir, offline)
+    hub = HubOptions(revision, token, cache_dir, local_files_only)
     if encoder and decoder:
         return load_pair(encoder, decoder, seed, hub, without)
     if encoder_config and decoder_config:
@@ -168,7 +232,7 @@ class _Progress:
         self.end()
         self._stage += 1
         self._begin = time.perf_counter()
-        click.echo(f"[{self._stage}/{_STAGES}] {stage} … ", nl=False, err=True)
+        click.echo(f"[{self._stage}/{max(self._stage, _STAGES)}] {stage} … ", nl=False, err=True)
 
     def end(self) -> None:
         """Close the line of the present stage."""
@@ -211,12 +275,11 @@ def _summary(bundle: Bundle, seconds: float) -> str:
     lines = [f"{graph:<20}{size / _MIB:>10.2f} MiB" for graph, size in graphs.items()]
     lines += [f"{'whole bundle':<20}{bundle.size / _MIB:>10.2f} MiB   {bundle.directory}"]
     lines += [f"{'exported in':<20}{seconds:>10.1f} s"]
+    if (quantization := bundle.manifest.quantization) is not None:
+        kept = quantization.kept_float32
+        lines += [f"encoder {quantization.encoder}, decoder {quantization.decoder}"]
+        lines += [f"  in float32: {shortened(list(kept), 8) if kept else 'nothing that could be quantised'}"]
     if verification is not None:
-        agreement = f"greedy {verification.greedy_agreement:.2%}"
-        agreement += f", {verification.beams} beams {verification.beam_agreement:.2%}"
-        lines += [
-            f"verified against torch on {verification.clips} clips ({verification.audio}):",
-            f"  largest log-probability difference {verification.max_logprob_difference:.1e}",
-            f"  equal tokens: {agreement}",
-        ]
+        lines += [f"verified against torch on {verification.clips} clips ({verification.audio}):"]
+        lines += [f"  {line}" for line in verification_lines(verification)]
     return "\n".join(lines)

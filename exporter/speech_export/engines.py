@@ -41,11 +41,12 @@ def add_engines(
     Raises:
         BundleError: there is no bundle, or it is damaged.
         EngineError: the limits hold nothing that the model takes.
-        ExportError: an engine cannot be built, or not be written.
+        ExportError: the graphs are for the CPU; an engine cannot be built, or not be written.
     """
     options = options or BuildOptions()
     options.check(tensorrt)
     bundle = Bundle.open(Path(directory).absolute())
+    check_target(bundle.directory, bundle.manifest)
     profiles = graph_profiles(bundle, options.limits)
     capabilities = options.compute_capabilities
     if tensorrt.flavor == "tensorrt":
@@ -74,6 +75,19 @@ def add_engines(
         )
         _enter(bundle, built, staging)
     return built
+
+
+def check_target(directory: Path, manifest: Manifest) -> None:
+    """Check that TensorRT has a chance with the graphs of the bundle in `directory`.
+
+    Raises:
+        ExportError: they were exported for the CPU.
+    """
+    if manifest.target == "cpu":
+        raise ExportError(
+            f"{directory} was exported for the CPU, with operations that only ONNX Runtime knows; export the "
+            f"model for TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
+        )
 
 
 @contextmanager

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from speech_runtime import SpeechError
-from speech_runtime.bundle import ENGINES, MANIFEST, EngineSet, Flavor
+from speech_runtime.bundle import ENGINES, MANIFEST, EngineSet, Flavor, Manifest
 from speech_runtime.contract import GRAPHS
 from speech_runtime.engines.profile_limits import ProfileLimits
 from speech_runtime.engines.tensorrt_library import NAMES, TensorRt, import_tensorrt
 
-from .engines import add_engines
+from .engines import add_engines, check_target
 from .tensorrt import BuildOptions, OnStep
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -34,7 +35,8 @@ _LIMITS: dict[str, tuple[Any, str]] = {
 def engine_flags(command: Command) -> Command:
     """Add `--engines` and what goes with it to the command that exports.
 
-    `speech-export BUNDLE --engines` runs nothing of the export, so that it needs no torch.
+    `speech-export BUNDLE --engines` runs nothing of the export, so that it needs no torch. With a model, the graphs are
+    for TensorRT: those for the CPU have operations that it does not know.
     """
 
     @functools.wraps(command)
@@ -47,12 +49,16 @@ def engine_flags(command: Command) -> Command:
         if output is None and not is_bundle:
             raise click.UsageError("Missing option '-o' / '--output'. Only --engines for a bundle goes without it.")
         try:
+            if is_bundle:
+                check_target(Path(str(model)), Manifest.read(Path(str(model))))
             tensorrt = import_tensorrt(given.get("trt_flavor")) if engines else None
             options = _options(given)
             if tensorrt is not None:
                 options.check(tensorrt)
         except SpeechError as error:  # before an export that may take minutes
             raise click.ClickException(str(error)) from error
+        if engines and not is_bundle:
+            others["target"] = _target(others["target"])
         if not is_bundle:
             command(output=output, model=model, **others)
         if tensorrt is not None:
@@ -63,6 +69,15 @@ def engine_flags(command: Command) -> Command:
         wrapped = option(wrapped)
     result: Command = wrapped
     return result
+
+
+def _target(target: str) -> str:
+    """What the graphs of engines are for, if `target` is what the command line says, or its default."""
+    if click.get_current_context().get_parameter_source("target") is ParameterSource.DEFAULT:
+        return "tensorrt"
+    if target != "tensorrt":
+        raise click.UsageError(f"--engines are built of graphs for TensorRT: leave --target {target} out")
+    return target
 
 
 def _options_of_command() -> list[Callable[[Any], Any]]:

@@ -1,8 +1,12 @@
 """`export`: a composite model to a verified bundle on disk, or nothing at all."""
 
 import logging
+import math
 import platform
+import shutil
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,40 +16,45 @@ import torch
 from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime import Bundle, GenerationConfig, OnnxSpeechSeq2Seq, SpeechError
-from speech_runtime.audio import read_audio
 from speech_runtime.bundle import (
     FORMAT_VERSION,
     GENERATION_CONFIG,
+    MANIFEST,
     PREPROCESSOR_CONFIG,
     TOKENIZER,
     EncoderFacts,
     FileFacts,
     Manifest,
+    Quantization,
 )
-from speech_runtime.features import (
-    EXTRACTORS,
-    FeatureExtractor,
-    WaveformExtractor,
-    check_fit,
-    read_feature_extractor,
-)
+from speech_runtime.contract import DECODER_WITH_PAST, ENCODER
+from speech_runtime.features import EXTRACTORS, check_fit, read_feature_extractor
 
+from .accuracy import Quantized, Quantizer, quantize_accurately
+from .audio_sets import AudioSet, audio_files, audio_set
 from .errors import ExportError
+from .expectation import expectations
 from .facts import decoder_facts, encoder_facts
 from .passes.metadata import strip_metadata
+from .passes.module_names import name_after_modules
 from .passes.shared_weights import share_transposed_weights
+from .passes.unmasked_attention import drop_needless_masks
+from .precision import PrecisionOptions
+from .rewrites.fast_on_cpu import fast_on_cpu
 from .rewrites.traceable import traceable
-from .settings import DEFAULT_TOP_K, Limits
+from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite
 from .staging import staged
 from .text.runtime_tokenizer import runtime_tokenizer
 from .trace import save, trace, traceables
-from .verify import VerificationAudio, generated_audio, generated_features, verify
+from .verify import NEW_TOKENS, compare, judge, verification
 
 logger = logging.getLogger(__name__)
 
 _PRODUCERS = ("speech-export", "torch", "transformers", "onnx", "onnxscript")
+_FLOAT32 = "float32"
+"""Within the staging directory: the graphs that are quantised from here into it."""
 
 
 def export(
@@ -55,13 +64,15 @@ def export(
     processor: Any | None = None,
     feature_extractor: Any | None = None,
     tokenizer: Any | None = None,
+    precision: PrecisionOptions | None = None,
     top_k: int = DEFAULT_TOP_K,
     audio: Sequence[str | Path] = (),
+    calibration_audio: str | Path | None = None,
     limits: Limits | None = None,
     overwrite: bool = False,
     on_stage: Callable[[str], None] = logger.info,
 ) -> Bundle:
-    """Export a composite model to the bundle `output_dir`, float32, for ONNX Runtime.
+    """Export a composite model to the bundle `output_dir`, for ONNX Runtime.
 
     The bundle appears when it is complete and verified, all at once; whatever goes wrong before leaves `output_dir`
     as it was.
@@ -73,9 +84,14 @@ def export(
         processor: of a model in memory: what has its `feature_extractor` and `tokenizer`.
         feature_extractor: of a model in memory; without one the bundle takes model input only, not audio.
         tokenizer: of a model in memory; without one the bundle yields token ids only, not text.
+        precision: what the graphs compute with, and on: float32 on the CPU without it. Graphs for the CPU have
+            operations that only ONNX Runtime knows, all others are plain ONNX.
         top_k: candidates that a step returns for each beam.
         audio: files to verify on; noise and tones where there are none.
-        limits: how far the graphs may be from the torch model.
+        calibration_audio: a directory with more of them, and `reference.tsv` with the columns file and text where it
+            is known what they say.
+        limits: how far the graphs may be from the torch model; a quantised one of random weights, which say nothing,
+            may be anywhere without them.
         overwrite: replace a bundle that is there already.
         on_stage: told what is being done.
 
@@ -89,12 +105,22 @@ def export(
     """
     if top_k < 2:
         raise ExportError(f"top_k is {top_k}; beam search needs 2 candidates for each beam at least")
+    options = precision or PrecisionOptions()
+    if calibration_audio is not None:
+        audio_files(calibration_audio)
     with staged(Path(output_dir), overwrite=overwrite) as directory:
         extractor = feature_extractor or getattr(processor, "feature_extractor", None)
         composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), on_stage)
-        _write(composite, directory, top_k, on_stage)
-        on_stage("verifying against torch")
-        _verify(composite, directory, audio, limits or Limits())
+        traced = directory / _FLOAT32 if options.quantises else directory
+        traced.mkdir(exist_ok=True)
+        manifest = _write(composite, traced, top_k, options, on_stage)
+        measured_on = _audio_set(manifest, traced, audio, calibration_audio)
+        if options.quantises:
+            on_stage(f"quantising to {options.precision} and measuring")
+            _quantize(composite, manifest, directory, options, measured_on, limits, on_stage)
+        else:
+            on_stage("verifying against torch")
+            _verify(composite, manifest, directory, measured_on, limits or Limits())
     return Bundle.open(output_dir)
 
 
@@ -117,8 +143,10 @@ def _compose(
     )
 
 
-def _write(composite: Composite, directory: Path, top_k: int, on_stage: Callable[[str], None]) -> None:
-    """Write everything into `directory`; the manifest comes last and is not verified yet."""
+def _write(
+    composite: Composite, directory: Path, top_k: int, options: PrecisionOptions, on_stage: Callable[[str], None]
+) -> Manifest:
+    """Write everything in float32 into `directory`; the manifest comes last and is not verified yet."""
     model = composite.model
     if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in model.parameters()):
         raise ExportError("the model must be float32 on the CPU to be exported: model.float().cpu()")
@@ -127,26 +155,35 @@ def _write(composite: Composite, directory: Path, top_k: int, on_stage: Callable
     try:
         encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k)
         _write_configuration(composite, encoder, directory)
-        with traceable(model):
+        with traceable(model), fast_on_cpu(model.encoder) if options.target == "cpu" else nullcontext():
             for graph in traceables(model, encoder, decoder):
                 on_stage(f"tracing {graph.name}")
                 traced = trace(graph, encoder.input_name, decoder.layers)
                 share_transposed_weights(traced)
+                name_after_modules(traced)
+                drop_needless_masks(traced)
                 strip_metadata(traced)
                 save(traced, directory / f"{graph.name}.onnx")
     finally:
         model.train(training)
-    Manifest(
+    manifest = Manifest(
         format_version=FORMAT_VERSION,
         source=composite.source,
         producer={"python": platform.python_version(), **{name: version(name) for name in _PRODUCERS}},
-        precision="fp32",
-        target="cpu",
+        precision=options.precision,
+        target=options.target,
         encoder=encoder,
         decoder=decoder,
         verification=None,
-        files={path.name: FileFacts.of(path) for path in sorted(directory.iterdir())},
-    ).write(directory)
+        files=_file_facts(directory),
+    )
+    manifest.write(directory)
+    return manifest
+
+
+def _file_facts(directory: Path) -> dict[str, FileFacts]:
+    files = (path for path in sorted(directory.iterdir()) if path.is_file() and path.name != MANIFEST)
+    return {path.name: FileFacts.of(path) for path in files}
 
 
 def _write_configuration(composite: Composite, encoder: EncoderFacts, directory: Path) -> None:
@@ -175,28 +212,62 @@ def _write_feature_extractor(extractor: Any | None, encoder: EncoderFacts, direc
     check_fit(read_feature_extractor(directory / PREPROCESSOR_CONFIG), encoder)
 
 
-def _verify(composite: Composite, directory: Path, audio: Sequence[str | Path], limits: Limits) -> None:
-    """Verify the bundle in `directory` and enter the result in its manifest."""
-    bundle = Bundle.open(directory, check_hashes=False)
+def _audio_set(
+    manifest: Manifest, directory: Path, files: Sequence[str | Path], calibration: str | Path | None
+) -> AudioSet:
+    path = directory / PREPROCESSOR_CONFIG
+    extractor = read_feature_extractor(path) if path.exists() else None
+    return audio_set(manifest.encoder, extractor, files, calibration)
+
+
+def _new_tokens(manifest: Manifest) -> int:
+    return min(NEW_TOKENS, (manifest.decoder.max_positions or sys.maxsize) - 1)
+
+
+def _verify(composite: Composite, manifest: Manifest, directory: Path, audio: AudioSet, limits: Limits) -> None:
+    """Verify the float32 bundle in `directory` and enter the result in its manifest."""
     exported = OnnxSpeechSeq2Seq.from_pretrained(directory, check_hashes=False)
-    result = verify(composite.model, exported, _verification_audio(bundle, exported.feature_extractor, audio), limits)
-    replace(bundle.manifest, verification=result).write(directory)
+    result = compare(expectations(composite.model, audio, _new_tokens(manifest), whole=True), exported)
+    verified = verification(result, audio.description, audio.clips)
+    judge(result, verified, limits, free_searches=True)
+    replace(manifest, verification=verified).write(directory)
 
 
-def _verification_audio(
-    bundle: Bundle, extractor: FeatureExtractor | None, files: Sequence[str | Path]
-) -> VerificationAudio:
-    encoder = bundle.manifest.encoder
-    if extractor is None and encoder.feature_size is not None:
-        if files:
-            raise ExportError("without a feature extractor that the runtime knows, audio cannot be verified on")
-        return generated_features(encoder)
-    extractor = extractor or WaveformExtractor(return_attention_mask=True)
-    if files:
-        clips = [read_audio(file, extractor.sampling_rate) for file in files]
-        description = f"{len(files)} files"
-    else:
-        shortest = encoder.min_length if encoder.feature_size is None else 0
-        clips = generated_audio(shortest, extractor.sampling_rate)
-        description = "generated noise and tones"
-    return VerificationAudio(description, *extractor(clips))
+def _quantize(
+    composite: Composite,
+    manifest: Manifest,
+    directory: Path,
+    options: PrecisionOptions,
+    audio: AudioSet,
+    limits: Limits | None,
+    on_stage: Callable[[str], None],
+) -> None:
+    """Quantise what is in `directory`'s float32 into it, and enter what was measured in its manifest."""
+    if not audio.speech:
+        logger.warning(
+            "The accuracy is measured on %s, which says little: give --calibration-audio DIR with speech of the kind "
+            "that the model is for.",
+            audio.description,
+        )
+    if limits is None:
+        limits = Limits(math.inf, 0.0) if composite.random_weights else QUANTIZED_LIMITS
+    quantizer = Quantizer(directory / _FLOAT32, manifest, options)
+    expected = list(expectations(composite.model, audio, _new_tokens(manifest), whole=False))
+    quantized: Quantized = quantize_accurately(quantizer, directory, expected, limits, on_stage)
+    shutil.rmtree(directory / _FLOAT32)
+    verified = verification(quantized.result, audio.description, audio.clips)
+    judge(quantized.result, verified, limits, free_searches=False)
+    precisions = options.of(ENCODER), options.of(DECODER_WITH_PAST)
+    replace(
+        manifest,
+        verification=verified,
+        files=_file_facts(directory),
+        quantization=Quantization(
+            encoder=precisions[0],
+            decoder=precisions[1],
+            op_kinds=options.op_kinds,
+            block_size=options.block_size if "int4" in precisions else None,
+            accuracy_level=options.accuracy_level if "int4" in precisions else None,
+            kept_float32=quantized.kept_float32,
+        ),
+    ).write(directory)

@@ -1,5 +1,6 @@
 """What an export can be asked for, apart from the model: shared by the command and the Python function."""
 
+import math
 from dataclasses import dataclass
 
 DEFAULT_TOP_K = 64
@@ -16,3 +17,7 @@ class Limits:
 
     logprob_difference: float = 1e-4
     agreement: float = 1.0
+
+
+QUANTIZED_LIMITS = Limits(math.inf, 0.98)
+"""Of a quantised bundle: what counts is which token comes next, not by how much."""

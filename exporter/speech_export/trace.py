@@ -22,12 +22,15 @@ from .facts import encoder_width
 from .graphs import DecoderInit, DecoderWithPast, Encoder
 
 OPSET = 20
-_EXTERNAL_DATA_FROM = 2**30
-"""Weights above so many bytes go to a file beside the graph: a protobuf holds 2 GiB at most."""
+_EXTERNAL_DATA_FROM = 2**25
+"""Weights above so many bytes go to a file beside the graph, which is mapped into memory and not copied there.
+
+A protobuf would be read, parsed and copied, and holds 2 GiB at most."""
 
 # Sizes of the examples that are traced. None of them is 0, 1 or another's, so that no dimension is taken for fixed
 # or for the same as another one.
 _BATCH, _BEAMS, _PAST_BEAMS, _TOKENS, _PAST, _FRAMES = 2, 3, 4, 6, 5, 23
+_AUDIO_FRAMES = 7 * _FRAMES  # several blocks of a positional convolution: one would be a size of 1 too
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Traceable:
 
 def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder: DecoderFacts) -> Iterator[Traceable]:
     """The three graphs of `model`, ready to trace."""
-    length = min(encoder.min_length + _FRAMES * encoder.stride, encoder.max_length or sys.maxsize)
+    length = min(encoder.min_length + _AUDIO_FRAMES * encoder.stride, encoder.max_length or sys.maxsize)
     shape = (_BATCH, length) if encoder.feature_size is None else (_BATCH, length, encoder.feature_size)
     dynamic = {0: "batch"} if length == encoder.min_length == encoder.max_length else {0: "batch", 1: "samples"}
     yield Traceable(

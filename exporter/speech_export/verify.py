@@ -1,129 +1,119 @@
-"""The exported bundle against the torch model, in numbers: log-probabilities, and tokens of greedy and beam search."""
+"""The exported bundle against the torch model, in numbers: tokens of its searches, log-probabilities, words."""
 
-import sys
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime import OnnxSpeechSeq2Seq
-from speech_runtime.bundle import EncoderFacts, Verification
-from speech_runtime.generation.config import GenerationSettings
+from speech_runtime.bundle import Verification
 
 from .errors import VerificationError
-from .oracle import Oracle
+from .expectation import BEAMS, Expectation, best_words
 from .settings import Limits
+from .word_errors import word_error_rate
 
-BEAMS = 4
-_NEW_TOKENS = 32
-_CLIPS = 4
+NEW_TOKENS = 32
 _LARGE = 10.0
 """A log-probability of this size may differ by twice as much as one of 0: float32 has so many digits, no more."""
 
-Samples = NDArray[np.float32]
 
-
-@dataclass(frozen=True)
-class VerificationAudio:
-    """Model input to verify on, and what it is.
+@dataclass
+class Comparison:
+    """Sums and differences over batches.
 
     Attributes:
-        description: of the audio, for the manifest.
-        inputs: float32 [batch, samples] or [batch, time, features].
-        attention_mask: int64 [batch, samples or time].
+        equal: tokens of free searches that are the same, and all of them, by beams.
+        next_equal: times that the best next token is the same after the same tokens, and all times.
+        differences: of the log-probabilities of torch's best words, float32 arrays.
+        largest: difference of all log-probabilities that are compared.
+        in_proportion: largest difference, in proportion to the log-probability.
+        texts: what was said, what torch heard, what the bundle heard.
     """
 
-    description: str
-    inputs: NDArray[np.float32]
-    attention_mask: NDArray[np.int64]
+    equal: dict[int, list[int]] = field(default_factory=lambda: {1: [0, 0], BEAMS: [0, 0]})
+    next_equal: list[int] = field(default_factory=lambda: [0, 0])
+    differences: list[NDArray[np.float32]] = field(default_factory=list)
+    largest: float = 0.0
+    in_proportion: float = 0.0
+    texts: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def agreement(self) -> float:
+        """Share of positions of torch's sequences at which the best next token is the same."""
+        return self.next_equal[0] / max(self.next_equal[1], 1)
+
+    @property
+    def drift(self) -> float:
+        """Mean difference of log-probabilities."""
+        return float(np.concatenate(self.differences).mean())
 
 
-def generated_features(encoder: EncoderFacts, seed: int = 0) -> VerificationAudio:
-    """Random features in a padded batch, for an encoder whose feature extractor is not at hand."""
-    generator = np.random.default_rng(seed)
-    longest = min(encoder.min_length + 150 * encoder.stride, encoder.max_length or sys.maxsize)
-    lengths = np.linspace(encoder.min_length, longest, _CLIPS).astype(np.int64)[:, None]
-    mask = (np.arange(longest) < lengths).astype(np.int64)
-    features = generator.standard_normal((*mask.shape, encoder.feature_size or 1)) * mask[:, :, None]
-    return VerificationAudio("random features", features.astype(np.float32), mask)
-
-
-def generated_audio(shortest: int, sampling_rate: int, seed: int = 0) -> list[Samples]:
-    """Noise and tones in bursts, for where no speech is at hand.
-
-    Args:
-        shortest: samples of the shortest clip at least.
-        sampling_rate: Hz.
-        seed: of the noise.
-
-    Returns:
-        Clips of different, odd lengths around two seconds, float32 [samples].
-    """
-    generator = np.random.default_rng(seed)
-    clips = []
-    for clip in range(_CLIPS):
-        time = np.arange(max(shortest, int(sampling_rate * (0.9 + 0.57 * clip)) + clip)) / sampling_rate
-        tone = np.sin(2 * np.pi * (110 * 2**clip) * time * (1 + 0.1 * np.sin(2 * np.pi * 2 * time)))
-        bursts = np.maximum(np.sin(2 * np.pi * 3 * time), 0)
-        clips.append((0.1 * bursts * (tone + generator.standard_normal(time.size))).astype(np.float32))
-    return clips
-
-
-def verify(
-    reference: SpeechEncoderDecoderModel, exported: OnnxSpeechSeq2Seq, audio: VerificationAudio, limits: Limits
-) -> Verification:
-    """Compare the tokens of greedy and beam search, and the log-probabilities of every token along them.
-
-    Raises:
-        VerificationError: beyond `limits`; says what differs by how much.
-    """
-    facts = exported.manifest.decoder
-    new_tokens = min(_NEW_TOKENS, (facts.max_positions or sys.maxsize) - 1)
-    oracle = Oracle(reference, audio.inputs, audio.attention_mask)
-    encoded = exported.encode(audio.inputs, audio.attention_mask)
-    agreement, differences, in_proportion = {}, [], []
-    for beams in (1, BEAMS):
-        search: GenerationSettings = {"num_beams": beams, "num_return_sequences": 1, "max_new_tokens": new_tokens}
-        expected = oracle.generate(**search)
-        found = exported.generate(encoder_outputs=encoded, **search)
-        agreement[beams] = token_agreement(expected, found)
-        logits = torch.from_numpy(exported.forward(encoder_outputs=encoded, decoder_input_ids=expected).logits)
-        logprobs = oracle.logprobs(expected)
-        error = (logprobs - torch.log_softmax(logits, dim=-1)).abs()
-        differences.append(float(error.max()))
-        in_proportion.append(float((error / (1 + logprobs.abs() / _LARGE)).max()))
-    result = Verification(
-        audio=audio.description,
-        clips=len(audio.inputs),
-        max_logprob_difference=float(np.max(differences)),
-        greedy_agreement=agreement[1],
-        beam_agreement=agreement[BEAMS],
-        beams=BEAMS,
-    )
-    _judge(result, float(np.max(in_proportion)), limits)
+def compare(expected: Iterable[Expectation], exported: OnnxSpeechSeq2Seq, *, search: bool = True) -> Comparison:
+    """Compare on every batch; without `search` only what follows torch's own tokens."""
+    result = Comparison()
+    for each in expected:
+        encoded = exported.encode(each.batch.inputs, each.batch.attention_mask)
+        logits = torch.from_numpy(exported.forward(encoder_outputs=encoded, decoder_input_ids=each.tokens).logits)
+        logprobs = torch.log_softmax(logits, dim=-1)
+        best = logprobs.argmax(dim=-1).numpy()
+        expected_best = each.logprobs.argmax(dim=-1).numpy() if each.words is None else each.words[:, :, 0].numpy()
+        result.next_equal[0] += int((best == expected_best)[each.spoken].sum())
+        result.next_equal[1] += int(each.spoken.sum())
+        error = (each.logprobs - (logprobs if each.words is None else logprobs.gather(-1, each.words))).abs()
+        result.in_proportion = _larger(result.in_proportion, float((error / (1 + each.logprobs.abs() / _LARGE)).max()))
+        result.largest = _larger(result.largest, float(error.max()))
+        if each.words is None:
+            error = error.gather(-1, best_words(each.logprobs)[1])
+        result.differences.append(error.numpy()[each.spoken].ravel())
+        if search:
+            found = exported.generate(encoder_outputs=encoded, **each.search)
+            for index, count in enumerate(_equal(each.tokens, found)):
+                result.equal[each.beams][index] += count
+            if each.beams == BEAMS:
+                result.texts += _texts(exported, each, found)
     return result
 
 
-def token_agreement(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    """The share of positions with the same token; a shorter array counts as if it were padded with something else."""
-    length = max(expected.shape[1], found.shape[1])
-    padded = [
-        np.pad(sequences, ((0, 0), (0, length - sequences.shape[1])), constant_values=filler)
-        for sequences, filler in ((expected, -1), (found, -2))
-    ]
-    return float((padded[0] == padded[1]).mean())
+def verification(result: Comparison, description: str, clips: int) -> Verification:
+    """What the manifest says of a comparison."""
+    differences = np.concatenate(result.differences)
+    said, reference, found = zip(*result.texts, strict=True) if result.texts else ((), (), ())
+    return Verification(
+        audio=description,
+        clips=clips,
+        max_logprob_difference=result.largest,
+        greedy_agreement=result.equal[1][0] / max(result.equal[1][1], 1),
+        beam_agreement=result.equal[BEAMS][0] / max(result.equal[BEAMS][1], 1),
+        beams=BEAMS,
+        token_agreement=result.agreement,
+        mean_logprob_difference=float(differences.mean()),
+        p99_logprob_difference=float(np.quantile(differences, 0.99)),
+        word_error_rate=word_error_rate(said, found) if said else None,
+        reference_word_error_rate=word_error_rate(said, reference) if said else None,
+    )
 
 
-def _judge(result: Verification, difference: float, limits: Limits) -> None:
+def judge(result: Comparison, verified: Verification, limits: Limits, *, free_searches: bool) -> None:
+    """Raise VerificationError beyond `limits`; it says what differs by how much.
+
+    Args:
+        result: see `compare`.
+        verified: the same in the manifest's terms.
+        limits: what is allowed.
+        free_searches: hold free searches against `limits.agreement`, and not only each next token: one token of a
+            quantised model that differs may make all that follow different ones.
+    """
     problems = []
-    if not difference <= limits.logprob_difference:  # NaN is a problem too
+    if not result.in_proportion <= limits.logprob_difference:  # NaN is a problem too
         problems.append(
-            f"log-probabilities differ by up to {result.max_logprob_difference:.2g}, the limit is "
+            f"log-probabilities differ by up to {verified.max_logprob_difference:.2g}, the limit is "
             f"{limits.logprob_difference:.2g} (--tolerance)"
         )
-    for search, agreement in (("greedy", result.greedy_agreement), (f"{BEAMS} beams", result.beam_agreement)):
+    agreements = {"greedy": verified.greedy_agreement, f"{BEAMS} beams": verified.beam_agreement}
+    for search, agreement in (agreements if free_searches else {"next token": result.agreement}).items():
         if agreement < limits.agreement:
             problems.append(
                 f"only {agreement:.2%} of the tokens are the same ({search}), the limit is {limits.agreement:.2%} "
@@ -131,3 +121,40 @@ def _judge(result: Verification, difference: float, limits: Limits) -> None:
             )
     if problems:
         raise VerificationError(f"the exported graphs do not say what the torch model says: {'; '.join(problems)}")
+
+
+def token_agreement(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:
+    """The share of positions with the same token; a shorter array counts as if it were padded with something else."""
+    equal, total = _equal(expected, found)
+    return equal / total
+
+
+def _equal(expected: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[int, int]:
+    length = max(expected.shape[1], found.shape[1])
+    padded = [
+        np.pad(sequences, ((0, 0), (0, length - sequences.shape[1])), constant_values=filler)
+        for sequences, filler in ((expected, -1), (found, -2))
+    ]
+    return int((padded[0] == padded[1]).sum()), padded[0].size
+
+
+def _texts(exported: OnnxSpeechSeq2Seq, each: Expectation, found: NDArray[np.int64]) -> list[tuple[str, str, str]]:
+    """What was said, what torch heard and what the bundle heard, for the clips whose text is known."""
+    tokenizer = exported.tokenizer
+    if tokenizer is None:
+        return []
+
+    def heard(tokens: NDArray[np.int64]) -> Sequence[str]:
+        texts: list[str] = tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True)
+        return texts
+
+    return [
+        (said, reference, text)
+        for said, reference, text in zip(each.batch.texts, heard(each.tokens), heard(found), strict=True)
+        if said is not None
+    ]
+
+
+def _larger(one: float, other: float) -> float:
+    """The larger number; NaN where either is."""
+    return float(np.maximum(one, other))

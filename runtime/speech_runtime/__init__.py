@@ -13,7 +13,7 @@ from .engines.engine_options import EngineOptions
 from .engines.gpu_options import CudaOptions, TensorRtOptions
 from .engines.profile_limits import ProfileLimits
 from .engines.session_options import SessionOptions
-from .errors import AudioError, BundleError, EngineError, GenerationError, SpeechError
+from .errors import AudioError, BenchError, BundleError, EngineError, GenerationError, SpeechError
 from .generation.config import GenerationConfig
 from .generation.output import GenerateOutput
 from .hub import push_to_hub
@@ -22,6 +22,7 @@ from .transcription import Hypothesis, Transcription
 
 __all__ = [
     "AudioError",
+    "BenchError",
     "Bundle",
     "BundleError",
     "CudaOptions",

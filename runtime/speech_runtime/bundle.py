@@ -77,7 +77,21 @@ class DecoderFacts:
 
 @dataclass(frozen=True)
 class Verification:
-    """The exported graphs against the torch model, on the same audio."""
+    """The exported graphs against the torch model, on the same audio.
+
+    Attributes:
+        audio: what it is.
+        clips: of it.
+        max_logprob_difference: the largest; of all words in a float32 bundle, else of torch's 64 best ones each time.
+        greedy_agreement: share of equal tokens, position by position.
+        beam_agreement: likewise, with `beams` beams.
+        beams: see `beam_agreement`.
+        token_agreement: share of positions of torch's own sequences at which the best next token is the same.
+        mean_logprob_difference: like `max_logprob_difference`.
+        p99_logprob_difference: what 99 of 100 differences are below.
+        word_error_rate: of the bundle with `beams` beams, where it is known what was said: 0.01 is one in a hundred.
+        reference_word_error_rate: of torch.
+    """
 
     audio: str
     clips: int
@@ -85,6 +99,32 @@ class Verification:
     greedy_agreement: float
     beam_agreement: float
     beams: int
+    token_agreement: float | None = None
+    mean_logprob_difference: float | None = None
+    p99_logprob_difference: float | None = None
+    word_error_rate: float | None = None
+    reference_word_error_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the graphs of a bundle below float32 came about.
+
+    Attributes:
+        encoder: precision of the encoder.
+        decoder: precision of the two decoder graphs.
+        op_kinds: what was quantised.
+        block_size: weights that share a scale; None where no graph is int4.
+        accuracy_level: of `MatMulNBits`; None likewise.
+        kept_float32: modules left in float32, on request or because the accuracy asked for it.
+    """
+
+    encoder: str
+    decoder: str
+    op_kinds: tuple[str, ...]
+    block_size: int | None
+    accuracy_level: int | None
+    kept_float32: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -142,12 +182,13 @@ class Manifest:
     format_version: int
     source: str
     producer: dict[str, str]
-    precision: Literal["fp32"]
-    target: Literal["cpu"]
+    precision: Literal["fp32", "fp16", "int8", "int4"]
+    target: Literal["cpu", "cuda", "tensorrt"]
     encoder: EncoderFacts
     decoder: DecoderFacts
     verification: Verification | None
     files: dict[str, FileFacts]
+    quantization: Quantization | None = None
     engines: tuple[EngineSet, ...] = ()
 
     @classmethod

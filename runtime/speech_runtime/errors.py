@@ -19,3 +19,7 @@ class GenerationError(SpeechError, ValueError):
 
 class EngineError(SpeechError, RuntimeError):
     """A graph cannot be run: a library or execution provider is missing, session options contradict, or it failed."""
+
+
+class BenchError(SpeechError, ValueError):
+    """A benchmark that cannot be run: options out of range, cases beyond a model, or a process that was killed."""

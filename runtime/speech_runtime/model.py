@@ -17,7 +17,7 @@ from .engines.engine import Engine
 from .engines.engine_options import EngineOptions
 from .engines.session_options import SessionOptions
 from .errors import AudioError, BundleError
-from .features import FeatureExtractor, check_fit, read_feature_extractor
+from .features import FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
 from .generation.generate import Extras, SearchKeywords
 from .generation.language import in_language
@@ -101,7 +101,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             engine,
             manifest,
             GenerationConfig.from_file(bundle.path(GENERATION_CONFIG)),
-            _read_extractor(bundle),
+            feature_extractor_of(bundle),
             Tokenizer.from_file(str(tokenizer)) if bundle.has(TOKENIZER) else None,
         )
         logger.info(
@@ -307,11 +307,3 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         if self.feature_extractor is None:
             raise BundleError(f"the bundle has no {PREPROCESSOR_CONFIG}: only generate() works, on model input")
         return self.feature_extractor
-
-
-def _read_extractor(bundle: Bundle) -> FeatureExtractor | None:
-    if not bundle.has(PREPROCESSOR_CONFIG):
-        return None
-    extractor = read_feature_extractor(bundle.path(PREPROCESSOR_CONFIG))
-    check_fit(extractor, bundle.manifest.encoder)
-    return extractor

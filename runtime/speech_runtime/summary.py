@@ -8,7 +8,6 @@ from tokenizers import Tokenizer
 
 from .bundle import (
     GENERATION_CONFIG,
-    PREPROCESSOR_CONFIG,
     TOKENIZER,
     Bundle,
     DecoderFacts,
@@ -18,7 +17,7 @@ from .bundle import (
 )
 from .engines.tensorrt_library import NAMES
 from .errors import BundleError
-from .features import EXTRACTORS, FeatureExtractor, check_fit, read_feature_extractor
+from .features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
 
 _MIB = 2**20
@@ -38,7 +37,7 @@ def summarize(bundle: Bundle) -> dict[str, Any]:
         BundleError: a part of it cannot be read.
         GenerationError: its generation settings are none that this release follows.
     """
-    extractor = _read_extractor(bundle)
+    extractor = feature_extractor_of(bundle)
     return {
         "directory": str(bundle.directory),
         "size": bundle.size,
@@ -63,7 +62,7 @@ def describe(bundle: Bundle) -> str:
         "bundle": [f"{bundle.directory} ({bundle.size / _MIB:,.2f} MiB, format {manifest.format_version})"],
         "source": [manifest.source],
         "made by": [", ".join(f"{name} {version}" for name, version in manifest.producer.items())],
-        "precision": [f"{manifest.precision}, for {manifest.target}"],
+        "precision": _precision_lines(manifest),
         "encoder": _encoder_lines(manifest.encoder, extractor, facts["input_seconds"]),
         "decoder": _decoder_lines(manifest.decoder),
         "features": _extractor_lines(extractor),
@@ -80,14 +79,6 @@ def describe(bundle: Bundle) -> str:
         for label, lines in parts.items()
         for index, line in enumerate(lines)
     )
-
-
-def _read_extractor(bundle: Bundle) -> FeatureExtractor | None:
-    if not bundle.has(PREPROCESSOR_CONFIG):
-        return None
-    extractor = read_feature_extractor(bundle.path(PREPROCESSOR_CONFIG))
-    check_fit(extractor, bundle.manifest.encoder)
-    return extractor
 
 
 def _extractor_settings(extractor: FeatureExtractor | None) -> dict[str, Any] | None:
@@ -159,14 +150,38 @@ def _extractor_lines(settings: dict[str, Any] | None) -> list[str]:
     return [settings[_KIND], _settings({name: value for name, value in settings.items() if name != _KIND})]
 
 
+def verification_lines(verification: Verification) -> list[str]:
+    """What was measured, in words: a line each for log-probabilities, tokens and words."""
+    difference = f"largest log-probability difference {verification.max_logprob_difference:.1e}"
+    if verification.mean_logprob_difference is not None and verification.p99_logprob_difference is not None:
+        mean, high = verification.mean_logprob_difference, verification.p99_logprob_difference
+        difference += f" (mean {mean:.1e}, 99 % below {high:.1e})"
+    agreement = f"greedy {verification.greedy_agreement:.2%}"
+    agreement += f", {verification.beams} beams {verification.beam_agreement:.2%}"
+    if verification.token_agreement is not None:
+        agreement += f", next token {verification.token_agreement:.2%}"
+    lines = [difference, f"equal tokens: {agreement}"]
+    if verification.word_error_rate is not None and verification.reference_word_error_rate is not None:
+        lines.append(
+            f"word error rate: {verification.word_error_rate:.2%}, torch {verification.reference_word_error_rate:.2%}"
+        )
+    return lines
+
+
+def _precision_lines(manifest: Manifest) -> list[str]:
+    lines = [f"{manifest.precision}, for {manifest.target}"]
+    if (quantization := manifest.quantization) is not None:
+        lines += [f"encoder {quantization.encoder}, decoder {quantization.decoder}"]
+        lines += [f"in float32: {', '.join(quantization.kept_float32)}"] if quantization.kept_float32 else []
+    return lines
+
+
 def _verification_lines(verification: Verification | None) -> list[str]:
     if verification is None:
         return ["none: this bundle was never compared with its model"]
-    agreement = f"{verification.greedy_agreement:.2%}, {verification.beams} beams {verification.beam_agreement:.2%}"
     return [
         f"against torch on {verification.clips} clips ({verification.audio})",
-        f"largest log-probability difference {verification.max_logprob_difference:.1e}",
-        f"equal tokens: greedy {agreement}",
+        *verification_lines(verification),
     ]
 
 

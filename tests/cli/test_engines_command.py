@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from conftest import CHECKPOINT, Pair
+from conftest import CHECKPOINT
 from handmade_bundle import make_bundle
 from speech_export import ExportError
 from speech_export.cli import main
@@ -34,8 +34,8 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture
-def copy(digits: Pair, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(digits.directory, tmp_path / "bundle"))
+def copy(digits_for_tensorrt: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits_for_tensorrt, tmp_path / "bundle"))
 
 
 def test_a_bundle_gets_engines_without_torch_and_onnx(copy: Path) -> None:
@@ -45,18 +45,19 @@ def test_a_bundle_gets_engines_without_torch_and_onnx(copy: Path) -> None:
     assert "[3/3] building the engine of decoder_with_past … " in result.stderr
     assert "up to 8 × 10 s, 4 beams, 256 tokens" in result.stdout
     bundle = Bundle.open(copy)
-    (built,) = bundle.manifest.engines
+    other, built = bundle.manifest.engines  # those for other GPUs stay
+    assert other.compute_capabilities == ("8.9",)
+    assert built.compute_capabilities == ()
     assert built.limits == ProfileLimits(seconds=(0.1, 5.0, 10.0), beams=(1, 4, 4))
     assert all(bundle.path(path).stat().st_size > 100_000 for path in built.paths)
     assert OnnxSpeechSeq2Seq.from_pretrained(copy).manifest == bundle.manifest
 
 
-def test_a_model_is_exported_with_engines(tmp_path: Path) -> None:
-    limits = ("--trt-compute-capability", "8.9", "--trt-tf32")
-    result = run(CHECKPOINT, "-o", tmp_path / "bundle", "--engines", *limits)
-    assert result.exit_code == 0, result.output
-    assert "verified against torch" in result.stdout
-    (built,) = Bundle.open(tmp_path / "bundle").manifest.engines
+def test_a_model_is_exported_for_tensorrt_and_with_engines(digits_for_tensorrt: Path) -> None:
+    assert "verified against torch" in digits_for_tensorrt.with_suffix(".txt").read_text()
+    manifest = Bundle.open(digits_for_tensorrt).manifest
+    assert manifest.target == "tensorrt"
+    (built,) = manifest.engines
     assert (built.compute_capabilities, built.tf32) == (("8.9",), True)
 
 
@@ -71,6 +72,8 @@ def test_a_model_is_exported_with_engines(tmp_path: Path) -> None:
         (("BUNDLE", "--engines", "--trt-compute-capability", "1.0"), "does not know the compute capability '1.0'"),
         (("BUNDLE", "--engines", "--trt-flavor", "tensorrt"), "pip install 'speech-export[tensorrt]'"),
         ((CHECKPOINT, "-o", "x", "--engines", "--trt-flavor", "tensorrt"), "pip install 'speech-export[tensorrt]'"),
+        ((CHECKPOINT, "-o", "x", "--engines", "--target", "cpu"), "leave --target cpu out"),
+        (("FOR_CPU", "--engines"), "speech-export MODEL -o FOR_CPU --overwrite --target tensorrt --engines"),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_anything_is_done(
@@ -78,16 +81,17 @@ def test_what_cannot_be_built_is_refused_before_anything_is_done(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    bundle = make_bundle(tmp_path / "bundle")
-    result = run(*(bundle if argument == "BUNDLE" else argument for argument in arguments))
+    bundle = make_bundle(tmp_path / "BUNDLE", target="tensorrt")
+    make_bundle(tmp_path / "FOR_CPU")
+    result = run(*arguments)
     assert result.exit_code != 0
     assert message in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert {path.name for path in tmp_path.iterdir()} == {"BUNDLE", "FOR_CPU"}
     assert not (bundle / "engines").exists()
 
 
 def test_a_graph_that_tensorrt_does_not_take_leaves_the_bundle_as_it_was(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "bundle")  # its inputs have other dimensions
+    bundle = make_bundle(tmp_path / "bundle", target="tensorrt")  # its inputs have other dimensions
     result = run(bundle, "--engines")
     assert "the dimension rows of input_values in encoder.onnx has no range" in result.stderr
     assert f"To try again: speech-export {bundle} --engines" in result.stderr
@@ -95,6 +99,7 @@ def test_a_graph_that_tensorrt_does_not_take_leaves_the_bundle_as_it_was(tmp_pat
 
 
 def test_ctrl_c_leaves_the_bundle_as_it_was(copy: Path) -> None:
+    before = Bundle.open(copy).manifest
     command = [Path(sys.executable).parent / "speech-export", copy, "--engines"]
 
     def heed_ctrl_c() -> None:
@@ -109,12 +114,12 @@ def test_ctrl_c_leaves_the_bundle_as_it_was(copy: Path) -> None:
         assert "Aborted!" in process.stderr.read()
         assert process.wait() == 1
     assert [path.name for path in copy.parent.iterdir()] == ["bundle"]
-    assert not Bundle.open(copy).manifest.engines
-    assert not (copy / "engines").exists()
+    assert Bundle.open(copy).manifest == before
+    assert [path.name for path in (copy / "engines").iterdir()] == [before.engines[0].directory]
 
 
-def test_an_interruption_does_not_pass_through_tensorrt(digits: Pair, tmp_path: Path) -> None:
-    bundle, phases = Bundle.open(digits.directory), list[str]()
+def test_an_interruption_does_not_pass_through_tensorrt(digits_for_tensorrt: Path, tmp_path: Path) -> None:
+    bundle, phases = Bundle.open(digits_for_tensorrt), list[str]()
 
     def interrupt(phase: str, done: int, steps: int) -> None:
         assert 0 <= done <= steps

@@ -31,7 +31,7 @@ def test_the_commands_run(checkout: Path) -> None:
     lines = [line.removeprefix("$ ").partition("#")[0] for block in blocks("console") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines]
     run = [(name, arguments) for name, *arguments in commands if name in COMMANDS]
-    assert [name for name, _ in run] == ["speech-export", "speech-transcribe"]
+    assert [name for name, _ in run] == ["speech-export", "speech-transcribe", "speech-export"]
     for name, arguments in run:
         result = CliRunner().invoke(COMMANDS[name], arguments)
         assert result.exit_code == 0, result.output

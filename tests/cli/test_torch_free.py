@@ -38,6 +38,14 @@ def test_speech_transcribe_works_without_torch(environment: Path, digits: Pair, 
     assert heard.stdout.splitlines() == list(references.values())
 
 
+def test_speech_bench_works_without_torch(environment: Path, digits: Pair) -> None:
+    small = ("--quick", "--seconds", "1", "--beams", "1", "--batch", "1", "--tokens", "2", "--repeats", "1")
+    found = subprocess.run(
+        [environment / "speech-bench", digits.directory, *small], capture_output=True, text=True, check=True
+    )
+    assert f"| {digits.directory.name} | 1 | 1 | 1 | 2 | all |" in found.stdout
+
+
 def test_speech_export_says_what_to_install(environment: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [environment / "speech-export", "model", "-o", tmp_path / "bundle"], capture_output=True, text=True, check=False

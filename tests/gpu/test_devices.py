@@ -85,7 +85,7 @@ def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     def on(device: str) -> OnnxSpeechSeq2Seq:
         options = None
         if device in ("tensorrt", "tensorrt_rtx"):
-            options = SessionOptions(device=device, tensorrt=TensorRtOptions(limits=LIMITS))  # type: ignore[arg-type]
+            options = SessionOptions(device=device, tensorrt=TensorRtOptions(limits=LIMITS))
         name = device if options is None else None
         return OnnxSpeechSeq2Seq.from_pretrained(directory(device), device=name, options=options)
 

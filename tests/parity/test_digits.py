@@ -3,28 +3,53 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from transformers import AutoTokenizer
 
 import corpus
 from conftest import CHECKPOINT, Pair
+from parity.agreement import Batch, Settings, reference, verdicts
 from scoring import word_error_rate
+from tally import Tally, TallyUp
 
-STRINGS, BATCH = 56, 8
+BATCH = 25
+SETTINGS: dict[str, Settings] = {
+    "greedy": {},
+    "greedy, repetition penalty": {"repetition_penalty": 1.3},
+    "4 beams": {"num_beams": 4},
+    "5 beams, length penalty": {
+        "num_beams": 5,
+        "num_return_sequences": 3,
+        "length_penalty": 2.0,
+        "early_stopping": "never",
+    },
+    "3 beams, no repeated 4-grams": {"num_beams": 3, "no_repeat_ngram_size": 4, "early_stopping": True},
+    "2 beams, bans and biases": {
+        "num_beams": 2,
+        "bad_words_ids": [[18, 13, 18, 9]],
+        "sequence_bias": [[[4], -0.5], [[19, 18], 1.5]],
+        "min_new_tokens": 12,
+        "exponential_decay_length_penalty": (24, 1.05),
+        "renormalize_logits": True,
+    },
+}
 
 
-def test_tokens_are_the_same_on_real_speech(digits: Pair, fsdd: Path) -> None:
-    clips = [samples for samples, _ in corpus.test_strings(fsdd, STRINGS, seed=11)]
-    extractor = digits.exported.feature_extractor
+@pytest.mark.parametrize("strings", [24, pytest.param(500, marks=pytest.mark.full)])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_tokens_are_the_same_on_real_speech(
+    digits: Pair, fsdd: Path, name: str, strings: int, tally_up: TallyUp
+) -> None:
+    clips, tally = [samples for samples, _ in corpus.test_strings(fsdd, strings, seed=11)], Tally()
+    extractor, settings = digits.exported.feature_extractor, SETTINGS[name]
     assert extractor is not None
-    for first in range(0, STRINGS, BATCH):
-        inputs, mask = extractor(clips[first : first + BATCH])
-        for search in ({"num_beams": 1}, {"num_beams": 4, "num_return_sequences": 2}):
-            with torch.no_grad():
-                expected = digits.reference.generate(
-                    torch.from_numpy(inputs), attention_mask=torch.from_numpy(mask), **search
-                ).numpy()
-            np.testing.assert_array_equal(digits.exported.generate(inputs, mask, **search), expected)
+    for first in range(0, strings, BATCH):
+        batch = Batch(*extractor(clips[first : first + BATCH]))
+        found = digits.exported.generate(batch.inputs, batch.mask, return_dict_in_generate=True, **settings)
+        tally.add(*verdicts(digits, batch, settings, reference(digits, batch, settings), found))
+    assert tally.cases == strings
+    tally_up(tally)
 
 
 def test_hypotheses_and_scores_are_the_same_in_noise(digits: Pair, fsdd: Path) -> None:

@@ -97,7 +97,7 @@ def test_products_are_exact_and_weights_included_by_default(tmp_path: Path) -> N
     config = build(StubTensorRt(), tmp_path, BuildOptions())
     assert config.flags == set()
     assert config.known is None
-    assert [profile.shapes for profile in config.profiles] == [  # type: ignore[attr-defined]
+    assert [profile.shapes for profile in config.profiles] == [
         {"x": ((1, 3), (2, 3), (4, 3))},
         {"x": ((1, 3), (1, 3), (1, 3))},
     ]
@@ -125,6 +125,6 @@ def test_tensorrt_without_a_gpu_says_what_does_without(tmp_path: Path) -> None:
 
 
 def test_a_dimension_without_a_range_is_named(tmp_path: Path) -> None:
-    arguments = (TensorRt("tensorrt", StubTensorRt()), tmp_path / "encoder.onnx", [{}], tmp_path / "engine")
+    arguments: Any = (TensorRt("tensorrt", StubTensorRt()), tmp_path / "encoder.onnx", [{}], tmp_path / "engine")
     with pytest.raises(ExportError, match=r"the dimension batch of x in encoder\.onnx has no range"):
         build_engine(*arguments)

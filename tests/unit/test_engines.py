@@ -24,7 +24,7 @@ TENSORRT = TensorRt("tensorrt", SimpleNamespace(__version__="10.13", ComputeCapa
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    return make_bundle(tmp_path / "bundle")
+    return make_bundle(tmp_path / "bundle", target="tensorrt")
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Our search against transformers' own, on the same table of logits: many settings, no graph."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from transformers import GenerationConfig as ReferenceConfig
 from speech_runtime.bundle import DecoderFacts
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.config import GenerationConfig
-from speech_runtime.generation.loop import decode
+from speech_runtime.generation.loop import Hooks, decode
+from speech_runtime.generation.scores import Scores, Sequences
 from table_model import TableDecoder, TableModel, random_table
+
+FACTS = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
 
 
 @st.composite
@@ -77,8 +81,8 @@ def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
         generation_config=ReferenceConfig(**case, use_cache=False, output_scores=True, return_dict_in_generate=True),
     )
 
-    if case.get("remove_invalid_values") and case["num_beams"] > 1:  # where nothing is left, all are equally bad
-        assume(bool((reference.sequences_scores > -1e8).all()))
+    if case.get("remove_invalid_values") and case["num_beams"] > 1:  # what was -inf or becomes inf is equally good
+        assume(bool((reference.sequences_scores.abs() < 1e8).all()))
 
     facts = DecoderFacts(
         layers=1, heads=1, head_dim=1, vocab_size=vocabulary, max_positions=None, max_tokens=None, top_k=top_k
@@ -109,10 +113,9 @@ def test_many_candidates_are_picked_before_they_are_sorted() -> None:
 
 
 def test_settings_that_allow_nothing_are_refused() -> None:
-    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
     config = GenerationConfig(forced_eos_token_id=2, begin_suppress_tokens=(2,), max_new_tokens=1)
     with pytest.raises(GenerationError, match="no token is possible"):
-        decode(TableDecoder(random_table(0, 20, 1.0), 20), facts, np.array([[4, 5]]), config)
+        decode(TableDecoder(random_table(0, 20, 1.0), 20), FACTS, np.array([[4, 5]]), config)
 
 
 def test_forced_first_token_keeps_the_beams_apart() -> None:
@@ -123,10 +126,35 @@ def test_forced_first_token_keeps_the_beams_apart() -> None:
         torch.from_numpy(prompt),
         generation_config=ReferenceConfig(**settings, forced_bos_token_id=7, use_cache=False),
     )
-    facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
     config = GenerationConfig().updated({**settings, "forced_bos_token_id": 7})
-    found = decode(TableDecoder(table, 20), facts, prompt, config)
+    found = decode(TableDecoder(table, 20), FACTS, prompt, config)
     np.testing.assert_array_equal(found.sequences, reference.numpy())
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_forced_token_has_the_models_own_log_probability(beams: int) -> None:
+    table, prompt = random_table(3, 20, 2.0), np.array([[4], [9]])
+    forced = table[prompt[:, 0] * 31 % len(table)].argmin(axis=1)[0]  # none of the best candidates
+    settings = {"num_beams": beams, "eos_token_id": 2, "max_new_tokens": 6, "forced_bos_token_id": int(forced)}
+    config, facts = GenerationConfig(**settings, forced_eos_token_id=2), replace(FACTS, top_k=12)
+    few, whole = (
+        decode(TableDecoder(table, 12), facts, prompt, config, Hooks(keep_logits=wide)) for wide in (False, True)
+    )
+    np.testing.assert_array_equal(few.sequences, whole.sequences)
+    np.testing.assert_allclose(few.token_logprobs, whole.token_logprobs, atol=1e-5)
+    assert (few.token_logprobs[:, 0] < -2).all()
+
+
+def test_an_end_raised_to_infinity_is_chosen_as_in_transformers() -> None:
+    table, prompt = random_table(3, 20, 2.0), np.array([[4], [9]])
+    settings: dict[str, Any] = {"eos_token_id": 2, "pad_token_id": 1, "max_new_tokens": 9, "min_new_tokens": 8}
+    settings |= {"remove_invalid_values": True, "exponential_decay_length_penalty": (2, 1.9)}
+    reference = TableModel(table).generate(
+        torch.from_numpy(prompt), generation_config=ReferenceConfig(**settings, use_cache=False)
+    )
+    found = decode(TableDecoder(table, 20), FACTS, prompt, GenerationConfig().updated(settings))
+    np.testing.assert_array_equal(found.sequences, reference.numpy())
+    assert found.sequences.shape[1] < 9
 
 
 @pytest.mark.parametrize("beams", [1, 4])
@@ -141,3 +169,49 @@ def test_a_row_does_not_depend_on_its_batch(beams: int) -> None:
         length = alone.sequences.shape[1]
         np.testing.assert_array_equal(together.sequences[row, :length], alone.sequences[0])
         assert (together.sequences[row, length:] == 1).all()
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": 1}, {"num_beams": 2, "early_stopping": True}, {"do_sample": True}])
+def test_an_utterance_that_has_ended_needs_no_token(settings: dict[str, Any]) -> None:
+    end, table = 3, random_table(0, FACTS.vocab_size, 1.0)
+    config = GenerationConfig(eos_token_id=end, pad_token_id=0, max_new_tokens=8, **settings)
+
+    def first_ends_and_is_banned(sequences: Sequences, scores: Scores) -> Scores:
+        scores[:, :, end] = -np.inf
+        scores[0] = -np.inf
+        if sequences.shape[2] < 4:
+            scores[0, :, [end, end + 1]] = [[0.0], [-1.0]]
+        return scores
+
+    hooks = Hooks(processors=(first_ends_and_is_banned,), generator=np.random.default_rng(0))
+    found = decode(TableDecoder(table, FACTS.top_k), FACTS, np.array([[1], [2], [5]]), config, hooks)
+    assert end in found.sequences[0]
+    assert found.sequences.shape[1] == 9
+    assert np.isfinite(found.sequences_scores).all()
+
+    def all_is_banned(_: Sequences, scores: Scores) -> Scores:
+        return np.full_like(scores, -np.inf)
+
+    with pytest.raises(GenerationError, match=r"no token is possible|nothing can be drawn"):
+        decode(TableDecoder(table, FACTS.top_k), FACTS, np.array([[1]]), config, Hooks(processors=(all_is_banned,)))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_processor_may_write_into_the_scores(beams: int) -> None:
+    table, prompt = random_table(0, FACTS.vocab_size, 1.0), np.array([[1]])
+    config = GenerationConfig(eos_token_id=3, pad_token_id=0, max_new_tokens=6, num_beams=beams)
+
+    def in_place(_: Sequences, scores: Scores) -> Scores:
+        scores[:, :, 3:9] = -np.inf
+        return scores
+
+    def copied(_: Sequences, scores: Scores) -> Scores:
+        return in_place(_, scores.copy())
+
+    found = [
+        decode(TableDecoder(table, FACTS.top_k), FACTS, prompt, config, Hooks(processors=(own,), keep_logits=True))
+        for own in (in_place, copied)
+    ]
+    np.testing.assert_array_equal(found[0].sequences, found[1].sequences)
+    np.testing.assert_array_equal(found[0].token_logprobs, found[1].token_logprobs)
+    np.testing.assert_array_equal(found[0].logits, found[1].logits)

@@ -154,6 +154,16 @@ def test_every_option_reaches_onnx_runtime(bundle: Bundle, stub: type[StubSessio
         assert made.settings.log_severity_level == 2
 
 
+def test_only_the_cpu_does_without_the_fusions_that_slow_it_down(bundle: Bundle, stub: type[StubSession]) -> None:
+    entry = "optimization.disable_specified_optimizers"
+    for device in ("cpu", "cuda"):
+        OnnxRuntimeEngine(bundle, SessionOptions(device=device))
+    cpu, cuda = stub.made[0].settings, stub.made[-1].settings
+    assert cpu.get_session_config_entry(entry) == "SkipLayerNormFusion;BiasGeluFusion"
+    with pytest.raises(RuntimeError, match="does not have configuration"):
+        cuda.get_session_config_entry(entry)
+
+
 def test_the_defaults_are_those_of_onnx_runtime_but_quieter(bundle: Bundle, stub: type[StubSession]) -> None:
     OnnxRuntimeEngine(bundle, SessionOptions())
     made, native = stub.made[0].settings, onnxruntime.SessionOptions()

@@ -1,7 +1,9 @@
 """Store a weight once that the tracer stored twice, as it is and transposed.
 
 The output projection of a text decoder is its embedding, transposed. Tracing folds that transposition into a second
-copy, which for a multilingual vocabulary is half of the decoder.
+copy, which for a multilingual vocabulary is half of the decoder. The transposed one is kept: a matrix product wants its
+weight as [width, vocabulary] and has all of it to read, the embedding of a token is as easily read off a column. So
+nothing is transposed again whenever the graph is loaded.
 """
 
 import numpy as np
@@ -9,29 +11,44 @@ import onnx_ir as ir
 
 
 def share_transposed_weights(model: ir.Model) -> None:
-    """Replace every initializer that is another one's transpose by a Transpose of that one."""
+    """Let every Gather from a table that is another weight's transpose read that one's columns."""
     matrices = [value for value in model.graph.initializers.values() if _is_matrix(value)]
     by_shape: dict[tuple[int, ...], list[ir.Value]] = {}
     for value in matrices:
         by_shape.setdefault(value.const_value.shape.numpy(), []).append(value)
-    gathered = [value for value in matrices if any(node.op_type == "Gather" for node, _ in value.uses())]
-    for table in gathered:
+    for table in [value for value in matrices if _is_only_gathered(value)]:
         rows, columns = table.const_value.shape.numpy()
         for copy in by_shape.get((columns, rows), []):
             if copy is not table and np.array_equal(copy.const_value.numpy().T, table.const_value.numpy()):
-                _replace_by_transpose(model.graph, copy, table)
+                for gather, _ in tuple(table.uses()):
+                    gather_columns(model.graph, gather, copy)
+                del model.graph.initializers[table.name]
                 break
+
+
+def gather_columns(graph: ir.Graph, gather: ir.Node, weight: ir.Value) -> None:
+    """Replace a Gather of rows by one of the columns of `weight`, and a Transpose of what it finds."""
+    _, indices = gather.inputs
+    columns = ir.node("Gather", [weight, indices], {"axis": 1}, name=gather.name)
+    rank = len(indices.shape)
+    transpose = ir.node(
+        "Transpose", columns.outputs, {"perm": [*range(1, rank + 1), 0]}, name=f"{gather.name}/Transpose"
+    )
+    (found,), (output,) = gather.outputs, transpose.outputs
+    columns.outputs[0].name, columns.outputs[0].type = f"{found.name}.columns", found.type
+    name, output.shape, output.type = found.name, found.shape, found.type
+    graph.insert_before(gather, [columns, transpose])
+    ir.convenience.replace_all_uses_with(found, output, replace_graph_outputs=True)
+    graph.remove(gather, safe=True)
+    output.name = name
 
 
 def _is_matrix(value: ir.Value) -> bool:
     return value.const_value is not None and len(value.const_value.shape) == 2
 
 
-def _replace_by_transpose(graph: ir.Graph, copy: ir.Value, table: ir.Value) -> None:
-    name = copy.name
-    del graph.initializers[name]
-    transpose = ir.node("Transpose", [table], {"perm": [1, 0]}, name=f"{table.name}.transposed")
-    (output,) = transpose.outputs
-    output.name, output.shape, output.type = name, copy.shape, copy.type
-    ir.convenience.replace_all_uses_with(copy, output)
-    graph.insert_before(graph[0], transpose)
+def _is_only_gathered(value: ir.Value) -> bool:
+    return bool(value.uses()) and all(
+        node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0 and index == 0
+        for node, index in value.uses()
+    )

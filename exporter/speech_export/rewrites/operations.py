@@ -9,11 +9,12 @@ from torch.overrides import TorchFunctionMode
 
 
 class TraceableOperations(TorchFunctionMode):
-    """Two operations, replaced by equals whose shapes do not depend on data and whose values not on the precision.
+    """Operations replaced by equals whose shapes do not depend on data and whose values not on the precision.
 
     Enter it inside the traced `forward`: torch.export has a mode of its own around that, which comes first.
 
     - `hidden_states[~mask] = 0` becomes a `torch.where` (else: NonZero, which TensorRT refuses);
+    - `mask.unsqueeze(-1).repeat(1, 1, width)` becomes an `expand` (else: Tile, which copies each truth value alone);
     - `torch.div(lengths, stride, rounding_mode="floor")` of integers becomes `//` (else: a float division, which is
       wrong in half precision: 749 frames become 750).
     """
@@ -29,6 +30,8 @@ class TraceableOperations(TorchFunctionMode):
         if function is Tensor.__setitem__ and _is_boolean_mask(args[1]):
             target, mask, value = args
             return target.copy_(torch.where(mask, torch.as_tensor(value, dtype=target.dtype), target))
+        if function is Tensor.repeat and _is_boolean_column(args[0]) and args[1:3] == (1, 1):
+            return args[0].expand(-1, -1, *args[3:])
         if function is torch.div and kwargs.get("rounding_mode") == "floor" and _is_integer(args[0]):
             return args[0] // args[1]
         return function(*args, **kwargs)
@@ -36,6 +39,10 @@ class TraceableOperations(TorchFunctionMode):
 
 def _is_boolean_mask(index: object) -> bool:
     return isinstance(index, Tensor) and index.dtype == torch.bool
+
+
+def _is_boolean_column(mask: Tensor) -> bool:
+    return _is_boolean_mask(mask) and mask.ndim == 3 and mask.shape[2] == 1
 
 
 def _is_integer(number: object) -> bool:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 from .. import attention
 from ..families import decoder_family, encoder_family
 from ..masks import frame_mask
+from .attention_implementation import attention_implementation
 
 
 @contextmanager
@@ -20,7 +21,8 @@ def traceable(model: SpeechEncoderDecoderModel) -> Iterator[None]:
     """Within this context `model` can be traced; afterwards it is as it was."""
     encoder, decoder = encoder_family(model.encoder), decoder_family(model.decoder)
     with (
-        _attention_implementation(model),
+        attention_implementation(model.encoder, attention.IMPLEMENTATION),
+        attention_implementation(model.decoder, attention.IMPLEMENTATION),
         _frame_mask_of(model.encoder),
         encoder.rewrite(model.encoder),
         decoder.adapt(model.decoder),
@@ -28,18 +30,6 @@ def traceable(model: SpeechEncoderDecoderModel) -> Iterator[None]:
         torch.no_grad(),
     ):
         yield
-
-
-@contextmanager
-def _attention_implementation(model: SpeechEncoderDecoderModel) -> Iterator[None]:
-    before = model.encoder.config._attn_implementation, model.decoder.config._attn_implementation
-    model.encoder.set_attn_implementation(attention.IMPLEMENTATION)
-    model.decoder.set_attn_implementation(attention.IMPLEMENTATION)
-    try:
-        yield
-    finally:
-        model.encoder.set_attn_implementation(before[0])
-        model.decoder.set_attn_implementation(before[1])
 
 
 @contextmanager

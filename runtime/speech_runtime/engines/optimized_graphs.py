@@ -18,6 +18,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import SpeechError
+from .processor import bytes_saturate
 from .session_options import SessionOptions
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def cache_entry(bundle: Bundle, graph: str, options: SessionOptions, runtime_ver
         "onnxruntime": runtime_version,
         "providers": options.execution_providers,
         "graph_optimization": options.graph_optimization,
-        "processor": [platform.machine(), np.show_config(mode="dicts")["SIMD Extensions"]],
+        "processor": [platform.machine(), np.show_config(mode="dicts")["SIMD Extensions"], bytes_saturate()],
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
     return Path(options.optimized_model_cache or ".") / f"{graph}-{digest[:_DIGEST_LENGTH]}"

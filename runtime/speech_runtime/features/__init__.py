@@ -1,6 +1,6 @@
 """Samples to model input, as the checkpoint's feature extractor does it: one kind of extractor a file."""
 
-from .extractor import EXTRACTORS, FeatureExtractor, check_fit, read_feature_extractor
+from .extractor import EXTRACTORS, FeatureExtractor, check_fit, feature_extractor_of, read_feature_extractor
 from .seamless import SeamlessExtractor
 from .spectrogram import SpectrogramExtractor
 from .speech_to_text import SpeechToTextExtractor
@@ -14,5 +14,6 @@ __all__ = [
     "SpeechToTextExtractor",
     "WaveformExtractor",
     "check_fit",
+    "feature_extractor_of",
     "read_feature_extractor",
 ]

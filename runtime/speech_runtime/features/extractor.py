@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Samples
-from ..bundle import EncoderFacts
+from ..bundle import PREPROCESSOR_CONFIG, Bundle, EncoderFacts
 from ..errors import BundleError
 from ..strict import FieldError, from_json
 from .seamless import SeamlessExtractor
@@ -88,6 +88,19 @@ def read_feature_extractor(path: Path) -> FeatureExtractor:
         return from_json(extractor, {name: value for name, value in config.items() if name in known})
     except (FieldError, BundleError) as error:
         raise BundleError(f"{path.name}, {kind}: {error}") from None
+
+
+def feature_extractor_of(bundle: Bundle) -> FeatureExtractor | None:
+    """The feature extractor of a bundle; None where it takes ready-made input.
+
+    Raises:
+        BundleError: it is none that this release knows, or does not fit the encoder.
+    """
+    if not bundle.has(PREPROCESSOR_CONFIG):
+        return None
+    extractor = read_feature_extractor(bundle.path(PREPROCESSOR_CONFIG))
+    check_fit(extractor, bundle.manifest.encoder)
+    return extractor
 
 
 def check_fit(extractor: FeatureExtractor, encoder: EncoderFacts) -> None:

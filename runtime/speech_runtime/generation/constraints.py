@@ -1,4 +1,7 @@
-"""Settings that only ban or force tokens: exact on the few best candidates, without the rest of the vocabulary."""
+"""Settings that only ban or force tokens.
+
+Banning is exact on the few best candidates; forcing takes the whole vocabulary, for the one step at which it happens.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,16 +38,12 @@ class Force:
     at: int
 
     def __call__(self, candidates: Candidates, length: int) -> Candidates:
-        """The forced tokens alone, with a score of 0."""
+        """The forced tokens with a score of 0, all others of the whole vocabulary with -inf."""
         if length != self.at:
             return candidates
-        if candidates.whole:
-            scores = np.full_like(candidates.scores, -np.inf)
-            scores[:, :, list(self.tokens)] = 0
-            return candidates.with_scores(scores)
-        shape = (*candidates.ids.shape[:2], len(self.tokens))
-        forced = np.broadcast_to(np.array(self.tokens, dtype=np.int64), shape)
-        return Candidates(forced, np.zeros(shape, dtype=np.float32))
+        scores = np.full_like(candidates.scores, -np.inf)
+        scores[:, :, list(self.tokens)] = 0
+        return candidates.with_scores(scores)
 
 
 Constraint = Ban | Force

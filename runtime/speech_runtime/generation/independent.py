@@ -64,15 +64,17 @@ class IndependentSearch:
         beam_idx = np.broadcast_to(np.arange(self._sequences), (batch, self._sequences))
         width = candidates.ids.shape[2]
         scores = np.broadcast_to(candidates.scores, (batch, self._sequences, width))
+        if self._ended.any():  # whatever their scores are, nothing comes of them
+            scores = np.where(self._ended[:, :, None], np.float32(0), scores)
         if self._config.do_sample:
             chosen = sample(scores, self._generator)
         else:
             chosen = scores.argmax(axis=-1)
             best = np.take_along_axis(scores, chosen[:, :, None], axis=2)
-            if not np.isfinite(best).all():
+            if not (best > -np.inf).all():
                 raise GenerationError(
                     f"no token is possible at position {self.length}: the settings ban all of them, or the model's "
-                    "logits are not finite"
+                    "logits are not numbers"
                 )
         ids = np.broadcast_to(candidates.ids, (batch, self._sequences, width))
         tokens = np.take_along_axis(ids, chosen[:, :, None], axis=2)[:, :, 0]

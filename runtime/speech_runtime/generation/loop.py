@@ -67,8 +67,8 @@ def decode(
     shortest, longest = config.length_range(prompt.shape[1], facts.max_positions)
     lengths = Lengths(prompt.shape[1], shortest, longest)
     steps = processing(config, lengths, facts.top_k, facts.vocab_size, hooks.processors)
-    whole = steps.whole or hooks.keep_scores or hooks.keep_logits
-    if whole:
+    whole = hooks.keep_scores or hooks.keep_logits
+    if whole or steps.whole:
         logger.debug("the settings need the whole vocabulary of %d tokens at every step", facts.vocab_size)
     kind = BeamSearch if config.num_beams > 1 else IndependentSearch
     search = kind(config, prompt, longest, hooks.stopping, hooks.generator)
@@ -105,10 +105,11 @@ class _Loop:
         input_ids, beam_idx = prompt[:, None, :], np.zeros((prompt.shape[0], 1), dtype=np.int64)
         interrupted, count = None, 0
         while not self._search.done:
-            raw = self._decoder.step(input_ids, beam_idx, self._whole)
+            whole = self._whole or self._steps.needs_whole(self._search.length)
+            raw = self._decoder.step(input_ids, beam_idx, whole)
             alike, count = beam_idx.shape[1] == 1, count + 1
             live = self._search.live[:, :1] if alike else self._search.live
-            scored = raw.with_scores(log_softmax(raw.scores)) if self._whole and self._log_probabilities else raw
+            scored = self._to_choose_by(raw)
             candidates = self._steps(scored, live)
             self._keep(raw, candidates)
             interrupted = self._hooks.deadline.passed()
@@ -119,6 +120,12 @@ class _Loop:
             input_ids, beam_idx = self._without_closed(input_ids, beam_idx)
         self._done.append((self._rows, self._search.result()))
         return self._output(prompt.shape[1], count, interrupted)
+
+    def _to_choose_by(self, raw: Candidates) -> Candidates:
+        if raw.whole and self._log_probabilities:
+            return raw.with_scores(log_softmax(raw.scores))
+        # A caller's processor may write into what it is given.
+        return raw.with_scores(raw.scores.copy()) if self._hooks.processors else raw
 
     def _without_closed(self, input_ids: Tokens, beam_idx: Tokens) -> tuple[Tokens, Tokens]:
         open_rows = self._search.open_rows

@@ -38,12 +38,16 @@ class Processing:
 
     Attributes:
         steps: in order.
-        whole: whether they need the whole vocabulary; the best candidates of each beam are enough where they only ban
-            or force tokens, and where sampling takes only `top_k` of them.
+        whole: whether they need the whole vocabulary at every step; the best candidates of each beam are enough where
+            they only ban tokens, or force one at a single step, and where sampling takes only `top_k` of them.
     """
 
     steps: tuple[Step, ...]
     whole: bool
+
+    def needs_whole(self, length: int) -> bool:
+        """Whether the step after sequences of `length` needs the whole vocabulary: a forced token may be any of it."""
+        return self.whole or any(isinstance(step, Force) and step.at == length for step in self.steps)
 
     def __call__(self, candidates: Candidates, live: Tokens) -> Candidates:
         """Process candidates of the sequences int64 [batch, beams or 1, length]."""

@@ -90,10 +90,10 @@ class BeamSearch:
     def advance(self, candidates: Candidates, raw: Candidates, last: bool) -> tuple[Tokens, Tokens]:
         """See `Search.advance`."""
         scores, beam_idx, tokens = self._best_continuations(candidates)
-        if not np.isfinite(scores[:, 0]).all():
+        if not ((scores[:, 0] > -np.inf) | ~self.open_rows).all():
             raise GenerationError(
                 f"no token is possible at position {self.length}: the settings ban all of them, or the model's logits "
-                "are not finite"
+                "are not numbers"
             )
         logprobs = raw_logprobs(raw, tokens, beam_idx)
         ends = is_among(tokens, self._eos)

@@ -91,7 +91,7 @@ def is_among(tokens: Tokens, few: Tokens) -> NDArray[np.bool_]:
 
 
 def raw_logprobs(raw: Candidates, tokens: Tokens, beam_idx: Tokens) -> NDArray[np.float32]:
-    """The model's log-probabilities of chosen tokens [batch, chosen]; 0 for one forced from outside the candidates.
+    """The model's log-probabilities of chosen tokens [batch, chosen]; 0 for what only fills up.
 
     Args:
         raw: of a step, [batch, beams or 1, candidates].

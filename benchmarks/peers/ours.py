@@ -1,0 +1,33 @@
+"""A bundle on `speech_runtime`."""
+
+import time
+
+from peers.protocol import Job, Sample, Samples, serve, threads_here
+from speech_runtime.bench.measure import fixed_length, load
+from speech_runtime.bench.options import Case
+from speech_runtime.bundle import Bundle
+from speech_runtime.contract import DECODER_WITH_PAST, ENCODER
+
+
+class Ours:
+    """See `Peer`."""
+
+    def __init__(self, job: Job) -> None:
+        self._engine, self._generator = load(Bundle.open(job.model), "cpu", threads_here())
+        self._free = job.audio is not None
+
+    def run(self, case: Case, clips: Samples) -> Sample:
+        """See `Peer.run`."""
+        self._engine.runs.clear()
+        begin = time.perf_counter()
+        settings = {"num_beams": case.beams} if self._free else fixed_length(case)
+        self._generator.generate(clips, **settings)
+        end = time.perf_counter()
+        encoder = sum(run.end - run.begin for run in self._engine.runs if run.graph == ENCODER)
+        first, *others = [run.begin for run in self._engine.runs if run.graph == DECODER_WITH_PAST]
+        per_token = (end - others[0]) / len(others) if others else end - first
+        return Sample(encoder, per_token, end - begin)
+
+
+if __name__ == "__main__":
+    serve(Ours)

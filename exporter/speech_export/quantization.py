@@ -1,0 +1,115 @@
+"""Which parts of a graph are quantised, and how: the precision options applied to a traced model."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from .errors import ExportError, shortened
+from .passes.int4 import quantize_projections_to_int4
+from .passes.int8 import quantize_projections
+from .passes.int8_table import embedding_gathers, quantize_embedding, quantize_shared_table
+from .passes.packed_projections import pack_projections
+from .passes.projections import Projection, projections
+from .passes.quantized_windows import quantize_before_windows
+from .precision import PrecisionOptions
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a graph that is quantised or left alone as a whole.
+
+    Attributes:
+        name: of its module.
+        kind: a projection, an embedding, or one table that is both.
+        parameters: weights in it.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+
+
+def parts(model: ir.Model, options: PrecisionOptions, vocab_size: int) -> list[Part]:
+    """What the options quantise in a graph if nothing is kept in float32."""
+    heads, others, gathers = _candidates(model.graph, options, vocab_size)
+    return [
+        *(Part(each.name, "table", each.size) for each in heads),
+        *(Part(each.name, "projection", each.size) for each in others),
+        *(Part(str(each.name), "embedding", each.inputs[0].const_value.size) for each in gathers),
+    ]
+
+
+def quantize(
+    model: ir.Model, graph: str, options: PrecisionOptions, vocab_size: int, kept: Collection[str] = ()
+) -> None:
+    """Quantise `model` in place.
+
+    Args:
+        model: a traced graph with its nodes named after modules.
+        graph: its name in the contract.
+        options: what to quantise, and how.
+        vocab_size: words of the decoder; an embedding of so many rows is one of words.
+        kept: names of parts that stay float32.
+    """
+    precision = options.of(graph)
+    if precision not in ("int8", "int4"):
+        return
+    heads, others, gathers = _candidates(model.graph, options, vocab_size)
+    for head in heads:
+        if head.name not in kept:
+            quantize_shared_table(model, head)
+    for gather in gathers:
+        if gather.name not in kept:
+            quantize_embedding(model, gather)
+    pack_projections(model, [each for each in others if each.name not in kept])
+    left = {*kept, *(each.name for each in heads)}
+    chosen = (
+        [each for each in projections(model.graph) if each.name not in left] if "matmul" in options.op_kinds else []
+    )
+    if precision == "int4":
+        wide = [each for each in chosen if each.matrix().shape[1] != vocab_size]
+        quantize_projections_to_int4(model, wide, options.block_size, options.accuracy_level)
+        chosen = [each for each in projections(model.graph) if each.name not in left]
+    quantize_projections(model, chosen)
+    quantize_before_windows(model)
+
+
+def matching(patterns: Collection[str], names: Collection[str]) -> frozenset[str]:
+    """The `names` that match any of `patterns`.
+
+    Raises:
+        ExportError: a pattern that matches nothing.
+    """
+    found = {pattern: [name for name in names if fnmatchcase(name, pattern)] for pattern in patterns}
+    for pattern, matched in found.items():
+        if not matched:
+            raise ExportError(
+                f"--keep-float32 {pattern!r} matches nothing that is quantised; there are {shortened(sorted(names), 8)}"
+            )
+    return frozenset(name for matched in found.values() for name in matched)
+
+
+def _candidates(
+    graph: ir.Graph, options: PrecisionOptions, vocab_size: int
+) -> tuple[list[Projection], list[Projection], list[ir.Node]]:
+    """Projections whose weight is an embedding too, other projections, and embeddings of words."""
+    matmul, embedding = "matmul" in options.op_kinds, "embedding" in options.op_kinds
+    found = list(projections(graph)) if matmul else []
+    heads = [each for each in found if embedding and embedding_gathers(each.weight)]
+    others = [each for each in found if each not in heads]
+    return heads, others, list(_word_embeddings(graph, vocab_size)) if embedding else []
+
+
+def _word_embeddings(graph: ir.Graph, vocab_size: int) -> Iterator[ir.Node]:
+    """Gathers that are alone in reading a table of `vocab_size` rows."""
+    for node in graph:
+        if node.op_type != "Gather" or node.attributes.get_int("axis", 0) != 0:
+            continue
+        table = node.inputs[0]
+        if table is None or not table.is_initializer() or table.const_value.dtype != ir.DataType.FLOAT:
+            continue
+        shape = table.const_value.shape.numpy()
+        if len(shape) == 2 and shape[0] == vocab_size and len(table.uses()) == 1:
+            yield node

@@ -1,0 +1,76 @@
+"""The convolution over the samples together with its norm, as one small matrix product.
+
+It makes 512 channels of every 10 samples: at 16 kHz this is the largest tensor of the encoder, and each pass over it
+costs as much as a layer of the transformer. Each channel is linear in its window, so that mean and variance, over
+channels or over time, follow from the window alone, and the norm becomes a part of the weights.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class LayerNormedConvolution(nn.Module):
+    """`nn.Conv1d` over the samples, then `nn.LayerNorm` over its channels.
+
+    Less its mean over the channels, the weight is Q·R with orthonormal Q: the norm of R·window, 11 numbers, is that
+    of all channels, and as exact.
+    """
+
+    def __init__(self, conv: nn.Conv1d, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.kernel, self.eps = conv.kernel_size[0], norm.eps
+        bias = torch.zeros(conv.out_channels, 1) if conv.bias is None else conv.bias.detach().unsqueeze(1)
+        weight = torch.cat([conv.weight.detach()[:, 0], bias], dim=1).double()
+        weight = weight - weight.mean(dim=0)
+        self.seen = _windows(conv, torch.linalg.qr(weight).R / conv.out_channels**0.5)
+        norm_weight, norm_bias = norm.weight.detach().unsqueeze(1), norm.bias.detach().unsqueeze(1)
+        scaled = torch.cat([weight * norm_weight, norm_bias], dim=1)
+        # Of three dimensions: 8 bits would hear the audio in 8 bits, and 12 columns are no work anyway.
+        self.weight = nn.Parameter(scaled.T.unsqueeze(0).float().contiguous(), requires_grad=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Convolve and normalise [batch, samples] to [batch, frames, channels]."""
+        seen = self.seen(waveform.unsqueeze(1))
+        variance = seen[:, self.kernel :].square().sum(dim=1, keepdim=True)
+        scale = torch.rsqrt(variance + self.eps)
+        terms = torch.cat([seen[:, : self.kernel] * scale, scale, torch.ones_like(scale)], dim=1)
+        return torch.matmul(terms.transpose(1, 2), self.weight)
+
+
+class GroupNormedConvolution(nn.Module):
+    """`nn.Conv1d` over the samples, then `nn.GroupNorm` of every channel over time.
+
+    The variance of a channel is wᵀ·C·w, with C the covariance of the windows. Speech has little energy where some
+    channels listen, so that this is computed in float64.
+    """
+
+    def __init__(self, conv: nn.Conv1d, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.seen = _windows(conv)
+        self.kernels = nn.Parameter(conv.weight.detach()[:, 0].double(), requires_grad=False)
+        self.norm_weight = nn.Parameter(norm.weight.detach().double(), requires_grad=False)
+        self.norm_bias = norm.bias
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Convolve and normalise [batch, samples] to [batch, frames, channels]; a bias would fall out."""
+        seen = self.seen(waveform.unsqueeze(1)).double()
+        seen = seen - seen.mean(dim=2, keepdim=True)
+        covariance = torch.matmul(seen, seen.transpose(1, 2)) / seen.shape[2]
+        variance = (torch.matmul(self.kernels, covariance) * self.kernels).sum(dim=2)
+        weight = ((self.norm_weight * torch.rsqrt(variance + self.eps)).unsqueeze(2) * self.kernels).float()
+        bias = self.norm_bias.expand(waveform.shape[0], 1, -1)
+        terms = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1).float()
+        return torch.matmul(terms.transpose(1, 2), torch.cat([weight.transpose(1, 2), bias], dim=1))
+
+
+def _windows(conv: nn.Conv1d, affine: Tensor | None = None) -> nn.Conv1d:
+    """A convolution whose channels are the samples of a window, and behind them `affine` of those samples and 1."""
+    samples = torch.eye(conv.kernel_size[0])
+    weight, bias = (samples, None) if affine is None else (torch.cat([samples, affine[:, :-1].float()]), affine[:, -1])
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    windows = nn.Conv1d(1, len(weight), kernel, stride, bias=bias is not None).requires_grad_(False)
+    windows.weight.copy_(weight.unsqueeze(1))
+    if windows.bias is not None and bias is not None:
+        windows.bias.copy_(torch.cat([torch.zeros(len(samples)), bias.float()]))
+    return windows

@@ -1,0 +1,1 @@
+"""`speech-bench`: what a bundle costs on this machine. Needs nothing but the runtime."""

@@ -1,0 +1,74 @@
+"""Measurements as a table for people and as JSON for machines."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .machine import Machine
+from .measure import Measurement
+from .statistics import Spread
+
+_MIB = 2**20
+_COLUMNS = (
+    *("bundle", "audio, s", "batch", "beams", "tokens", "threads"),
+    *("encoder", "init", "first token", "per token", "utterance"),
+    *("audio s / s", "peak MiB"),
+)
+
+
+def as_json(measurements: Sequence[Measurement], machine: Machine) -> dict[str, Any]:
+    """Everything that was measured, and on what: times in seconds, sizes in bytes."""
+    return {"machine": asdict(machine), "measurements": [asdict(measurement) for measurement in measurements]}
+
+
+def as_markdown(measurements: Sequence[Measurement], machine: Machine) -> str:
+    """Tables of the cases and of the bundles: times in ms, as p50 / p90 / p99."""
+    lines = [
+        machine.describe(),
+        "",
+        "Milliseconds of the whole batch, p50 / p90 / p99; first token: from the audio on.",
+        "",
+        *table(_COLUMNS, [_case(measurement) for measurement in measurements]),
+        "",
+        *table(("bundle", "precision", "MiB on disk", "load, s", "checking hashes, s"), _bundles(measurements)),
+    ]
+    return "\n".join(lines)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _case(measurement: Measurement) -> list[str]:
+    case = measurement.case
+    return [
+        *(Path(measurement.bundle).name, f"{case.seconds:g}", f"{case.batch}", f"{case.beams}", f"{case.tokens}"),
+        str(case.threads or "all"),
+        *(_milliseconds(part) for part in (measurement.encoder, measurement.decoder_init, measurement.first_token)),
+        *(_milliseconds(part) for part in (measurement.per_token, measurement.utterance)),
+        *(f"{measurement.throughput:.1f}", f"{measurement.peak_rss_bytes / _MIB:,.0f}"),
+    ]
+
+
+def _milliseconds(spread: Spread | None) -> str:
+    if spread is None:
+        return "–"
+    return " / ".join(
+        f"{1000 * seconds:.3g}" if seconds < 1 else f"{1000 * seconds:,.0f}"
+        for seconds in (spread.p50, spread.p90, spread.p99)
+    )
+
+
+def _bundles(measurements: Sequence[Measurement]) -> list[list[str]]:
+    """Size and load times of each bundle: medians over the processes that loaded it."""
+    rows = []
+    for bundle in dict.fromkeys(measurement.bundle for measurement in measurements):
+        own = [measurement for measurement in measurements if measurement.bundle == bundle]
+        load = Spread.of([measurement.load_seconds for measurement in own])
+        check = Spread.of([measurement.check_seconds for measurement in own])
+        size = f"{own[0].size / _MIB:,.1f}"
+        rows.append([bundle, own[0].precision, size, f"{load.p50:.2f}", f"{check.p50:.2f}"])
+    return rows

@@ -1,0 +1,47 @@
+"""An engine that notes when each graph began and ended."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..engines.engine import Engine, Value
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of `graph`; `begin` and `end` in seconds of `time.perf_counter`."""
+
+    graph: str
+    begin: float
+    end: float
+
+
+class TimedEngine:
+    """Another engine, with a clock; see `engines.engine.Engine`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.runs: list[Run] = []
+
+    @property
+    def on_host(self) -> bool:
+        """See `Engine.on_host`."""
+        return self._engine.on_host
+
+    def upload(self, array: NDArray[Any]) -> Value:
+        """Copy an array to the device."""
+        return self._engine.upload(array)
+
+    def download(self, value: Value) -> NDArray[Any]:
+        """Copy a tensor to the host."""
+        return self._engine.download(value)
+
+    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+        """Run `graph`, and note it."""
+        begin = time.perf_counter()
+        results = self._engine.run(graph, inputs, outputs)
+        self.runs.append(Run(graph, begin, time.perf_counter()))
+        return results

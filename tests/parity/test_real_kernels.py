@@ -1,0 +1,65 @@
+"""Kernels, strides and positions of real checkpoints, at any length from one frame to three seconds."""
+
+from functools import cache
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, SpeechEncoderDecoderModel, Wav2Vec2Config, Wav2Vec2Model
+
+from composites import DECODERS
+from speech_export.facts import decoder_facts, encoder_facts
+from speech_export.oracle import Oracle
+from speech_export.rewrites.fast_on_cpu import fast_on_cpu
+from speech_export.rewrites.traceable import traceable
+from speech_export.trace import trace, traceables
+
+NARROW = {
+    "conv_dim": (8,) * 7,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "initializer_range": 0.2,
+}
+NORMS = {
+    "layer": {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True, "add_adapter": True},
+    "group": {"feat_extract_norm": "group"},
+}
+
+
+@cache
+def encoder(norm: str) -> tuple[SpeechEncoderDecoderModel, onnxruntime.InferenceSession]:
+    """XLS-R and its adapter, or Wav2Vec2-Base, but narrow; and the encoder graph."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        speech = Wav2Vec2Model(Wav2Vec2Config(**NARROW, **NORMS[norm]))
+        text = AutoModelForCausalLM.from_config(DECODERS["bert"]())
+        model = SpeechEncoderDecoderModel(encoder=speech, decoder=text).eval()
+    facts, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+    with traceable(model), fast_on_cpu(model.encoder):
+        traced = trace(next(iter(traceables(model, facts, decoder))), facts.input_name, decoder.layers)
+    return model, onnxruntime.InferenceSession(ir.to_proto(traced).SerializeToString())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@settings(max_examples=25, deadline=None)
+@example(samples=400)
+@example(samples=719)
+@example(samples=720)
+@example(samples=20879)
+@example(samples=20880)
+@example(samples=50000)
+@given(samples=st.integers(400, 50000))
+def test_every_number_of_samples_gives_the_frames_of_torch(norm: str, samples: int) -> None:
+    model, session = encoder(norm)
+    waveform = np.random.default_rng(samples).standard_normal((1, samples)).astype(np.float32)
+    mask = np.ones((1, samples), dtype=np.int64)
+    hidden_states, frames = session.run(None, {"input_values": waveform, "attention_mask": mask})
+    expected, expected_frames = Oracle(model, waveform, mask).encode()
+    np.testing.assert_array_equal(frames, expected_frames.numpy())
+    torch.testing.assert_close(torch.from_numpy(hidden_states), expected, atol=2e-5, rtol=1e-5)

@@ -1,0 +1,32 @@
+"""Counts of what a test compared with transformers, shown at the end of a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["same", "near tie"]
+
+
+@dataclass
+class Tally:
+    """Cases, and those of them in which rounding decided a near tie otherwise."""
+
+    cases: int = 0
+    near_ties: int = 0
+
+    def add(self, *verdicts: Verdict) -> None:
+        """Count cases by what was found in each."""
+        self.cases += len(verdicts)
+        self.near_ties += verdicts.count("near tie")
+
+    @property
+    def few_ties(self) -> bool:
+        """Whether near ties are at most one in a hundred."""
+        return self.near_ties <= max(1, self.cases // 100)
+
+    def __str__(self) -> str:
+        return f"{self.cases} cases, {self.near_ties} near ties"
+
+
+TallyUp = Callable[[Tally], None]
+"""Has a tally shown at the end of the run; fails where near ties are many."""

@@ -1,0 +1,255 @@
+"""int8 and int4 passes on small graphs: exact where they should be, near where they cannot be, and nothing twice."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from speech_export.errors import ExportError
+from speech_export.passes.int4 import quantize_projections_to_int4, quantized_blocks
+from speech_export.passes.int8 import quantize_projections, quantized_columns
+from speech_export.passes.int8_table import quantize_embedding, quantize_shared_table
+from speech_export.passes.packed_projections import pack_projections
+from speech_export.passes.projections import projections
+from speech_export.passes.shared_weights import share_transposed_weights
+from speech_export.precision import PrecisionOptions
+from speech_export.quantization import matching, parts, quantize
+from speech_runtime.contract import DECODER_WITH_PAST
+
+WIDTH, WORDS = 32, 200
+RANDOM = np.random.default_rng(0)
+X = RANDOM.standard_normal((3, 5, WIDTH)).astype(np.float32)
+IDS = RANDOM.integers(0, WORDS, (2, 3))
+
+
+def weight(rows: int, columns: int) -> NDArray[np.float32]:
+    return RANDOM.standard_normal((rows, columns)).astype(np.float32)
+
+
+class Graph:
+    """Builds a model node by node."""
+
+    def __init__(self, **inputs: ir.DataType) -> None:
+        self.inputs = {
+            name: ir.Value(
+                name=name,
+                type=ir.TensorType(kind),
+                shape=ir.Shape(["a", "b", WIDTH][: 3 if kind == ir.DataType.FLOAT else 2]),
+            )
+            for name, kind in inputs.items()
+        }
+        self.nodes: list[ir.Node] = []
+        self.weights: list[ir.Value] = []
+
+    def weight(self, name: str, array: NDArray[Any]) -> ir.Value:
+        tensor = ir.tensor(array, name=name)
+        self.weights.append(
+            ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+        )
+        return self.weights[-1]
+
+    def add(self, op_type: str, *inputs: ir.Value, name: str, **attributes: Any) -> ir.Value:
+        node = ir.node(op_type, inputs, attributes, name=name)
+        node.outputs[0].name, node.outputs[0].type = f"{name}.output", ir.TensorType(ir.DataType.FLOAT)
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def model(self, *outputs: ir.Value) -> ir.Model:
+        graph = ir.Graph(
+            list(self.inputs.values()), outputs, nodes=self.nodes, initializers=self.weights, opset_imports={"": 20}
+        )
+        return ir.Model(graph, ir_version=10)
+
+
+def run(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    proto = ir.to_proto(model).SerializeToString()
+    return list(onnxruntime.InferenceSession(proto, options).run(None, dict(inputs)))
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values())
+
+
+def relative_error(expected: NDArray[Any], found: NDArray[Any]) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def attention_inputs() -> ir.Model:
+    """Queries with a bias, keys and values without: three projections of one input, and one of another."""
+    graph = Graph(x=ir.DataType.FLOAT)
+    x = graph.inputs["x"]
+    query = graph.add("MatMul", x, graph.weight("q.weight", weight(WIDTH, 24)), name="layers.0.q_proj")
+    query = graph.add("Add", query, graph.weight("q.bias", weight(1, 24)[0]), name="layers.0.q_proj/Add")
+    key = graph.add("MatMul", x, graph.weight("k.weight", weight(WIDTH, 24)), name="layers.0.k_proj")
+    value = graph.add("MatMul", x, graph.weight("v.weight", weight(WIDTH, 40)), name="layers.0.v_proj")
+    out = graph.add("MatMul", value, graph.weight("o.weight", weight(40, WIDTH)), name="layers.0.out_proj")
+    return graph.model(query, key, out)
+
+
+def language_model(tied: bool) -> ir.Model:
+    """An embedding and an output projection with a bias: as traced, so the shared table is there twice."""
+    graph = Graph(ids=ir.DataType.INT64)
+    table = weight(WORDS, WIDTH)
+    hidden = graph.add("Gather", graph.weight("embedding", table), graph.inputs["ids"], name="embed_tokens", axis=0)
+    hidden.shape = ir.Shape(["a", "b", WIDTH])
+    head = graph.weight("head", np.ascontiguousarray(table.T) if tied else weight(WIDTH, WORDS))
+    logits = graph.add("MatMul", hidden, head, name="lm_head")
+    logits = graph.add("Add", logits, graph.weight("final_logits_bias", weight(1, WORDS)), name="lm_head/Add")
+    model = graph.model(hidden, logits)
+    share_transposed_weights(model)
+    return model
+
+
+def test_no_weight_is_off_by_more_than_half_a_step() -> None:
+    matrix = weight(WIDTH, 7)
+    matrix[:, 3] = 0
+    matrix[:, 5] *= 1e-3
+    values, scale = quantized_columns(matrix)
+    assert values.dtype == np.int8
+    assert np.all(np.abs(values * scale - matrix) <= scale / 2 * 1.001)
+    assert np.all(np.abs(values).max(axis=0)[[0, 1, 2, 4, 5, 6]] == 127)  # each column uses all of the range
+    assert not values[:, 3].any()
+
+
+def test_packed_projections_say_the_same() -> None:
+    model = attention_inputs()
+    expected = run(model, {"x": X})
+    pack_projections(model, list(projections(model.graph)))
+    assert operators(model) == {"MatMul": 2, "Add": 1, "Split": 1}
+    for before, after in zip(expected, run(model, {"x": X}), strict=True):
+        np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
+
+
+def test_a_projection_is_one_operator_with_its_bias() -> None:
+    model = attention_inputs()
+    expected = run(model, {"x": X})
+    quantize_projections(model, list(projections(model.graph)))
+    assert operators(model) == {"DynamicQuantizeMatMul": 4}
+    for before, after in zip(expected, run(model, {"x": X}), strict=True):
+        assert relative_error(before, after) < 0.02
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gemm_is_a_projection_too(transposed: bool) -> None:
+    graph, matrix = Graph(x=ir.DataType.FLOAT), weight(WIDTH, 24)
+    graph.inputs["x"].shape = ir.Shape(["a", WIDTH])
+    stored = graph.weight("weight", np.ascontiguousarray(matrix.T) if transposed else matrix)
+    bias = graph.weight("bias", weight(1, 24)[0])
+    model = graph.model(graph.add("Gemm", graph.inputs["x"], stored, bias, name="c_attn", transB=int(transposed)))
+    (expected,) = run(model, {"x": X[0]})
+    quantize_projections(model, list(projections(model.graph)))
+    assert operators(model) == {"DynamicQuantizeMatMul": 1}
+    assert relative_error(expected, run(model, {"x": X[0]})[0]) < 0.02
+
+
+def test_a_sum_that_is_wanted_before_its_bias_stays() -> None:
+    graph = Graph(x=ir.DataType.FLOAT)
+    product = graph.add("MatMul", graph.inputs["x"], graph.weight("w", weight(WIDTH, 24)), name="proj")
+    total = graph.add("Add", product, graph.weight("b", weight(1, 24)[0]), name="proj/Add")
+    model = graph.model(product, total)
+    expected = run(model, {"x": X})
+    quantize_projections(model, list(projections(model.graph)))
+    assert operators(model) == {"DynamicQuantizeMatMul": 1, "Add": 1}
+    for before, after in zip(expected, run(model, {"x": X}), strict=True):
+        assert relative_error(before, after) < 0.02
+
+
+def test_embedding_and_output_projection_share_one_table() -> None:
+    model = language_model(tied=True)
+    hidden, logits = run(model, {"ids": IDS})
+    (head,) = projections(model.graph)
+    quantize_shared_table(model, head)
+    table = WORDS * WIDTH
+    assert [
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value.nbytes >= table
+    ] == [table]
+    assert weight_bytes(model) == table + 4 * WORDS + 4 * WORDS + 8  # scales, bias, and an axis
+    assert not any(node.op_type == "Transpose" and node.inputs[0].is_initializer() for node in model.graph)
+    found_hidden, found_logits = run(model, {"ids": IDS})
+    assert relative_error(hidden, found_hidden) < 0.01
+    assert relative_error(logits, found_logits) < 0.02
+
+
+def test_the_float32_table_is_stored_once_too() -> None:
+    model = language_model(tied=True)
+    assert weight_bytes(model) == 4 * WORDS * WIDTH + 4 * WORDS
+    hidden, logits = run(model, {"ids": IDS})
+    table = model.graph.initializers["head"].const_value.numpy().T
+    np.testing.assert_array_equal(hidden, table[IDS])
+    bias = model.graph.initializers["final_logits_bias"].const_value.numpy()
+    np.testing.assert_allclose(logits, table[IDS] @ table.T + bias, rtol=0, atol=1e-4)
+
+
+def test_an_embedding_of_its_own_has_a_scale_for_each_word() -> None:
+    model = language_model(tied=False)
+    hidden, _ = run(model, {"ids": IDS})
+    (gather,) = (node for node in model.graph if node.op_type == "Gather")
+    quantize_embedding(model, gather)
+    found, _ = run(model, {"ids": IDS})
+    assert np.all(np.abs(found - hidden) <= np.abs(hidden).max(axis=-1, keepdims=True) / 254 * 1.001)
+
+
+@pytest.mark.parametrize("block_size", [16, 32])
+@pytest.mark.parametrize("columns", [24, 5000])
+def test_four_bits_are_packed_as_the_operator_reads_them(block_size: int, columns: int) -> None:
+    graph, rows = Graph(x=ir.DataType.FLOAT), WIDTH + 8  # not a whole number of blocks
+    graph.inputs["x"].shape = ir.Shape(["a", "b", rows])
+    matrix = weight(rows, columns)
+    product = graph.add("MatMul", graph.inputs["x"], graph.weight("w", matrix), name="proj")
+    model = graph.model(graph.add("Add", product, graph.weight("b", weight(1, columns)[0]), name="proj/Add"))
+    bias = model.graph.initializers["b"].const_value.numpy()
+    quantize_projections_to_int4(model, list(projections(model.graph)), block_size, accuracy_level=1)
+    packed, scales = quantized_blocks(matrix, block_size)
+    values = np.stack([packed & 15, packed >> 4], axis=-1).reshape(columns, -1).astype(np.float32) - 8
+    dequantized = (values * scales.reshape(columns, -1).repeat(block_size, axis=1))[:, :rows].T
+    assert relative_error(matrix, dequantized) < 0.15
+    x = RANDOM.standard_normal((2, 3, rows)).astype(np.float32)
+    np.testing.assert_allclose(run(model, {"x": x})[0], x @ dequantized + bias, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"table"}),
+        ({"op_kinds": ("matmul",)}, {"projection"}),
+        ({"op_kinds": ("embedding",)}, set()),
+    ],
+)
+def test_what_a_tied_model_offers(options: dict[str, Any], expected: set[str]) -> None:
+    found = parts(language_model(tied=True), PrecisionOptions(precision="int8", **options), WORDS)
+    assert {part.kind for part in found} == expected
+
+
+def test_int4_keeps_the_output_projection_in_int8() -> None:
+    for tied in (True, False):
+        model = language_model(tied)
+        quantize(model, DECODER_WITH_PAST, PrecisionOptions(precision="int4"), WORDS)
+        assert operators(model)["DynamicQuantizeMatMul"] == 1
+        assert operators(model)["MatMulNBits"] == 0
+
+
+def test_what_is_kept_is_not_touched() -> None:
+    model = attention_inputs()
+    quantize(
+        model, DECODER_WITH_PAST, PrecisionOptions(precision="int8"), WORDS, {"layers.0.k_proj", "layers.0.out_proj"}
+    )
+    assert operators(model) == {"DynamicQuantizeMatMul": 1, "Split": 1, "MatMul": 2}
+
+
+def test_patterns_name_modules() -> None:
+    names = {"layers.0.k_proj", "layers.0.q_proj", "layers.10.k_proj"}
+    assert matching(["layers.0.*"], names) == {"layers.0.k_proj", "layers.0.q_proj"}
+    assert matching(["*.k_proj", "layers.0.q_proj"], names) == names
+    with pytest.raises(ExportError, match=r"'lm_head' matches nothing that is quantised; there are layers.0.k_proj, "):
+        matching(["*", "lm_head"], names)

@@ -1,0 +1,59 @@
+"""Quantising before the windows are gathered says what quantising after it says."""
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from matrix import Array
+from speech_export.passes.quantized_windows import quantize_before_windows
+
+CHANNELS, KERNEL, WIDTH = 4, 3, 5
+
+
+def convolution(bias: bool) -> ir.Model:
+    """A convolution of stride 2 as int8 product of gathered rows."""
+    random = np.random.default_rng(0)
+    constants = {
+        "rows": (2 * np.arange(4)[:, None] + np.arange(KERNEL)).flatten(),
+        "shape": np.array([0, 4, KERNEL * CHANNELS]),
+        "weight": random.integers(-127, 128, (KERNEL * CHANNELS, WIDTH)).astype(np.int8),
+        "scale": random.random(WIDTH).astype(np.float32) / 100,
+        "bias": random.standard_normal(WIDTH).astype(np.float32),
+    }
+    values = {
+        name: ir.Value(name=name, const_value=ir.tensor(array), shape=ir.Shape(array.shape))
+        for name, array in constants.items()
+    }
+    hidden_states = ir.val("hidden_states", ir.DataType.FLOAT, [None, None, CHANNELS])
+    gather = ir.node("Gather", [hidden_states, values["rows"]], {"axis": 1}, name="gather")
+    reshape = ir.node("Reshape", [gather.outputs[0], values["shape"]], name="reshape")
+    inputs = [reshape.outputs[0], values["weight"], values["scale"], None, values["bias"] if bias else None]
+    product = ir.node("DynamicQuantizeMatMul", inputs, domain="com.microsoft", name="conv")
+    product.outputs[0].name, product.outputs[0].type = "convolved", ir.TensorType(ir.DataType.FLOAT)
+    nodes, imports = [gather, reshape, product], {"": 20, "com.microsoft": 1}
+    graph = ir.Graph(
+        [hidden_states], product.outputs, nodes=nodes, initializers=values.values(), opset_imports=imports, name="g"
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+def answer(model: ir.Model, hidden_states: Array) -> Array:
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    return session.run(None, {"hidden_states": hidden_states})[0]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_windows_of_bytes(bias: bool) -> None:
+    hidden_states = np.random.default_rng(1).standard_normal((2, 9, CHANNELS)).astype(np.float32)
+    model = convolution(bias)
+    expected = answer(model, hidden_states)
+    quantize_before_windows(model)
+    found = answer(model, hidden_states)
+    assert [node.op_type for node in model.graph] == [
+        "DynamicQuantizeLinear",
+        "Gather",
+        "Reshape",
+        "MatMulIntegerToFloat",
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-6)

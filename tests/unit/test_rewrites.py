@@ -1,0 +1,131 @@
+"""What replaces parts of an encoder for the CPU says what they say."""
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
+
+from composites import composite
+from matrix import Array
+from speech_export.passes.unmasked_attention import drop_needless_masks
+from speech_export.rewrites.attention_implementation import attention_implementation
+from speech_export.rewrites.channels_last import ChannelsLastConvolution
+from speech_export.rewrites.fast_on_cpu import fast_on_cpu
+from speech_export.rewrites.feature_extractor import ChannelsLastExtractor, channels_last_extractor
+from speech_export.rewrites.first_convolution import GroupNormedConvolution, LayerNormedConvolution
+from speech_export.rewrites.positional_convolution import FourierConvolution
+from speech_export.rewrites.replacement import replaced
+
+HEADS, HEAD_DIM, FRAMES = 2, 4, 7
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(deadline=None)
+@given(
+    kernel=st.integers(1, 5),
+    stride=st.integers(1, 4),
+    padding=st.integers(0, 2),
+    more=st.integers(0, 20),
+    bias=st.booleans(),
+)
+def test_a_convolution_as_a_matrix_product(kernel: int, stride: int, padding: int, more: int, bias: bool) -> None:
+    conv = nn.Conv1d(3, 5, kernel, stride, padding, bias=bias).requires_grad_(False)
+    hidden_states = noise(2, kernel + more, 3)
+    expected = conv(hidden_states.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(ChannelsLastConvolution(conv)(hidden_states), expected, atol=1e-5, rtol=1e-5)
+
+
+@settings(deadline=None)
+@given(more=st.integers(0, 60), volume=st.sampled_from([1e-3, 1.0, 30.0]), bias=st.booleans())
+def test_the_first_convolution_and_its_layer_norm(more: int, volume: float, bias: bool) -> None:
+    conv, norm = nn.Conv1d(1, 24, 10, 5, bias=bias).requires_grad_(False), nn.LayerNorm(24).requires_grad_(False)
+    norm.weight.copy_(noise(24)), norm.bias.copy_(noise(24, seed=1))
+    waveform = noise(2, 10 + more) * volume
+    expected = norm(conv(waveform.unsqueeze(1)).transpose(1, 2))
+    found = LayerNormedConvolution(conv, norm)(waveform)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frequency", [0.001, 0.05, 0.4])
+def test_the_first_convolution_and_its_norm_over_time_where_a_channel_hears_little(frequency: float) -> None:
+    """A loud tone, and channels of which some are deaf to it: float32 would lose what they hear."""
+    conv, norm = nn.Conv1d(1, 24, 10, 5, bias=False).requires_grad_(False), nn.GroupNorm(24, 24).requires_grad_(False)
+    conv.weight[:8] -= conv.weight[:8].mean(dim=2, keepdim=True)
+    norm.weight.copy_(noise(24)), norm.bias.copy_(noise(24, seed=1))
+    time = torch.arange(4000)
+    waveform = torch.stack([torch.sin(2 * torch.pi * frequency * time), noise(4000)]) + 1e-3 * noise(2, 4000, seed=2)
+    expected = norm.double()(conv.double()(waveform.double().unsqueeze(1))).transpose(1, 2).float()
+    found = GroupNormedConvolution(conv.float(), norm.float())(waveform)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@settings(deadline=None)
+@given(kernel=st.integers(1, 20), groups=st.sampled_from([1, 2, 6]), frames=st.integers(1, 70))
+def test_the_positional_convolution_by_fourier_transforms(kernel: int, groups: int, frames: int) -> None:
+    conv = nn.Conv1d(12, 12, kernel, padding=kernel // 2, groups=groups).requires_grad_(False)
+    hidden_states = noise(2, frames, 12)
+    expected = conv(hidden_states.transpose(1, 2))[:, :, :frames].transpose(1, 2)
+    torch.testing.assert_close(FourierConvolution(conv)(hidden_states), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_rewrites_are_undone() -> None:
+    encoder = composite("bert", "wav2vec2, adapter").encoder
+    before = [type(module) for module in encoder.modules()], encoder.config._attn_implementation
+    with fast_on_cpu(encoder):
+        assert isinstance(encoder.feature_extractor, ChannelsLastExtractor)
+    assert ([type(module) for module in encoder.modules()], encoder.config._attn_implementation) == before
+
+
+class Shifted(Wav2Vec2FeatureEncoder):
+    def forward(self, input_values: Tensor) -> Tensor:
+        return super().forward(input_values + 1)
+
+
+def test_what_only_looks_like_something_known_stays_as_it_is() -> None:
+    encoder = composite("bert").encoder
+    encoder.feature_extractor.__class__ = Shifted
+    with replaced(encoder, channels_last_extractor):
+        assert type(encoder.feature_extractor) is Shifted
+
+
+def test_every_layer_of_a_composite_s_encoder_calls_the_attention_that_is_set() -> None:
+    encoder = composite("bert").encoder
+    layer = encoder.encoder.layers[0].attention
+    before = layer.config._attn_implementation
+    with attention_implementation(encoder, "eager"):
+        assert layer.config._attn_implementation == "eager" != before
+    assert layer.config._attn_implementation == before
+
+
+def attention_graph() -> ir.Model:
+    """One self-attention with a mask of keys."""
+    states = [ir.val(name, ir.DataType.FLOAT, [None, None, HEADS * HEAD_DIM]) for name in ("query", "key", "value")]
+    mask = ir.val("mask", ir.DataType.INT32, [None, None])
+    attributes = {"num_heads": HEADS, "scale": 0.7, "mask_filter_value": float(np.finfo(np.float32).min)}
+    node = ir.node("MultiHeadAttention", [*states, None, mask], attributes, domain="com.microsoft", name="attention")
+    node.outputs[0].name, node.outputs[0].type = "attended", ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph([*states, mask], node.outputs, nodes=[node], opset_imports={"": 20, "com.microsoft": 1}, name="g")
+    return ir.Model(graph, ir_version=10)
+
+
+@pytest.mark.parametrize("lengths", [[FRAMES] * 3, [FRAMES, 1, 4], [0, FRAMES, 2], [FRAMES]])
+def test_attention_says_the_same_without_a_needless_mask(lengths: list[int]) -> None:
+    model = attention_graph()
+    drop_needless_masks(model)
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    query, key, value = (noise(len(lengths), FRAMES, HEADS * HEAD_DIM, seed=seed) * 3 for seed in range(3))
+    mask = torch.arange(FRAMES) < torch.tensor(lengths).unsqueeze(1)
+    inputs: dict[str, Array] = {"query": query.numpy(), "key": key.numpy(), "value": value.numpy()}
+    (found,) = session.run(None, inputs | {"mask": mask.numpy().astype(np.int32)})
+    split = [state.view(len(lengths), FRAMES, HEADS, HEAD_DIM).transpose(1, 2) for state in (query, key, value)]
+    bias = torch.where(mask, 0.0, torch.finfo(torch.float32).min)[:, None, None]
+    expected = nn.functional.scaled_dot_product_attention(*split, attn_mask=bias, scale=0.7).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=1e-5)
