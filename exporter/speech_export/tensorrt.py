@@ -10,6 +10,7 @@ from speech_runtime.engines.profiles import Profile, shape_ranges
 from speech_runtime.engines.tensorrt_library import Log, TensorRt
 
 from .errors import ExportError
+from .interruptible import interruptible
 
 OnStep = Callable[[str, int, int], None]
 """Told the phase of the build, its steps that are done, and how many it has."""
@@ -77,8 +78,18 @@ def build_engine(
 
     Raises:
         ExportError: TensorRT refuses the graph, or cannot build here.
+        KeyboardInterrupt: Ctrl-C, or `on_step` raised it; the build has ended, and nothing is written.
     """
-    options, trt, log = options or BuildOptions(), tensorrt.module, Log(tensorrt)
+    monitor = _monitor(tensorrt.module, on_step)
+    interruptible(
+        lambda: _build(tensorrt, graph, profiles, output, options or BuildOptions(), monitor), monitor.interrupt
+    )
+
+
+def _build(
+    tensorrt: TensorRt, graph: Path, profiles: Sequence[Profile], output: Path, options: BuildOptions, monitor: Any
+) -> None:
+    trt, log = tensorrt.module, Log(tensorrt)
     try:
         builder = trt.Builder(log.sink)
     except TypeError as error:  # its constructor returned nothing
@@ -97,10 +108,9 @@ def build_engine(
         for name, shapes in _shapes(network, ranges, graph).items():
             profile.set_shape(name, *shapes)
         config.add_optimization_profile(profile)
-    monitor = _monitor(trt, on_step) if on_step is not None else None
     config.progress_monitor = monitor
     engine = builder.build_serialized_network(network, config)
-    if monitor is not None and monitor.interrupted:
+    if monitor.interrupted:
         raise KeyboardInterrupt
     if engine is None:
         raise ExportError(f"{tensorrt.name} cannot build {graph.name}: {log.last_error}{_hint(tensorrt, options)}")
@@ -151,14 +161,17 @@ def _shapes(network: Any, ranges: Profile, graph: Path) -> dict[str, Any]:
     return shapes
 
 
-def _monitor(trt: Any, on_step: OnStep) -> Any:
+def _monitor(trt: Any, on_step: OnStep | None) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the library has no types
-        """Forwards steps. An exception must not pass through TensorRT: Ctrl-C ends the build at its next step."""
+        """Forwards steps, and ends the build at the next one when it is `interrupted`."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.interrupted = False
             self.steps: dict[str, int] = {}
+
+        def interrupt(self) -> None:
+            self.interrupted = True
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
             self.steps[phase_name] = num_steps
@@ -172,10 +185,12 @@ def _monitor(trt: Any, on_step: OnStep) -> Any:
             self._tell(phase_name, self.steps[phase_name])
 
         def _tell(self, phase: str, done: int) -> None:
+            if on_step is None:
+                return
             try:
                 on_step(phase, done, self.steps[phase])
-            except KeyboardInterrupt:
-                self.interrupted = True
+            except KeyboardInterrupt:  # which must not pass through TensorRT
+                self.interrupt()
 
     return Monitor()
 

@@ -57,6 +57,7 @@ class StubTensorRt:
     NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=3)
     ComputeCapability = SimpleNamespace(__members__={"SM86": 86, "SM120": 120})
     ILogger = type("ILogger", (), {"ERROR": 1})
+    IProgressMonitor = type("IProgressMonitor", (), {})
 
     def __init__(self, has_gpu: bool = True) -> None:
         self.config, self.has_gpu = StubConfig(), has_gpu
