@@ -41,6 +41,9 @@ class StubEngine:
         """See `Engine.download`."""
         return value
 
+    def synchronize(self) -> None:
+        """See `Engine.synchronize`."""
+
     def run(self, graph: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
         """See `Engine.run`."""
         results: dict[str, Any] = dict.fromkeys(outputs)

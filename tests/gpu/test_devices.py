@@ -92,13 +92,6 @@ def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return on
 
 
-def free_memory() -> int:
-    """Bytes of the GPU that nobody uses."""
-    from cuda.bindings import runtime
-
-    return int(runtime.cudaMemGetInfo()[1])
-
-
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_the_tokens_are_those_of_the_cpu(
     num_beams: int, device: str, load: Load, digits: Pair, references: dict[Path, str]
@@ -141,9 +134,10 @@ def test_memory_does_not_grow_with_the_number_of_utterances(
             model.transcriptions([clips[index % len(clips)]], num_beams=4, max_length=60)
 
     utterances(WARM_UP)
-    before = free_memory()
+    gpu = Cuda()
+    before = gpu.free_memory
     utterances(UTTERANCES)
-    assert before - free_memory() <= ALLOWED_GROWTH
+    assert before - gpu.free_memory <= ALLOWED_GROWTH
 
 
 def test_an_utterance_takes_less_time_than_it_lasts(

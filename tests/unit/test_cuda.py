@@ -2,6 +2,7 @@
 
 import sys
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,12 @@ def test_copies_go_through_one_stream_in_both_directions(stub: StubRuntime) -> N
         ("cudaFree", 4096),
     ]
     assert (cuda.stream, cuda.compute_capability) == (77, "8.9")
+
+
+def test_name_and_free_memory(stub: StubRuntime) -> None:
+    stub.results |= {"cudaGetDeviceProperties": SimpleNamespace(name=b"NVIDIA L4\0\0"), "cudaMemGetInfo": 2**34}
+    cuda = Cuda(1)
+    assert (cuda.name, cuda.free_memory) == ("NVIDIA L4", 2**34)
 
 
 def test_a_gpu_that_is_not_there_is_named(stub: StubRuntime) -> None:

@@ -15,6 +15,8 @@ from conftest import Pair
 from fake_gpu import FakeDevice, FakeTensorRt
 from handmade_bundle import add_engine_set, make_bundle
 from speech_runtime import Bundle, EngineError, EngineOptions, OnnxSpeechSeq2Seq, ProfileLimits
+from speech_runtime.bench import measure
+from speech_runtime.bench.options import BenchOptions, Case
 from speech_runtime.bundle import Manifest
 from speech_runtime.contract import DECODER_WITH_PAST, ENCODER, cache_names
 from speech_runtime.engines import devices
@@ -34,6 +36,7 @@ STEP, OTHERS = 0, 1
 class Rig:
     """A model on a GPU in memory, and what to look at it with."""
 
+    directory: Path
     model: OnnxSpeechSeq2Seq
     engine: TensorRtEngine
     device: FakeDevice
@@ -63,7 +66,7 @@ def load(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
         monkeypatch.setattr(devices, "TensorRtEngine", engine)
         model = OnnxSpeechSeq2Seq.from_pretrained(directory, device="engines")
-        return Rig(model, made[-1], device, tensorrt)
+        return Rig(directory, model, made[-1], device, tensorrt)
 
     return make
 
@@ -105,6 +108,22 @@ def test_batches_scores_and_samples_are_the_same_too(digits: Pair, load: Load) -
         for model in (rig.model, digits.exported)
     ]
     np.testing.assert_array_equal(*samples)
+
+
+def test_speech_bench_measures_them_to_their_end(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig, free = load(), iter((9000, 4000))
+
+    class Gpu:
+        free_memory = property(lambda _: next(free))
+
+    monkeypatch.setattr(measure, "gpu_of", lambda device: Gpu())
+    monkeypatch.setattr(measure, "import_libraries", lambda device: None)
+    options = BenchOptions(repeats=2, least=2, threads=(0,), device="engines")
+    found = measure.measure(rig.directory, Case(1.0, batch=2, beams=3, tokens=5), options)
+    assert found.gpu_bytes == 5000
+    assert found.encoder.p50 > 0.001  # the GPU in memory works when it is waited for
+    assert found.per_token.count == 2 * 4
+    assert not rig.device.queue
 
 
 def test_utterances_that_are_done_are_left_out(digits: Pair, load: Load, references: dict[Path, str]) -> None:

@@ -39,9 +39,14 @@ class TimedEngine:
         """Copy a tensor to the host."""
         return self._engine.download(value)
 
+    def synchronize(self) -> None:
+        """Wait until all runs are done."""
+        self._engine.synchronize()
+
     def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
-        """Run `graph`, and note it."""
+        """Run `graph` to its end, and note it."""
         begin = time.perf_counter()
         results = self._engine.run(graph, inputs, outputs)
+        self._engine.synchronize()
         self.runs.append(Run(graph, begin, time.perf_counter()))
         return results

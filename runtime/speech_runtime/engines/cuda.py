@@ -67,6 +67,18 @@ class Cuda:
         attributes = (names.cudaDevAttrComputeCapabilityMajor, names.cudaDevAttrComputeCapabilityMinor)
         return ".".join(str(self._call("cudaDeviceGetAttribute", name, self._device_id)) for name in attributes)
 
+    @property
+    def name(self) -> str:
+        """Of the GPU, as its makers write it."""
+        name = self._call("cudaGetDeviceProperties", self._device_id).name
+        return name.decode().strip("\0") if isinstance(name, bytes) else str(name)
+
+    @property
+    def free_memory(self) -> int:
+        """Bytes of the GPU that no process has taken."""
+        self.activate()
+        return int(self._call("cudaMemGetInfo"))
+
     def activate(self) -> None:
         """See `Device.activate`."""
         self._call("cudaSetDevice", self._device_id)
@@ -95,7 +107,7 @@ class Cuda:
         self._call("cudaMemcpyAsync", to, source, size, kind, self._stream)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """What a function of CUDA returns besides its status.
+        """What a function of CUDA returns first besides its status.
 
         Raises:
             EngineError: the status is an error.

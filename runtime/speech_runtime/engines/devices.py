@@ -13,8 +13,8 @@ from .tensorrt import TensorRtEngine
 
 Options = SessionOptions | EngineOptions
 
-_ENGINES = "engines"
-DEVICES: tuple[str, ...] = (*get_args(Device), _ENGINES)
+ENGINES = "engines"
+DEVICES: tuple[str, ...] = (*get_args(Device), ENGINES)
 """Those of ONNX Runtime, and the TensorRT engines of the bundle itself."""
 
 
@@ -37,7 +37,7 @@ def options_for(device: str | None, options: Options | None = None) -> Options:
         raise EngineError(
             f"unknown device {device!r}; known are {', '.join(DEVICES)}, and a GPU's number goes behind a colon: cuda:1"
         )
-    if name == _ENGINES:
+    if name == ENGINES:
         return EngineOptions(device_id=int(number or 0))
     return SessionOptions(device=name, device_id=int(number or 0))  # type: ignore[arg-type]  # it is one of them
 

@@ -22,6 +22,9 @@ class Engine(Protocol):
     def download(self, value: Value) -> NDArray[Any]:
         """Copy a tensor to the host."""
 
+    def synchronize(self) -> None:
+        """Wait until all runs are done, which need not be so when `run` returns."""
+
     def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
         """Run `graph` and return the named `outputs`, on the device; outputs not named are not kept.
 

@@ -89,6 +89,12 @@ class TensorRtEngine:
             self._device.activate()
             return self._pool.copy_out(value)
 
+    def synchronize(self) -> None:
+        """See `Engine.synchronize`."""
+        with self._lock:
+            self._device.activate()
+            self._device.synchronize()
+
     def run(self, graph: str, inputs: Mapping[str, DeviceTensor], outputs: Sequence[str]) -> dict[str, DeviceTensor]:
         """Put `graph` on the stream and return the named `outputs`, on the device."""
         with self._lock:
