@@ -95,8 +95,8 @@ def digits_for_tensorrt(shared: Path) -> Path:
     target = shared / "digits-tensorrt"
     with FileLock(f"{target}.lock"):
         if not target.exists():
-            arguments = [CHECKPOINT, "-o", target, "--engines", "--trt-compute-capability", "8.9", "--trt-tf32"]
-            result = CliRunner().invoke(main, list(map(str, arguments)))
+            engines = ["--engines", "--trt-flavor", "tensorrt_rtx", "--trt-compute-capability", "8.9", "--trt-tf32"]
+            result = CliRunner().invoke(main, [str(CHECKPOINT), "-o", str(target), *engines])
             assert result.exit_code == 0, result.output
             target.with_suffix(".txt").write_text(result.output)
     return target

@@ -39,8 +39,9 @@ def copy(digits_for_tensorrt: Path, tmp_path: Path) -> Path:
 
 
 def test_a_bundle_gets_engines_without_torch_and_onnx(copy: Path) -> None:
-    command = [sys.executable, "-c", WITHOUT_EXPORT_EXTRA, str(copy), "--engines", "--trt-seconds", "0.1", "5", "10"]
-    result = subprocess.run([*command, "--trt-beams", "1", "4", "4"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", WITHOUT_EXPORT_EXTRA, str(copy), "--engines", "--trt-flavor", "tensorrt_rtx"]
+    limits = ["--trt-seconds", "0.1", "5", "10", "--trt-beams", "1", "4", "4"]
+    result = subprocess.run([*command, *limits], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "[3/3] building the engine of decoder_with_past … " in result.stderr
     assert "up to 8 × 10 s, 4 beams, 256 tokens" in result.stdout
@@ -100,7 +101,7 @@ def test_a_graph_that_tensorrt_does_not_take_leaves_the_bundle_as_it_was(tmp_pat
 
 def test_ctrl_c_leaves_the_bundle_as_it_was(copy: Path) -> None:
     before = Bundle.open(copy).manifest
-    command = [Path(sys.executable).parent / "speech-export", copy, "--engines"]
+    command = [Path(sys.executable).parent / "speech-export", copy, "--engines", "--trt-flavor", "tensorrt_rtx"]
 
     def heed_ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are told to ignore it

@@ -16,6 +16,7 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
+from speech_runtime.bundle import Quantization
 from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs
 from speech_runtime.engines.devices import options_for
 from speech_runtime.engines.graph_providers import engine_cache, graph_providers
@@ -209,6 +210,30 @@ def test_a_device_beside_options_is_refused(bundle: Bundle) -> None:
 def test_what_the_cpu_build_says_to_a_gpu(bundle: Bundle) -> None:
     with pytest.raises(EngineError, match=r"device 'cuda' needs the CUDAExecutionProvider.*'speech-export\[cuda\]'"):
         OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, device="cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "target"),
+    [("tensorrt", "fp32", "tensorrt"), ("tensorrt_rtx", "fp32", "tensorrt"), ("cuda", "int8", "cuda")],
+)
+def test_what_was_exported_for_the_cpu_goes_nowhere_else(
+    device: str, precision: str, target: str, tmp_path: Path
+) -> None:
+    quantization = None if precision == "fp32" else Quantization("int8", "int8", ("matmul",), None, None, ())
+    path = make_bundle(tmp_path / "bundle", precision=precision, quantization=quantization)
+    with pytest.raises(EngineError, match=rf"exported for the CPU.*'{device}' does not know: .* --target {target}"):
+        OnnxSpeechSeq2Seq.from_pretrained(path, device=device)
+
+
+def test_what_is_slow_on_a_gpu_is_said(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(EngineError, match="needs the CUDAExecutionProvider"):
+        OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, device="cuda")
+    assert "was exported for the CPU, with operations that are slow on a GPU" in caplog.text
+    caplog.clear()
+    for_cuda = make_bundle(bundle.directory.with_name("cuda"), target="cuda")
+    with pytest.raises(EngineError, match="needs the CUDAExecutionProvider"):
+        OnnxSpeechSeq2Seq.from_pretrained(for_cuda, device="cuda")
+    assert not caplog.text
 
 
 def test_the_profiles_hold_a_whole_transcription(digits: Pair) -> None:

@@ -1,6 +1,8 @@
 """Session options: what is refused, what reaches ONNX Runtime, and providers that fall away. The GPU is a stub."""
 
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from speech_runtime import (
     TensorRtOptions,
 )
 from speech_runtime.contract import GRAPHS
+from speech_runtime.engines import providers
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 NOISE = np.random.default_rng(0).standard_normal((1, 16000)).astype(np.float32)
@@ -282,11 +285,24 @@ def test_a_build_without_the_provider_is_named(
         OnnxRuntimeEngine(bundle, SessionOptions(**options))
 
 
+@pytest.mark.parametrize(
+    ("driver", "said"), [("libnowhere.so.1", "libnowhere.so.1: .*see nvidia-smi"), ("libc.so.6", "")]
+)
+def test_a_missing_driver_is_told_from_missing_libraries(
+    driver: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "_DRIVER", driver)
+    runtime = SimpleNamespace(preload_dlls=lambda: None)
+    assert re.fullmatch(said, providers.preload_libraries(runtime, SessionOptions(device="cuda")))
+    assert providers.preload_libraries(runtime, SessionOptions()) == ""
+
+
 @pytest.mark.parametrize(("device", "extra"), [("cpu", "cpu"), ("cuda", "cuda"), ("tensorrt", "cuda,tensorrt")])
 def test_without_onnx_runtime_the_extra_is_named(
     device: str, extra: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    replace(bundle.manifest, target="tensorrt").write(bundle.directory)
     with pytest.raises(EngineError, match=rf"pip install 'speech-export\[{extra}\]'"):
         OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(device=device))
 

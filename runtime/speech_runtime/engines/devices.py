@@ -1,5 +1,6 @@
 """From the name of a device to what runs the graphs there."""
 
+import logging
 from dataclasses import replace
 from typing import get_args
 
@@ -10,6 +11,8 @@ from .engine_options import EngineOptions
 from .onnxruntime import OnnxRuntimeEngine
 from .session_options import Device, SessionOptions
 from .tensorrt import TensorRtEngine
+
+logger = logging.getLogger(__name__)
 
 Options = SessionOptions | EngineOptions
 
@@ -50,12 +53,30 @@ def load_engine(bundle: Bundle, options: Options, *, check_hashes: bool = True) 
         prompts are decoded in pieces.
 
     Raises:
-        EngineError: a library, the device, or engines for it are missing.
+        EngineError: a library, the device, or engines for it are missing; the graphs are for the CPU, and TensorRT
+            does not know their operations, or CUDA has none of their int8.
         BundleError: a graph is not what the manifest says.
     """
     manifest = bundle.manifest
     if isinstance(options, SessionOptions):
+        _check_target(bundle, options.device)
         return OnnxRuntimeEngine(bundle, options), manifest
     engine = TensorRtEngine(bundle, options, check_hashes=check_hashes)
     step_tokens = min(engine.step_tokens, manifest.decoder.max_tokens or engine.step_tokens)
     return engine, replace(manifest, decoder=replace(manifest.decoder, max_tokens=step_tokens))
+
+
+def _check_target(bundle: Bundle, device: Device) -> None:
+    """Operations that a provider does not know would run on the CPU, between copies, and nobody would be told."""
+    manifest = bundle.manifest
+    if device == "cpu" or manifest.target != "cpu":
+        return
+    target = "cuda" if device == "cuda" else "tensorrt"
+    again = f"export the model again with --target {target}"
+    if target == "tensorrt" or manifest.quantization is not None:
+        precision = "" if manifest.quantization is None else f" at {manifest.precision}"
+        raise EngineError(
+            f"{bundle.directory} was exported for the CPU{precision}, with operations that device {device!r} does not "
+            f"know: {again}"
+        )
+    logger.warning("%s was exported for the CPU, with operations that are slow on a GPU: %s", bundle.directory, again)

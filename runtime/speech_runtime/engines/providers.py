@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _EXTRAS = {CPU: "cpu", CUDA: "cuda", TENSORRT: "cuda,tensorrt"}
+_DRIVER = "libcuda.so.1"
 _NEEDS = {
     CUDA: "the CUDA libraries, cuDNN 9 or the NVIDIA driver",
     TENSORRT: "the TensorRT libraries (libnvinfer), CUDA or the NVIDIA driver",
@@ -64,7 +67,18 @@ def preload_libraries(runtime: Any, options: SessionOptions) -> str:
                 importlib.import_module(modules[name])  # loads its libraries
         except (ImportError, OSError) as error:
             said = f"{said} {error}".strip()
-    return said
+    return f"{said} {_driver_problem()}".strip()
+
+
+def _driver_problem() -> str:
+    """Why the driver's library cannot be loaded, which no package brings; empty where it can."""
+    if sys.platform != "linux":
+        return ""
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError as error:
+        return f"{error}, which comes with the NVIDIA driver: see nvidia-smi"
+    return ""
 
 
 def raise_provider_failure(error: Exception, asked: Sequence[str], said: str) -> None:
