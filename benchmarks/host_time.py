@@ -44,7 +44,17 @@ class StubEngine:
     def synchronize(self) -> None:
         """See `Engine.synchronize`."""
 
-    def run(self, graph: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
+    def share(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Engine.share`."""
+        return array
+
+    def run(
+        self,
+        graph: str,  # noqa: ARG002
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str],
+        into: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
         """See `Engine.run`."""
         results: dict[str, Any] = dict.fromkeys(outputs)
         if "top_ids" in results:

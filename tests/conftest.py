@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 import torch
@@ -42,6 +43,12 @@ class Pair:
     directory: Path
 
 
+class ExportOnce(Protocol):
+    """Export under a name, or find what another worker has exported under it; see `speech_export.export`."""
+
+    def __call__(self, name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path: ...
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of a run share."""
@@ -50,21 +57,21 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def export_once(shared: Path) -> Callable[[str, SpeechEncoderDecoderModel | Path], Path]:
-    """Export under a name, or find what another worker has exported under it."""
+def export_once(shared: Path) -> ExportOnce:
+    """Each of the exports that tests share, made once."""
 
-    def once(name: str, model: SpeechEncoderDecoderModel | Path) -> Path:
+    def once(name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path:
         target = shared / f"bundle-{name}"
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                export(model, target)
+                export(model, target, **settings)
         return target
 
     return once
 
 
 @pytest.fixture(scope="session")
-def pair(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path]) -> Callable[[str], Pair]:
+def pair(export_once: ExportOnce) -> Callable[[str], Pair]:
     """A tiny random composite with the given decoder family, and its bundle."""
     known: dict[str, Pair] = {}
 
@@ -79,7 +86,7 @@ def pair(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path]) -
 
 
 @pytest.fixture(scope="session")
-def digits(export_once: Callable[[str, SpeechEncoderDecoderModel | Path], Path]) -> Pair:
+def digits(export_once: ExportOnce) -> Pair:
     """The bundled model and its bundle."""
     directory = export_once("digits", CHECKPOINT)
     reference = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT).eval()

@@ -26,11 +26,10 @@ from speech_export.tensorrt import build_engine
 from speech_export.trace import save, trace, traceables
 from speech_export.verify import token_agreement
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.bundle import EncoderFacts
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST
-from speech_runtime.contract import ENCODER as ENCODER_GRAPH
-from speech_runtime.engines.profile_limits import ProfileLimits, Range
-from speech_runtime.engines.profiles import Profile, graph_profiles
+from speech_runtime.bundle import FORMAT_VERSION, EncoderFacts, Manifest
+from speech_runtime.contract import GRAPHS
+from speech_runtime.engines.profile_limits import ProfileLimits
+from speech_runtime.engines.profiles import graph_profiles
 from speech_runtime.engines.tensorrt_library import import_tensorrt
 from speech_runtime.generation.config import GenerationSettings
 
@@ -94,7 +93,8 @@ def measure(pairing: Pairing) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         bundle = export(model, Path(directory) / "bundle")
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-        engines = _engine_bytes(pairing, bundle)
+    engines = _engine_bytes(GRAPHS[0], pairing.encoder, DECODER)
+    engines += sum(_engine_bytes(graph, ENCODER, pairing.decoder) for graph in GRAPHS[1:])
     facts = exported.manifest.encoder
     lengths = _lengths(facts)
     inputs, mask = _padded_batch(facts, lengths)
@@ -126,30 +126,20 @@ def measure(pairing: Pairing) -> Measured:
     )
 
 
-def _engine_bytes(pairing: Pairing, bundle: Bundle) -> int:
-    """Bytes of the three engines, built of graphs for TensorRT: in `bundle`, only the decoder's are the same."""
-    profiles = graph_profiles(bundle, LIMITS)
-    (encoder,) = profiles[ENCODER_GRAPH]
-    graphs = (DECODER_INIT, DECODER_WITH_PAST)
-    return _encoder_engine(pairing.encoder, tuple(encoder.items())) + sum(
-        _engine_size(bundle.path(f"{graph}.onnx"), profiles[graph]) for graph in graphs
-    )
-
-
 @cache
-def _encoder_engine(encoder: str, ranges: tuple[tuple[str, Range], ...]) -> int:
-    model = composite(DECODER, encoder)
-    facts, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+def _engine_bytes(graph: str, encoder: str, decoder: str) -> int:
+    """Bytes of an engine of TensorRT; a bundle for the CPU has operations of ONNX Runtime in it."""
+    model = composite(decoder, encoder)
+    facts, of_decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
     with tempfile.TemporaryDirectory() as directory, traceable(model):
-        path = Path(directory) / "encoder.onnx"
-        save(trace(next(iter(traceables(model, facts, decoder))), facts.input_name, decoder.layers), path)
-        return _engine_size(path, (dict(ranges),))
-
-
-def _engine_size(graph: Path, profiles: tuple[Profile, ...]) -> int:
-    engine = graph.with_suffix(".engine")
-    build_engine(import_tensorrt("tensorrt_rtx"), graph, profiles, engine)
-    return engine.stat().st_size
+        path = Path(directory) / f"{graph}.onnx"
+        traceable_graph = next(each for each in traceables(model, facts, of_decoder) if each.name == graph)
+        save(trace(traceable_graph, facts.input_name, of_decoder.layers), path)
+        facts_alone = Manifest(FORMAT_VERSION, "", {}, "fp32", "tensorrt", facts, of_decoder, None, {})
+        profiles = graph_profiles(Bundle(Path(directory), facts_alone), LIMITS)[graph]
+        engine = path.with_suffix(".engine")
+        build_engine(import_tensorrt("tensorrt_rtx"), path, profiles, engine)
+        return engine.stat().st_size
 
 
 def _lengths(encoder: EncoderFacts) -> list[int]:

@@ -35,6 +35,7 @@ from .audio_sets import AudioSet, audio_files, audio_set
 from .errors import ExportError
 from .expectation import expectations
 from .facts import decoder_facts, encoder_facts
+from .passes.in_place_cache import keep_cache_in_place
 from .passes.metadata import strip_metadata
 from .passes.module_names import name_after_modules
 from .passes.shared_weights import share_transposed_weights
@@ -162,6 +163,11 @@ def _write(
                 share_transposed_weights(traced)
                 name_after_modules(traced)
                 drop_needless_masks(traced)
+                if graph.name == DECODER_WITH_PAST and options.target == "cpu" and decoder.max_tokens is None:
+                    in_place = keep_cache_in_place(
+                        traced, decoder.layers, decoder.heads, decoder.head_dim, decoder.max_positions
+                    )
+                    decoder = replace(decoder, cache="in_place" if in_place else "growing")
                 strip_metadata(traced)
                 save(traced, directory / f"{graph.name}.onnx")
     finally:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from .contract import GRAPHS
+from .contract import GRAPHS, Cache
 from .engines.profile_limits import ProfileLimits, Range
 from .errors import BundleError
 from .strict import FieldError, from_json
@@ -64,6 +64,7 @@ class DecoderFacts:
         max_positions: tokens of a sequence; None where there is no limit.
         max_tokens: tokens that one step takes; None for any number.
         top_k: candidates that a step returns.
+        cache: how a step keeps what it has seen; see `contract.Cache`.
     """
 
     layers: int
@@ -73,6 +74,7 @@ class DecoderFacts:
     max_positions: int | None
     max_tokens: int | None
     top_k: int
+    cache: Cache = "growing"
 
 
 @dataclass(frozen=True)

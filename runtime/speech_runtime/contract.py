@@ -3,6 +3,8 @@
 Shapes are in the docstrings of `speech_export.graphs`; the names are API and change with `bundle.FORMAT_VERSION` only.
 """
 
+from typing import Literal
+
 ENCODER = "encoder"
 DECODER_INIT = "decoder_init"
 DECODER_WITH_PAST = "decoder_with_past"
@@ -13,6 +15,7 @@ ENCODER_HIDDEN_STATES = "encoder_hidden_states"
 ENCODER_ATTENTION_MASK = "encoder_attention_mask"
 INPUT_IDS = "input_ids"
 BEAM_IDX = "beam_idx"
+PAST_LENGTH = "past_length"
 LOGITS = "logits"
 TOP_LOGPROBS = "top_logprobs"
 TOP_IDS = "top_ids"
@@ -23,13 +26,18 @@ def cache_names(kind: str, layers: int) -> list[str]:
     return [f"{kind}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
 
-def graph_inputs(graph: str, input_name: str, layers: int) -> list[str]:
+Cache = Literal["growing", "in_place"]
+"""How `decoder_with_past` keeps its self-attention cache: each step makes a longer one, in the order of `beam_idx`; or
+each writes behind the `past_length` tokens that are in it, where there is room for more."""
+
+
+def graph_inputs(graph: str, input_name: str, layers: int, cache: Cache = "growing") -> list[str]:
     """Input names of `graph` in order, for an encoder that takes `input_name`, and `layers` decoder layers."""
     return {
         ENCODER: [input_name, ATTENTION_MASK],
         DECODER_INIT: [ENCODER_HIDDEN_STATES],
         DECODER_WITH_PAST: [
-            *(INPUT_IDS, BEAM_IDX, ENCODER_ATTENTION_MASK),
+            *(INPUT_IDS, PAST_LENGTH if cache == "in_place" else BEAM_IDX, ENCODER_ATTENTION_MASK),
             *cache_names("past", layers),
             *cache_names("cross", layers),
         ],

@@ -97,13 +97,22 @@ def attention_inputs() -> ir.Model:
     return graph.model(query, key, out)
 
 
-def language_model(tied: bool) -> ir.Model:
-    """An embedding and an output projection with a bias: as traced, so the shared table is there twice."""
+def language_model(tied: bool, folded: bool = True) -> ir.Model:
+    """An embedding and an output projection with a bias, as traced.
+
+    Args:
+        tied: they share a table.
+        folded: it is there twice, as the tracer leaves a small one; else behind a Transpose, as it leaves a large one.
+    """
     graph = Graph(ids=ir.DataType.INT64)
     table = weight(WORDS, WIDTH)
-    hidden = graph.add("Gather", graph.weight("embedding", table), graph.inputs["ids"], name="embed_tokens", axis=0)
+    embedding = graph.weight("embedding", table)
+    hidden = graph.add("Gather", embedding, graph.inputs["ids"], name="embed_tokens", axis=0)
     hidden.shape = ir.Shape(["a", "b", WIDTH])
-    head = graph.weight("head", np.ascontiguousarray(table.T) if tied else weight(WIDTH, WORDS))
+    if folded:
+        head = graph.weight("head", np.ascontiguousarray(table.T) if tied else weight(WIDTH, WORDS))
+    else:
+        head = graph.add("Transpose", embedding, name="lm_head/Transpose", perm=[1, 0])
     logits = graph.add("MatMul", hidden, head, name="lm_head")
     logits = graph.add("Add", logits, graph.weight("final_logits_bias", weight(1, WORDS)), name="lm_head/Add")
     model = graph.model(hidden, logits)
@@ -165,8 +174,9 @@ def test_a_sum_that_is_wanted_before_its_bias_stays() -> None:
         assert relative_error(before, after) < 0.02
 
 
-def test_embedding_and_output_projection_share_one_table() -> None:
-    model = language_model(tied=True)
+@pytest.mark.parametrize("folded", [True, False])
+def test_embedding_and_output_projection_share_one_table(folded: bool) -> None:
+    model = language_model(tied=True, folded=folded)
     hidden, logits = run(model, {"ids": IDS})
     (head,) = projections(model.graph)
     quantize_shared_table(model, head)

@@ -103,9 +103,9 @@ def test_a_fixed_dimension_has_one_size() -> None:
     assert shape_ranges(("batch", 9), {"batch": Range(1, 2, 3)}) == ((1, 9), (2, 9), (3, 9))
 
 
-def test_every_input_of_the_graphs_has_the_shape_that_the_profiles_are_for(digits: Pair) -> None:
-    manifest = Bundle.open(digits.directory).manifest
-    engine = OnnxRuntimeEngine(Bundle.open(digits.directory), SessionOptions(intra_op_threads=1))
+def test_every_input_of_the_graphs_has_the_shape_that_the_profiles_are_for(digits_for_tensorrt: Path) -> None:
+    bundle = Bundle.open(digits_for_tensorrt)
+    manifest, engine = bundle.manifest, OnnxRuntimeEngine(bundle, SessionOptions(intra_op_threads=1))
     width = engine._sessions[DECODER_INIT].get_inputs()[0].shape[-1]
     for graph in GRAPHS:
         expected = {node.name: tuple(node.shape) for node in engine._sessions[graph].get_inputs()}

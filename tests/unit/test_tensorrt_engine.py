@@ -4,7 +4,7 @@ import gc
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,10 @@ Load = Callable[..., Rig]
 
 
 @pytest.fixture
-def directory(digits: Pair, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(digits.directory, tmp_path / "bundle"))
+def directory(digits_for_tensorrt: Path, tmp_path: Path) -> Path:
+    copy = Path(shutil.copytree(digits_for_tensorrt, tmp_path / "bundle"))
+    replace(Manifest.read(copy), engines=()).write(copy)
+    return copy
 
 
 @pytest.fixture

@@ -1,17 +1,21 @@
 """Store a weight once that the tracer stored twice, as it is and transposed.
 
-The output projection of a text decoder is its embedding, transposed. Tracing folds that transposition into a second
-copy, which for a multilingual vocabulary is half of the decoder. The transposed one is kept: a matrix product wants its
-weight as [width, vocabulary] and has all of it to read, the embedding of a token is as easily read off a column. So
-nothing is transposed again whenever the graph is loaded.
+The output projection of a text decoder is its embedding, transposed. Tracing folds that transposition of a small table
+into a second copy, and leaves that of a large one to whoever loads the graph, who then has the copy: for a multilingual
+vocabulary half of the decoder. The transposed one is kept: a matrix product wants its weight as [width, vocabulary] and
+has all of it to read, the embedding of a token is as easily read off a column. So nothing is transposed again whenever
+the graph is loaded.
 """
 
 import numpy as np
 import onnx_ir as ir
 
+from .projections import initializer
+
 
 def share_transposed_weights(model: ir.Model) -> None:
     """Let every Gather from a table that is another weight's transpose read that one's columns."""
+    _fold_transposes(model.graph)
     matrices = [value for value in model.graph.initializers.values() if _is_matrix(value)]
     by_shape: dict[tuple[int, ...], list[ir.Value]] = {}
     for value in matrices:
@@ -41,6 +45,19 @@ def gather_columns(graph: ir.Graph, gather: ir.Node, weight: ir.Value) -> None:
     ir.convenience.replace_all_uses_with(found, output, replace_graph_outputs=True)
     graph.remove(gather, safe=True)
     output.name = name
+
+
+def _fold_transposes(graph: ir.Graph) -> None:
+    """Store what a Transpose makes of a matrix that something else reads too."""
+    for node in [node for node in graph if node.op_type == "Transpose"]:
+        (table,), (transposed,) = node.inputs, node.outputs
+        if table is None or not table.is_initializer() or not _is_matrix(table):
+            continue
+        copy = initializer(graph, f"{table.name}.transposed", table.const_value.numpy().T)
+        ir.convenience.replace_all_uses_with(transposed, copy)
+        graph.remove(node, safe=True)
+        if not table.uses():
+            del graph.initializers[table.name]
 
 
 def _is_matrix(value: ir.Value) -> bool:

@@ -35,6 +35,10 @@ class TimedEngine:
         """Copy an array to the device."""
         return self._engine.upload(array)
 
+    def share(self, array: NDArray[Any]) -> Value:
+        """A tensor in the memory of `array`."""
+        return self._engine.share(array)
+
     def download(self, value: Value) -> NDArray[Any]:
         """Copy a tensor to the host."""
         return self._engine.download(value)
@@ -43,10 +47,12 @@ class TimedEngine:
         """Wait until all runs are done."""
         self._engine.synchronize()
 
-    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+    def run(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None
+    ) -> dict[str, Value]:
         """Run `graph` to its end, and note it."""
         begin = time.perf_counter()
-        results = self._engine.run(graph, inputs, outputs)
+        results = self._engine.run(graph, inputs, outputs, into)
         self._engine.synchronize()
         self.runs.append(Run(graph, begin, time.perf_counter()))
         return results

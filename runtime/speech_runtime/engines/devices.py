@@ -1,6 +1,5 @@
 """From the name of a device to what runs the graphs there."""
 
-import logging
 from dataclasses import replace
 from typing import get_args
 
@@ -11,8 +10,6 @@ from .engine_options import EngineOptions
 from .onnxruntime import OnnxRuntimeEngine
 from .session_options import Device, SessionOptions
 from .tensorrt import TensorRtEngine
-
-logger = logging.getLogger(__name__)
 
 Options = SessionOptions | EngineOptions
 
@@ -53,8 +50,8 @@ def load_engine(bundle: Bundle, options: Options, *, check_hashes: bool = True) 
         prompts are decoded in pieces.
 
     Raises:
-        EngineError: a library, the device, or engines for it are missing; the graphs are for the CPU, and TensorRT
-            does not know their operations, or CUDA has none of their int8.
+        EngineError: a library, the device, or engines for it are missing; the graphs are for the CPU, and the
+            device is another.
         BundleError: a graph is not what the manifest says.
     """
     manifest = bundle.manifest
@@ -67,16 +64,9 @@ def load_engine(bundle: Bundle, options: Options, *, check_hashes: bool = True) 
 
 
 def _check_target(bundle: Bundle, device: Device) -> None:
-    """Operations that a provider does not know would run on the CPU, between copies, and nobody would be told."""
-    manifest = bundle.manifest
-    if device == "cpu" or manifest.target != "cpu":
-        return
-    target = "cuda" if device == "cuda" else "tensorrt"
-    again = f"export the model again with --target {target}"
-    if target == "tensorrt" or manifest.quantization is not None:
-        precision = "" if manifest.quantization is None else f" at {manifest.precision}"
+    if device != "cpu" and bundle.manifest.target == "cpu":
+        target = "cuda" if device == "cuda" else "tensorrt"
         raise EngineError(
-            f"{bundle.directory} was exported for the CPU{precision}, with operations that device {device!r} does not "
-            f"know: {again}"
+            f"{bundle.directory} was exported for the CPU, with operations that device {device!r} does not know, or is "
+            f"slow at: export the model again with --target {target}"
         )
-    logger.warning("%s was exported for the CPU, with operations that are slow on a GPU: %s", bundle.directory, again)

@@ -19,14 +19,29 @@ class Engine(Protocol):
     def upload(self, array: NDArray[Any]) -> Value:
         """Copy an array to the device."""
 
+    def share(self, array: NDArray[Any]) -> Value:
+        """A tensor that is in the memory of `array`: what is written into one is in the other.
+
+        Raises:
+            EngineError: tensors of this engine are not in the host's memory.
+        """
+
     def download(self, value: Value) -> NDArray[Any]:
         """Copy a tensor to the host."""
 
     def synchronize(self) -> None:
         """Wait until all runs are done, which need not be so when `run` returns."""
 
-    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+    def run(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None
+    ) -> dict[str, Value]:
         """Run `graph` and return the named `outputs`, on the device; outputs not named are not kept.
+
+        Args:
+            graph: name in the contract.
+            inputs: tensors by name.
+            outputs: names.
+            into: tensors that other outputs are written to, by name; they may be inputs too where the graph says so.
 
         Raises:
             EngineError: the run failed.

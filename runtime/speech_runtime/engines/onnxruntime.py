@@ -72,6 +72,15 @@ class OnnxRuntimeEngine:
         """Copy an array to the device."""
         return self._runtime.OrtValue.ortvalue_from_numpy(array, self._options.memory, self._options.device_id)
 
+    def share(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
+        """See `Engine.share`."""
+        if self._options.memory != "cpu":
+            raise EngineError(
+                "this bundle keeps its cache in the host's memory, and device is "
+                f"{self._options.device!r}; export it with --target {self._options.device}"
+            )
+        return self._runtime.OrtValue.ortvalue_from_numpy(array)  # a view on the CPU
+
     def download(self, value: onnxruntime.OrtValue) -> NDArray[Any]:
         """Copy a tensor to the host."""
         array: NDArray[Any] = value.numpy()
@@ -81,20 +90,26 @@ class OnnxRuntimeEngine:
         """See `Engine.synchronize`: ONNX Runtime waits at the end of each run by itself."""
 
     def run(
-        self, graph: str, inputs: Mapping[str, onnxruntime.OrtValue], outputs: Sequence[str]
+        self,
+        graph: str,
+        inputs: Mapping[str, onnxruntime.OrtValue],
+        outputs: Sequence[str],
+        into: Mapping[str, onnxruntime.OrtValue] | None = None,
     ) -> dict[str, onnxruntime.OrtValue]:
-        """Run `graph` on bound inputs and return the named `outputs`, on the device."""
+        """See `Engine.run`."""
         session = self._sessions[graph]
         binding = session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
         for name in outputs:
             binding.bind_output(name, self._options.memory, self._options.device_id)
+        for name, value in (into or {}).items():
+            binding.bind_ortvalue_output(name, value)
         try:
             session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's errors have no base of their own
             raise EngineError(f"{graph} failed: {error}") from error
-        return dict(zip(outputs, binding.get_outputs(), strict=True))
+        return dict(zip(outputs, binding.get_outputs(), strict=False))  # those of `into` come last
 
     def _load(self, bundle: Bundle, graph: str) -> onnxruntime.InferenceSession:
         path, version = bundle.path(f"{graph}.onnx"), self._runtime.__version__
@@ -156,9 +171,10 @@ class OnnxRuntimeEngine:
 
 def _check_signature(session: onnxruntime.InferenceSession, bundle: Bundle, graph: str) -> None:
     manifest = bundle.manifest
+    decoder = manifest.decoder
     expected = {
-        "inputs": set(graph_inputs(graph, manifest.encoder.input_name, manifest.decoder.layers)),
-        "outputs": set(graph_outputs(graph, manifest.decoder.layers)),
+        "inputs": set(graph_inputs(graph, manifest.encoder.input_name, decoder.layers, decoder.cache)),
+        "outputs": set(graph_outputs(graph, decoder.layers)),
     }
     found = {
         "inputs": {node.name for node in session.get_inputs()},

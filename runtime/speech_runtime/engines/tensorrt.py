@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..bundle import ENGINES, Bundle
 from ..contract import DECODER_WITH_PAST, GRAPHS
+from ..errors import EngineError
 from .cuda import Cuda, Device
 from .device_memory import DevicePool, DeviceTensor
 from .engine_options import EngineOptions
@@ -83,6 +84,10 @@ class TensorRtEngine:
             self._device.activate()
             return self._pool.copy_in(contiguous)
 
+    def share(self, array: NDArray[Any]) -> DeviceTensor:  # noqa: ARG002
+        """See `Engine.share`; never done."""
+        raise EngineError("tensors of TensorRT engines are in the memory of the GPU, and shared with no array")
+
     def download(self, value: DeviceTensor) -> NDArray[Any]:
         """Copy a tensor to the host, once all that was put on the stream before is done."""
         with self._lock:
@@ -95,8 +100,14 @@ class TensorRtEngine:
             self._device.activate()
             self._device.synchronize()
 
-    def run(self, graph: str, inputs: Mapping[str, DeviceTensor], outputs: Sequence[str]) -> dict[str, DeviceTensor]:
-        """Put `graph` on the stream and return the named `outputs`, on the device."""
+    def run(
+        self,
+        graph: str,
+        inputs: Mapping[str, DeviceTensor],
+        outputs: Sequence[str],
+        into: Mapping[str, DeviceTensor] | None = None,
+    ) -> dict[str, DeviceTensor]:
+        """Put `graph` on the stream; see `Engine.run`. What is written `into` must not be an input."""
         with self._lock:
             self._device.activate()
-            return self._graphs[graph](inputs, outputs)
+            return self._graphs[graph](inputs, outputs, into or {})

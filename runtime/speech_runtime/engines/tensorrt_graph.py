@@ -79,8 +79,10 @@ class TensorRtGraph:
         for context in self._contexts:
             context.set_device_memory(scratch.address, size)
 
-    def __call__(self, inputs: Mapping[str, DeviceTensor], outputs: Sequence[str]) -> dict[str, DeviceTensor]:
-        """Put a run on the stream, and return its `outputs`, which will be there when it is done.
+    def __call__(
+        self, inputs: Mapping[str, DeviceTensor], outputs: Sequence[str], into: Mapping[str, DeviceTensor]
+    ) -> dict[str, DeviceTensor]:
+        """Put a run on the stream, and return its `outputs`, which will be there when it is done, as others `into`.
 
         Raises:
             EngineError: the inputs fit into no profile, have another dtype, or TensorRT refuses.
@@ -93,13 +95,14 @@ class TensorRtGraph:
             self._checked(context.set_input_shape(name, tensor.shape), f"the shape {list(tensor.shape)} of {name}")
             self._checked(context.set_tensor_address(name, tensor.buffer.address), f"the address of {name}")
         # TensorRT writes all outputs, those that nobody asked for too; their buffers are free again at once.
-        results = {name: self._output(context, name) for name in self._outputs}
+        results = {name: self._output(context, name, into.get(name)) for name in self._outputs}
         self._checked(context.execute_async_v3(self._device.stream), "running it")
         return {name: results[name] for name in outputs}
 
-    def _output(self, context: Any, name: str) -> DeviceTensor:
+    def _output(self, context: Any, name: str, given: DeviceTensor | None) -> DeviceTensor:
         shape = tuple(context.get_tensor_shape(name))
-        tensor = DeviceTensor(self._pool.take(self._capacities[name], exact=True), shape, self._dtypes[name])
+        buffer = given.buffer if given is not None else self._pool.take(self._capacities[name], exact=True)
+        tensor = DeviceTensor(buffer, shape, self._dtypes[name])
         self._checked(context.set_tensor_address(name, tensor.buffer.address), f"the address of {name}")
         return tensor
 

@@ -7,19 +7,20 @@ from numpy.typing import NDArray
 
 from ..bundle import DecoderFacts
 from ..contract import (
-    BEAM_IDX,
     DECODER_INIT,
     DECODER_WITH_PAST,
     ENCODER_ATTENTION_MASK,
     ENCODER_HIDDEN_STATES,
-    INPUT_IDS,
     LOGITS,
     TOP_IDS,
     TOP_LOGPROBS,
     cache_names,
 )
 from ..engines.engine import Engine, Value
+from .cache import SelfAttentionCache
 from .candidates import Candidates, whole_vocabulary
+from .growing_cache import GrowingCache
+from .in_place_cache import InPlaceCache
 
 
 class CachedDecoder:
@@ -35,15 +36,12 @@ class CachedDecoder:
     ) -> None:
         """Compute the cross-attention cache; the self-attention cache starts 0 long."""
         self._engine = engine
-        self._max_tokens = facts.max_tokens
-        self._present = cache_names("present", facts.layers)
-        self._past = cache_names("past", facts.layers)
+        self._facts = facts
         cross = engine.run(
             DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
         )
         self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
-        empty = engine.upload(np.zeros((batch, 1, facts.heads, 0, facts.head_dim), dtype=np.float32))
-        self._cache = dict.fromkeys(self._past, empty)
+        self._cache = self._new_cache(batch)
         self._batch = batch
         self._rows: NDArray[np.int64] | None = None
 
@@ -83,7 +81,7 @@ class CachedDecoder:
             return self._engine.upload(np.ascontiguousarray(self._engine.download(value)[rows]))
 
         self._fixed = {name: kept(value) for name, value in self._fixed.items()}
-        self._cache = {name: kept(value) for name, value in self._cache.items()}
+        self._cache.keep(rows)
 
     def _with_closed(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         """The values of the utterances that go on, among zeros for those that only their caches are left of."""
@@ -106,6 +104,7 @@ class CachedDecoder:
             Logits float32 [beams, tokens, vocabulary].
         """
         before, beam_idx = self._cache, np.zeros((1, len(input_ids)), dtype=np.int64)
+        self._cache = self._new_cache(1)
         logits = []
         for chunk in self._chunks(input_ids[None]):
             logits.append(self._run(chunk, beam_idx, [LOGITS])[0])
@@ -117,14 +116,17 @@ class CachedDecoder:
     def _chunks(self, input_ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """As many tokens of [batch, beams, tokens] at a time as a step takes."""
         tokens = input_ids.shape[2]
-        width = self._max_tokens or tokens
+        width = self._facts.max_tokens or tokens
         return [input_ids[:, :, begin : begin + width] for begin in range(0, tokens, width)]
 
     def _run(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: list[str]) -> list[NDArray[Any]]:
-        inputs = {INPUT_IDS: np.ascontiguousarray(input_ids), BEAM_IDX: np.ascontiguousarray(beam_idx)}
-        uploaded = {name: self._engine.upload(array) for name, array in inputs.items()}
+        bound = self._cache.bind(input_ids, beam_idx)
         results = self._engine.run(
-            DECODER_WITH_PAST, {**uploaded, **self._fixed, **self._cache}, [*outputs, *self._present]
+            DECODER_WITH_PAST, {**bound.inputs, **self._fixed}, [*outputs, *bound.outputs], bound.into
         )
-        self._cache = {past: results[present] for past, present in zip(self._past, self._present, strict=True)}
-        return [self._engine.download(results[name]) for name in outputs]
+        self._cache.advance(results)
+        return [bound.by_beam(self._engine.download(results[name])) for name in outputs]
+
+    def _new_cache(self, batch: int) -> SelfAttentionCache:
+        kind = InPlaceCache if self._facts.cache == "in_place" else GrowingCache
+        return kind(self._engine, self._facts, batch)

@@ -1,0 +1,51 @@
+"""What the decoder asks of a self-attention cache."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.engine import Value
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a step is to be run on.
+
+    Attributes:
+        inputs: tensors by name; the tokens too, for the cache may want them in an order of its own.
+        outputs: that the cache wants back.
+        into: what other outputs are written to; see `Engine.run`.
+        slots: int64 [batch, beams], where each beam is in that order; None where it is the beams' own.
+    """
+
+    inputs: Mapping[str, Value]
+    outputs: Sequence[str] = ()
+    into: Mapping[str, Value] = field(default_factory=dict)
+    slots: Tokens | None = None
+
+    def by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
+        """An output [batch, beams, …] in the order of the beams."""
+        return found if self.slots is None else found[np.arange(len(found))[:, None], self.slots]
+
+
+class SelfAttentionCache(Protocol):
+    """Keys and values of what the beams of a batch have seen. It starts 0 long, with one beam for each utterance."""
+
+    def bind(self, input_ids: Tokens, beam_idx: Tokens) -> Binding:
+        """Prepare a step.
+
+        Args:
+            input_ids: int64 [batch, beams, tokens].
+            beam_idx: int64 [batch, beams], the beams of the last step that are continued.
+        """
+
+    def advance(self, results: Mapping[str, Value]) -> None:
+        """Take what the step that was bound last made."""
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Go on with some utterances only, and give back the memory of the others."""

@@ -1,0 +1,117 @@
+"""A self-attention cache that a step writes into, in the host's memory.
+
+A beam has a slot, which it keeps for as long as it is continued: the slots, not the caches, are put in order. Only
+where a beam is continued more than once is something copied, into the slot of a beam that ended: from where the two
+have parted, since up to there they are the same.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import DecoderFacts
+from ..contract import INPUT_IDS, PAST_LENGTH, cache_names
+from ..engines.engine import Engine, Value
+from .cache import Binding, Tokens
+
+_ROOM = 64
+"""Tokens that there is room for at first; it doubles. What is not written to takes no memory."""
+
+
+class InPlaceCache:
+    """Keys and values [2 × layers, batch × slots, heads, room, head_dim]. See `SelfAttentionCache`."""
+
+    def __init__(self, engine: Engine, facts: DecoderFacts, batch: int) -> None:
+        self._engine = engine
+        self._heads, self._head_dim = facts.heads, facts.head_dim
+        self._past = cache_names("past", facts.layers)
+        self._present = cache_names("present", facts.layers)
+        self._length = self._new_length = 0
+        self._slots = np.zeros((batch, 1), dtype=np.int64)
+        # Which slot wrote what is at a position; at each of them, every slot writes once.
+        self._writers = np.zeros((batch, 1, _ROOM), dtype=np.int32)
+        self._allocate(_ROOM)
+
+    def bind(self, input_ids: Tokens, beam_idx: Tokens) -> Binding:
+        """See `SelfAttentionCache.bind`."""
+        tokens = input_ids.shape[2]
+        if beam_idx.shape[1] != self._slots.shape[1]:
+            self._take(beam_idx)
+        else:
+            self._continue(beam_idx)
+        self._new_length = self._length + tokens
+        self._make_room()
+        self._writers[:, :, self._length : self._new_length] = np.arange(self._slots.shape[1])[:, None]
+        by_slot = np.empty_like(input_ids)
+        np.put_along_axis(by_slot, self._slots[:, :, None], input_ids, axis=1)
+        inputs = {
+            INPUT_IDS: self._engine.upload(by_slot),
+            PAST_LENGTH: self._engine.upload(np.array([self._length])),
+        }
+        past = dict(zip(self._past, self._tensors, strict=True))
+        present = dict(zip(self._present, self._tensors, strict=True))
+        return Binding({**inputs, **past}, into=present, slots=self._slots)
+
+    def advance(self, _: Mapping[str, Value]) -> None:
+        """See `SelfAttentionCache.advance`."""
+        self._length = self._new_length
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """See `SelfAttentionCache.keep`."""
+        self._slots, self._writers = self._slots[rows], self._writers[rows]
+        slots = self._slots.shape[1]
+        self._move((rows[:, None] * slots + np.arange(slots)).flatten(), self._writers.shape[2])
+
+    def _continue(self, beam_idx: Tokens) -> None:
+        """Give every beam the slot of the one that it continues, or a copy of it."""
+        continued = np.take_along_axis(self._slots, beam_idx, axis=1)
+        self._slots = continued
+        (shared,) = np.nonzero((np.sort(continued, axis=1) != np.arange(continued.shape[1])).any(axis=1))
+        for row in shared.tolist():
+            self._part(row)
+
+    def _part(self, row: int) -> None:
+        """Let the beams of an utterance have a slot each, where some have the same one."""
+        slots, writers = self._slots[row], self._writers[row, :, : self._length]
+        _, owners = np.unique(slots, return_index=True)
+        free = np.setdiff1d(np.arange(len(slots)), slots)
+        for beam in np.setdiff1d(np.arange(len(slots)), owners):
+            source = slots[beam]
+            differs = writers[free] != writers[source]
+            parted = np.where(differs.any(axis=1), differs.argmax(axis=1), self._length)
+            nearest = parted.argmax()
+            target, begin = free[nearest], parted[nearest]
+            writers[target, begin:] = writers[source, begin:]
+            first = row * len(slots)
+            self._storage[:, first + target, :, begin : self._length] = self._storage[
+                :, first + source, :, begin : self._length
+            ]
+            slots[beam], free = target, np.delete(free, nearest)
+
+    def _take(self, beam_idx: Tokens) -> None:
+        """Start again with another number of beams, each with what the one that it continues has seen."""
+        batch, beams = beam_idx.shape
+        continued = np.take_along_axis(self._slots, beam_idx, axis=1)
+        self._writers = np.take_along_axis(self._writers, continued[:, :, None], axis=1)
+        sources = (np.arange(batch)[:, None] * self._slots.shape[1] + continued).flatten()
+        self._slots = np.tile(np.arange(beams), (batch, 1))
+        self._move(sources, self._writers.shape[2])
+
+    def _make_room(self) -> None:
+        room = self._writers.shape[2]
+        if self._new_length > room:
+            larger = max(2 * room, self._new_length)
+            self._writers = np.pad(self._writers, ((0, 0), (0, 0), (0, larger - room)))
+            self._move(np.arange(self._storage.shape[1]), larger)
+
+    def _move(self, sources: NDArray[np.int64], room: int) -> None:
+        """Allocate again, for so many tokens, with the rows `sources` of what there is."""
+        before = self._storage
+        self._allocate(room)
+        self._storage[:, :, :, : self._length] = before[:, sources, :, : self._length]
+
+    def _allocate(self, room: int) -> None:
+        rows = self._slots.size
+        self._storage = np.empty((len(self._past), rows, self._heads, room, self._head_dim), dtype=np.float32)
+        self._tensors = [self._engine.share(tensor) for tensor in self._storage]
