@@ -11,6 +11,7 @@ import tables
 from compare import Comparison
 from floors import Evidence, absences, as_table, floors
 from limits import Limits
+from operators import Operator
 from speech_runtime.bench.machine import Machine
 from speech_runtime.bench.measure import Measurement
 from speech_runtime.bench.report import as_json, as_markdown
@@ -49,6 +50,14 @@ class Results:
         picture = ["![bars of all contenders](peers.png)"]
         self._section("The reference shape: 10 s, 5 beams, 40 tokens", tables.reference_table(comparison), picture)
         self._section("AMX and AVX-512 hidden", _HIDDEN.splitlines(), tables.hidden_table(comparison, hidden))
+
+    def operators(self, found: Mapping[str, Mapping[str, Sequence[Operator]]]) -> None:
+        """Write where the time of each graph goes, by contender."""
+        self._json(
+            "operators", {graph: {k: [asdict(o) for o in v] for k, v in by.items()} for graph, by in found.items()}
+        )
+        for graph, columns in found.items():
+            self._section(f"Where the time goes: {graph}", tables.operators_table(columns))
 
     def sweeps(
         self,

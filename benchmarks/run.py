@@ -10,14 +10,22 @@ import click
 from compare import Comparison, compare
 from floors import LONG_PREFIX, Evidence
 from limits import Limits, measure_limits
-from peers.registry import OURS_FLOAT32, OURS_INT8, Contender, digits_contenders, reference_contenders
+from operators import Operator, operators
+from peers.registry import (
+    OURS_FLOAT32,
+    OURS_INT8,
+    PLAIN_INT8,
+    Contender,
+    digits_contenders,
+    reference_contenders,
+)
 from prepare import ensure
 from results import Results
 from speech_runtime.bench.machine import Machine
 from speech_runtime.bench.measure import Measurement
 from speech_runtime.bench.options import QUICK, BenchOptions
 from speech_runtime.bundle import Bundle
-from speech_runtime.contract import DECODER_WITH_PAST
+from speech_runtime.contract import DECODER_WITH_PAST, ENCODER
 from stages import Bundles, error_rates, exported, prepared, say, swept
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -73,6 +81,7 @@ def main(
         )
         contenders = chosen(reference_contenders(build, bundles.float32, bundles.int8, repeats=2))
         found = _compare_reference(prepared(contenders, bundles), out, rounds, threads)
+        out.operators(_operators(build, bundles, threads))
         sweeps = _sweep_reference(bundles, limits, json.loads((checkpoint / "config.json").read_text()), out)
         ours, bundle = next(iter(bundles.by_name.items()))
         sizes = None if bundles.why_not else (Bundle.open(bundles.float32).size, Bundle.open(bundle).size)
@@ -102,6 +111,19 @@ def _compare_reference(contenders: list[Contender], out: Results, rounds: int, t
     peers = [c for c in contenders if c.module not in _ASKS_THE_PROCESSOR and "compile" not in c.variant]
     hidden = compare([replace(c, cases=c.cases[:1]) for c in peers], 1, threads, say, environment=HIDDEN)
     out.reference(found, hidden)
+    return found
+
+
+def _operators(build: Path, bundles: Bundles, threads: int) -> dict[str, dict[str, list[Operator]]]:
+    """Where the time goes in the graphs of the reference shape: as quantised by hand, and as exported."""
+    directories = {PLAIN_INT8: build / "plain-onnx-int8", **bundles.by_name}
+    found: dict[str, dict[str, list[Operator]]] = {}
+    for graph in (ENCODER, DECODER_WITH_PAST):
+        paths = {name: directory / f"{graph}.onnx" for name, directory in directories.items()}
+        say(f"where the time goes: {graph}")
+        found[graph] = {
+            name: operators(path, threads) for name, path in paths.items() if name != OURS_FLOAT32 and path.exists()
+        }
     return found
 
 

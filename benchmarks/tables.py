@@ -1,11 +1,12 @@
 """What was measured, in Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from compare import Comparison, Metric, Outcome
 from limits import Limits
+from operators import Operator
 from peers.registry import BATCH, CLIP, SINGLE
 from speech_runtime.bench.options import Case
 from speech_runtime.bench.report import table
@@ -52,6 +53,30 @@ def hidden_table(usual: Comparison, hidden: Comparison) -> list[str]:
         if name in usual and not outcome.absent
     ]
     return table(("", "encoder, ms", "step, ms", "utterance, ms"), rows)
+
+
+def operators_table(columns: Mapping[str, Sequence[Operator]]) -> list[str]:
+    """Milliseconds and numbers of operators, side by side; those that take a hundredth of one column at least.
+
+    Args:
+        columns: what was profiled, by the column's title; rows are in the order of the last one.
+    """
+    totals = {name: sum(each.milliseconds for each in found) for name, found in columns.items()}
+    by_kind = {name: {each.kind: each for each in found} for name, found in columns.items()}
+    kinds = dict.fromkeys(each.kind for found in reversed([*columns.values()]) for each in found)
+
+    def cell(name: str, kind: str) -> str:
+        each = by_kind[name].get(kind)
+        return f"{each.milliseconds:.2f} ({each.count})" if each else "–"
+
+    def matters(kind: str) -> bool:
+        return any(
+            kind in found and found[kind].milliseconds >= totals[name] / _WHOLE for name, found in by_kind.items()
+        )
+
+    rows = [[kind, *(cell(name, kind) for name in columns)] for kind in kinds if matters(kind)]
+    rows.append(["all", *(f"{total:.2f}" for total in totals.values())])
+    return table(("", *(f"{name}, ms (operators)" for name in columns)), rows)
 
 
 def short(value: float) -> str:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from compare import Outcome, compare, ratio
+from conftest import Pair
 from floors import Evidence, Floor, absences, as_table, floors
 from limits import Limits, encoder_operations
+from operators import Operator, operators
 from peers.plain_onnx import _advance
 from peers.protocol import FOLDER, Answer, Planned, Sample
 from peers.registry import (
@@ -27,7 +29,7 @@ from peers.registry import (
 )
 from prepare import RECIPES, ensure
 from speech_runtime.bench.options import Case
-from tables import digits_table, hidden_table, limits_line, reference_table
+from tables import digits_table, hidden_table, limits_line, operators_table, reference_table
 from unit.test_bench import measurement
 
 FAKE = """
@@ -242,3 +244,26 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     against_length_and_beams({OURS_INT8: sweep}, {1.0: 0.1, 10.0: 0.5}, {OURS_INT8: 0.01}, tmp_path / "b.png")
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
     assert "matplotlib.pyplot" in sys.modules
+
+
+def test_time_by_operator_is_that_of_all_its_nodes(digits: Pair) -> None:
+    found = {each.kind: each for each in operators(digits.directory / "decoder_with_past.onnx", threads=1)}
+    layers = digits.exported.manifest.decoder.layers
+    assert found["GroupQueryAttention"].count == layers
+    assert all(each.milliseconds > 0 for each in found.values())
+    encoder = {each.kind for each in operators(digits.directory / "encoder.onnx", threads=1)}
+    assert "MultiHeadAttention" in encoder
+    assert "If" not in encoder
+
+
+def test_operators_side_by_side() -> None:
+    before = [Operator("MatMul", 4, 97.0), Operator("Concat", 2, 2.5), Operator("Add", 1, 0.5)]
+    after = [Operator("Add", 1, 0.5), Operator("MatMul", 2, 9.5)]
+    lines = operators_table({"before": before, "after": after})
+    assert lines[0] == "|  | before, ms (operators) | after, ms (operators) |"
+    assert lines[2:] == [
+        "| Add | 0.50 (1) | 0.50 (1) |",
+        "| MatMul | 97.00 (4) | 9.50 (2) |",
+        "| Concat | 2.50 (2) | – |",
+        "| all | 100.00 | 10.00 |",
+    ]

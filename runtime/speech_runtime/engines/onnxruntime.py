@@ -31,7 +31,7 @@ _EXACT_BYTES = "session.x64quantprecision"
 """Of ONNX Runtime: products of unsigned bytes, which are slower and never saturate. From the level extended on."""
 _SEVERITIES = {"verbose": 0, "info": 1, "warning": 2, "error": 3, "fatal": 4}
 _DISABLE_FUSIONS = "optimization.disable_specified_optimizers"
-_SLOW_FUSIONS = "SkipLayerNormFusion;BiasGeluFusion"
+SLOW_FUSIONS = "SkipLayerNormFusion;BiasGeluFusion"
 """Of ONNX Runtime's fusions at load, those whose kernels on the CPU are slower than the two operations that they
 replace: 6 times for an Add and a LayerNormalization of 499 × 1024 numbers (1.32), which has a vectorised kernel alone.
 """
@@ -164,7 +164,7 @@ class OnnxRuntimeEngine:
         if self._exact_bytes:
             settings.add_session_config_entry(_EXACT_BYTES, "1")
         if options.device == "cpu":
-            settings.add_session_config_entry(_DISABLE_FUSIONS, _SLOW_FUSIONS)
+            settings.add_session_config_entry(_DISABLE_FUSIONS, SLOW_FUSIONS)
         settings.log_severity_level = _SEVERITIES[options.log_severity]
         return settings
 
