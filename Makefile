@@ -4,7 +4,7 @@ BIN := .venv/bin
 DIGITS := examples/digits
 BENCH := PYTHONPATH=benchmarks:$(DIGITS) $(BIN)/python -W ignore benchmarks/run.py
 
-.PHONY: demo test test-all test-cases test-gpu matrix host-time bench bench-quick lint types clean
+.PHONY: demo test test-all test-cases test-gpu matrix half host-time bench bench-quick lint types clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -29,6 +29,10 @@ test-gpu: .venv/installed
 # Measures every row again and writes docs/support.md.
 matrix: .venv/installed
 	$(BIN)/python tests/support_table.py
+
+# Measures half precision of every family again and writes the table of docs/half_precision.md.
+half: .venv/installed
+	$(BIN)/python tests/half_table.py
 
 # What a decoding step costs outside the engine.
 host-time: .venv/installed

@@ -44,6 +44,10 @@ class StubEngine:
     def synchronize(self) -> None:
         """See `Engine.synchronize`."""
 
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:  # noqa: ARG002
+        """See `Engine.dtype`."""
+        return np.dtype(np.float32)
+
     def share(self, array: NDArray[Any]) -> NDArray[Any]:
         """See `Engine.share`."""
         return array

@@ -300,7 +300,11 @@ class FakeTensorRt:
             {tensor: shape_ranges(shape, profile) for tensor, shape in shapes.items()}
             for profile in self._engines.profiles[name]
         ]
-        kinds: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(int64)": np.dtype(np.int64)}
+        kinds: dict[str, np.dtype[Any]] = {
+            "tensor(float)": np.dtype(np.float32),
+            "tensor(float16)": np.dtype(np.float16),
+            "tensor(int64)": np.dtype(np.int64),
+        }
         dtypes = {node.name: kinds[node.type] for node in (*session.get_inputs(), *session.get_outputs())}
         weights = path if self._engines.weights == "stripped" else None
         return FakeEngine(self, FakeGraph(name, session, ranges, dtypes, weights))

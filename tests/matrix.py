@@ -93,11 +93,11 @@ def measure(pairing: Pairing) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         bundle = export(model, Path(directory) / "bundle")
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-    engines = _engine_bytes(GRAPHS[0], pairing.encoder, DECODER)
-    engines += sum(_engine_bytes(graph, ENCODER, pairing.decoder) for graph in GRAPHS[1:])
+    engines = _traced_engine_bytes(GRAPHS[0], pairing.encoder, DECODER)
+    engines += sum(_traced_engine_bytes(graph, ENCODER, pairing.decoder) for graph in GRAPHS[1:])
     facts = exported.manifest.encoder
-    lengths = _lengths(facts)
-    inputs, mask = _padded_batch(facts, lengths)
+    lengths = clip_lengths(facts)
+    inputs, mask = padded_batch(facts, lengths)
     oracle = Oracle(model, inputs, mask)
     agreement = []
     for search in SEARCHES:
@@ -126,30 +126,36 @@ def measure(pairing: Pairing) -> Measured:
     )
 
 
+def engine_bytes(bundle: Bundle, graph: str, limits: ProfileLimits = LIMITS) -> int:
+    """Bytes of the TensorRT-RTX engine of a graph of `bundle`."""
+    profiles = graph_profiles(bundle, limits)[graph]
+    with tempfile.TemporaryDirectory() as directory:
+        engine = Path(directory) / "engine"
+        build_engine(import_tensorrt("tensorrt_rtx"), bundle.path(f"{graph}.onnx"), profiles, engine)
+        return engine.stat().st_size
+
+
 @cache
-def _engine_bytes(graph: str, encoder: str, decoder: str) -> int:
-    """Bytes of an engine of TensorRT; a bundle for the CPU has operations of ONNX Runtime in it."""
+def _traced_engine_bytes(graph: str, encoder: str, decoder: str) -> int:
+    """The same of a graph that is traced for it; a bundle for the CPU has operations of ONNX Runtime in it."""
     model = composite(decoder, encoder)
     facts, of_decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
     with tempfile.TemporaryDirectory() as directory, traceable(model):
         path = Path(directory) / f"{graph}.onnx"
         traceable_graph = next(each for each in traceables(model, facts, of_decoder) if each.name == graph)
         save(trace(traceable_graph, facts.input_name, of_decoder.layers), path)
-        facts_alone = Manifest(FORMAT_VERSION, "", {}, "fp32", "tensorrt", facts, of_decoder, None, {})
-        profiles = graph_profiles(Bundle(Path(directory), facts_alone), LIMITS)[graph]
-        engine = path.with_suffix(".engine")
-        build_engine(import_tensorrt("tensorrt_rtx"), path, profiles, engine)
-        return engine.stat().st_size
+        manifest = Manifest(FORMAT_VERSION, "", {}, "fp32", "tensorrt", facts, of_decoder, None, {})
+        return engine_bytes(Bundle(Path(directory), manifest), graph)
 
 
-def _lengths(encoder: EncoderFacts) -> list[int]:
+def clip_lengths(encoder: EncoderFacts) -> list[int]:
     """Three lengths that are multiples of nothing; the shortest that the encoder takes is among them."""
     if encoder.max_length == encoder.min_length:
         return [encoder.min_length] * 3
     return [encoder.min_length + extra for extra in (37 * encoder.stride + 3, 0, 11 * encoder.stride + 1)]
 
 
-def _padded_batch(encoder: EncoderFacts, lengths: list[int]) -> tuple[Array, Array]:
+def padded_batch(encoder: EncoderFacts, lengths: list[int]) -> tuple[Array, Array]:
     """Noise of the given lengths, zeros at the end, and its mask."""
     mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
     width = () if encoder.feature_size is None else (encoder.feature_size,)

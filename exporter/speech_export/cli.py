@@ -10,7 +10,7 @@ import click
 from speech_runtime import Bundle, SpeechError
 from speech_runtime.command_line.console import log_on_stderr
 from speech_runtime.command_line.hub_flags import hub_flags
-from speech_runtime.summary import verification_lines
+from speech_runtime.summary import measured_on, verification_lines
 
 from .engines_command import engine_flags
 from .errors import shortened
@@ -47,7 +47,7 @@ _MIB = 2**20
     type=click.Choice(get_args(Precision)),
     default=PrecisionOptions.precision,
     show_default=True,
-    help="Of weights and arithmetic; int4 has 4-bit weights in the decoder and int8 elsewhere; fp16 is to come.",
+    help="Of weights and arithmetic: fp16 for GPUs; int4 has 4-bit weights in the decoder and int8 elsewhere.",
 )
 @click.option(
     "--target",
@@ -65,7 +65,7 @@ _MIB = 2**20
     type=click.Choice(get_args(OpKind)),
     default=PrecisionOptions.op_kinds,
     show_default=True,
-    help="What is quantised; repeatable.",
+    help="What int8 and int4 quantise; repeatable.",
 )
 @click.option(
     "--keep-float32",
@@ -278,8 +278,8 @@ def _summary(bundle: Bundle, seconds: float) -> str:
     if (quantization := bundle.manifest.quantization) is not None:
         kept = quantization.kept_float32
         lines += [f"encoder {quantization.encoder}, decoder {quantization.decoder}"]
-        lines += [f"  in float32: {shortened(list(kept), 8) if kept else 'nothing that could be quantised'}"]
+        lines += [f"  in float32: {shortened(list(kept), 8) if kept else 'nothing that could be smaller'}"]
     if verification is not None:
-        lines += [f"verified against torch on {verification.clips} clips ({verification.audio}):"]
+        lines += [f"verified {measured_on(bundle.manifest, verification)}:"]
         lines += [f"  {line}" for line in verification_lines(verification)]
     return "\n".join(lines)

@@ -30,17 +30,20 @@ from speech_runtime.bundle import (
 from speech_runtime.contract import DECODER_WITH_PAST, ENCODER
 from speech_runtime.features import EXTRACTORS, check_fit, read_feature_extractor
 
-from .accuracy import Quantized, Quantizer, quantize_accurately
+from .accuracy import convert_accurately
 from .audio_sets import AudioSet, audio_files, audio_set
+from .conversion import Conversion
 from .errors import ExportError
 from .expectation import expectations
 from .facts import decoder_facts, encoder_facts
+from .half_precision import HalfPrecision
 from .passes.in_place_cache import keep_cache_in_place
 from .passes.metadata import strip_metadata
 from .passes.module_names import name_after_modules
 from .passes.shared_weights import share_transposed_weights
 from .passes.unmasked_attention import drop_needless_masks
 from .precision import PrecisionOptions
+from .quantizer import Quantizer
 from .rewrites.fast_on_cpu import fast_on_cpu
 from .rewrites.traceable import traceable
 from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
@@ -55,7 +58,7 @@ logger = logging.getLogger(__name__)
 
 _PRODUCERS = ("speech-export", "torch", "transformers", "onnx", "onnxscript")
 _FLOAT32 = "float32"
-"""Within the staging directory: the graphs that are quantised from here into it."""
+"""Within the staging directory: the graphs that are converted from here into it."""
 
 
 def export(
@@ -117,8 +120,8 @@ def export(
         manifest = _write(composite, traced, top_k, options, on_stage)
         measured_on = _audio_set(manifest, traced, audio, calibration_audio)
         if options.quantises:
-            on_stage(f"quantising to {options.precision} and measuring")
-            _quantize(composite, manifest, directory, options, measured_on, limits, on_stage)
+            on_stage(f"converting to {options.precision} and measuring")
+            _convert(composite, manifest, directory, options, measured_on, limits, on_stage)
         else:
             on_stage("verifying against torch")
             _verify(composite, manifest, directory, measured_on, limits or Limits())
@@ -239,7 +242,7 @@ def _verify(composite: Composite, manifest: Manifest, directory: Path, audio: Au
     replace(manifest, verification=verified).write(directory)
 
 
-def _quantize(
+def _convert(
     composite: Composite,
     manifest: Manifest,
     directory: Path,
@@ -248,7 +251,7 @@ def _quantize(
     limits: Limits | None,
     on_stage: Callable[[str], None],
 ) -> None:
-    """Quantise what is in `directory`'s float32 into it, and enter what was measured in its manifest."""
+    """Convert what is in `directory`'s float32 into it, and enter what was measured in its manifest."""
     if not audio.speech:
         logger.warning(
             "The accuracy is measured on %s, which says little: give --calibration-audio DIR with speech of the kind "
@@ -257,12 +260,12 @@ def _quantize(
         )
     if limits is None:
         limits = Limits(math.inf, 0.0) if composite.random_weights else QUANTIZED_LIMITS
-    quantizer = Quantizer(directory / _FLOAT32, manifest, options)
+    conversion = _conversion(directory / _FLOAT32, manifest, options, audio)
     expected = list(expectations(composite.model, audio, _new_tokens(manifest), whole=False))
-    quantized: Quantized = quantize_accurately(quantizer, directory, expected, limits, on_stage)
+    converted = convert_accurately(conversion, directory, expected, limits, on_stage)
     shutil.rmtree(directory / _FLOAT32)
-    verified = verification(quantized.result, audio.description, audio.clips)
-    judge(quantized.result, verified, limits, free_searches=False)
+    verified = verification(converted.result, audio.description, audio.clips)
+    judge(converted.result, verified, limits, free_searches=False)
     precisions = options.of(ENCODER), options.of(DECODER_WITH_PAST)
     replace(
         manifest,
@@ -271,9 +274,16 @@ def _quantize(
         quantization=Quantization(
             encoder=precisions[0],
             decoder=precisions[1],
-            op_kinds=options.op_kinds,
+            op_kinds=() if options.halves else options.op_kinds,
             block_size=options.block_size if "int4" in precisions else None,
             accuracy_level=options.accuracy_level if "int4" in precisions else None,
-            kept_float32=quantized.kept_float32,
+            kept_float32=converted.kept_float32,
         ),
     ).write(directory)
+
+
+def _conversion(float32: Path, manifest: Manifest, options: PrecisionOptions, audio: AudioSet) -> Conversion:
+    if options.halves:
+        calibration = ((batch.inputs, batch.attention_mask) for batch in audio.batches)
+        return HalfPrecision(float32, manifest, options, calibration)
+    return Quantizer(float32, manifest, options)

@@ -14,13 +14,11 @@ OpKind = Literal["matmul", "embedding"]
 
 _RELEASES_TO_COME = "not in this release"
 _REFUSED: dict[tuple[Precision, Target], str] = {
-    ("fp16", "cpu"): f"{_RELEASES_TO_COME}; take int8, which is what a CPU is fast at",
-    ("fp16", "cuda"): f"{_RELEASES_TO_COME}; take fp32",
-    ("fp16", "tensorrt"): f"{_RELEASES_TO_COME}; take fp32",
-    ("int8", "cuda"): "dynamic int8 has kernels on the CPU only; take fp32",
-    ("int8", "tensorrt"): "dynamic int8 has kernels on the CPU only; take fp32",
-    ("int4", "cuda"): f"{_RELEASES_TO_COME}; take fp32",
-    ("int4", "tensorrt"): "TensorRT does not know the operator MatMulNBits; take fp32",
+    ("fp16", "cpu"): "CPUs compute half precision in float32, which is slower; take int8, or fp32",
+    ("int8", "cuda"): "dynamic int8 has kernels on the CPU only; take fp16",
+    ("int8", "tensorrt"): "dynamic int8 has kernels on the CPU only; take fp16",
+    ("int4", "cuda"): f"{_RELEASES_TO_COME}; take fp16",
+    ("int4", "tensorrt"): "TensorRT does not know the operator MatMulNBits; take fp16",
 }
 """Pairs that cannot be had, and what to do instead."""
 
@@ -33,6 +31,7 @@ class PrecisionOptions:
     """How the weights are stored and what the graphs compute with.
 
     - `fp32`: as traced.
+    - `fp16`: for GPUs: weights, caches and arithmetic in half precision, float32 where that does not hold the numbers.
     - `int8`: weights in 8 bits with a scale for each output channel; activations quantised as they come, with one
       scale for each tensor. A table that is both embedding and output projection is stored once.
     - `int4`: weights of the decoder in 4 bits with a scale for each block, but its output projection in int8, and the
@@ -44,8 +43,8 @@ class PrecisionOptions:
         target: what the graphs are to run on.
         encoder_precision: of the encoder.
         decoder_precision: of `decoder_init` and `decoder_with_past`.
-        op_kinds: what is quantised: constant matrix products, and the embedding of an output projection or of a
-            vocabulary.
+        op_kinds: what int8 and int4 quantise: constant matrix products, and the embedding of an output projection or of
+            a vocabulary.
         keep_float32: patterns (`fnmatch`) of modules that stay float32, as `decoder.lm_head` or `*.layers.0.*`.
         block_size: weights that share a scale; int4 only.
         accuracy_level: of `MatMulNBits`: 4 multiplies in int8, 1 in float32, 0 leaves the choice to ONNX Runtime.
@@ -80,6 +79,11 @@ class PrecisionOptions:
         """Whether any graph is smaller than float32."""
         return any(precision != "fp32" for precision in self._given())
 
+    @property
+    def halves(self) -> bool:
+        """Whether any graph is fp16; all others are float32 then."""
+        return "fp16" in self._given()
+
     def _given(self) -> tuple[Precision, Precision]:
         return self.encoder_precision or self.precision, self.decoder_precision or self.precision
 
@@ -102,7 +106,9 @@ class PrecisionOptions:
         for precision in sorted({self.precision, *self._given()}):
             if reason := _REFUSED.get((precision, self.target)):
                 yield f"{precision} for {self.target}: {reason}"
-        if self.quantises and not self.op_kinds:
+        if self.halves and self.op_kinds != get_args(OpKind):
+            yield "op_kinds goes with int8 and int4; keep modules out of fp16 with keep_float32"
+        elif self.quantises and not self.op_kinds:
             yield "op_kinds is empty: nothing would be quantised; name at least one, or take fp32"
         if self.keep_float32 and not self.quantises:
             yield "keep_float32 goes with a precision below fp32: everything is float32 already"

@@ -10,7 +10,6 @@ from .errors import ExportError, shortened
 from .passes.int4 import quantize_projections_to_int4
 from .passes.int8 import quantize_projections
 from .passes.int8_table import embedding_gathers, quantize_embedding, quantize_shared_table
-from .passes.packed_projections import pack_projections
 from .passes.projections import Projection, projections
 from .passes.quantized_windows import quantize_before_windows
 from .precision import PrecisionOptions
@@ -18,12 +17,12 @@ from .precision import PrecisionOptions
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a graph that is quantised or left alone as a whole.
+    """A piece of a graph that is converted or left alone as a whole.
 
     Attributes:
         name: of its module.
-        kind: a projection, an embedding, or one table that is both.
-        parameters: weights in it.
+        kind: a projection, an embedding, or one table that is both; a whole module in half precision.
+        parameters: weights in it that can be smaller.
     """
 
     name: str
@@ -63,15 +62,12 @@ def quantize(
     for gather in gathers:
         if gather.name not in kept:
             quantize_embedding(model, gather)
-    pack_projections(model, [each for each in others if each.name not in kept])
-    left = {*kept, *(each.name for each in heads)}
-    chosen = (
-        [each for each in projections(model.graph) if each.name not in left] if "matmul" in options.op_kinds else []
-    )
+    chosen = [each for each in others if each.name not in kept]
     if precision == "int4":
-        wide = [each for each in chosen if each.matrix().shape[1] != vocab_size]
-        quantize_projections_to_int4(model, wide, options.block_size, options.accuracy_level)
-        chosen = [each for each in projections(model.graph) if each.name not in left]
+        heads_of_their_own = [each for each in chosen if each.matrix().shape[1] == vocab_size]
+        within = [each for each in chosen if each not in heads_of_their_own]
+        quantize_projections_to_int4(model, within, options.block_size, options.accuracy_level)
+        chosen = heads_of_their_own
     quantize_projections(model, chosen)
     quantize_before_windows(model)
 
@@ -86,7 +82,7 @@ def matching(patterns: Collection[str], names: Collection[str]) -> frozenset[str
     for pattern, matched in found.items():
         if not matched:
             raise ExportError(
-                f"--keep-float32 {pattern!r} matches nothing that is quantised; there are {shortened(sorted(names), 8)}"
+                f"--keep-float32 {pattern!r} matches nothing that is converted; there are {shortened(sorted(names), 8)}"
             )
     return frozenset(name for matched in found.values() for name in matched)
 

@@ -79,7 +79,7 @@ class DecoderFacts:
 
 @dataclass(frozen=True)
 class Verification:
-    """The exported graphs against the torch model, on the same audio.
+    """The exported graphs against the torch model, on the same audio; fp16 as a GPU rounds it.
 
     Attributes:
         audio: what it is.
@@ -115,10 +115,11 @@ class Quantization:
     Attributes:
         encoder: precision of the encoder.
         decoder: precision of the two decoder graphs.
-        op_kinds: what was quantised.
+        op_kinds: what was quantised; nothing where the graphs are fp16.
         block_size: weights that share a scale; None where no graph is int4.
         accuracy_level: of `MatMulNBits`; None likewise.
-        kept_float32: modules left in float32, on request or because the accuracy asked for it.
+        kept_float32: modules left in float32, on request or because the accuracy asked for it; of fp16 also the nodes,
+            encoder output and caches that are float32 because half does not hold their numbers.
     """
 
     encoder: str
@@ -127,6 +128,11 @@ class Quantization:
     block_size: int | None
     accuracy_level: int | None
     kept_float32: tuple[str, ...]
+
+    @property
+    def multiplies_bytes(self) -> bool:
+        """Whether a graph has products of int8; one with int4 weights has them too."""
+        return not {"int8", "int4"}.isdisjoint((self.encoder, self.decoder))
 
 
 @dataclass(frozen=True)

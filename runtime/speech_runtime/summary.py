@@ -70,7 +70,7 @@ def describe(bundle: Bundle) -> str:
             f"{tokenizer['model']}, {tokenizer['vocab_size']:,} tokens" if tokenizer else "none: it yields token ids"
         ],
         "generation": [_settings(facts["generation_config"]) or "the defaults"],
-        "verification": _verification_lines(manifest.verification),
+        "verification": _verification_lines(manifest),
         "engines": _engine_lines(manifest) or ["none"],
         "files": [f"{file.size:>{size_width},} bytes  {name}" for name, file in sorted(manifest.files.items())],
     }
@@ -150,6 +150,14 @@ def _extractor_lines(settings: dict[str, Any] | None) -> list[str]:
     return [settings[_KIND], _settings({name: value for name, value in settings.items() if name != _KIND})]
 
 
+def measured_on(manifest: Manifest, verification: Verification) -> str:
+    """What a bundle was compared with, and on what."""
+    quantization = manifest.quantization
+    half = quantization is not None and "fp16" in (quantization.encoder, quantization.decoder)
+    how = ", rounded as a GPU rounds" if half else ""
+    return f"against torch on {verification.clips} clips ({verification.audio}){how}"
+
+
 def verification_lines(verification: Verification) -> list[str]:
     """What was measured, in words: a line each for log-probabilities, tokens and words."""
     difference = f"largest log-probability difference {verification.max_logprob_difference:.1e}"
@@ -176,13 +184,10 @@ def _precision_lines(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _verification_lines(verification: Verification | None) -> list[str]:
-    if verification is None:
+def _verification_lines(manifest: Manifest) -> list[str]:
+    if manifest.verification is None:
         return ["none: this bundle was never compared with its model"]
-    return [
-        f"against torch on {verification.clips} clips ({verification.audio})",
-        *verification_lines(verification),
-    ]
+    return [measured_on(manifest, manifest.verification), *verification_lines(manifest.verification)]
 
 
 def _engine_lines(manifest: Manifest) -> list[str]:

@@ -44,9 +44,11 @@ def test_the_bundled_model_says_the_same(
     [
         (("--precision", "int4", "--target", "tensorrt"), "int4 for tensorrt: TensorRT does not know"),
         (("--precision", "int8", "--calibration-audio", "EMPTY"), "has no audio"),
+        (("--precision", "fp16"), "fp16 for cpu: CPUs compute half precision in float32"),
+        (("--precision", "fp16", "--target", "cuda", "--calibration-audio", "EMPTY"), "has no audio"),
         (
             ("--precision", "int8", "--keep-float32", "*.lm_tail"),
-            "'*.lm_tail' matches nothing that is quantised; there are",
+            "'*.lm_tail' matches nothing that is converted; there are",
         ),
         (("--precision", "int8", "--min-agreement", "1.01"), "export with --precision fp32"),
     ],

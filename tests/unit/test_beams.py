@@ -19,7 +19,7 @@ def logits_of_a_step(family: str) -> torch.Tensor:
         cross = DecoderInit(model, LAYERS)(torch.randn(BATCH, FRAMES, 24))
         mask = torch.ones(BATCH, FRAMES, dtype=torch.int64)
         mask[1, 4:] = 0
-        past = [(torch.randn(BATCH, 1, 4, 5, 6), torch.randn(BATCH, 1, 4, 5, 6)) for _ in range(LAYERS)]
+        past = [(torch.randn(BATCH, 1, 3, 5, 8), torch.randn(BATCH, 1, 3, 5, 8)) for _ in range(LAYERS)]
         input_ids = torch.randint(4, 90, (BATCH, BEAMS, TOKENS))
         step = DecoderWithPast(model, LAYERS, top_k=4)
         logits: torch.Tensor = step(input_ids, torch.zeros(BATCH, BEAMS, dtype=torch.int64), mask, past, cross)[0]

@@ -189,6 +189,9 @@ def test_the_clock_is_around_each_run() -> None:
         def download(self, value: Any) -> Any:
             return value
 
+        def dtype(self, graph: str, name: str) -> Any:
+            return np.dtype(np.float16)
+
         def share(self, array: Any) -> Any:
             return array
 
@@ -203,6 +206,7 @@ def test_the_clock_is_around_each_run() -> None:
     assert engine.on_host
     assert engine.run("encoder", {}, ["x"]) == {"x": "encoder"}
     assert engine.run("decoder_init", {}, []) == {}
+    assert engine.dtype("decoder_with_past", "past.0.key") == np.float16
     assert [run.graph for run in engine.runs] == ["encoder", "decoder_init"]
     assert inner.waited == 2  # on a GPU a run returns before its work is done
     assert engine.runs[0].begin <= engine.runs[0].end <= engine.runs[1].begin

@@ -27,6 +27,7 @@ class CountingEngine:
         self.down: list[tuple[int, ...]] = []
         self.asked: list[set[str]] = []
         self.bound: list[Mapping[str, Any]] = []
+        self.dtype = engine.dtype
 
     def upload(self, array: NDArray[Any]) -> Any:
         self.up.append(array.shape)

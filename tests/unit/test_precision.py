@@ -12,15 +12,17 @@ from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GR
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "int4", "target": "tensorrt"}, "int4 for tensorrt: TensorRT does not know.*take fp32"),
-        ({"precision": "int8", "target": "cuda"}, "int8 for cuda: .*on the CPU only; take fp32"),
-        ({"precision": "fp16"}, "fp16 for cpu: not in this release; take int8"),
+        ({"precision": "int4", "target": "tensorrt"}, "int4 for tensorrt: TensorRT does not know.*take fp16"),
+        ({"precision": "int8", "target": "cuda"}, "int8 for cuda: .*on the CPU only; take fp16"),
+        ({"precision": "fp16"}, "fp16 for cpu: CPUs compute half precision in float32.*take int8, or fp32"),
+        ({"encoder_precision": "fp16"}, "fp16 for cpu"),
         ({"target": "tensorrt", "decoder_precision": "int4"}, "int4 for tensorrt"),
         ({"precision": "int3"}, "precision is 'int3', known are fp32, fp16, int8, int4"),
         ({"target": "tpu"}, "target is 'tpu', known are cpu, cuda, tensorrt"),
         ({"precision": "int4", "block_size": 48}, "block_size is 48, known are 16, 32"),
         ({"precision": "int4", "accuracy_level": 7}, "accuracy_level is 7"),
         ({"precision": "int8", "op_kinds": ("conv",)}, "op_kinds is 'conv', known are matmul, embedding"),
+        ({"precision": "fp16", "target": "cuda", "op_kinds": ("matmul",)}, "op_kinds goes with int8 and int4; keep"),
         ({"precision": "int8", "op_kinds": ()}, "op_kinds is empty"),
         ({"keep_float32": ("*",)}, "keep_float32 goes with a precision below fp32"),
     ],
@@ -44,9 +46,12 @@ def test_all_problems_are_listed() -> None:
         ({"precision": "int4", "encoder_precision": "int4"}, ("int4", "int4", "int4")),
         ({"precision": "int8", "encoder_precision": "fp32"}, ("fp32", "int8", "int8")),
         ({"decoder_precision": "int8"}, ("fp32", "int8", "int8")),
+        ({"precision": "fp16", "target": "tensorrt"}, ("fp16", "fp16", "fp16")),
+        ({"encoder_precision": "fp16", "target": "cuda"}, ("fp16", "fp32", "fp32")),
     ],
 )
 def test_each_graph_has_a_precision(settings: dict[str, Any], expected: tuple[str, ...]) -> None:
     options = PrecisionOptions(**settings)
     assert tuple(options.of(graph) for graph in (ENCODER, DECODER_INIT, DECODER_WITH_PAST)) == expected
     assert options.quantises == any(options.of(graph) != "fp32" for graph in GRAPHS)
+    assert options.halves == ("fp16" in expected)

@@ -31,6 +31,11 @@ def name_after_modules(model: ir.Model) -> None:
         node.name = name if seen[name] == 1 else f"{name}/{seen[name]}"
 
 
+def module_of(node: ir.Node) -> str:
+    """The module that `name_after_modules` named a node after; the node's own name where it knew none."""
+    return str(node.name).partition("/")[0]
+
+
 def _modules(node: ir.Node) -> Iterator[str]:
     """Modules around `node`, the innermost first; the last scope is the operation itself."""
     scopes = node.metadata_props.get(_SCOPES)

@@ -1,4 +1,4 @@
-"""The matrix products with constant weights in a graph: what is packed together, and quantised."""
+"""The matrix products with constant weights in a graph: what is quantised."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

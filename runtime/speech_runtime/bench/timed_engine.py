@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.engine import Engine, Value
@@ -46,6 +47,10 @@ class TimedEngine:
     def synchronize(self) -> None:
         """Wait until all runs are done."""
         self._engine.synchronize()
+
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
+        """Of an input of `graph`."""
+        return self._engine.dtype(graph, name)
 
     def run(
         self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None

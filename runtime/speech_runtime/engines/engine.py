@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 Value = Any
@@ -31,6 +32,9 @@ class Engine(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all runs are done, which need not be so when `run` returns."""
+
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
+        """Of an input of `graph`: the states between graphs are float16 in a half-precision bundle, float32 else."""
 
     def run(
         self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None

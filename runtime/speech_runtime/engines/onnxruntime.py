@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
@@ -26,6 +27,11 @@ _LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
+}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(int64)": np.dtype(np.int64),
 }
 _EXACT_BYTES = "session.x64quantprecision"
 """Of ONNX Runtime: products of unsigned bytes, which are slower and never saturate. From the level extended on."""
@@ -49,7 +55,8 @@ class OnnxRuntimeEngine:
         """
         self._runtime = import_onnxruntime(options)
         self._options = options
-        self._exact_bytes = bundle.manifest.quantization is not None and bytes_saturate()
+        quantization = bundle.manifest.quantization
+        self._exact_bytes = quantization is not None and quantization.multiplies_bytes and bytes_saturate()
         if self._exact_bytes and options.graph_optimization in ("disabled", "basic"):
             raise EngineError(
                 f"graph_optimization {options.graph_optimization!r} would give wrong results: this processor has no "
@@ -88,6 +95,11 @@ class OnnxRuntimeEngine:
 
     def synchronize(self) -> None:
         """See `Engine.synchronize`: ONNX Runtime waits at the end of each run by itself."""
+
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
+        """Of an input of `graph`."""
+        (found,) = (node.type for node in self._sessions[graph].get_inputs() if node.name == name)
+        return _DTYPES[found]
 
     def run(
         self,

@@ -94,6 +94,10 @@ class TensorRtEngine:
             self._device.activate()
             return self._pool.copy_out(value)
 
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
+        """See `Engine.dtype`."""
+        return self._graphs[graph].dtype(name)
+
     def synchronize(self) -> None:
         """See `Engine.synchronize`."""
         with self._lock:

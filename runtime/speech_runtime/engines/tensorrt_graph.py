@@ -39,6 +39,7 @@ class TensorRtGraph:
         self._log = log
         self._contexts: list[Any] = []
         self._capacities: dict[str, int] = {}
+        self._dtypes: dict[str, np.dtype[Any]] = {}
 
     def load(self, engine: Path, weights: Path | None) -> None:
         """Read the serialised `engine`; one without weights takes them from the ONNX file `weights`.
@@ -66,6 +67,10 @@ class TensorRtGraph:
             self._checked(context.set_optimization_profile_async(profile, self._device.stream), "choosing a profile")
             self._contexts.append(context)
         self._measure_outputs()
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Of an input or output."""
+        return self._dtypes[name]
 
     @property
     def scratch_size(self) -> int:

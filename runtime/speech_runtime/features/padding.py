@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Number = TypeVar("Number", np.float32, np.int64)
+Number = TypeVar("Number", np.float16, np.float32, np.int64)
 
 
 def pad(rows: Sequence[NDArray[Number]], value: float, multiple: int = 1) -> tuple[NDArray[Number], NDArray[np.int64]]:

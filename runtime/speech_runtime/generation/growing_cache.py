@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import DecoderFacts
-from ..contract import BEAM_IDX, INPUT_IDS, cache_names
+from ..contract import BEAM_IDX, DECODER_WITH_PAST, INPUT_IDS, cache_names
 from ..engines.engine import Engine, Value
 from .cache import Binding, Tokens
 
@@ -20,8 +20,10 @@ class GrowingCache:
     def __init__(self, engine: Engine, facts: DecoderFacts, batch: int) -> None:
         self._engine = engine
         self._present = cache_names("present", facts.layers)
-        empty = engine.upload(np.zeros((batch, 1, facts.heads, 0, facts.head_dim), dtype=np.float32))
-        self._past: Mapping[str, Value] = dict.fromkeys(cache_names("past", facts.layers), empty)
+        shape, names = (batch, 1, facts.heads, 0, facts.head_dim), cache_names("past", facts.layers)
+        dtypes = {name: engine.dtype(DECODER_WITH_PAST, name) for name in names}
+        empty = {dtype: engine.upload(np.zeros(shape, dtype=dtype)) for dtype in set(dtypes.values())}
+        self._past: Mapping[str, Value] = {name: empty[dtypes[name]] for name in names}
 
     def bind(self, input_ids: Tokens, beam_idx: Tokens) -> Binding:
         """See `SelfAttentionCache.bind`."""

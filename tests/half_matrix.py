@@ -1,0 +1,154 @@
+"""A composite in half precision against the same in float32, as a GPU would compute it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from matrix import clip_lengths, engine_bytes, padded_batch
+from speech_export.calibration import ModelInput, record
+from speech_export.gpu_arithmetic import ROUNDED, write_rounded
+from speech_export.half_precision import HalfPrecision
+from speech_export.precision import PrecisionOptions
+from speech_export.verify import token_agreement
+from speech_runtime import OnnxSpeechSeq2Seq
+from speech_runtime.bundle import Bundle
+from speech_runtime.contract import GRAPHS
+from speech_runtime.generation.candidates import log_softmax
+from speech_runtime.generation.config import GenerationSettings
+
+SEARCHES: tuple[GenerationSettings, ...] = (
+    {"num_beams": 1, "num_return_sequences": 1, "max_new_tokens": 24},
+    {"num_beams": 4, "num_return_sequences": 1, "max_new_tokens": 24},
+)
+
+
+class GatherElements(OpRun):  # type: ignore[misc]  # the package has no types
+    """ONNX's own takes no more than 32 columns."""
+
+    def _run(self, data: Any, indices: Any, axis: int | None = None) -> tuple[Any]:
+        return (np.take_along_axis(data, indices, axis),)
+
+
+@dataclass(frozen=True)
+class Halved:
+    """A float32 bundle, its half-precision twin, and that one with everything rounded explicitly.
+
+    `kept` names what is float32 in the twin for its numbers.
+    """
+
+    float32: Path
+    half: Path
+    rounded: Path
+    kept: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far half precision is from float32.
+
+    Attributes:
+        next_tokens: share of positions, along the float32 searches, where the best next token is the same.
+        searches: share of equal tokens of free searches.
+        mean: difference of log-probabilities along the float32 searches, of the whole vocabulary.
+        p99: the same, 99 of 100 are smaller.
+        largest: the same.
+    """
+
+    next_tokens: float
+    searches: float
+    mean: float
+    p99: float
+    largest: float
+
+
+FP16 = PrecisionOptions(precision="fp16", target="cuda")
+
+
+def make(float32: Path, directory: Path, options: PrecisionOptions = FP16) -> Halved:
+    """Half precision of a bundle for a GPU, measured on noise."""
+    half, rounded = directory / "half", directory / "rounded"
+    half.mkdir()
+    conversion = HalfPrecision(float32, Bundle.open(float32).manifest, options, [noise(float32)])
+    kept = conversion.write(half, conversion.kept)
+    write_rounded(half, rounded)
+    return Halved(float32, half, rounded, kept)
+
+
+def noise(bundle: Path) -> ModelInput:
+    """A padded batch of three for the encoder of a bundle."""
+    facts = Bundle.open(bundle).manifest.encoder
+    return padded_batch(facts, clip_lengths(facts))
+
+
+def drift(halved: Halved, batches: list[ModelInput]) -> Drift:
+    """Compare both on `batches`."""
+    float32 = OnnxSpeechSeq2Seq.from_pretrained(halved.float32)
+    half = OnnxSpeechSeq2Seq.from_pretrained(halved.rounded, options=ROUNDED)
+    differences, equal, searches = [], [], []
+    for inputs, mask in batches:
+        encoded, halved_encoding = float32.encode(inputs, mask), half.encode(inputs, mask)
+        for search in SEARCHES:
+            tokens = float32.generate(encoder_outputs=encoded, **search)
+            found = half.generate(encoder_outputs=halved_encoding, **search)
+            searches.append(token_agreement(tokens, found))
+            expected, logprobs = (
+                log_softmax(model.forward(encoder_outputs=output, decoder_input_ids=tokens).logits)
+                for model, output in ((float32, encoded), (half, halved_encoding))
+            )
+            spoken = _spoken(tokens, float32.generation_config.eos_token_ids)
+            differences.append(np.abs(expected - logprobs)[spoken].ravel())
+            equal.append((expected.argmax(-1) == logprobs.argmax(-1))[spoken])
+    together = np.concatenate(differences)
+    return Drift(
+        next_tokens=float(np.concatenate(equal).mean()),
+        searches=float(np.mean(searches)),
+        mean=float(together.mean()),
+        p99=float(np.quantile(together, 0.99)),
+        largest=float(together.max()),
+    )
+
+
+def from_definition(halved: Halved) -> float:
+    """Largest difference, over all graphs, of ONNX's reference evaluator from the rounded graphs.
+
+    It is in proportion to the largest number of an output, where that is above 1.
+    """
+    (feeds,) = record(Bundle.open(halved.half, check_hashes=False), [noise(halved.float32)])
+    largest = 0.0
+    for graph in GRAPHS:
+        model = onnx.load(halved.half / f"{graph}.onnx")
+        evaluator = ReferenceEvaluator(model, new_ops=[GatherElements])
+        outputs = [output.name for output in model.graph.output]
+        session = _session(halved.rounded / f"{graph}.onnx")
+        for feed in feeds[graph]:
+            for found, expected in zip(evaluator.run(outputs, feed), session.run(outputs, feed), strict=True):
+                if found.dtype.kind == "f" and found.size:
+                    difference = np.abs(found.astype(np.float32) - expected).max()
+                    largest = max(largest, float(difference / max(1, np.abs(expected).max())))
+    return largest
+
+
+def engines(halved: Halved) -> int:
+    """Bytes of the TensorRT engines of the half-precision graphs."""
+    bundle = Bundle.open(halved.half, check_hashes=False)
+    return sum(engine_bytes(bundle, graph) for graph in GRAPHS)
+
+
+def _spoken(tokens: NDArray[np.int64], ends: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Positions before the end of each sequence."""
+    ended = np.isin(tokens, ends)
+    ended[:, 0] = False
+    return np.asarray(np.cumsum(ended, axis=1) == 0)
+
+
+def _session(path: Path) -> Any:
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
