@@ -77,7 +77,8 @@ class Results:
 
     def end(self, evidence: Evidence, comparisons: Mapping[str, Comparison]) -> str:
         """Write `README.md`, and return it."""
-        self._section(f"Floors, of {evidence.ours}", as_table(floors(evidence)), absences(comparisons))
+        found = [floor for floor in floors(evidence) if evidence.reference or floor.measured is not None]
+        self._section(f"Floors, of {evidence.ours}", as_table(found), absences(comparisons))
         text = "\n".join(self._sections) + "\n"
         (self._directory / "README.md").write_text(text, encoding="utf-8")
         return text

@@ -62,8 +62,9 @@ def prepared(contenders: Sequence[Contender], bundles: Bundles) -> list[Contende
 
 
 def swept(bundle: Path, options: BenchOptions) -> list[Measurement]:
-    """What `speech-bench` measures of a bundle."""
-    return list(run(plan([bundle], options), lambda order: say(f"{bundle.name}: {describe(order.case)}")))
+    """What `speech-bench` measures of a bundle, which goes by the name of its directory."""
+    found = run(plan([bundle], options), lambda order: say(f"{bundle.name}: {describe(order.case)}"))
+    return [replace(measurement, bundle=bundle.name) for measurement in found]
 
 
 def error_rates(bundles: Bundles) -> dict[str, float]:
