@@ -4,7 +4,7 @@ BIN := .venv/bin
 DIGITS := examples/digits
 BENCH := PYTHONPATH=benchmarks:$(DIGITS) $(BIN)/python -W ignore benchmarks/run.py
 
-.PHONY: demo test test-all test-cases matrix half host-time bench bench-quick lint types clean
+.PHONY: demo test test-all test-cases test-gpu matrix half host-time bench bench-quick lint types clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -21,6 +21,10 @@ test-all: .venv/installed
 CASES ?= 2000
 test-cases: .venv/installed
 	$(BIN)/pytest -n 2 --dist worksteal tests/parity/test_any_setting.py --cases $(CASES)
+
+# On a machine with an NVIDIA GPU; install what it is to test first, see docs/gpu.md.
+test-gpu: .venv/installed
+	$(BIN)/pytest tests/gpu -m gpu -rs
 
 # Measures every row again and writes docs/support.md.
 matrix: .venv/installed

@@ -28,6 +28,11 @@ class StubEngine:
         self._answers = list(zip(logprobs, ids, strict=True))
         self._step = 0
 
+    @property
+    def on_host(self) -> bool:
+        """See `Engine.on_host`."""
+        return True
+
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
         """See `Engine.upload`."""
         return array
@@ -35,6 +40,9 @@ class StubEngine:
     def download(self, value: NDArray[Any]) -> NDArray[Any]:
         """See `Engine.download`."""
         return value
+
+    def synchronize(self) -> None:
+        """See `Engine.synchronize`."""
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:  # noqa: ARG002
         """See `Engine.dtype`."""

@@ -8,11 +8,13 @@ from typing import Any, Protocol
 
 import pytest
 import torch
+from click.testing import CliRunner
 from filelock import FileLock
 from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
 from speech_export import export
+from speech_export.cli import main
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
 from tally import Tally, TallyUp
 
@@ -48,11 +50,15 @@ class ExportOnce(Protocol):
 
 
 @pytest.fixture(scope="session")
-def export_once(tmp_path_factory: pytest.TempPathFactory) -> ExportOnce:
-    """The directory that all workers share."""
-    shared = tmp_path_factory.getbasetemp()
-    if shared.name.startswith("popen-gw"):  # a worker's own folder, within that of the run
-        shared = shared.parent
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if own.name.startswith("popen-gw") else own
+
+
+@pytest.fixture(scope="session")
+def export_once(shared: Path) -> ExportOnce:
+    """Each of the exports that tests share, made once."""
 
     def once(name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path:
         target = shared / f"bundle-{name}"
@@ -85,6 +91,22 @@ def digits(export_once: ExportOnce) -> Pair:
     directory = export_once("digits", CHECKPOINT)
     reference = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT).eval()
     return Pair(reference, OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD), directory)
+
+
+@pytest.fixture(scope="session")
+def digits_for_tensorrt(shared: Path) -> Path:
+    """The bundle of the bundled model with graphs for TensorRT, and its engines: those of `speech-export --engines`.
+
+    What the command said is beside it, in `digits-tensorrt.txt`.
+    """
+    target = shared / "digits-tensorrt"
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            engines = ["--engines", "--trt-flavor", "tensorrt_rtx", "--trt-compute-capability", "8.9", "--trt-tf32"]
+            result = CliRunner().invoke(main, [str(CHECKPOINT), "-o", str(target), *engines])
+            assert result.exit_code == 0, result.output
+            target.with_suffix(".txt").write_text(result.output)
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from matrix import RANGES, clip_lengths, padded_batch
+from matrix import clip_lengths, engine_bytes, padded_batch
 from speech_export.calibration import ModelInput, record
 from speech_export.gpu_arithmetic import ROUNDED, write_rounded
 from speech_export.half_precision import HalfPrecision
 from speech_export.precision import PrecisionOptions
-from speech_export.tensorrt import build_engine
 from speech_export.verify import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle import Bundle
@@ -138,7 +137,8 @@ def from_definition(halved: Halved) -> float:
 
 def engines(halved: Halved) -> int:
     """Bytes of the TensorRT engines of the half-precision graphs."""
-    return sum(len(build_engine(halved.half / f"{graph}.onnx", RANGES)) for graph in GRAPHS)
+    bundle = Bundle.open(halved.half, check_hashes=False)
+    return sum(engine_bytes(bundle, graph) for graph in GRAPHS)
 
 
 def _spoken(tokens: NDArray[np.int64], ends: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """A bundle made by hand in milliseconds: graphs that load and have the right names, but say nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,20 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from speech_runtime.bundle import FORMAT_VERSION, DecoderFacts, EncoderFacts, FileFacts, Manifest, Verification
+from speech_runtime.bundle import (
+    ENGINES,
+    FORMAT_VERSION,
+    Bundle,
+    DecoderFacts,
+    EncoderFacts,
+    EngineSet,
+    FileFacts,
+    Manifest,
+    Verification,
+)
 from speech_runtime.contract import GRAPHS, graph_inputs, graph_outputs
+from speech_runtime.engines.profile_limits import ProfileLimits
+from speech_runtime.engines.profiles import graph_profiles
 
 WIDTH = 32
 ENCODER = EncoderFacts(
@@ -51,6 +64,32 @@ def make_bundle(directory: Path, *, external_data: bool = False, **facts: Any) -
     files = {path.name: FileFacts.of(path) for path in sorted(directory.iterdir())}
     Manifest(**manifest, files=files).write(directory)
     return directory
+
+
+def add_engine_set(path: Path, **facts: Any) -> EngineSet:
+    """Enter engines that say nothing into the bundle in `path`, as if they had been built for all its graphs."""
+    bundle, limits = Bundle.open(path), facts.get("limits", ProfileLimits())
+    name = facts.setdefault("directory", "tensorrt_rtx-0")
+    engines = path / ENGINES / name
+    engines.mkdir(parents=True)
+    for graph in GRAPHS:
+        (engines / f"{graph}.engine").write_text(f"{name} {graph}")
+    profiles = {graph: tuple(map(dict, ranges)) for graph, ranges in graph_profiles(bundle, limits).items()}
+    built: dict[str, Any] = {
+        "flavor": "tensorrt_rtx",
+        "version": "1.7.1",
+        "compute_capabilities": (),
+        "weights": "included",
+        "tf32": False,
+        "limits": limits,
+        "profiles": profiles,
+        "graphs": bundle.manifest.graph_hashes,
+        "files": {file.name: FileFacts.of(file) for file in sorted(engines.iterdir())},
+        **facts,
+    }
+    manifest = replace(bundle.manifest, engines=(*bundle.manifest.engines, EngineSet(**built)))
+    manifest.write(path)
+    return manifest.engines[-1]
 
 
 def _model(graph: str, input_name: str, layers: int) -> onnx.ModelProto:

@@ -22,12 +22,15 @@ from speech_export import export
 from speech_export.facts import decoder_facts, encoder_facts
 from speech_export.oracle import Oracle
 from speech_export.rewrites.traceable import traceable
-from speech_export.tensorrt import Range, build_engine
+from speech_export.tensorrt import build_engine
 from speech_export.trace import save, trace, traceables
 from speech_export.verify import token_agreement
-from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.bundle import EncoderFacts
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
+from speech_runtime.bundle import FORMAT_VERSION, EncoderFacts, Manifest
 from speech_runtime.contract import GRAPHS
+from speech_runtime.engines.profile_limits import ProfileLimits
+from speech_runtime.engines.profiles import graph_profiles
+from speech_runtime.engines.tensorrt_library import import_tensorrt
 from speech_runtime.generation.config import GenerationSettings
 
 ENCODER, DECODER = "wav2vec2", "bert"
@@ -37,16 +40,10 @@ SEARCHES: tuple[GenerationSettings, ...] = (
     {"num_beams": 1, "max_new_tokens": 24},
     {"num_beams": 4, "max_new_tokens": 24, "num_return_sequences": 2},
 )
-RANGES = {
-    "batch": Range(1, 2, 4),
-    "samples": Range(64, 500, 2000),
-    "frames": Range(1, 20, 100),
-    "beams": Range(1, 4, 8),
-    "past_beams": Range(1, 4, 8),
-    "tokens": Range(1, 1, 4),
-    "past": Range(0, 10, 40),
-}
-"""Of TensorRT's profiles; the past begins at nothing."""
+LIMITS = ProfileLimits(
+    batch=(1, 2, 4), beams=(1, 4, 8), seconds=(0.004, 0.03, 0.125), tokens=(1, 10, 40), step_tokens=(1, 1, 4)
+)
+"""Of TensorRT's profiles."""
 
 Array = NDArray[Any]
 Encode = Callable[[Array, Array], tuple[Array, Array]]
@@ -96,8 +93,8 @@ def measure(pairing: Pairing) -> Measured:
     with tempfile.TemporaryDirectory() as directory:
         bundle = export(model, Path(directory) / "bundle")
         exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-    engines = _engine_bytes(GRAPHS[0], pairing.encoder, DECODER)
-    engines += sum(_engine_bytes(graph, ENCODER, pairing.decoder) for graph in GRAPHS[1:])
+    engines = _traced_engine_bytes(GRAPHS[0], pairing.encoder, DECODER)
+    engines += sum(_traced_engine_bytes(graph, ENCODER, pairing.decoder) for graph in GRAPHS[1:])
     facts = exported.manifest.encoder
     lengths = clip_lengths(facts)
     inputs, mask = padded_batch(facts, lengths)
@@ -129,16 +126,26 @@ def measure(pairing: Pairing) -> Measured:
     )
 
 
+def engine_bytes(bundle: Bundle, graph: str, limits: ProfileLimits = LIMITS) -> int:
+    """Bytes of the TensorRT-RTX engine of a graph of `bundle`."""
+    profiles = graph_profiles(bundle, limits)[graph]
+    with tempfile.TemporaryDirectory() as directory:
+        engine = Path(directory) / "engine"
+        build_engine(import_tensorrt("tensorrt_rtx"), bundle.path(f"{graph}.onnx"), profiles, engine)
+        return engine.stat().st_size
+
+
 @cache
-def _engine_bytes(graph: str, encoder: str, decoder: str) -> int:
-    """Bytes of an engine of TensorRT; a bundle for the CPU has operations of ONNX Runtime in it."""
+def _traced_engine_bytes(graph: str, encoder: str, decoder: str) -> int:
+    """The same of a graph that is traced for it; a bundle for the CPU has operations of ONNX Runtime in it."""
     model = composite(decoder, encoder)
     facts, of_decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
     with tempfile.TemporaryDirectory() as directory, traceable(model):
         path = Path(directory) / f"{graph}.onnx"
         traceable_graph = next(each for each in traceables(model, facts, of_decoder) if each.name == graph)
         save(trace(traceable_graph, facts.input_name, of_decoder.layers), path)
-        return len(build_engine(path, RANGES))
+        manifest = Manifest(FORMAT_VERSION, "", {}, "fp32", "tensorrt", facts, of_decoder, None, {})
+        return engine_bytes(Bundle(Path(directory), manifest), graph)
 
 
 def clip_lengths(encoder: EncoderFacts) -> list[int]:

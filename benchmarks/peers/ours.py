@@ -3,6 +3,7 @@
 import time
 
 from peers.protocol import Job, Sample, Samples, serve, threads_here
+from speech_runtime.bench.device import bench_options
 from speech_runtime.bench.measure import fixed_length, load
 from speech_runtime.bench.options import Case
 from speech_runtime.bundle import Bundle
@@ -13,7 +14,7 @@ class Ours:
     """See `Peer`."""
 
     def __init__(self, job: Job) -> None:
-        self._engine, self._generator = load(Bundle.open(job.model), "cpu", threads_here())
+        self._engine, self._generator = load(Bundle.open(job.model), bench_options("cpu", threads_here()))
         self._free = job.audio is not None
 
     def run(self, case: Case, clips: Samples) -> Sample:

@@ -28,6 +28,10 @@ class _Recorder:
         self._engine = engine
         self.feeds: dict[str, list[Feed]] = {graph: [] for graph in GRAPHS}
 
+    @property
+    def on_host(self) -> bool:
+        return self._engine.on_host
+
     def upload(self, array: NDArray[Any]) -> Value:
         return self._engine.upload(array)
 
@@ -36,6 +40,9 @@ class _Recorder:
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         return self._engine.dtype(graph, name)
+
+    def synchronize(self) -> None:
+        self._engine.synchronize()
 
     def share(self, array: NDArray[Any]) -> Value:
         return self._engine.share(array)

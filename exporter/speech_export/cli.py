@@ -12,6 +12,7 @@ from speech_runtime.command_line.console import log_on_stderr
 from speech_runtime.command_line.hub_flags import hub_flags
 from speech_runtime.summary import measured_on, verification_lines
 
+from .engines_command import engine_flags
 from .errors import shortened
 from .precision import OpKind, Precision, PrecisionOptions, Target
 from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
@@ -39,7 +40,7 @@ _MIB = 2**20
     help="Leave it out of the bundle, which then takes model input, or yields token ids; repeatable.",
 )
 @hub_flags
-@click.option("-o", "--output", required=True, type=click.Path(), help="Directory of the bundle.")
+@click.option("-o", "--output", type=click.Path(), help="Directory of the bundle.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already, once the new one is verified.")
 @click.option(
     "--precision",
@@ -115,6 +116,7 @@ _MIB = 2**20
 )
 @click.version_option(package_name="speech-export")
 @log_on_stderr("speech_export", "speech_runtime", start="\n")
+@engine_flags
 def main(
     output: str,
     overwrite: bool,

@@ -1,5 +1,6 @@
 """What the manifest says of a model: read off its configuration, or off one step of it."""
 
+import sys
 from dataclasses import replace
 from itertools import accumulate
 from math import prod
@@ -18,6 +19,7 @@ from .families import decoder_family, encoder_family
 
 _FRAMES = 3
 _LENGTHS = 9
+_NEAR, _FAR = 24, 24 + 120
 _ROUNDING = 1e-4
 
 
@@ -34,7 +36,9 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
             "an attention mask for it"
         )
     facts = (family.facts or _waveform_facts)(encoder)
-    return replace(facts, padding_neutral=not family.takes_mask or _padding_is_neutral(encoder, facts))
+    neutral = not family.takes_mask or _padding_is_neutral(encoder, facts)
+    stride, extra = _output_frames(encoder, facts, family.takes_mask)
+    return replace(facts, padding_neutral=neutral, frame_stride=stride, extra_frames=extra)
 
 
 def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int) -> DecoderFacts:
@@ -108,6 +112,24 @@ def _padding_is_neutral(encoder: PreTrainedModel, facts: EncoderFacts) -> bool:
             if difference > _ROUNDING * alone.abs().max():
                 return False
     return True
+
+
+def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, takes_mask: bool) -> tuple[int, int]:
+    """`frame_stride` and `extra_frames`; measured, since adapters have strides of their own."""
+    most = facts.max_length or sys.maxsize
+    lengths = [min(facts.min_length + frames * facts.stride, most) for frames in (0, _NEAR, _FAR)]
+    counts = []
+    for length in lengths:
+        width = () if facts.feature_size is None else (facts.feature_size,)
+        inputs, mask = torch.zeros((1, length, *width)), torch.ones(1, length, dtype=torch.int64)
+        with torch.no_grad():
+            counts.append(int(encoder(inputs, attention_mask=mask if takes_mask else None)[0].shape[1]))
+    risen, frames = lengths[2] - lengths[1], counts[2] - counts[1]
+    stride = lengths[2]
+    if frames:  # where it does not divide evenly, one more may have been on its way
+        stride = risen // (frames + (risen % frames != 0))
+    extra = max(count - length // stride for count, length in zip(counts, lengths, strict=True))
+    return stride, extra + 1  # lengths in between may have one more
 
 
 def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[DynamicCache, DynamicCache]]:

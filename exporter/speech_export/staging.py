@@ -35,19 +35,27 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
             f"cannot write to {target.parent}: {error.strerror}; choose another output directory"
         ) from error
     try:
-        yield staging
-        staging.chmod(0o755)
-        _replace(target, staging)
+        with full_disk_named(target.parent):
+            yield staging
+            staging.chmod(0o755)
+            _replace(target, staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_named(directory: Path) -> Iterator[None]:
+    """Within this context a full disk is an ExportError that names `directory`."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        free = shutil.disk_usage(target.parent).free
+        free = shutil.disk_usage(directory).free
         raise ExportError(
-            f"the disk of {target.parent} is full ({free / 2**20:,.0f} MiB free now); nothing was left there. "
+            f"the disk of {directory} is full ({free / 2**20:,.0f} MiB free now); nothing was left there. "
             "Free some space, or choose another output directory"
         ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

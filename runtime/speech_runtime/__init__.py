@@ -9,6 +9,9 @@ import logging
 
 from .bundle import Bundle
 from .encoder import EncoderOutput
+from .engines.engine_options import EngineOptions
+from .engines.gpu_options import CudaOptions, TensorRtOptions
+from .engines.profile_limits import ProfileLimits
 from .engines.session_options import SessionOptions
 from .errors import AudioError, BenchError, BundleError, EngineError, GenerationError, SpeechError
 from .generation.config import GenerationConfig
@@ -22,15 +25,19 @@ __all__ = [
     "BenchError",
     "Bundle",
     "BundleError",
+    "CudaOptions",
     "EncoderOutput",
     "EngineError",
+    "EngineOptions",
     "GenerateOutput",
     "GenerationConfig",
     "GenerationError",
     "Hypothesis",
     "OnnxSpeechSeq2Seq",
+    "ProfileLimits",
     "SessionOptions",
     "SpeechError",
+    "TensorRtOptions",
     "Transcription",
     "push_to_hub",
 ]

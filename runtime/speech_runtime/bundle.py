@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from .contract import GRAPHS, Cache
+from .engines.profile_limits import ProfileLimits, Range
 from .errors import BundleError
 from .strict import FieldError, from_json
 
@@ -16,6 +17,10 @@ MANIFEST = "bundle.json"
 GENERATION_CONFIG = "generation_config.json"
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
 TOKENIZER = "tokenizer.json"
+ENGINES = "engines"
+Flavor = Literal["tensorrt", "tensorrt_rtx"]
+"""Of TensorRT: the one for data centres, or TensorRT-RTX."""
+
 REQUIRED_FILES = (*(f"{graph}.onnx" for graph in GRAPHS), GENERATION_CONFIG)
 
 
@@ -31,6 +36,9 @@ class EncoderFacts:
         max_length: the most it takes; None where there is no limit.
         stride: samples or feature frames from one frame of self-attention to the next.
         padding_neutral: whether it makes the same of a clip alone as in a padded batch.
+        frame_stride: samples or feature frames from one frame of its output to the next, adapters included; None in
+            bundles that were made before it was measured.
+        extra_frames: an input of n has n // frame_stride + extra_frames frames of output at most.
     """
 
     input_name: Literal["input_values", "input_features"]
@@ -40,6 +48,8 @@ class EncoderFacts:
     max_length: int | None
     stride: int
     padding_neutral: bool = True
+    frame_stride: int | None = None
+    extra_frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,40 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
+class EngineSet:
+    """TensorRT engines of all graphs of a bundle, and what they were built with.
+
+    Attributes:
+        directory: of the engines, within `engines`.
+        flavor: the library that built them.
+        version: of the library.
+        compute_capabilities: of the GPUs that they run on; empty for all that TensorRT-RTX supports by default.
+        weights: whether they are in the engines, or taken from the graphs at each load.
+        tf32: whether float32 products may be rounded to TF32.
+        limits: that they were asked to hold.
+        profiles: of each graph, in the order of the engine: ranges of its dynamic dimensions.
+        graphs: SHA-256 of each file of the graphs that they were built of.
+        files: the engines.
+    """
+
+    directory: str
+    flavor: Flavor
+    version: str
+    compute_capabilities: tuple[str, ...]
+    weights: Literal["included", "stripped"]
+    tf32: bool
+    limits: ProfileLimits
+    profiles: dict[str, tuple[dict[str, Range], ...]]
+    graphs: dict[str, str]
+    files: dict[str, FileFacts]
+
+    @property
+    def paths(self) -> list[str]:
+        """The engines' files, seen from the bundle's directory."""
+        return [f"{ENGINES}/{self.directory}/{name}" for name in self.files]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """`bundle.json`."""
 
@@ -153,6 +197,7 @@ class Manifest:
     verification: Verification | None
     files: dict[str, FileFacts]
     quantization: Quantization | None = None
+    engines: tuple[EngineSet, ...] = ()
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
@@ -165,12 +210,23 @@ class Manifest:
 
     @property
     def strays(self) -> list[str]:
-        """Names of `files` that are more than a name: nothing outside the bundle is ever read or downloaded."""
-        return [name for name in self.files if Path(name).name != name]
+        """Names of files that are more than a name: nothing outside the bundle is ever read or downloaded."""
+        names = [*self.files, *(name for engines in self.engines for name in (engines.directory, *engines.files))]
+        return [name for name in names if Path(name).name != name or name == ".."]
+
+    @property
+    def graph_hashes(self) -> dict[str, str]:
+        """SHA-256 of each file of the graphs."""
+        return {name: file.sha256 for name, file in self.files.items() if ".onnx" in name}
 
     def write(self, directory: Path) -> None:
-        """Write the manifest into the bundle's `directory`."""
-        (directory / MANIFEST).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write the manifest into the bundle's `directory`, whole or not at all."""
+        partial = directory / f".{MANIFEST}.partial"
+        try:
+            partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+            partial.replace(directory / MANIFEST)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -246,11 +302,12 @@ def _read_manifest(directory: Path) -> Manifest:
 def _file_problems(directory: Path, manifest: Manifest, check_hashes: bool) -> Iterator[str]:
     yield from (f"{name} is not in {MANIFEST}" for name in REQUIRED_FILES if name not in manifest.files)
     strays = manifest.strays
+    yield from (f"{name!r} points outside the bundle" for name in strays)
     for name, expected in manifest.files.items():
         path = directory / name
         if name in strays:
-            yield f"{name!r} points outside the bundle"
-        elif not path.is_file():
+            continue
+        if not path.is_file():
             yield f"{name} is missing"
         elif path.stat().st_size != expected.size:
             yield f"{name} has {path.stat().st_size:,} bytes instead of {expected.size:,}"

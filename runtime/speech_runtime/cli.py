@@ -4,6 +4,7 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from .command_line.formats import FORMATS
 from .command_line.hub_flags import hub_flags
 from .command_line.setting_flags import given, setting_flags
 from .command_line.writers import Writer, to_directory, to_stdout
-from .engines.session_options import Device, SessionOptions
+from .engines.devices import DEVICES, options_for
+from .engines.session_options import SessionOptions
 from .errors import AudioError, SpeechError
 from .model import BATCH_SIZE, OnnxSpeechSeq2Seq
 
@@ -48,7 +50,9 @@ Exit codes:
 @click.option(
     "--batch-size", type=click.IntRange(1), default=BATCH_SIZE, show_default=True, help="Files decoded together."
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@click.option(
+    "--device", default="cpu", show_default=True, help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example."
+)
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of one operator; 0: all cores.")
 @hub_flags
 @click.option("--verbose", is_flag=True, help="Say on stderr what is done, and how long each stage takes.")
@@ -62,7 +66,7 @@ def main(
     layout: str,
     output_dir: Path | None,
     batch_size: int,
-    device: Device,
+    device: str,
     threads: int,
     verbose: bool,
     revision: str | None,
@@ -97,7 +101,11 @@ def main(
     writer = to_directory(output_dir, style, n_best, files) if output_dir else to_stdout(style, n_best)
     try:
         with log_on_stderr("speech_runtime", verbose=verbose), writer as write:
-            options = SessionOptions(device=device, intra_op_threads=threads)
+            options = options_for(device)
+            if isinstance(options, SessionOptions):
+                options = replace(options, intra_op_threads=threads)
+            elif threads:
+                raise click.UsageError(f"--threads is for ONNX Runtime, and --device {device} runs without it")
             model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=options, **hub)
             results = model.transcribe_all(map(_opened, files), batch_size=batch_size, **keywords)
             # Lines of text on a terminal are the progress; a bar would run into them.

@@ -23,6 +23,7 @@ def bundle_directory(
     token: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    engines: bool = False,
 ) -> Path:
     """Where a bundle is: the directory itself, or what is downloaded of a repository.
 
@@ -32,6 +33,7 @@ def bundle_directory(
         token: for private repositories; that of `hf auth login` where it is None.
         cache_dir: where downloads are kept.
         local_files_only: take only what is in the cache.
+        engines: download its TensorRT engines too, which may be as large as all the rest.
 
     Returns:
         A directory; what was downloaded is in the cache, its files are links. `Bundle.open` checks them.
@@ -57,7 +59,7 @@ def bundle_directory(
         )
     commit = snapshot.name  # somebody may push another one between the two downloads
     with _explained(failure):
-        return Path(hub.snapshot_download(name, revision=commit, allow_patterns=_patterns(manifest), **where))
+        return Path(hub.snapshot_download(name, revision=commit, allow_patterns=_patterns(manifest, engines), **where))
 
 
 def push_to_hub(
@@ -101,7 +103,7 @@ def push_to_hub(
         commit = hub.upload_folder(
             repo_id=repository,
             folder_path=bundle.directory,
-            allow_patterns=_patterns(bundle.manifest),
+            allow_patterns=_patterns(bundle.manifest, engines=True),
             revision=revision,
             token=token,
             commit_message=commit_message,
@@ -109,9 +111,10 @@ def push_to_hub(
     return str(commit.commit_url)
 
 
-def _patterns(manifest: Manifest) -> list[str]:
+def _patterns(manifest: Manifest, engines: bool) -> list[str]:
     """What matches the files of a bundle and nothing else."""
-    return [glob.escape(name) for name in (MANIFEST, *manifest.files)]
+    built = [path for engine_set in manifest.engines for path in engine_set.paths] if engines else []
+    return [glob.escape(name) for name in (MANIFEST, *manifest.files, *built)]
 
 
 def _client(purpose: str) -> Any:

@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 
 from .audio import AudioFile, Samples, duration, file_name, is_file, prepare, read_audio
 from .bundle import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, Manifest
+from .engines.devices import load_engine, options_for
 from .engines.engine import Engine
-from .engines.onnxruntime import OnnxRuntimeEngine
+from .engines.engine_options import EngineOptions
 from .engines.session_options import SessionOptions
 from .errors import AudioError, BundleError
 from .features import FeatureExtractor, feature_extractor_of
@@ -64,7 +65,8 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         cls,
         name: str | Path,
         *,
-        options: SessionOptions | None = None,
+        device: str | None = None,
+        options: SessionOptions | EngineOptions | None = None,
         check_hashes: bool = True,
         revision: str | None = None,
         token: str | None = None,
@@ -75,6 +77,8 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
         Args:
             name: the directory that `speech-export` wrote, or a Hub id.
+            device: "cpu", "cuda", "cuda:1", "tensorrt", "tensorrt_rtx", or "engines" for the TensorRT engines in the
+                bundle; shorthand for `options`.
             options: device, threads, and more.
             check_hashes: compare the SHA-256 of every file first.
             revision: of a Hub id: branch, tag or commit.
@@ -84,15 +88,18 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
         Raises:
             BundleError: there is no bundle, it is damaged, or its feature extractor is none that this release knows.
-            EngineError: ONNX Runtime, or the provider for the device, is missing.
+            EngineError: ONNX Runtime, the provider for the device, or engines for it are missing.
         """
+        chosen = options_for(device, options)
         where = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         begin = time.perf_counter()
-        bundle = Bundle.open(bundle_directory(name, **where), check_hashes=check_hashes)  # type: ignore[arg-type]
+        directory = bundle_directory(name, **where, engines=isinstance(chosen, EngineOptions))  # type: ignore[arg-type]
+        bundle = Bundle.open(directory, check_hashes=check_hashes)
         tokenizer, checked = bundle.path(TOKENIZER), time.perf_counter()
+        engine, manifest = load_engine(bundle, chosen, check_hashes=check_hashes)
         model = cls(
-            OnnxRuntimeEngine(bundle, options or SessionOptions()),
-            bundle.manifest,
+            engine,
+            manifest,
             GenerationConfig.from_file(bundle.path(GENERATION_CONFIG)),
             feature_extractor_of(bundle),
             Tokenizer.from_file(str(tokenizer)) if bundle.has(TOKENIZER) else None,

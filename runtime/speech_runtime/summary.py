@@ -15,6 +15,7 @@ from .bundle import (
     Manifest,
     Verification,
 )
+from .engines.tensorrt_library import NAMES
 from .errors import BundleError
 from .features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
@@ -70,6 +71,7 @@ def describe(bundle: Bundle) -> str:
         ],
         "generation": [_settings(facts["generation_config"]) or "the defaults"],
         "verification": _verification_lines(manifest),
+        "engines": _engine_lines(manifest) or ["none"],
         "files": [f"{file.size:>{size_width},} bytes  {name}" for name, file in sorted(manifest.files.items())],
     }
     return "\n".join(
@@ -186,6 +188,16 @@ def _verification_lines(manifest: Manifest) -> list[str]:
     if manifest.verification is None:
         return ["none: this bundle was never compared with its model"]
     return [measured_on(manifest, manifest.verification), *verification_lines(manifest.verification)]
+
+
+def _engine_lines(manifest: Manifest) -> list[str]:
+    return [
+        f"{NAMES[built.flavor]} {built.version}, for compute capability "
+        f"{', '.join(built.compute_capabilities) or '8.0 and later'}: up to {built.limits.batch[2]} × "
+        f"{built.limits.seconds[2]:g} s, {built.limits.beams[2]} beams, {built.limits.tokens[2]} tokens "
+        f"({sum(file.size for file in built.files.values()) / _MIB:,.2f} MiB)"
+        for built in manifest.engines
+    ]
 
 
 def _settings(values: dict[str, Any]) -> str:

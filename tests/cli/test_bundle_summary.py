@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from handmade_bundle import DECODER, ENCODER, make_bundle
+from handmade_bundle import DECODER, ENCODER, add_engine_set, make_bundle
 from speech_runtime.__main__ import main
 from speech_runtime.bundle import FileFacts, Manifest
 
@@ -67,6 +67,16 @@ def test_everything_is_said_in_words(tmp_path: Path) -> None:
 )
 def test_facts_that_differ_are_said(facts: dict[str, Any], line: str, tmp_path: Path) -> None:
     assert line in run(make_bundle(tmp_path / "bundle", **facts)).stdout
+
+
+def test_engines_are_described(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    assert "engines        none" in run(bundle).stdout
+    add_engine_set(bundle)
+    add_engine_set(bundle, directory="tensorrt-0", flavor="tensorrt", version="10.13", compute_capabilities=("8.9",))
+    stdout = run(bundle).stdout
+    assert "TensorRT-RTX 1.7.1, for compute capability 8.0 and later: up to 8 × 30 s, 5 beams, 256 tokens" in stdout
+    assert "TensorRT 10.13, for compute capability 8.9: up to" in stdout
 
 
 def test_an_encoder_of_features_is_described_in_frames(tmp_path: Path) -> None:

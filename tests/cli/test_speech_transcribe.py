@@ -85,6 +85,8 @@ def test_too_short_and_too_long_audio_is_named(digits: Pair, tmp_path: Path) -> 
         (("nowhere", "x.wav"), "there is no directory nowhere"),
         ((".", "x.wav"), "is not a bundle"),
         (("nowhere",), "Missing argument 'FILES...'"),
+        (("nowhere", "x.wav", "--device", "gpu"), "unknown device 'gpu'; known are cpu, cuda, tensorrt"),
+        (("nowhere", "x.wav", "--device", "engines", "--threads", "2"), "--device engines runs without it"),
     ],
 )
 def test_bad_arguments_are_refused(
@@ -288,4 +290,5 @@ def test_bundles_of_the_hub(digits: Pair, references: dict[Path, str], monkeypat
         result = CliRunner().invoke(command, ["someone/digits", *arguments, *where])
         assert result.exit_code == 0, result.stderr
         expected = {"revision": "v1", "token": "t", "cache_dir": "c", "local_files_only": True}
+        assert not asked.pop("engines", False)  # they are large, and nothing of them runs on the CPU
         assert asked == {"name": "someone/digits", **expected}

@@ -11,14 +11,14 @@ import half_matrix
 from composites import composite
 from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
 from half_matrix import FP16
-from matrix import DECODER_ROWS, ENCODER_ROWS, RANGES, Pairing
+from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
 from speech_export.gpu_arithmetic import ROUNDED, write_rounded
 from speech_export.precision import PrecisionOptions
-from speech_export.tensorrt import Range, build_engine
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle import Bundle
 from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from speech_runtime.engines.profile_limits import ProfileLimits
 from speech_runtime.generation.decoder import CachedDecoder
 from speech_runtime.summary import describe
 
@@ -113,9 +113,8 @@ def test_lengths_are_exact_by_definition(half_digits: Bundle, digits: Pair) -> N
 
 
 def test_tensorrt_takes_the_graphs_strongly_typed(half_digits: Bundle) -> None:
-    ranges = RANGES | {"samples": Range(half_digits.manifest.encoder.min_length, 16000, 160000)}
     for graph in GRAPHS:
-        assert len(build_engine(half_digits.path(f"{graph}.onnx"), ranges)) > 0
+        assert engine_bytes(half_digits, graph, ProfileLimits()) > 0
 
 
 @pytest.mark.full

@@ -3,14 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from handmade_bundle import DECODER, ENCODER, make_bundle
+from handmade_bundle import DECODER, ENCODER, add_engine_set, make_bundle
 from speech_runtime import BenchError, Bundle
-from speech_runtime.bench import runner, worker
+from speech_runtime.bench import device, runner, worker
 from speech_runtime.bench.audio import BenchAudio
 from speech_runtime.bench.machine import Machine, available_memory
 from speech_runtime.bench.measure import Measurement
@@ -20,6 +21,8 @@ from speech_runtime.bench.runner import plan
 from speech_runtime.bench.statistics import Spread
 from speech_runtime.bench.timed_engine import TimedEngine
 from speech_runtime.bench.worker import Order, measure_apart
+from speech_runtime.engines.profile_limits import ProfileLimits
+from speech_runtime.engines.tensorrt_library import TensorRt
 
 MACHINE = Machine("A processor", 2, ("avx2", "amx_int8"), 24 * 2**30, "Linux", {"onnxruntime": "1.32.0"})
 
@@ -73,6 +76,39 @@ def test_options_that_cannot_be_meant_are_all_listed() -> None:
         "budget is -1",
     ):
         assert problem in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("gpu", "unknown device 'gpu'; known are cpu, cuda"),
+        ("engines:1", "threads are of ONNX Runtime, and device 'engines:1' runs without it; give 0"),
+    ],
+)
+def test_devices_that_cannot_be_meant(name: str, problem: str) -> None:
+    with pytest.raises(BenchError, match=problem):
+        BenchOptions(device=name)
+    assert BenchOptions(device="cuda:1", threads=(0, 1)).device == "cuda:1"
+
+
+def test_cases_beyond_the_engines_are_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    add_engine_set(bundle, limits=ProfileLimits(batch=(1, 1, 4), beams=(1, 5, 5), seconds=(0.5, 5, 20)))
+    library = TensorRt("tensorrt_rtx", SimpleNamespace(__version__="1.7.1"))
+    monkeypatch.setattr(device, "import_tensorrt", lambda flavor: library)
+    monkeypatch.setattr(device, "Cuda", lambda number: SimpleNamespace(compute_capability="8.9"))
+    options = BenchOptions(seconds=(10, 0.1, 60), batch=(1, 16), beams=(5, 10), threads=(0,), device="engines")
+    with pytest.raises(BenchError) as error:
+        plan([bundle], options)
+    assert str(error.value).split("; ") == [
+        f"{bundle}: seconds is 0.1, and its engines were built for 0.5 to 20",
+        f"{bundle}: seconds is 60, and its engines were built for 0.5 to 20",
+        f"{bundle}: beams is 10, and its engines were built for 1 to 5",
+        f"{bundle}: batch is 16, and its engines were built for 1 to 4",
+    ]
+    assert plan([bundle], replace(options, seconds=(10, 20), batch=(4,), beams=(1,)))
 
 
 def test_bundles_take_turns_within_each_case(tmp_path: Path) -> None:
@@ -144,6 +180,9 @@ def test_noise_of_the_asked_length(tmp_path: Path, facts: dict[str, Any], length
 
 def test_the_clock_is_around_each_run() -> None:
     class Engine:
+        on_host = True
+        waited = 0
+
         def upload(self, array: Any) -> Any:
             return array
 
@@ -159,11 +198,17 @@ def test_the_clock_is_around_each_run() -> None:
         def run(self, graph: str, inputs: Any, outputs: Any, into: Any = None) -> dict[str, Any]:
             return dict.fromkeys(outputs, graph)
 
-    engine = TimedEngine(Engine())
+        def synchronize(self) -> None:
+            self.waited += 1
+
+    inner = Engine()
+    engine = TimedEngine(inner)
+    assert engine.on_host
     assert engine.run("encoder", {}, ["x"]) == {"x": "encoder"}
     assert engine.run("decoder_init", {}, []) == {}
     assert engine.dtype("decoder_with_past", "past.0.key") == np.float16
     assert [run.graph for run in engine.runs] == ["encoder", "decoder_init"]
+    assert inner.waited == 2  # on a GPU a run returns before its work is done
     assert engine.runs[0].begin <= engine.runs[0].end <= engine.runs[1].begin
 
 
@@ -176,6 +221,16 @@ def test_the_table_has_a_row_a_case_and_one_a_bundle() -> None:
     assert f"| other | 1 | 16 | 1 | 1 | 2 |{f' {times} |' * 3} – | {times} |" in text
     assert "| build/model | fp32 | 3.0 | 2.00 | 0.50 |" in text
     assert "| build/other | int8 | 3.0 | 1.50 | 0.50 |" in text
+
+
+def test_on_a_gpu_its_memory_is_in_the_table() -> None:
+    machine = replace(MACHINE, gpu="NVIDIA L4")
+    text = as_markdown([measurement(gpu_bytes=2**31), measurement()], machine)
+    assert "\nNVIDIA L4; A processor" in f"\n{text}"
+    assert "| peak MiB | GPU MiB |" in text
+    assert "| 7.2 | 100 | 2,048 |" in text
+    assert "| 7.2 | 100 | – |" in text
+    assert "GPU" not in as_markdown([measurement()], MACHINE)
 
 
 def test_json_has_the_machine_and_everything_measured() -> None:

@@ -100,3 +100,12 @@ def test_a_truncated_graph_is_refused_without_hashes_too(copy: Path) -> None:
     path.write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
     with pytest.raises(BundleError, match=r"encoder\.onnx cannot be loaded"):
         OnnxSpeechSeq2Seq.from_pretrained(copy, check_hashes=False)
+
+
+def test_a_bundle_of_before_there_were_engines_opens(copy: Path) -> None:
+    def older(manifest: dict[str, Any]) -> None:
+        del manifest["engines"], manifest["encoder"]["frame_stride"], manifest["encoder"]["extra_frames"]
+
+    edit_manifest(copy, older)
+    manifest = Bundle.open(copy).manifest
+    assert (manifest.engines, manifest.encoder.frame_stride, manifest.encoder.extra_frames) == ((), None, 1)

@@ -58,3 +58,16 @@ def test_the_shortest_input_makes_a_frame_and_one_less_makes_none(family: str) -
     if not pads_what_it_lacks and facts.max_length != facts.min_length:
         with pytest.raises((RuntimeError, ValueError)):
             frames(facts.min_length - 1)
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_output_has_as_many_frames_as_the_facts_say_or_few_less(family: str) -> None:
+    encoder = composite("bert", family).encoder
+    facts = encoder_facts(encoder)
+    assert facts.frame_stride is not None
+    for extra in (0, 1, 7, 20 * facts.stride + 3, 251 * facts.stride + 1):
+        length = min(facts.min_length + extra, facts.max_length or facts.min_length + extra)
+        shape = (1, length) if facts.feature_size is None else (1, length, facts.feature_size)
+        with torch.no_grad():
+            frames = int(encoder(torch.randn(shape))[0].shape[1])
+        assert 0 <= length // facts.frame_stride + facts.extra_frames - frames <= 2

@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import errors
 
 from conftest import ONE_THREAD, Pair
-from handmade_bundle import make_bundle
+from handmade_bundle import add_engine_set, make_bundle
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
 from speech_runtime.hub import bundle_directory
 
@@ -92,6 +92,14 @@ def test_only_the_files_of_the_bundle_are_downloaded(bundle: Path, hub: StubHub)
     assert downloaded == {"bundle.json", *model.manifest.files}
     reach = {"repo_id": REPOSITORY, "token": "secret", "cache_dir": "/cache", "local_files_only": False}
     assert hub.asked == [reach | {"filename": "bundle.json", "revision": "v2"}, reach | {"revision": COMMIT}]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_engines_are_downloaded_where_they_are_wanted(wanted: bool, bundle: Path, hub: StubHub) -> None:
+    engines = add_engine_set(bundle)
+    directory = bundle_directory(REPOSITORY, engines=wanted)
+    assert [(directory / path).exists() for path in engines.paths] == [wanted] * 3
+    assert Bundle.open(directory).manifest.engines == (engines,)
 
 
 def test_names_that_look_like_patterns_match_only_themselves(bundle: Path, hub: StubHub) -> None:

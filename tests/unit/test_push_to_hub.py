@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from handmade_bundle import make_bundle
+from handmade_bundle import add_engine_set, make_bundle
 from speech_runtime import Bundle, BundleError, push_to_hub
 
 REPOSITORY = "someone/digits"
@@ -44,7 +44,8 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
 
 def test_only_the_files_of_the_bundle_are_pushed(bundle: Path, pushed: dict[str, dict[str, Any]]) -> None:
     (bundle / "sub").mkdir()
-    for name in ("README.md", "training.log", "sub/encoder.onnx"):
+    engines = add_engine_set(bundle)
+    for name in ("README.md", "training.log", "sub/encoder.onnx", "engines/tensorrt_rtx-0/timing.cache"):
         (bundle / name).write_text("no part of the bundle")
     url = push_to_hub(bundle, "digits", private=True, token="secret", commit_message="A better one")
     assert url == "hub/me/digits/commit/1"
@@ -54,7 +55,7 @@ def test_only_the_files_of_the_bundle_are_pushed(bundle: Path, pushed: dict[str,
     assert tuple(sent[key] for key in ("repo_id", "folder_path", "token", "revision", "commit_message")) == expected
     names = [path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()]
     uploaded = huggingface_hub.utils.filter_repo_objects(names, allow_patterns=sent["allow_patterns"])
-    assert set(uploaded) == {"bundle.json", *Bundle.open(bundle).manifest.files}
+    assert set(uploaded) == {"bundle.json", *Bundle.open(bundle).manifest.files, *engines.paths}
     assert "create_branch" not in pushed
 
 

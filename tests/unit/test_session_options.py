@@ -1,6 +1,8 @@
 """Session options: what is refused, what reaches ONNX Runtime, and providers that fall away. The GPU is a stub."""
 
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +13,17 @@ import pytest
 
 from conftest import Pair
 from handmade_bundle import make_bundle
-from speech_runtime import Bundle, BundleError, EngineError, OnnxSpeechSeq2Seq, SessionOptions
+from speech_runtime import (
+    Bundle,
+    BundleError,
+    CudaOptions,
+    EngineError,
+    OnnxSpeechSeq2Seq,
+    SessionOptions,
+    TensorRtOptions,
+)
 from speech_runtime.contract import GRAPHS
+from speech_runtime.engines import providers
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 NOISE = np.random.default_rng(0).standard_normal((1, 16000)).astype(np.float32)
@@ -58,13 +69,14 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubSession]:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())
+    monkeypatch.setattr(providers, "_DRIVER", "libc.so.6")  # is everywhere
     return StubSession
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "gpu"}, "unknown device 'gpu'; known are cpu, cuda, tensorrt"),
+        ({"device": "gpu"}, "unknown device 'gpu'; known are cpu, cuda, tensorrt, tensorrt_rtx"),
         ({"device_id": -1}, "device_id is -1; give 0 .the first GPU. or more"),
         ({"intra_op_threads": -1}, "intra_op_threads is -1; give 0 .all cores. or more"),
         ({"intra_op_threads": 1.5}, "intra_op_threads is 1.5"),
@@ -98,7 +110,18 @@ def test_wrong_values_are_refused(options: dict[str, Any], message: str) -> None
         ({"providers": ((CPU, {}), (CPU, {}))}, "providers has CPUExecutionProvider 2 times"),
         ({"device": "cuda", "providers": ((CUDA, {"device_id": 3}),)}, "device_id is 0, and 3 in the options of CUDA"),
         ({"graph_optimization": "disabled", "optimized_model_cache": "c"}, "there is nothing to cache"),
-        ({"device": "tensorrt", "optimized_model_cache": "c"}, "cache its engines instead: .*trt_engine_cache_enable"),
+        (
+            {"device": "tensorrt", "optimized_model_cache": "c"},
+            r"its engines instead: tensorrt=TensorRtOptions\(engine_c",
+        ),
+        ({"device": "tensorrt_rtx", "providers": ((TENSORRT, {}),)}, "put NvTensorRTRTXExecutionProvider first"),
+        ({"cuda": CudaOptions(tf32=True)}, "cuda is set, and device 'cpu' does not use it"),
+        ({"device": "cuda", "tensorrt": TensorRtOptions(zero_past=False)}, "tensorrt is set, and device 'cuda' does"),
+        (
+            {"device": "cuda", "cuda": CudaOptions(tf32=True), "providers": ((CUDA, {}),)},
+            "cuda is set, and providers has options of its own",
+        ),
+        ({"device": "tensorrt_rtx", "tensorrt": TensorRtOptions(zero_past=False)}, "no CUDA beside it"),
     ],
 )
 def test_contradictions_are_refused(options: dict[str, Any], message: str) -> None:
@@ -157,8 +180,7 @@ def test_the_defaults_are_those_of_onnx_runtime_but_quieter(bundle: Bundle, stub
 @pytest.mark.parametrize(
     ("options", "providers"),
     [
-        ({"device": "cuda", "device_id": 1}, [(CUDA, {"device_id": "1"})]),
-        ({"device": "tensorrt"}, [(TENSORRT, {"device_id": "0"}), (CUDA, {"device_id": "0"})]),
+        ({"device": "cuda", "device_id": 1}, [(CUDA, {"device_id": "1", **CudaOptions().settings()})]),
         (
             {
                 "device": "tensorrt",
@@ -264,11 +286,24 @@ def test_a_build_without_the_provider_is_named(
         OnnxRuntimeEngine(bundle, SessionOptions(**options))
 
 
+@pytest.mark.parametrize(
+    ("driver", "said"), [("libnowhere.so.1", "libnowhere.so.1: .*see nvidia-smi"), ("libc.so.6", "")]
+)
+def test_a_missing_driver_is_told_from_missing_libraries(
+    driver: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "_DRIVER", driver)
+    runtime = SimpleNamespace(preload_dlls=lambda: None)
+    assert re.fullmatch(said, providers.preload_libraries(runtime, SessionOptions(device="cuda")))
+    assert providers.preload_libraries(runtime, SessionOptions()) == ""
+
+
 @pytest.mark.parametrize(("device", "extra"), [("cpu", "cpu"), ("cuda", "cuda"), ("tensorrt", "cuda,tensorrt")])
 def test_without_onnx_runtime_the_extra_is_named(
     device: str, extra: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    replace(bundle.manifest, target="tensorrt").write(bundle.directory)
     with pytest.raises(EngineError, match=rf"pip install 'speech-export\[{extra}\]'"):
         OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(device=device))
 

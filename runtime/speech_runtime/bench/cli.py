@@ -4,13 +4,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from ..command_line.console import log_on_stderr
-from ..engines.session_options import Device
+from ..engines.devices import DEVICES, ENGINES
 from ..errors import SpeechError
+from .device import gpu_of
 from .machine import Machine
 from .options import QUICK, BenchOptions
 from .report import as_json, as_markdown
@@ -48,7 +49,7 @@ def _shown(name: str) -> str:
 @click.option(
     "--budget", type=float, help=f"Seconds after which a case gets no more runs. [default: {_DEFAULTS.budget:g}]"
 )
-@click.option("--device", type=click.Choice(get_args(Device)), help="Where the graphs run. [default: cpu]")
+@click.option("--device", help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example. [default: cpu]")
 @click.option("--audio", type=click.Path(), help="File to transcribe instead of noise; its length is the only one.")
 @click.option("--quick", is_flag=True, help="Fewer cases and runs; what is given besides still holds.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write everything measured to this file.")
@@ -69,6 +70,8 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
         changes = {name: value for name, value in given.items() if value is not None}
         if "repeats" in changes:
             changes["least"] = min(changes["repeats"], (QUICK if quick else _DEFAULTS).least)
+        if str(changes.get("device")).startswith(ENGINES):
+            changes.setdefault("threads", (0,))
         options = replace(QUICK if quick else _DEFAULTS, **changes)
         orders = plan(bundles, options)
         count = iter(range(1, len(orders) + 1))
@@ -76,7 +79,8 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
         def progress(order: Order) -> None:
             click.echo(f"[{next(count)}/{len(orders)}] {order.bundle}: {describe(order.case)}", err=True)
 
-        measurements, machine = list(run(orders, progress)), Machine.here()
+        measurements, gpu = list(run(orders, progress)), gpu_of(options.device)
+        machine = Machine.here(gpu=None if gpu is None else gpu.name)
     except SpeechError as error:
         raise click.ClickException(str(error)) from error
     if json_file is not None:

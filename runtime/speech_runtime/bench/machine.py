@@ -10,6 +10,7 @@ from pathlib import Path
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16")
 """What decides how fast a processor multiplies, as Linux names it."""
 _PACKAGES = ("speech-export", "onnxruntime", "onnxruntime-gpu", "numpy")
+_GPU_PACKAGES = ("tensorrt", "tensorrt-rtx-cu12")
 _AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
 
 
@@ -24,6 +25,7 @@ class Machine:
         memory: physical, bytes.
         system: name and release of the operating system.
         versions: of packages.
+        gpu: its name; None where nothing runs on it.
     """
 
     processor: str
@@ -32,9 +34,10 @@ class Machine:
     memory: int
     system: str
     versions: dict[str, str]
+    gpu: str | None = None
 
     @classmethod
-    def here(cls, packages: tuple[str, ...] = _PACKAGES) -> "Machine":
+    def here(cls, packages: tuple[str, ...] = _PACKAGES, gpu: str | None = None) -> "Machine":
         """This machine, with the versions of those `packages` that are installed."""
         info = _read("/proc/cpuinfo")
         name = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
@@ -46,14 +49,16 @@ class Machine:
             features=tuple(flag for flag in _FLAGS if flag in known),
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-            versions=_versions(packages),
+            versions=_versions(packages if gpu is None else (*packages, *_GPU_PACKAGES)),
+            gpu=gpu,
         )
 
     def describe(self) -> str:
         """One line for people."""
         features = ", ".join(self.features) or "features unknown"
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        return f"{self.processor}, {self.cores} cores ({features}), {self.memory / 2**30:.0f} GiB; {versions}"
+        gpu = "" if self.gpu is None else f"{self.gpu}; "
+        return f"{gpu}{self.processor}, {self.cores} cores ({features}), {self.memory / 2**30:.0f} GiB; {versions}"
 
 
 def available_memory() -> int | None:

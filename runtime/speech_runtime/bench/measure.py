@@ -11,13 +11,12 @@ import numpy as np
 
 from ..bundle import GENERATION_CONFIG, Bundle
 from ..contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER
-from ..engines.onnxruntime import OnnxRuntimeEngine
-from ..engines.providers import import_onnxruntime
-from ..engines.session_options import Device, SessionOptions
+from ..engines.devices import Options, load_engine
 from ..generation.config import GenerationConfig
 from ..generator import SpeechGenerator
 from ..memory import peak_rss_bytes
 from .audio import BenchAudio
+from .device import bench_options, gpu_of, import_libraries
 from .options import BenchOptions, Case
 from .statistics import Spread
 from .timed_engine import Run, TimedEngine
@@ -43,6 +42,8 @@ class Measurement:
         utterance: from the clips to token ids.
         throughput: seconds of audio in a second, by the median of `utterance`.
         peak_rss_bytes: the most memory that the process took, interpreter and libraries included.
+        gpu_bytes: what the GPU has less of in the end than before the bundle was loaded, whoever took it; CUDA's own
+            is not in it. None on the CPU, and without cuda-python.
     """
 
     bundle: str
@@ -59,6 +60,7 @@ class Measurement:
     utterance: Spread
     throughput: float
     peak_rss_bytes: int
+    gpu_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,13 @@ def measure(directory: str | Path, case: Case, options: BenchOptions) -> Measure
     Raises:
         SpeechError: the bundle cannot be loaded, or the case not be run.
     """
-    session_options = SessionOptions(device=options.device, intra_op_threads=case.threads)
-    import_onnxruntime(session_options)
+    import_libraries(options.device)
+    gpu = gpu_of(options.device)
+    free_before = 0 if gpu is None else gpu.free_memory
     begin = time.perf_counter()
     bundle = Bundle.open(directory)
     checked = time.perf_counter()
-    engine, generator = load(bundle, options.device, case.threads)
+    engine, generator = load(bundle, bench_options(options.device, case.threads))
     loaded = time.perf_counter()
     audio = BenchAudio(bundle, options.audio)
     utterances = list(_utterances(generator, engine, audio, case, options))
@@ -111,14 +114,16 @@ def measure(directory: str | Path, case: Case, options: BenchOptions) -> Measure
         utterance=median,
         throughput=case.batch * case.seconds / median.p50,
         peak_rss_bytes=peak_rss_bytes(),
+        gpu_bytes=None if gpu is None else free_before - gpu.free_memory,
     )
 
 
-def load(bundle: Bundle, device: Device, threads: int) -> tuple[TimedEngine, SpeechGenerator]:
+def load(bundle: Bundle, options: Options) -> tuple[TimedEngine, SpeechGenerator]:
     """The model of `bundle`, on an engine with a clock."""
-    engine = TimedEngine(OnnxRuntimeEngine(bundle, SessionOptions(device=device, intra_op_threads=threads)))
+    engine, manifest = load_engine(bundle, options, check_hashes=False)
+    timed = TimedEngine(engine)
     config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
-    return engine, SpeechGenerator(engine, bundle.manifest, config, None)
+    return timed, SpeechGenerator(timed, manifest, config, None)
 
 
 def fixed_length(case: Case) -> dict[str, Any]:

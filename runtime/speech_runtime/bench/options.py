@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..engines.session_options import Device
-from ..errors import BenchError
+from ..engines.devices import options_for
+from ..engines.session_options import SessionOptions
+from ..errors import BenchError, EngineError
 
 WAVEFORM_RATE, FEATURE_RATE = 16_000, 100
 """Samples and feature frames of a second, where a bundle has no feature extractor that would say it."""
@@ -46,7 +47,7 @@ class BenchOptions:
         repeats: runs of each case at most, after one that does not count.
         budget: seconds after which a case gets no more runs than its `least`.
         least: runs of each case at least.
-        device: where the graphs run.
+        device: where the graphs run, as `from_pretrained` names it.
         audio: a file instead of noise; `seconds` is then its length.
 
     Raises:
@@ -61,7 +62,7 @@ class BenchOptions:
     repeats: int = 20
     budget: float = 20.0
     least: int = 3
-    device: Device = "cpu"
+    device: str = "cpu"
     audio: str | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +95,13 @@ def _problems(options: BenchOptions) -> Iterator[str]:
         yield f"least is {options.least}, more than repeats ({options.repeats})"
     if not options.budget >= 0:
         yield f"budget is {options.budget:g}; give 0 seconds or more"
+    try:
+        has_threads = isinstance(options_for(options.device), SessionOptions)
+    except EngineError as error:
+        yield str(error)
+    else:
+        if not has_threads and any(options.threads):
+            yield f"threads are of ONNX Runtime, and device {options.device!r} runs without it; give 0"
 
 
 QUICK = BenchOptions(

@@ -29,7 +29,10 @@ def as_markdown(measurements: Sequence[Measurement], machine: Machine) -> str:
         "",
         "Milliseconds of the whole batch, p50 / p90 / p99; first token: from the audio on.",
         "",
-        *table(_COLUMNS, [_case(measurement) for measurement in measurements]),
+        *table(
+            (*_COLUMNS, "GPU MiB") if machine.gpu else _COLUMNS,
+            [[*_case(measurement), *(_gpu(measurement) if machine.gpu else [])] for measurement in measurements],
+        ),
         "",
         *table(("bundle", "precision", "MiB on disk", "load, s", "checking hashes, s"), _bundles(measurements)),
     ]
@@ -51,6 +54,10 @@ def _case(measurement: Measurement) -> list[str]:
         *(_milliseconds(part) for part in (measurement.per_token, measurement.utterance)),
         *(f"{measurement.throughput:.1f}", f"{measurement.peak_rss_bytes / _MIB:,.0f}"),
     ]
+
+
+def _gpu(measurement: Measurement) -> list[str]:
+    return ["–" if measurement.gpu_bytes is None else f"{measurement.gpu_bytes / _MIB:,.0f}"]
 
 
 def _milliseconds(spread: Spread | None) -> str:

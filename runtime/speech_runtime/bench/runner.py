@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ..bundle import GENERATION_CONFIG, Bundle
-from ..engines.providers import import_onnxruntime
-from ..engines.session_options import SessionOptions
 from ..errors import BenchError, SpeechError
 from ..generation.config import GenerationConfig
 from ..inputs import check_lengths, check_memory
 from .audio import BenchAudio
+from .device import beyond, engine_limits, import_libraries
 from .machine import available_memory
 from .measure import Measurement, fixed_length
 from .options import BenchOptions, Case
@@ -25,9 +24,9 @@ def plan(bundles: Sequence[str | Path], options: BenchOptions) -> list[Order]:
     Raises:
         BenchError: cases that cannot be run; all of them are listed.
         BundleError: there is no bundle, or it is damaged.
-        EngineError: ONNX Runtime, or the provider for the device, is missing.
+        EngineError: a library, the device, or engines for it are missing.
     """
-    import_onnxruntime(SessionOptions(device=options.device))
+    import_libraries(options.device)
     opened = [Bundle.open(bundle) for bundle in bundles]
     seconds = _file_seconds(opened[0], options)
     if seconds is not None:
@@ -61,6 +60,7 @@ def _problems(bundle: Bundle, options: BenchOptions) -> Iterator[str]:
             "end other programs, or export it at a smaller precision"
         )
     audio, config = BenchAudio(bundle, options.audio), GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
+    limits = engine_limits(bundle, options.device)
     known: set[str] = set()
     for case in options.cases:
         try:
@@ -69,6 +69,8 @@ def _problems(bundle: Bundle, options: BenchOptions) -> Iterator[str]:
             if str(error) not in known:  # the first case of several that fail alike stands for them
                 yield f"{name}, {describe(case)}: {error}"
             known.add(str(error))
+        if limits is not None:
+            yield from (f"{name}: {problem}" for problem in beyond(case, limits))
 
 
 def _check(bundle: Bundle, audio: BenchAudio, config: GenerationConfig, case: Case) -> None:

@@ -27,6 +27,11 @@ class TimedEngine:
         self._engine = engine
         self.runs: list[Run] = []
 
+    @property
+    def on_host(self) -> bool:
+        """See `Engine.on_host`."""
+        return self._engine.on_host
+
     def upload(self, array: NDArray[Any]) -> Value:
         """Copy an array to the device."""
         return self._engine.upload(array)
@@ -39,6 +44,10 @@ class TimedEngine:
         """Copy a tensor to the host."""
         return self._engine.download(value)
 
+    def synchronize(self) -> None:
+        """Wait until all runs are done."""
+        self._engine.synchronize()
+
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         """Of an input of `graph`."""
         return self._engine.dtype(graph, name)
@@ -46,8 +55,9 @@ class TimedEngine:
     def run(
         self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None
     ) -> dict[str, Value]:
-        """Run `graph`, and note it."""
+        """Run `graph` to its end, and note it."""
         begin = time.perf_counter()
         results = self._engine.run(graph, inputs, outputs, into)
+        self._engine.synchronize()
         self.runs.append(Run(graph, begin, time.perf_counter()))
         return results

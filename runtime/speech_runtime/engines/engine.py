@@ -13,6 +13,10 @@ Value = Any
 class Engine(Protocol):
     """Runs the graphs of one bundle on one device. Tensors stay on the device until they are downloaded."""
 
+    @property
+    def on_host(self) -> bool:
+        """Whether tensors are in the host's memory, so that rows of them are taken at the cost of a copy."""
+
     def upload(self, array: NDArray[Any]) -> Value:
         """Copy an array to the device."""
 
@@ -25,6 +29,9 @@ class Engine(Protocol):
 
     def download(self, value: Value) -> NDArray[Any]:
         """Copy a tensor to the host."""
+
+    def synchronize(self) -> None:
+        """Wait until all runs are done, which need not be so when `run` returns."""
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         """Of an input of `graph`: the states between graphs are float16 in a half-precision bundle, float32 else."""

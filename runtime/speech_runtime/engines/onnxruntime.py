@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..contract import GRAPHS, graph_inputs, graph_outputs
+from ..contract import ENCODER, GRAPHS, graph_inputs, graph_outputs
 from ..errors import BundleError, EngineError
+from .graph_providers import engine_cache, graph_providers
 from .optimized_graphs import cache_entry, open_through_cache
 from .processor import bytes_saturate
 from .providers import check_providers, import_onnxruntime, preload_libraries, raise_provider_failure
@@ -61,7 +63,17 @@ class OnnxRuntimeEngine:
                 "VNNI, and ONNX Runtime makes an int8 bundle exact for it from 'extended' on; take that, or 'all'"
             )
         self._not_loaded = preload_libraries(self._runtime, options)
-        self._sessions = {graph: self._load(bundle, graph) for graph in GRAPHS}
+        cache = engine_cache(options.tensorrt, bundle, self._runtime.__version__)
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True)
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        for graph in GRAPHS:
+            self._sessions[graph] = self._load(bundle, graph)
+
+    @property
+    def on_host(self) -> bool:
+        """See `Engine.on_host`."""
+        return self._options.memory == "cpu"
 
     def upload(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """Copy an array to the device."""
@@ -80,6 +92,9 @@ class OnnxRuntimeEngine:
         """Copy a tensor to the host."""
         array: NDArray[Any] = value.numpy()
         return array
+
+    def synchronize(self) -> None:
+        """See `Engine.synchronize`: ONNX Runtime waits at the end of each run by itself."""
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         """Of an input of `graph`."""
@@ -109,20 +124,28 @@ class OnnxRuntimeEngine:
         return dict(zip(outputs, binding.get_outputs(), strict=False))  # those of `into` come last
 
     def _load(self, bundle: Bundle, graph: str) -> onnxruntime.InferenceSession:
-        path = bundle.path(f"{graph}.onnx")
+        path, version = bundle.path(f"{graph}.onnx"), self._runtime.__version__
+        # The one size that the manifest does not have. The encoder, whose profile has no use for it, is loaded first.
+        width = self._sessions[ENCODER].get_outputs()[0].shape[-1] if self._sessions else 0
+        providers = graph_providers(self._options, bundle, graph, width, version)
+        open_graph = partial(self._open, providers)
         if self._options.optimized_model_cache is None:
-            session = self._open(path)
+            session = open_graph(path)
         else:
-            entry = cache_entry(bundle, graph, self._options, self._runtime.__version__)
-            session = open_through_cache(entry, path, self._open)
+            session = open_through_cache(cache_entry(bundle, graph, self._options, version), path, open_graph)
         _check_signature(session, bundle, graph)
         return session
 
     def _open(
-        self, path: Path, *, optimized: bool = False, save_to: Path | None = None
+        self,
+        providers: list[tuple[str, dict[str, str]]],
+        path: Path,
+        *,
+        optimized: bool = False,
+        save_to: Path | None = None,
     ) -> onnxruntime.InferenceSession:
         """See `optimized_graphs.OpenGraph`."""
-        providers = self._options.execution_providers
+        asked = [name for name, _ in providers]
         settings = self._settings("disabled" if optimized else self._options.graph_optimization)
         if save_to is not None:
             settings.optimized_model_filepath = str(save_to)
@@ -134,9 +157,9 @@ class OnnxRuntimeEngine:
             # Without `enable_fallback=0` it would print the provider's error and go on with the CPU.
             session = self._runtime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
         except Exception as error:
-            raise_provider_failure(error, self._options, self._not_loaded)
+            raise_provider_failure(error, asked, self._not_loaded)
             raise BundleError(f"{path} cannot be loaded: {error}") from error
-        check_providers(session, self._options, self._not_loaded)
+        check_providers(session, asked, self._not_loaded)
         return session
 
     def _settings(self, graph_optimization: str) -> onnxruntime.SessionOptions:

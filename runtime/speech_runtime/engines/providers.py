@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
-from .session_options import CPU, CUDA, TENSORRT, SessionOptions
+from .session_options import CPU, CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
 
 if TYPE_CHECKING:
     import onnxruntime
 
 _EXTRAS = {CPU: "cpu", CUDA: "cuda", TENSORRT: "cuda,tensorrt"}
+_DRIVER = "libcuda.so.1"
 _NEEDS = {
     CUDA: "the CUDA libraries, cuDNN 9 or the NVIDIA driver",
     TENSORRT: "the TensorRT libraries (libnvinfer), CUDA or the NVIDIA driver",
+    TENSORRT_RTX: "the TensorRT-RTX libraries, CUDA or the NVIDIA driver",
 }
 
 
@@ -36,7 +40,7 @@ def import_onnxruntime(options: SessionOptions) -> Any:
     for name in asked:
         if name not in available:
             # Both builds unpack into the same folder, so that the one for the CPU can hide the other.
-            instead = "pip uninstall onnxruntime, then " if name in (CUDA, TENSORRT) else ""
+            instead = "pip uninstall onnxruntime, then " if name in (CUDA, TENSORRT, TENSORRT_RTX) else ""
             raise EngineError(
                 f"device {options.device!r} needs the {name}, and this ONNX Runtime has only {', '.join(available)}: "
                 f"{instead}{_install(name)}"
@@ -56,48 +60,60 @@ def preload_libraries(runtime: Any, options: SessionOptions) -> str:
     with contextlib.redirect_stdout(problems):  # where `preload_dlls` says what it did not find
         runtime.preload_dlls()
     said = " ".join(problems.getvalue().split())
-    if any(name == TENSORRT for name, _ in options.execution_providers):
+    modules = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
+    for name, _ in options.execution_providers:
         try:
-            importlib.import_module("tensorrt")  # loads libnvinfer
+            if name in modules:
+                importlib.import_module(modules[name])  # loads its libraries
         except (ImportError, OSError) as error:
             said = f"{said} {error}".strip()
-    return said
+    return f"{said} {_driver_problem()}".strip()
 
 
-def raise_provider_failure(error: Exception, options: SessionOptions, said: str) -> None:
+def _driver_problem() -> str:
+    """Why the driver's library cannot be loaded, which no package brings; empty where it can."""
+    if sys.platform != "linux":
+        return ""
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError as error:
+        return f"{error}, which comes with the NVIDIA driver: see nvidia-smi"
+    return ""
+
+
+def raise_provider_failure(error: Exception, asked: Sequence[str], said: str) -> None:
     """Tell a provider that cannot be set up from a graph that cannot be loaded.
 
     Args:
         error: of `InferenceSession`.
-        options: what the session was to be created with.
+        asked: the providers that it was to have.
         said: what `preload_libraries` returned.
 
     Raises:
         EngineError: it was a provider.
     """
-    names = [name for name, _ in options.execution_providers]
     of_graph = not isinstance(error, (RuntimeError, ValueError)) and type(error).__name__ != "EPFail"
-    if of_graph or names == [CPU]:
+    if of_graph or list(asked) == [CPU]:
         return
     raise EngineError(
-        f"{', '.join(names)} cannot be set up: {' '.join(str(error).split())}{_in_brackets(said)}; check the options, "
-        f"or {_install(names[0])}"
+        f"{', '.join(asked)} cannot be set up: {' '.join(str(error).split())}{_in_brackets(said)}; check the options, "
+        f"or {_install(asked[0])}"
     ) from error
 
 
-def check_providers(session: onnxruntime.InferenceSession, options: SessionOptions, said: str) -> None:
-    """Check that `session` has all the providers that `options` asks for.
+def check_providers(session: onnxruntime.InferenceSession, asked: Sequence[str], said: str) -> None:
+    """Check that `session` has all the providers that it was to have.
 
     Args:
         session: as it was created.
-        options: what it was created with.
+        asked: the providers that it was to have.
         said: what `preload_libraries` returned.
 
     Raises:
         EngineError: ONNX Runtime went on without one; names it, the libraries and what to install.
     """
     running: Sequence[str] = session.get_providers()
-    for name, _ in options.execution_providers:
+    for name in asked:
         if name not in running:
             raise EngineError(
                 f"ONNX Runtime fell back from {name} to {', '.join(running)}: {_NEEDS.get(name, 'its libraries')} did "

@@ -1,13 +1,14 @@
 """How ONNX Runtime runs the graphs: one frozen dataclass, validated when it is made."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import EngineError
+from .gpu_options import CudaOptions, TensorRtOptions
 
-Device = Literal["cpu", "cuda", "tensorrt"]
+Device = Literal["cpu", "cuda", "tensorrt", "tensorrt_rtx"]
 GraphOptimization = Literal["disabled", "basic", "extended", "all"]
 LogSeverity = Literal["verbose", "info", "warning", "error", "fatal"]
 Provider = tuple[str, Mapping[str, object]]
@@ -17,8 +18,13 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
 
 _NVIDIA = (CUDA, TENSORRT, TENSORRT_RTX)
-_PROVIDERS: dict[str, tuple[str, ...]] = {"cpu": (CPU,), "cuda": (CUDA,), "tensorrt": (TENSORRT, CUDA)}
-_FIRST: dict[str, tuple[str, ...]] = {"cuda": (CUDA,), "tensorrt": (TENSORRT, TENSORRT_RTX)}
+_PROVIDERS: dict[str, tuple[str, ...]] = {
+    "cpu": (CPU,),
+    "cuda": (CUDA,),
+    "tensorrt": (TENSORRT, CUDA),
+    "tensorrt_rtx": (TENSORRT_RTX,),
+}
+_FIRST = {"cuda": CUDA, "tensorrt": TENSORRT, "tensorrt_rtx": TENSORRT_RTX}
 """Which provider must come first where a device on a GPU has its providers spelled out."""
 
 _CHOICES = {
@@ -39,13 +45,15 @@ class SessionOptions:
     """How ONNX Runtime runs the graphs.
 
     Attributes:
-        device: where the graphs run; "tensorrt" leaves to CUDA what TensorRT does not take.
+        device: where the graphs run; "tensorrt" leaves to CUDA what TensorRT does not take, "tensorrt_rtx" to the CPU.
         device_id: which GPU.
         intra_op_threads: threads of one operator; 0 leaves the choice to ONNX Runtime (all cores).
         inter_op_threads: operators that run at a time; above 1 in ONNX Runtime's parallel mode, which has no memory
             pattern.
+        cuda: options of CUDA, where `device` uses it.
+        tensorrt: options of TensorRT and TensorRT-RTX, where `device` uses them.
         providers: execution providers in order of preference, with their options, instead of those of `device`:
-            `(("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}),)`. `device` still says where tensors
+            `(("CUDAExecutionProvider", {"cudnn_conv_algo_search": "EXHAUSTIVE"}),)`. `device` still says where tensors
             are kept. The CPU always comes last.
         cpu_memory_arena: keep freed memory for the next run; without it the process stays smaller and is slower.
         memory_pattern: plan the memory of a run by those before it with inputs of the same shapes.
@@ -63,6 +71,8 @@ class SessionOptions:
     device_id: int = 0
     intra_op_threads: int = 0
     inter_op_threads: int = 1
+    cuda: CudaOptions = field(default_factory=CudaOptions)
+    tensorrt: TensorRtOptions = field(default_factory=TensorRtOptions)
     providers: tuple[Provider, ...] = ()
     cpu_memory_arena: bool = True
     memory_pattern: bool = True
@@ -83,8 +93,11 @@ class SessionOptions:
 
     @property
     def execution_providers(self) -> list[tuple[str, dict[str, str]]]:
-        """What `InferenceSession` takes as `providers`."""
-        given: tuple[Provider, ...] = self.providers or tuple((name, {}) for name in _PROVIDERS[self.device])
+        """What `InferenceSession` takes as `providers`, without what depends on the graph."""
+        known = {CUDA: self.cuda.settings()}
+        given: tuple[Provider, ...] = self.providers or tuple(
+            (name, known.get(name, {})) for name in _PROVIDERS[self.device]
+        )
         return [
             (
                 name,
@@ -132,11 +145,17 @@ def _contradictions(options: SessionOptions) -> Iterator[str]:
             "the other; set it to 1"
         )
     if options.device == "cpu" and (on_gpu := [name for name in names if name in _NVIDIA]):
-        device = "cuda" if on_gpu[0] == CUDA else "tensorrt"
+        device = next(device for device, first in _FIRST.items() if first == on_gpu[0])
         yield f"providers has {on_gpu[0]}, and device is 'cpu'; set device={device!r}, tensors then stay on the GPU"
-    if names and names[0] not in _FIRST.get(options.device, names):
-        expected = " or ".join(_FIRST[options.device])
-        yield f"device is {options.device!r}, and providers begins with {names[0]}; put {expected} first"
+    if names and names[0] != (first := _FIRST.get(options.device, names[0])):
+        yield f"device is {options.device!r}, and providers begins with {names[0]}; put {first} first"
+    uses = names or _PROVIDERS[options.device]
+    if options.cuda != CudaOptions() and (options.providers or CUDA not in uses):
+        yield f"cuda is set, and {_why_unused(options)}"
+    if options.tensorrt != TensorRtOptions() and (options.providers or not {TENSORRT, TENSORRT_RTX} & set(uses)):
+        yield f"tensorrt is set, and {_why_unused(options)}"
+    if not options.tensorrt.zero_past and options.device == "tensorrt_rtx":
+        yield "tensorrt.zero_past is False, and device is 'tensorrt_rtx', which has no CUDA beside it for the decoder"
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"providers has {name} {names.count(name)} times; once is enough"
     for name, given in options.providers:
@@ -146,12 +165,17 @@ def _contradictions(options: SessionOptions) -> Iterator[str]:
         yield from _cache_contradictions(options)
 
 
+def _why_unused(options: SessionOptions) -> str:
+    if options.providers:
+        return "providers has options of its own; give one of them"
+    return f"device {options.device!r} does not use it; leave it out"
+
+
 def _cache_contradictions(options: SessionOptions) -> Iterator[str]:
     if options.graph_optimization == "disabled":
         yield "optimized_model_cache is set, and graph_optimization is 'disabled': there is nothing to cache"
-    if options.device == "tensorrt":
+    if options.device in ("tensorrt", "tensorrt_rtx"):
         yield (
-            "optimized_model_cache is set, and device is 'tensorrt', whose graphs cannot be written; cache its engines "
-            f"instead: providers=(({TENSORRT!r}, {{'trt_engine_cache_enable': True, 'trt_engine_cache_path': …}}), "
-            f"({CUDA!r}, {{}}))"
+            f"optimized_model_cache is set, and device is {options.device!r}, whose graphs cannot be written; cache "
+            "its engines instead: tensorrt=TensorRtOptions(engine_cache=…)"
         )

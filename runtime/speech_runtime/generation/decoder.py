@@ -42,6 +42,8 @@ class CachedDecoder:
         )
         self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
         self._cache = self._new_cache(batch)
+        self._batch = batch
+        self._rows: NDArray[np.int64] | None = None
 
     def step(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], whole: bool) -> Candidates:
         """Decode new tokens and keep them in the cache.
@@ -55,22 +57,39 @@ class CachedDecoder:
             Candidates for the token after the last of `input_ids`.
         """
         outputs = [LOGITS] if whole else [TOP_LOGPROBS, TOP_IDS]
+        input_ids, beam_idx = self._with_closed(input_ids), self._with_closed(beam_idx)
         for chunk in self._chunks(input_ids):
             results = self._run(chunk, beam_idx, outputs)
             beam_idx = np.broadcast_to(np.arange(beam_idx.shape[1]), beam_idx.shape)
+        results = [result[:, :, -1] if self._rows is None else result[self._rows, :, -1] for result in results]
         if whole:
-            return whole_vocabulary(results[0][:, :, -1])
+            return whole_vocabulary(results[0])
         logprobs, ids = results
-        return Candidates(ids[:, :, -1], logprobs[:, :, -1])
+        return Candidates(ids, logprobs)
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        """Go on with some utterances only, and give back the memory of the others."""
+        """Go on with some utterances only, and give back the memory of the others.
+
+        Where the caches are on a device, the others are decoded on unheard: taking rows would bring all caches to the
+        host and back, and a step takes hardly longer with them, since most of it is reading the weights.
+        """
+        if not self._engine.on_host:
+            self._rows = rows if self._rows is None else self._rows[rows]
+            return
 
         def kept(value: Value) -> Value:
             return self._engine.upload(np.ascontiguousarray(self._engine.download(value)[rows]))
 
         self._fixed = {name: kept(value) for name, value in self._fixed.items()}
         self._cache.keep(rows)
+
+    def _with_closed(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The values of the utterances that go on, among zeros for those that only their caches are left of."""
+        if self._rows is None:
+            return values
+        whole = np.zeros((self._batch, *values.shape[1:]), dtype=values.dtype)
+        whole[self._rows] = values
+        return whole
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Decode tokens int64 [batch, tokens] as one beam: logits float32 [batch, tokens, vocabulary]."""

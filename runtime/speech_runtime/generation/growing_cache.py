@@ -20,10 +20,10 @@ class GrowingCache:
     def __init__(self, engine: Engine, facts: DecoderFacts, batch: int) -> None:
         self._engine = engine
         self._present = cache_names("present", facts.layers)
-        empty, names = (batch, 1, facts.heads, 0, facts.head_dim), cache_names("past", facts.layers)
-        self._past: Mapping[str, Value] = {
-            name: engine.upload(np.zeros(empty, dtype=engine.dtype(DECODER_WITH_PAST, name))) for name in names
-        }
+        shape, names = (batch, 1, facts.heads, 0, facts.head_dim), cache_names("past", facts.layers)
+        dtypes = {name: engine.dtype(DECODER_WITH_PAST, name) for name in names}
+        empty = {dtype: engine.upload(np.zeros(shape, dtype=dtype)) for dtype in set(dtypes.values())}
+        self._past: Mapping[str, Value] = {name: empty[dtypes[name]] for name in names}
 
     def bind(self, input_ids: Tokens, beam_idx: Tokens) -> Binding:
         """See `SelfAttentionCache.bind`."""

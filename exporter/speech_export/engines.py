@@ -1,0 +1,126 @@
+"""Engines of all graphs of a bundle that is there already. Needs TensorRT and nothing else: no torch, no onnx."""
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from speech_runtime.bundle import ENGINES, Bundle, EngineSet, FileFacts, Manifest
+from speech_runtime.engines.cuda import Cuda
+from speech_runtime.engines.profiles import graph_profiles
+from speech_runtime.engines.tensorrt_library import TensorRt
+
+from .errors import ExportError
+from .staging import full_disk_named
+from .tensorrt import BuildOptions, OnStep, build_engine
+
+OnGraph = Callable[[str], OnStep | None]
+"""Told which graph is built; what it returns is told of its steps."""
+
+
+def add_engines(
+    directory: str | Path, tensorrt: TensorRt, options: BuildOptions | None = None, on_graph: OnGraph = lambda _: None
+) -> EngineSet:
+    """Build engines of all graphs of the bundle in `directory`, and enter them in its manifest.
+
+    They take the place of those of the same library for the same GPUs. Whatever goes wrong before they are complete
+    (Ctrl-C too) leaves the bundle as it was.
+
+    Args:
+        directory: of the bundle.
+        tensorrt: the library that builds them.
+        options: how.
+        on_graph: see `OnGraph`.
+
+    Returns:
+        What is in the manifest now.
+
+    Raises:
+        BundleError: there is no bundle, or it is damaged.
+        EngineError: the limits hold nothing that the model takes.
+        ExportError: the graphs are for the CPU; an engine cannot be built, or not be written.
+    """
+    options = options or BuildOptions()
+    options.check(tensorrt)
+    bundle = Bundle.open(Path(directory).absolute())
+    check_target(bundle.directory, bundle.manifest)
+    profiles = graph_profiles(bundle, options.limits)
+    capabilities = options.compute_capabilities
+    if tensorrt.flavor == "tensorrt":
+        capabilities = (Cuda().compute_capability,)
+    with _beside(bundle.directory) as staging:
+        for graph, ranges in profiles.items():
+            build_engine(
+                tensorrt,
+                bundle.path(f"{graph}.onnx"),
+                ranges,
+                staging / f"{graph}.engine",
+                options,
+                on_graph(graph),
+            )
+        built = EngineSet(
+            directory=f"{tensorrt.flavor}-{secrets.token_hex(4)}",
+            flavor=tensorrt.flavor,
+            version=tensorrt.version,
+            compute_capabilities=capabilities,
+            weights=options.weights,
+            tf32=options.tf32,
+            limits=options.limits,
+            profiles={graph: tuple(dict(profile) for profile in ranges) for graph, ranges in profiles.items()},
+            graphs=bundle.manifest.graph_hashes,
+            files={path.name: FileFacts.of(path) for path in sorted(staging.iterdir())},
+        )
+        _enter(bundle, built, staging)
+    return built
+
+
+def check_target(directory: Path, manifest: Manifest) -> None:
+    """Check that TensorRT has a chance with the graphs of the bundle in `directory`.
+
+    Raises:
+        ExportError: they were exported for the CPU.
+    """
+    if manifest.target == "cpu":
+        raise ExportError(
+            f"{directory} was exported for the CPU, with operations that only ONNX Runtime knows; export the "
+            f"model for TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
+        )
+
+
+@contextmanager
+def _beside(directory: Path) -> Iterator[Path]:
+    """An empty directory beside the bundle, on the same disk, that is gone in the end unless it was moved."""
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".partial", dir=directory.parent))
+    except OSError as error:
+        raise ExportError(f"cannot write to {directory.parent}: {error.strerror}; copy the bundle elsewhere") from error
+    try:
+        with full_disk_named(directory.parent):
+            yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _enter(bundle: Bundle, built: EngineSet, staging: Path) -> None:
+    """Move the engines in under a name that no manifest has yet; the manifest, replaced in one go, makes them real."""
+    manifest = Manifest.read(bundle.directory)  # somebody may have built others in the meantime
+    alike = [engines for engines in manifest.engines if _take_the_same_place(engines, built)]
+    kept = [engines for engines in manifest.engines if engines not in alike]
+    target = bundle.path(ENGINES) / built.directory
+    target.parent.mkdir(exist_ok=True)
+    staging.chmod(0o755)
+    staging.rename(target)
+    try:
+        replace(manifest, engines=(*kept, built)).write(bundle.directory)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    for engines in alike:
+        shutil.rmtree(bundle.path(ENGINES) / engines.directory, ignore_errors=True)
+
+
+def _take_the_same_place(one: EngineSet, other: EngineSet) -> bool:
+    return (one.flavor, one.compute_capabilities) == (other.flavor, other.compute_capabilities)

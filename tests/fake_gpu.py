@@ -1,0 +1,310 @@
+"""A GPU in memory that is strict about every call, and a TensorRT on it whose engines are ONNX Runtime on the CPU.
+
+Work is done when the stream is waited for, not before, as late as a GPU may do it: what was freed, collected or
+overwritten in the meantime is noticed. New memory is not zero. Whatever breaks the contract of a call is an assertion.
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from speech_runtime.bundle import Bundle, EngineSet
+from speech_runtime.contract import DECODER_INIT
+from speech_runtime.engines.profiles import input_shapes, shape_ranges
+from speech_runtime.engines.tensorrt_library import TensorRt
+
+Shape = tuple[int, ...]
+
+STREAM = 77
+GARBAGE = 0xFF
+"""Of every byte of new memory: NaN, or -1."""
+
+_ALIGNMENT = 256
+_CPU = ["CPUExecutionProvider"]
+
+
+class FakeDevice:
+    """A GPU. See `cuda.Device`."""
+
+    stream = STREAM
+    compute_capability = "8.9"
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, NDArray[np.uint8]] = {}
+        self.queue: list[Callable[[], None]] = []
+        self.allocations: list[int] = []
+        self.copied_in = self.copied_out = 0
+        self.active = 0
+        self._next = 4096
+
+    def activate(self) -> None:
+        self.active += 1
+
+    def allocate(self, size: int) -> int:
+        assert size > 0
+        address, self._next = self._next, self._next + (size + 2 * _ALIGNMENT) // _ALIGNMENT * _ALIGNMENT
+        self.blocks[address] = np.full(size, GARBAGE, dtype=np.uint8)
+        self.allocations.append(size)
+        return address
+
+    def free(self, address: int) -> None:
+        assert not self.queue, "memory is freed while work is on the stream"
+        del self.blocks[address]
+
+    def copy_in(self, address: int, array: NDArray[Any]) -> None:
+        self._check(address, array)
+        source, size = weakref.ref(array), array.nbytes
+        self.copied_in += size
+
+        def copy() -> None:
+            held = source()
+            assert held is not None, "the array was collected before it was copied"
+            self.blocks[address][:size] = np.frombuffer(held.tobytes(), dtype=np.uint8)
+
+        self.queue.append(copy)
+
+    def copy_out(self, array: NDArray[Any], address: int) -> None:
+        self._check(address, array)
+        target = weakref.ref(array)
+        self.copied_out += array.nbytes
+
+        def copy() -> None:
+            held = target()
+            assert held is not None, "the array was collected before it was filled"
+            held[...] = self.read(address, held.shape, held.dtype)
+
+        self.queue.append(copy)
+
+    def synchronize(self) -> None:
+        work, self.queue = self.queue, []
+        for task in work:
+            task()
+
+    def read(self, address: int, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """What is at `address` now."""
+        size = int(np.prod(shape)) * dtype.itemsize
+        assert address in self.blocks, "this memory was freed, or never allocated"
+        assert size <= self.blocks[address].size, "the tensor is larger than its memory"
+        return self.blocks[address][:size].view(dtype).reshape(shape).copy()
+
+    def write(self, address: int, array: NDArray[Any]) -> None:
+        """Put `array` at `address` now."""
+        assert array.nbytes <= self.blocks[address].size, "the tensor is larger than its memory"
+        self.blocks[address][: array.nbytes] = np.frombuffer(array.tobytes(), dtype=np.uint8)
+
+    def _check(self, address: int, array: NDArray[Any]) -> None:
+        assert array.flags["C_CONTIGUOUS"]
+        assert 0 < array.nbytes <= self.blocks[address].size
+
+
+@dataclass
+class FakeGraph:
+    """What is behind an engine: a session, and the ranges of the shapes of each input, profile by profile."""
+
+    name: str
+    session: Any
+    ranges: list[dict[str, tuple[Shape, Shape, Shape]]]
+    dtypes: dict[str, np.dtype[Any]]
+    weights: Path | None
+    shapes: dict[tuple[tuple[str, Shape], ...], dict[str, Shape]] = field(default_factory=dict)
+
+    def output_shapes(self, inputs: dict[str, Shape]) -> dict[str, Shape]:
+        """As TensorRT works them out: without running anything that matters."""
+        key = tuple(sorted(inputs.items()))
+        if key not in self.shapes:
+            zeros = {name: np.zeros(shape, dtype=self.dtypes[name]) for name, shape in inputs.items()}
+            names = [output.name for output in self.session.get_outputs()]
+            found = self.session.run(names, zeros)
+            self.shapes[key] = {name: array.shape for name, array in zip(names, found, strict=True)}
+        return self.shapes[key]
+
+
+class FakeContext:
+    """An execution context. See TensorRT's `IExecutionContext`."""
+
+    def __init__(self, library: "FakeTensorRt", engine: "FakeEngine") -> None:
+        self._library, self._engine, self._graph = library, engine, engine.graph
+        self._profile: int | None = None
+        self._shapes: dict[str, Shape] = {}
+        self._addresses: dict[str, int] = {}
+        self._scratch: tuple[int, int] | None = None
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        assert stream == STREAM
+        self._profile = profile
+        return 0 <= profile < len(self._graph.ranges)
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert self._profile is not None, "the memory is that of a profile"
+        assert memory % _ALIGNMENT == 0
+        assert size >= self._engine.get_device_memory_size_for_profile_v2(self._profile)
+        assert self._library.device.blocks[memory].size >= size
+        self._scratch = memory, size
+
+    def set_input_shape(self, name: str, shape: Shape) -> bool:
+        assert self._profile is not None, "shapes are those of a profile"
+        least, _, most = self._graph.ranges[self._profile][name]
+        fits = len(shape) == len(least) and all(a <= b <= c for a, b, c in zip(least, shape, most, strict=True))
+        if not fits:
+            self._library.log(f"{name}: {shape} is not within {least} and {most}")
+        self._shapes[name] = tuple(shape)
+        return fits
+
+    def get_tensor_shape(self, name: str) -> Shape:
+        assert set(self._shapes) == set(self._graph.ranges[0]), "the shapes of all inputs come first"
+        return self._graph.output_shapes(self._shapes)[name]
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        assert address % _ALIGNMENT == 0
+        assert name in self._graph.dtypes
+        self._addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        device, graph = self._library.device, self._graph
+        assert stream == STREAM
+        assert self._scratch is not None, "there is no memory for activations"
+        assert set(self._addresses) == set(graph.dtypes), "every input and every output needs an address"
+        assert graph.weights is None or graph.weights in self._library.refitted, "an engine without weights ran"
+        shapes = self._shapes | graph.output_shapes(self._shapes)
+        addresses = dict(self._addresses)
+        for name, shape in shapes.items():
+            device.read(addresses[name], shape, graph.dtypes[name])  # it is there, and large enough
+        outputs = [output.name for output in graph.session.get_outputs()]
+        written = [addresses[name] for name in outputs]
+        read = {addresses[name] for name in self._shapes}
+        scratch, _ = self._scratch
+        assert len({*written, scratch}) == len(written) + 1, "two outputs share memory"
+        assert not read & set(written), "an output is written over an input"
+        inputs = {name: (addresses[name], shape) for name, shape in self._shapes.items()}
+
+        def run() -> None:
+            given = {name: device.read(*where, graph.dtypes[name]) for name, where in inputs.items()}
+            for address, array in zip(written, graph.session.run(outputs, given), strict=True):
+                device.write(address, array)
+            device.blocks[scratch][:] = GARBAGE
+
+        device.queue.append(run)
+        self._library.runs.append((graph.name, self._profile, dict(self._shapes), addresses))
+        return True
+
+
+class FakeEngine:
+    """A deserialised engine. See TensorRT's `ICudaEngine`."""
+
+    def __init__(self, library: "FakeTensorRt", graph: FakeGraph) -> None:
+        self._library, self.graph = library, graph
+        self._names = list(graph.dtypes)
+        self.num_io_tensors = len(self._names)
+        self.num_optimization_profiles = len(graph.ranges)
+
+    def get_tensor_name(self, index: int) -> str:
+        return self._names[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "input" if name in self.graph.ranges[0] else "output"
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return self.graph.dtypes[name]
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> Sequence[Shape]:
+        return self.graph.ranges[profile][name]
+
+    def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
+        return 1000 * (profile + 1)
+
+    def create_execution_context(self, strategy: str) -> FakeContext:
+        assert strategy == "user managed"
+        return FakeContext(self._library, self)
+
+
+class FakeTensorRt:
+    """TensorRT's package, for the engines that are entered in `bundle`, whose files say nothing but their names."""
+
+    __version__ = "1.7.1"
+    ILogger = SimpleNamespace
+    TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
+
+    def __init__(self, bundle: Bundle, engines: EngineSet, device: FakeDevice) -> None:
+        self.device = device
+        self.runs: list[tuple[str, int | None, dict[str, Shape], dict[str, int]]] = []
+        self.refitted: list[Path] = []
+        self.refuses: str | None = None
+        self._bundle, self._engines = bundle, engines
+        self._sink: Any = None
+        module = self
+
+        class Logger:
+            ERROR = 1
+
+        self.ILogger = Logger  # type: ignore[assignment]
+
+        class Runtime:
+            def __init__(self, sink: Any) -> None:
+                module._sink = sink
+
+            def deserialize_cuda_engine(self, content: Any) -> FakeEngine | None:
+                return module.deserialize(bytes(content).decode())
+
+        self.Runtime = Runtime
+
+        class Refitter:
+            def __init__(self, engine: FakeEngine, sink: Any) -> None:
+                self.given: list[Path] = []
+
+            def refit_cuda_engine(self) -> bool:
+                module.refitted += self.given
+                return bool(self.given)
+
+        class OnnxParserRefitter:
+            def __init__(self, refitter: Refitter, sink: Any) -> None:
+                self._refitter = refitter
+
+            def refit_from_file(self, path: str) -> bool:
+                self._refitter.given.append(Path(path))
+                return module.refuses != "weights"
+
+        self.Refitter, self.OnnxParserRefitter = Refitter, OnnxParserRefitter
+
+    @staticmethod
+    def nptype(dtype: np.dtype[Any]) -> type:
+        return dtype.type
+
+    @property
+    def library(self) -> TensorRt:
+        return TensorRt("tensorrt_rtx", self)
+
+    def log(self, message: str) -> None:
+        self._sink.log(1, message)
+
+    def deserialize(self, content: str) -> FakeEngine | None:
+        if self.refuses == "engine":
+            self.log("the plan is of another release")
+            return None
+        name = content.split()[-1]
+        manifest, path = self._bundle.manifest, self._bundle.path(f"{name}.onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(path), options, providers=_CPU)
+        width = session.get_inputs()[0].shape[-1] if name == DECODER_INIT else 0
+        shapes = input_shapes(name, manifest.encoder, manifest.decoder, width)
+        ranges = [
+            {tensor: shape_ranges(shape, profile) for tensor, shape in shapes.items()}
+            for profile in self._engines.profiles[name]
+        ]
+        kinds: dict[str, np.dtype[Any]] = {
+            "tensor(float)": np.dtype(np.float32),
+            "tensor(float16)": np.dtype(np.float16),
+            "tensor(int64)": np.dtype(np.int64),
+        }
+        dtypes = {node.name: kinds[node.type] for node in (*session.get_inputs(), *session.get_outputs())}
+        weights = path if self._engines.weights == "stripped" else None
+        return FakeEngine(self, FakeGraph(name, session, ranges, dtypes, weights))

@@ -1,0 +1,112 @@
+"""CUDA's calls: their names and arguments against the real package, their errors without a GPU."""
+
+import sys
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speech_runtime import EngineError
+from speech_runtime.engines.cuda import Cuda
+
+runtime = pytest.importorskip("cuda.bindings.runtime")
+
+
+class Status(Enum):
+    cudaSuccess = 0  # noqa: N815 - CUDA's own names
+    cudaErrorMemoryAllocation = 2  # noqa: N815
+    cudaErrorIllegalAddress = 700  # noqa: N815
+
+
+class StubRuntime:
+    """cuda.bindings.runtime on a machine with two GPUs; what it does not have, the real one must not be asked for."""
+
+    cudaError_t = Status  # noqa: N815
+    cudaMemcpyKind = runtime.cudaMemcpyKind  # noqa: N815
+    cudaDeviceAttr = runtime.cudaDeviceAttr  # noqa: N815
+    cudaStreamNonBlocking = runtime.cudaStreamNonBlocking  # noqa: N815
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.failures: dict[str, Status] = {}
+        self.results: dict[str, Any] = {"cudaGetDeviceCount": 2, "cudaMalloc": 4096, "cudaStreamCreateWithFlags": 77}
+
+    def cudaGetErrorString(self, status: Status) -> tuple[Status, bytes]:  # noqa: N802
+        return Status.cudaSuccess, status.name.encode()
+
+    def cudaDeviceGetAttribute(self, name: Any, device: int) -> tuple[Status, int]:  # noqa: N802
+        return Status.cudaSuccess, 8 if name == runtime.cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor else 9
+
+    def __getattr__(self, name: str) -> Any:
+        assert hasattr(runtime, name), f"CUDA has no {name}"
+
+        def call(*arguments: Any) -> tuple[Any, ...]:
+            self.calls.append((name, *arguments))
+            status = self.failures.get(name, Status.cudaSuccess)
+            return (status, self.results[name]) if name in self.results else (status,)
+
+        return call
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> StubRuntime:
+    made = StubRuntime()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", made)
+    return made
+
+
+def test_copies_go_through_one_stream_in_both_directions(stub: StubRuntime) -> None:
+    cuda, array = Cuda(1), np.zeros(6, dtype=np.float32)
+    cuda.copy_in(cuda.allocate(24), array)
+    cuda.copy_out(array, 4096)
+    cuda.synchronize()
+    cuda.free(4096)
+    kinds = runtime.cudaMemcpyKind
+    assert stub.calls == [
+        ("cudaGetDeviceCount",),
+        ("cudaSetDevice", 1),
+        ("cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking),
+        ("cudaMalloc", 24),
+        ("cudaMemcpyAsync", 4096, array.ctypes.data, 24, kinds.cudaMemcpyHostToDevice, 77),
+        ("cudaMemcpyAsync", array.ctypes.data, 4096, 24, kinds.cudaMemcpyDeviceToHost, 77),
+        ("cudaStreamSynchronize", 77),
+        ("cudaFree", 4096),
+    ]
+    assert (cuda.stream, cuda.compute_capability) == (77, "8.9")
+
+
+def test_name_and_free_memory(stub: StubRuntime) -> None:
+    stub.results |= {"cudaGetDeviceProperties": SimpleNamespace(name=b"NVIDIA L4\0\0"), "cudaMemGetInfo": 2**34}
+    cuda = Cuda(1)
+    assert (cuda.name, cuda.free_memory) == ("NVIDIA L4", 2**34)
+
+
+def test_a_gpu_that_is_not_there_is_named(stub: StubRuntime) -> None:
+    with pytest.raises(EngineError, match="there is no GPU 2: CUDA sees 2; see CUDA_VISIBLE_DEVICES"):
+        Cuda(2)
+
+
+def test_errors_are_said_in_cudas_words(stub: StubRuntime) -> None:
+    cuda = Cuda()
+    stub.failures = {
+        "cudaMalloc": Status.cudaErrorMemoryAllocation,
+        "cudaStreamSynchronize": Status.cudaErrorIllegalAddress,
+    }
+    with pytest.raises(EngineError, match=r"the GPU has no 2,048 MiB left .*--engines --trt-batch"):
+        cuda.allocate(2**31)
+    with pytest.raises(EngineError, match="cudaStreamSynchronize says cudaErrorIllegalAddress; check the NVIDIA"):
+        cuda.synchronize()
+
+
+def test_without_cuda_python_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    with pytest.raises(EngineError, match=r"cuda-python is needed.*'speech-export\[tensorrt\]', or \[tensorrt-rtx\]"):
+        Cuda()
+
+
+@pytest.mark.skipif(runtime.cudaGetDeviceCount()[0].value == 0, reason="there is a GPU")
+def test_without_a_driver_cuda_says_so() -> None:
+    with pytest.raises(EngineError, match="CUDA cannot be used: cudaGetDeviceCount says .*check the NVIDIA driver"):
+        Cuda()
