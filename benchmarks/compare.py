@@ -81,7 +81,7 @@ def compare(
             try:
                 answers[contender.name].append(ask(contender.module, job, threads, environment or {}))
             except RuntimeError as error:
-                absent[contender.name] = str(error)
+                absent[contender.name] = str(error).strip().splitlines()[-1]
     return {
         contender.name: Outcome(
             absent[contender.name],

@@ -25,10 +25,10 @@ class InPlaceCache:
     def __init__(self, engine: Engine, facts: DecoderFacts, batch: int) -> None:
         self._engine = engine
         self._heads, self._head_dim = facts.heads, facts.head_dim
-        self._past = cache_names("past", facts.layers)
-        self._present = cache_names("present", facts.layers)
+        self._layers = facts.layers
         self._length = self._new_length = 0
         self._slots = np.zeros((batch, 1), dtype=np.int64)
+        self._rows = np.arange(batch)[:, None]
         # Which slot wrote what is at a position; at each of them, every slot writes once.
         self._writers = np.zeros((batch, 1, _ROOM), dtype=np.int32)
         self._allocate(_ROOM)
@@ -44,14 +44,12 @@ class InPlaceCache:
         self._make_room()
         self._writers[:, :, self._length : self._new_length] = np.arange(self._slots.shape[1])[:, None]
         by_slot = np.empty_like(input_ids)
-        np.put_along_axis(by_slot, self._slots[:, :, None], input_ids, axis=1)
+        by_slot[self._rows, self._slots] = input_ids
         inputs = {
             INPUT_IDS: self._engine.upload(by_slot),
             PAST_LENGTH: self._engine.upload(np.array([self._length])),
         }
-        past = dict(zip(self._past, self._tensors, strict=True))
-        present = dict(zip(self._present, self._tensors, strict=True))
-        return Binding({**inputs, **past}, into=present, slots=self._slots)
+        return Binding(inputs | self._past, into=self._present, slots=self._slots)
 
     def advance(self, _: Mapping[str, Value]) -> None:
         """See `SelfAttentionCache.advance`."""
@@ -60,41 +58,43 @@ class InPlaceCache:
     def keep(self, rows: NDArray[np.int64]) -> None:
         """See `SelfAttentionCache.keep`."""
         self._slots, self._writers = self._slots[rows], self._writers[rows]
+        self._rows = np.arange(len(rows))[:, None]
         slots = self._slots.shape[1]
         self._move((rows[:, None] * slots + np.arange(slots)).flatten(), self._writers.shape[2])
 
     def _continue(self, beam_idx: Tokens) -> None:
         """Give every beam the slot of the one that it continues, or a copy of it."""
-        continued = np.take_along_axis(self._slots, beam_idx, axis=1)
+        continued = self._slots[self._rows, beam_idx]
+        for row, slots in enumerate(continued.tolist()):
+            if len(set(slots)) < len(slots):
+                continued[row] = self._parted(row, slots)
         self._slots = continued
-        (shared,) = np.nonzero((np.sort(continued, axis=1) != np.arange(continued.shape[1])).any(axis=1))
-        for row in shared.tolist():
-            self._part(row)
 
-    def _part(self, row: int) -> None:
-        """Let the beams of an utterance have a slot each, where some have the same one."""
-        slots, writers = self._slots[row], self._writers[row, :, : self._length]
-        _, owners = np.unique(slots, return_index=True)
-        free = np.setdiff1d(np.arange(len(slots)), slots)
-        for beam in np.setdiff1d(np.arange(len(slots)), owners):
-            source = slots[beam]
+    def _parted(self, row: int, slots: list[int]) -> list[int]:
+        """A slot for each beam of an utterance, where some have the same one."""
+        writers = self._writers[row, :, : self._length]
+        free = sorted(set(range(len(slots))).difference(slots))
+        taken = set[int]()
+        for beam, source in enumerate(slots):
+            if source not in taken:
+                taken.add(source)
+                continue
             differs = writers[free] != writers[source]
             parted = np.where(differs.any(axis=1), differs.argmax(axis=1), self._length)
-            nearest = parted.argmax()
-            target, begin = free[nearest], parted[nearest]
+            nearest = int(parted.argmax())
+            target, begin = free.pop(nearest), int(parted[nearest])
             writers[target, begin:] = writers[source, begin:]
-            first = row * len(slots)
-            self._storage[:, first + target, :, begin : self._length] = self._storage[
-                :, first + source, :, begin : self._length
-            ]
-            slots[beam], free = target, np.delete(free, nearest)
+            past = self._storage[:, row * len(slots) : (row + 1) * len(slots), :, begin : self._length]
+            past[:, target] = past[:, source]
+            slots[beam] = target
+        return slots
 
     def _take(self, beam_idx: Tokens) -> None:
         """Start again with another number of beams, each with what the one that it continues has seen."""
         batch, beams = beam_idx.shape
-        continued = np.take_along_axis(self._slots, beam_idx, axis=1)
-        self._writers = np.take_along_axis(self._writers, continued[:, :, None], axis=1)
-        sources = (np.arange(batch)[:, None] * self._slots.shape[1] + continued).flatten()
+        continued = self._slots[self._rows, beam_idx]
+        self._writers = self._writers[self._rows, continued]
+        sources = (self._rows * self._slots.shape[1] + continued).flatten()
         self._slots = np.tile(np.arange(beams), (batch, 1))
         self._move(sources, self._writers.shape[2])
 
@@ -112,6 +112,8 @@ class InPlaceCache:
         self._storage[:, :, :, : self._length] = before[:, sources, :, : self._length]
 
     def _allocate(self, room: int) -> None:
-        rows = self._slots.size
-        self._storage = np.empty((len(self._past), rows, self._heads, room, self._head_dim), dtype=np.float32)
-        self._tensors = [self._engine.share(tensor) for tensor in self._storage]
+        shape = (2 * self._layers, self._slots.size, self._heads, room, self._head_dim)
+        self._storage = np.empty(shape, dtype=np.float32)
+        tensors = [self._engine.share(tensor) for tensor in self._storage]
+        self._past = dict(zip(cache_names("past", self._layers), tensors, strict=True))
+        self._present = dict(zip(cache_names("present", self._layers), tensors, strict=True))
