@@ -164,15 +164,19 @@ def test_only_the_cpu_does_without_the_fusions_that_slow_it_down(bundle: Bundle,
         OnnxRuntimeEngine(bundle, SessionOptions(device=device))
     cpu, cuda = stub.made[0].settings, stub.made[-1].settings
     assert cpu.get_session_config_entry(entry) == "SkipLayerNormFusion;BiasGeluFusion"
+    assert cpu.get_session_config_entry("session.force_spinning_stop") == "1"
     with pytest.raises(RuntimeError, match="does not have configuration"):
         cuda.get_session_config_entry(entry)
 
 
-def test_the_defaults_are_those_of_onnx_runtime_but_quieter(bundle: Bundle, stub: type[StubSession]) -> None:
+def test_the_defaults_are_those_of_onnx_runtime_but_quieter_and_for_any_length(
+    bundle: Bundle, stub: type[StubSession]
+) -> None:
     OnnxRuntimeEngine(bundle, SessionOptions())
     made, native = stub.made[0].settings, onnxruntime.SessionOptions()
-    for name in ("intra_op_num_threads", "execution_mode", "enable_cpu_mem_arena", "enable_mem_pattern"):
+    for name in ("intra_op_num_threads", "execution_mode", "enable_cpu_mem_arena"):
         assert getattr(made, name) == getattr(native, name)
+    assert made.enable_mem_pattern is False
     assert made.graph_optimization_level == native.graph_optimization_level
     assert made.log_severity_level == 3
 
