@@ -175,7 +175,7 @@ def _limits(precision: PrecisionOptions, tolerance: float | None, min_agreement:
     """What was asked for; None where nothing was."""
     given = {"logprob_difference": tolerance, "agreement": min_agreement}
     asked = {name: value for name, value in given.items() if value is not None}
-    return replace(QUANTIZED_LIMITS if precision.quantises else Limits(), **asked) if asked else None
+    return replace(QUANTIZED_LIMITS if precision.below_float32 else Limits(), **asked) if asked else None
 
 
 def _check_source(source: dict[str, Any]) -> None:

@@ -115,11 +115,11 @@ def export(
     with staged(Path(output_dir), overwrite=overwrite) as directory:
         extractor = feature_extractor or getattr(processor, "feature_extractor", None)
         composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), on_stage)
-        traced = directory / _FLOAT32 if options.quantises else directory
+        traced = directory / _FLOAT32 if options.below_float32 else directory
         traced.mkdir(exist_ok=True)
         manifest = _write(composite, traced, top_k, options, on_stage)
         measured_on = _audio_set(manifest, traced, audio, calibration_audio)
-        if options.quantises:
+        if options.below_float32:
             on_stage(f"converting to {options.precision} and measuring")
             _convert(composite, manifest, directory, options, measured_on, limits, on_stage)
         else:

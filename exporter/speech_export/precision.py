@@ -75,7 +75,7 @@ class PrecisionOptions:
         return self.decoder_precision or self.precision
 
     @property
-    def quantises(self) -> bool:
+    def below_float32(self) -> bool:
         """Whether any graph is smaller than float32."""
         return any(precision != "fp32" for precision in self._given())
 
@@ -108,7 +108,7 @@ class PrecisionOptions:
                 yield f"{precision} for {self.target}: {reason}"
         if self.halves and self.op_kinds != get_args(OpKind):
             yield "op_kinds goes with int8 and int4; keep modules out of fp16 with keep_float32"
-        elif self.quantises and not self.op_kinds:
+        elif self.below_float32 and not self.op_kinds:
             yield "op_kinds is empty: nothing would be quantised; name at least one, or take fp32"
-        if self.keep_float32 and not self.quantises:
+        if self.keep_float32 and not self.below_float32:
             yield "keep_float32 goes with a precision below fp32: everything is float32 already"

@@ -148,6 +148,16 @@ class FileFacts:
         with path.open("rb") as file:
             return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
+    def problem(self, path: Path, written: str, *, check_hashes: bool) -> str | None:
+        """Why the file at `path` is not what it was after `written`, "the export" for example; None where it is."""
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if path.stat().st_size != self.size:
+            return f"{path.name} has {path.stat().st_size:,} bytes instead of {self.size:,}"
+        if check_hashes and FileFacts.of(path) != self:
+            return f"{path.name} was changed after {written} (its SHA-256 differs)"
+        return None
+
 
 @dataclass(frozen=True)
 class EngineSet:
@@ -304,12 +314,7 @@ def _file_problems(directory: Path, manifest: Manifest, check_hashes: bool) -> I
     strays = manifest.strays
     yield from (f"{name!r} points outside the bundle" for name in strays)
     for name, expected in manifest.files.items():
-        path = directory / name
         if name in strays:
             continue
-        if not path.is_file():
-            yield f"{name} is missing"
-        elif path.stat().st_size != expected.size:
-            yield f"{name} has {path.stat().st_size:,} bytes instead of {expected.size:,}"
-        elif check_hashes and FileFacts.of(path) != expected:
-            yield f"{name} was changed after the export (its SHA-256 differs)"
+        if problem := expected.problem(directory / name, "the export", check_hashes=check_hashes):
+            yield problem

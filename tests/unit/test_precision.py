@@ -53,5 +53,5 @@ def test_all_problems_are_listed() -> None:
 def test_each_graph_has_a_precision(settings: dict[str, Any], expected: tuple[str, ...]) -> None:
     options = PrecisionOptions(**settings)
     assert tuple(options.of(graph) for graph in (ENCODER, DECODER_INIT, DECODER_WITH_PAST)) == expected
-    assert options.quantises == any(options.of(graph) != "fp32" for graph in GRAPHS)
+    assert options.below_float32 == any(options.of(graph) != "fp32" for graph in GRAPHS)
     assert options.halves == ("fp16" in expected)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..bundle import ENGINES, Bundle, EngineSet, FileFacts
+from ..bundle import ENGINES, Bundle, EngineSet
 from ..errors import EngineError
 from .tensorrt_library import NAMES, TensorRt
 
@@ -67,9 +67,5 @@ def _stale(engines: EngineSet, bundle: Bundle) -> Iterator[str]:
 def _damaged(engines: EngineSet, bundle: Bundle, check_hashes: bool) -> Iterator[str]:
     for name, expected in engines.files.items():
         path = bundle.path(ENGINES) / engines.directory / name
-        if not path.is_file():
-            yield f"{name} is missing"
-        elif path.stat().st_size != expected.size:
-            yield f"{name} has {path.stat().st_size:,} bytes instead of {expected.size:,}"
-        elif check_hashes and FileFacts.of(path) != expected:
-            yield f"{name} was changed after it was built (its SHA-256 differs)"
+        if problem := expected.problem(path, "it was built", check_hashes=check_hashes):
+            yield problem
