@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from speech_runtime import GenerationConfig
 from speech_runtime.bundle import DecoderFacts
+from speech_runtime.contract import TOP_IDS, TOP_LOGPROBS
+from speech_runtime.engines.engine import Prepared
 from speech_runtime.generation.decoder import CachedDecoder
 from speech_runtime.generation.loop import decode
 
@@ -52,21 +54,28 @@ class StubEngine:
         """See `Engine.share`."""
         return array
 
-    def run(
+    def prepare(
         self,
         graph: str,  # noqa: ARG002
         inputs: Mapping[str, Any],
         outputs: Sequence[str],
-        into: Mapping[str, Any] | None = None,  # noqa: ARG002
-    ) -> dict[str, Any]:
-        """See `Engine.run`."""
+        into: Mapping[str, Any],
+    ) -> Prepared:
+        """See `Engine.prepare`."""
         results: dict[str, Any] = dict.fromkeys(outputs)
-        if "top_ids" in results:
-            logprobs, ids = self._answers[self._step]
+        beams = inputs["input_ids"].shape[1]
+
+        def run() -> dict[str, Any]:
+            for name, answer in zip((TOP_LOGPROBS, TOP_IDS), self._answers[self._step], strict=True):
+                into[name][:] = answer[:, :beams]
             self._step += 1
-            beams = inputs["input_ids"].shape[1]
-            results |= {"top_logprobs": logprobs[:, :beams], "top_ids": ids[:, :beams]}
-        return results
+            return results
+
+        return run
+
+    def run(self, graph: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
+        """See `Engine.run`."""
+        return dict.fromkeys(outputs)
 
 
 def milliseconds_per_step(batch: int, beams: int) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from speech_runtime import GenerationConfig, SessionOptions
 from speech_runtime.bundle import GENERATION_CONFIG, Bundle
 from speech_runtime.contract import GRAPHS
-from speech_runtime.engines.engine import Engine, Value
+from speech_runtime.engines.engine import Engine, Prepared, Value
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from speech_runtime.generator import SpeechGenerator
 
@@ -47,12 +47,20 @@ class _Recorder:
     def share(self, array: NDArray[Any]) -> Value:
         return self._engine.share(array)
 
-    def run(
-        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None
-    ) -> dict[str, Value]:
-        # Copies: a download from the CPU is the memory of the tensor itself, which does not outlive the step.
-        self.feeds[graph].append({name: self.download(value).copy() for name, value in inputs.items()})
-        return self._engine.run(graph, inputs, outputs, into)
+    def prepare(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
+    ) -> Prepared:
+        prepared = self._engine.prepare(graph, inputs, outputs, into)
+
+        def run() -> dict[str, Value]:
+            # Copies: a download from the CPU is the memory of the tensor itself, which does not outlive the step.
+            self.feeds[graph].append({name: self.download(value).copy() for name, value in inputs.items()})
+            return prepared()
+
+        return run
+
+    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+        return self.prepare(graph, inputs, outputs, {})()
 
 
 def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[str, list[Feed]]]:

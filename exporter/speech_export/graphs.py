@@ -127,11 +127,10 @@ class DecoderWithPast(nn.Module):
             ).logits
         logits = logits.view(batch, beams, tokens, -1)
 
-        top_logits, top_ids = torch.topk(logits, self.top_k, dim=-1)
-        # log-sum-exp from the largest logit, which is here already: ONNX Runtime's own takes several times as long.
-        largest = top_logits[..., :1]
-        log_partition = largest + torch.log(torch.exp(logits - largest).sum(dim=-1, keepdim=True))
-        return logits, top_logits - log_partition, top_ids, [layer.present for layer in beams_kept]
+        _, top_ids = torch.topk(logits, self.top_k, dim=-1)
+        # The whole log-softmax: it is one fast kernel, where a log-sum-exp of its parts is several slow ones.
+        top_logprobs = torch.log_softmax(logits, dim=-1).gather(-1, top_ids)
+        return logits, top_logprobs, top_ids, [layer.present for layer in beams_kept]
 
 
 def _key_value(cache: DynamicCache, layer: int) -> KeyValue:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from transformers import SpeechEncoderDecoderModel
 
@@ -22,6 +23,7 @@ from speech_runtime.bundle import (
     MANIFEST,
     PREPROCESSOR_CONFIG,
     TOKENIZER,
+    DecoderFacts,
     EncoderFacts,
     FileFacts,
     Manifest,
@@ -37,9 +39,11 @@ from .errors import ExportError
 from .expectation import expectations
 from .facts import decoder_facts, encoder_facts
 from .half_precision import HalfPrecision
+from .passes.cross_attention import fuse_cross_attention
 from .passes.in_place_cache import keep_cache_in_place
 from .passes.metadata import strip_metadata
 from .passes.module_names import name_after_modules
+from .passes.plain_shapes import plain_shapes
 from .passes.shared_weights import share_transposed_weights
 from .passes.unmasked_attention import drop_needless_masks
 from .precision import PrecisionOptions
@@ -166,11 +170,11 @@ def _write(
                 share_transposed_weights(traced)
                 name_after_modules(traced)
                 drop_needless_masks(traced)
-                if graph.name == DECODER_WITH_PAST and options.target == "cpu" and decoder.max_tokens is None:
-                    in_place = keep_cache_in_place(
-                        traced, decoder.layers, decoder.heads, decoder.head_dim, decoder.max_positions
-                    )
-                    decoder = replace(decoder, cache="in_place" if in_place else "growing")
+                if options.target == "cpu":
+                    if graph.name == DECODER_WITH_PAST:
+                        fuse_cross_attention(traced, decoder.layers)
+                        decoder = _with_cache_in_place(traced, decoder)
+                    plain_shapes(traced)
                 strip_metadata(traced)
                 save(traced, directory / f"{graph.name}.onnx")
     finally:
@@ -188,6 +192,14 @@ def _write(
     )
     manifest.write(directory)
     return manifest
+
+
+def _with_cache_in_place(step: ir.Model, decoder: DecoderFacts) -> DecoderFacts:
+    """Let the step graph write into its cache, if it can; the facts of a decoder that does."""
+    if decoder.max_tokens is not None:
+        return decoder
+    in_place = keep_cache_in_place(step, decoder.layers, decoder.heads, decoder.head_dim, decoder.max_positions)
+    return replace(decoder, cache="in_place" if in_place else "growing")
 
 
 def _file_facts(directory: Path) -> dict[str, FileFacts]:

@@ -10,6 +10,7 @@ from .errors import ExportError, shortened
 from .passes.int4 import quantize_projections_to_int4
 from .passes.int8 import quantize_projections
 from .passes.int8_table import embedding_gathers, quantize_embedding, quantize_shared_table
+from .passes.packed_queries import pack_queries
 from .passes.projections import Projection, projections
 from .passes.quantized_windows import quantize_before_windows
 from .precision import PrecisionOptions
@@ -70,6 +71,7 @@ def quantize(
         chosen = heads_of_their_own
     quantize_projections(model, chosen)
     quantize_before_windows(model)
+    pack_queries(model)
 
 
 def matching(patterns: Collection[str], names: Collection[str]) -> frozenset[str]:

@@ -119,7 +119,10 @@ def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
 def save(model: ir.Model, path: Path) -> None:
     """Write a graph to `path`, and its weights beside it (`NAME.onnx.data`) where they are large."""
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    ir.save(model, path, external_data=f"{path.name}.data" if weights > _EXTERNAL_DATA_FROM else None)
+    if weights > _EXTERNAL_DATA_FROM:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:  # what was beside the graph that it was made of must not be looked for beside this one
+        ir.save(ir.external_data.load_to_model(model), path)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
@@ -33,6 +34,19 @@ def from_json(record: type[Record], value: object, where: str = "") -> Record:
         raise FieldError(problems)
     result: Record = built
     return result
+
+
+def updated(record: Record, given: Mapping[str, Any]) -> Record:
+    """A copy of the dataclass `record` with the parsed JSON of some fields in place of what they are.
+
+    Raises:
+        FieldError: see `from_json`.
+    """
+    problems: list[str] = []
+    arguments = _arguments(type(record), given, "", problems)
+    if problems:
+        raise FieldError(problems)
+    return replace(record, **arguments)  # type: ignore[type-var]
 
 
 def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
@@ -80,16 +94,24 @@ def _convert_record(record: Any, value: Any, where: str, problems: list[str]) ->
     if not isinstance(value, Mapping):
         problems.append(f"{where or 'the value'} is {value!r}, expected an object")
         return None
-    hints, prefix = get_type_hints(record), f"{where}." if where else ""
-    known = {field.name: field for field in fields(record)}
-    problems.extend(f"{prefix}{name} is not a known field" for name in value if name not in known)
-    arguments = {}
-    for name, field in known.items():
-        if name in value:
-            arguments[name] = _convert(hints[name], value[name], f"{prefix}{name}", problems)
-        elif field.default is MISSING and field.default_factory is MISSING:
-            problems.append(f"{prefix}{name} is missing")
+    arguments = _arguments(record, value, where, problems)
+    problems.extend(
+        f"{where and where + '.'}{field.name} is missing"
+        for field in fields(record)
+        if field.name not in value and field.default is MISSING and field.default_factory is MISSING
+    )
     return None if problems else record(**arguments)
+
+
+def _arguments(record: Any, value: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
+    """The fields of `record` that `value` has."""
+    hints, prefix = _type_hints(record), f"{where}." if where else ""
+    known = [field.name for field in fields(record)]
+    problems.extend(f"{prefix}{name} is not a known field" for name in value if name not in known)
+    return {name: _convert(hints[name], value[name], f"{prefix}{name}", problems) for name in known if name in value}
+
+
+_type_hints = cache(get_type_hints)
 
 
 def _describe(kind: Any) -> str:

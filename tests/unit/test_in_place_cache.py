@@ -1,6 +1,6 @@
 """The cache that a step writes into, against one that is copied whole at every step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,6 @@ class Engine:
     def download(self, value: Any) -> Any:
         raise AssertionError(value)
 
-    def run(
-        self, graph: str, inputs: Mapping[str, Any], outputs: Sequence[str], into: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        raise AssertionError(graph)
-
 
 class Both:
     """The cache, and the history of tokens that each beam's keys must tell of."""
@@ -53,8 +48,8 @@ class Both:
         self.cache.advance({})
         kept = np.take_along_axis(self.histories, beam_idx[:, :, None], axis=1)
         self.histories = np.concatenate([kept, input_ids], axis=2)
-        np.testing.assert_array_equal(bound.by_beam(by_slot), input_ids)
-        self.check(bound.into, bound.by_beam)
+        np.testing.assert_array_equal(self.cache.by_beam(by_slot), input_ids)
+        self.check(bound.into, self.cache.by_beam)
 
     def check(self, tensors: Mapping[str, Any], by_beam: Any) -> None:
         batch, beams, length = self.histories.shape
@@ -88,6 +83,19 @@ def test_there_is_room_for_more_than_at_first(beams: int) -> None:
     for step in range(150):
         width = 1 if step == 0 else beams
         both.step(random.integers(0, 100, (2, beams, 1)), random.integers(0, width, (2, beams)))
+
+
+def test_a_step_of_the_same_sizes_is_bound_to_the_same_tensors() -> None:
+    cache, three = InPlaceCache(Engine(), FACTS, 1), np.array([[0, 0, 0]])
+    first = cache.bind(np.array([[[5]]]), np.array([[0]]))
+    cache.advance({})
+    wider = cache.bind(np.array([[[1], [2], [3]]]), three)
+    cache.advance({})
+    assert wider is not first
+    for _ in range(62):
+        assert cache.bind(np.array([[[4], [6], [7]]]), np.array([[2, 0, 1]])) is wider
+        cache.advance({})
+    assert cache.bind(np.array([[[4], [6], [7]]]), three) is not wider  # there was no room for more
 
 
 def test_beams_that_change_places_are_not_copied() -> None:

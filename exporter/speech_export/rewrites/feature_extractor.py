@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from .channels_last import ChannelsLastConvolution, is_convolution
-from .first_convolution import GroupNormedConvolution, LayerNormedConvolution
+from .first_convolution import (
+    LEAST_CHANNELS_PER_SAMPLE,
+    ChannelsFirstConvolution,
+    GroupNormedConvolution,
+    LayerNormedConvolution,
+)
 from .replacement import Replacement
 
 _LAYER = ("conv", "layer_norm", "activation")
@@ -45,8 +50,14 @@ def channels_last_extractor(module: nn.Module) -> Replacement | None:
 
 
 def _first(layer: Any) -> nn.Sequential:
-    kind = LayerNormedConvolution if isinstance(layer.layer_norm, nn.LayerNorm) else GroupNormedConvolution
-    return nn.Sequential(OrderedDict(conv=kind(layer.conv, layer.layer_norm), activation=layer.activation))
+    conv: nn.Module
+    if layer.conv.out_channels < LEAST_CHANNELS_PER_SAMPLE * layer.conv.kernel_size[0]:
+        conv = ChannelsFirstConvolution(layer.conv, layer.layer_norm)
+    elif isinstance(layer.layer_norm, nn.LayerNorm):
+        conv = LayerNormedConvolution(layer.conv, layer.layer_norm)
+    else:
+        conv = GroupNormedConvolution(layer.conv, layer.layer_norm)
+    return nn.Sequential(OrderedDict(conv=conv, activation=layer.activation))
 
 
 def _other(layer: Any) -> nn.Sequential:

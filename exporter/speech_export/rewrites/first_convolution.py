@@ -8,6 +8,26 @@ channels or over time, follow from the window alone, and the norm becomes a part
 import torch
 from torch import Tensor, nn
 
+LEAST_CHANNELS_PER_SAMPLE = 2
+"""Of a window. With fewer there is more in the windows than in the channels: 96 channels of 160 samples take 0.43 ms as
+they are, 1.3 ms this way; 512 of 10 take 6.7 and 1.3 ms."""
+
+
+class ChannelsFirstConvolution(nn.Module):
+    """The two as they are, for few channels of many samples each."""
+
+    def __init__(self, conv: nn.Conv1d, norm: nn.LayerNorm | nn.GroupNorm) -> None:
+        super().__init__()
+        self.conv, self.norm = conv, norm
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Convolve and normalise [batch, samples] to [batch, frames, channels]."""
+        channels: Tensor = self.conv(waveform.unsqueeze(1))
+        if isinstance(self.norm, nn.GroupNorm):
+            channels = self.norm(channels)
+        features = channels.transpose(1, 2)
+        return self.norm(features) if isinstance(self.norm, nn.LayerNorm) else features
+
 
 class LayerNormedConvolution(nn.Module):
     """`nn.Conv1d` over the samples, then `nn.LayerNorm` over its channels.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.engine import Engine, Value
+from ..engines.engine import Engine, Prepared, Value
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,21 @@ class TimedEngine:
         """Of an input of `graph`."""
         return self._engine.dtype(graph, name)
 
-    def run(
-        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None
-    ) -> dict[str, Value]:
+    def prepare(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
+    ) -> Prepared:
+        """A run that goes to its end, and is noted."""
+        prepared = self._engine.prepare(graph, inputs, outputs, into)
+
+        def run() -> dict[str, Value]:
+            begin = time.perf_counter()
+            results = prepared()
+            self._engine.synchronize()
+            self.runs.append(Run(graph, begin, time.perf_counter()))
+            return results
+
+        return run
+
+    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
         """Run `graph` to its end, and note it."""
-        begin = time.perf_counter()
-        results = self._engine.run(graph, inputs, outputs, into)
-        self._engine.synchronize()
-        self.runs.append(Run(graph, begin, time.perf_counter()))
-        return results
+        return self.prepare(graph, inputs, outputs, {})()

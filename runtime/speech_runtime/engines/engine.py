@@ -1,6 +1,6 @@
 """What the rest of the runtime asks of whatever runs the graphs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 Value = Any
 """A tensor where the engine keeps it; on a GPU, device memory. Only its engine can look inside."""
+
+Prepared = Callable[[], dict[str, Value]]
+"""A run with all that it reads and writes, any number of times; it returns the outputs that were asked for."""
 
 
 class Engine(Protocol):
@@ -36,17 +39,20 @@ class Engine(Protocol):
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         """Of an input of `graph`: the states between graphs are float16 in a half-precision bundle, float32 else."""
 
-    def run(
-        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value] | None = None
-    ) -> dict[str, Value]:
-        """Run `graph` and return the named `outputs`, on the device; outputs not named are not kept.
+    def prepare(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
+    ) -> Prepared:
+        """Bind what `graph` reads and writes, to run it any number of times.
 
         Args:
             graph: name in the contract.
-            inputs: tensors by name.
-            outputs: names.
+            inputs: tensors by name; what is in shared ones may change from run to run.
+            outputs: names of those that a run returns, on the device; outputs that are not named are not kept.
             into: tensors that other outputs are written to, by name; they may be inputs too where the graph says so.
 
         Raises:
-            EngineError: the run failed.
+            EngineError: here or by a run: it failed.
         """
+
+    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+        """Run `graph` once; see `prepare`."""

@@ -47,7 +47,8 @@ class SessionOptions:
     Attributes:
         device: where the graphs run; "tensorrt" leaves to CUDA what TensorRT does not take, "tensorrt_rtx" to the CPU.
         device_id: which GPU.
-        intra_op_threads: threads of one operator; 0 leaves the choice to ONNX Runtime (all cores).
+        intra_op_threads: threads of one operator; 0 leaves the choice to ONNX Runtime (all cores). A decoder of less
+            than 2 MiB takes one: it is faster alone.
         inter_op_threads: operators that run at a time; above 1 in ONNX Runtime's parallel mode, which has no memory
             pattern.
         cuda: options of CUDA, where `device` uses it.
@@ -55,7 +56,8 @@ class SessionOptions:
         providers: execution providers in order of preference, with their options, instead of those of `device`:
             `(("CUDAExecutionProvider", {"cudnn_conv_algo_search": "EXHAUSTIVE"}),)`. `device` still says where tensors
             are kept. The CPU always comes last.
-        cpu_memory_arena: keep freed memory for the next run; without it the process stays smaller and is slower.
+        cpu_memory_arena: keep freed memory for the next run, of whichever graph; without it the process stays smaller
+            and is slower.
         memory_pattern: plan the memory of a run by those before it with inputs of the same shapes. Clips are of all
             lengths: 10 s of the reference shape take 9 % more memory with it, and as long.
         graph_optimization: what ONNX Runtime fuses and folds when it loads a graph, as in its

@@ -12,6 +12,7 @@ from ..contract import DECODER_WITH_PAST, GRAPHS
 from ..errors import EngineError
 from .cuda import Cuda, Device
 from .device_memory import DevicePool, DeviceTensor
+from .engine import Prepared
 from .engine_options import EngineOptions
 from .engine_sets import choose_engines
 from .profile_choice import ProfileChoice
@@ -104,14 +105,22 @@ class TensorRtEngine:
             self._device.activate()
             self._device.synchronize()
 
-    def run(
+    def prepare(
         self,
         graph: str,
         inputs: Mapping[str, DeviceTensor],
         outputs: Sequence[str],
-        into: Mapping[str, DeviceTensor] | None = None,
-    ) -> dict[str, DeviceTensor]:
-        """Put `graph` on the stream; see `Engine.run`. What is written `into` must not be an input."""
-        with self._lock:
-            self._device.activate()
-            return self._graphs[graph](inputs, outputs, into or {})
+        into: Mapping[str, DeviceTensor],
+    ) -> Prepared:
+        """See `Engine.prepare`: a run is put on the stream. What is written `into` must not be an input."""
+
+        def run() -> dict[str, DeviceTensor]:
+            with self._lock:
+                self._device.activate()
+                return self._graphs[graph](inputs, outputs, into)
+
+        return run
+
+    def run(self, graph: str, inputs: Mapping[str, DeviceTensor], outputs: Sequence[str]) -> dict[str, DeviceTensor]:
+        """See `Engine.run`."""
+        return self.prepare(graph, inputs, outputs, {})()

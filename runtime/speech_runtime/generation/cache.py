@@ -19,18 +19,12 @@ class Binding:
     Attributes:
         inputs: tensors by name; the tokens too, for the cache may want them in an order of its own.
         outputs: that the cache wants back.
-        into: what other outputs are written to; see `Engine.run`.
-        slots: int64 [batch, beams], where each beam is in that order; None where it is the beams' own.
+        into: what other outputs are written to; see `Engine.prepare`.
     """
 
     inputs: Mapping[str, Value]
     outputs: Sequence[str] = ()
     into: Mapping[str, Value] = field(default_factory=dict)
-    slots: Tokens | None = None
-
-    def by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
-        """An output [batch, beams, …] in the order of the beams."""
-        return found if self.slots is None else found[np.arange(len(found))[:, None], self.slots]
 
 
 class SelfAttentionCache(Protocol):
@@ -42,7 +36,13 @@ class SelfAttentionCache(Protocol):
         Args:
             input_ids: int64 [batch, beams, tokens].
             beam_idx: int64 [batch, beams], the beams of the last step that are continued.
+
+        Returns:
+            The very binding of the last step where all tensors are the same, and only what is in them is new.
         """
+
+    def by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
+        """An output [batch, beams, …] of the step that was bound last, in the order of the beams."""
 
     def advance(self, results: Mapping[str, Value]) -> None:
         """Take what the step that was bound last made."""

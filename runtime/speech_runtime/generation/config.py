@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from ..errors import GenerationError
-from ..strict import FieldError, from_json
+from ..strict import FieldError, updated
 
 DEFAULT_NEW_TOKENS = 20
 """How many tokens transformers generates where no length is set."""
@@ -168,7 +168,7 @@ class GenerationConfig:
 
     def _with(self, given: Mapping[str, Any], origin: str) -> "GenerationConfig":
         try:
-            return from_json(GenerationConfig, {**asdict(self), **given})
+            return updated(self, given)
         except FieldError as error:
             unknown = any(problem.endswith("is not a known field") for problem in error.problems)
             remedy = f"; known settings are {', '.join(_NAMES)}" if unknown else ""

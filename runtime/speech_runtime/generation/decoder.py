@@ -1,5 +1,7 @@
 """The decoder of one batch, step by step. Its caches never leave the engine."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,21 @@ from ..contract import (
     TOP_LOGPROBS,
     cache_names,
 )
-from ..engines.engine import Engine, Value
-from .cache import SelfAttentionCache
+from ..engines.engine import Engine, Prepared, Value
+from .cache import Binding, SelfAttentionCache
 from .candidates import Candidates, whole_vocabulary
 from .growing_cache import GrowingCache
 from .in_place_cache import InPlaceCache
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step that can be run as long as `bound` holds, for `outputs`; on the host they are in `found`."""
+
+    bound: Binding
+    outputs: list[str]
+    run: Prepared
+    found: Sequence[NDArray[Any]] = ()
 
 
 class CachedDecoder:
@@ -42,6 +54,7 @@ class CachedDecoder:
         )
         self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
         self._cache = self._new_cache(batch)
+        self._bound_step: _Step | None = None
         self._batch = batch
         self._rows: NDArray[np.int64] | None = None
 
@@ -58,9 +71,10 @@ class CachedDecoder:
         """
         outputs = [LOGITS] if whole else [TOP_LOGPROBS, TOP_IDS]
         input_ids, beam_idx = self._with_closed(input_ids), self._with_closed(beam_idx)
-        for chunk in self._chunks(input_ids):
-            results = self._run(chunk, beam_idx, outputs)
-            beam_idx = np.broadcast_to(np.arange(beam_idx.shape[1]), beam_idx.shape)
+        first, *others = self._chunks(input_ids)
+        results = self._run(first, beam_idx, outputs)
+        for chunk in others:
+            results = self._run(chunk, np.broadcast_to(np.arange(beam_idx.shape[1]), beam_idx.shape), outputs)
         results = [result[:, :, -1] if self._rows is None else result[self._rows, :, -1] for result in results]
         if whole:
             return whole_vocabulary(results[0])
@@ -81,6 +95,7 @@ class CachedDecoder:
             return self._engine.upload(np.ascontiguousarray(self._engine.download(value)[rows]))
 
         self._fixed = {name: kept(value) for name, value in self._fixed.items()}
+        self._bound_step = None
         self._cache.keep(rows)
 
     def _with_closed(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -121,11 +136,27 @@ class CachedDecoder:
 
     def _run(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: list[str]) -> list[NDArray[Any]]:
         bound = self._cache.bind(input_ids, beam_idx)
-        results = self._engine.run(
-            DECODER_WITH_PAST, {**bound.inputs, **self._fixed}, [*outputs, *bound.outputs], bound.into
-        )
+        if self._bound_step is None or self._bound_step.bound is not bound or self._bound_step.outputs != outputs:
+            self._bound_step = self._prepare(bound, outputs, input_ids.shape)
+        results = self._bound_step.run()
         self._cache.advance(results)
-        return [bound.by_beam(self._engine.download(results[name])) for name in outputs]
+        found = self._bound_step.found or [self._engine.download(results[name]) for name in outputs]
+        return [self._cache.by_beam(array) for array in found]
+
+    def _prepare(self, bound: Binding, outputs: list[str], shape: tuple[int, ...]) -> "_Step":
+        """A step that answers tokens of `shape`; what it finds for the host is written right there, if it is near."""
+        inputs = {**bound.inputs, **self._fixed}
+        if not self._engine.on_host:
+            run = self._engine.prepare(DECODER_WITH_PAST, inputs, [*outputs, *bound.outputs], bound.into)
+            return _Step(bound, outputs, run)
+        width = {LOGITS: self._facts.vocab_size}
+        found = [
+            np.empty((*shape, width.get(name, self._facts.top_k)), np.int64 if name == TOP_IDS else np.float32)
+            for name in outputs
+        ]
+        into = {name: self._engine.share(array) for name, array in zip(outputs, found, strict=True)}
+        run = self._engine.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **into})
+        return _Step(bound, outputs, run, found)
 
     def _new_cache(self, batch: int) -> SelfAttentionCache:
         kind = InPlaceCache if self._facts.cache == "in_place" else GrowingCache

@@ -1,6 +1,7 @@
 """A self-attention cache that each step makes a longer one of, its beams reordered by the graph."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,10 @@ class GrowingCache:
         arrays = {INPUT_IDS: np.ascontiguousarray(input_ids), BEAM_IDX: np.ascontiguousarray(beam_idx)}
         inputs = {name: self._engine.upload(array) for name, array in arrays.items()}
         return Binding({**inputs, **self._past}, self._present)
+
+    def by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
+        """See `SelfAttentionCache.by_beam`: the graph has put them in order."""
+        return found
 
     def advance(self, results: Mapping[str, Value]) -> None:
         """See `SelfAttentionCache.advance`."""

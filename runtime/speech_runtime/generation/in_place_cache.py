@@ -6,6 +6,7 @@ have parted, since up to there they are the same.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,9 @@ class InPlaceCache:
         self._rows = np.arange(batch)[:, None]
         # Which slot wrote what is at a position; at each of them, every slot writes once.
         self._writers = np.zeros((batch, 1, _ROOM), dtype=np.int32)
+        self._input_ids = np.zeros((batch, 1, 0), dtype=np.int64)
+        self._past_length = np.zeros(1, dtype=np.int64)
+        self._binding: Binding | None = None
         self._allocate(_ROOM)
 
     def bind(self, input_ids: Tokens, beam_idx: Tokens) -> Binding:
@@ -43,13 +47,18 @@ class InPlaceCache:
         self._new_length = self._length + tokens
         self._make_room()
         self._writers[:, :, self._length : self._new_length] = np.arange(self._slots.shape[1])[:, None]
-        by_slot = np.empty_like(input_ids)
-        by_slot[self._rows, self._slots] = input_ids
-        inputs = {
-            INPUT_IDS: self._engine.upload(by_slot),
-            PAST_LENGTH: self._engine.upload(np.array([self._length])),
-        }
-        return Binding(inputs | self._past, into=self._present, slots=self._slots)
+        if self._binding is None or self._input_ids.shape != input_ids.shape:
+            self._input_ids = np.empty_like(input_ids)
+            own = {INPUT_IDS: self._engine.share(self._input_ids), PAST_LENGTH: self._engine.share(self._past_length)}
+            self._binding = Binding(own | self._past, into=self._present)
+        self._input_ids[self._rows, self._slots] = input_ids
+        self._past_length[0] = self._length
+        return self._binding
+
+    def by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
+        """See `SelfAttentionCache.by_beam`."""
+        in_order: NDArray[Any] = found[self._rows, self._slots]
+        return in_order
 
     def advance(self, _: Mapping[str, Value]) -> None:
         """See `SelfAttentionCache.advance`."""
@@ -117,3 +126,4 @@ class InPlaceCache:
         tensors = [self._engine.share(tensor) for tensor in self._storage]
         self._past = dict(zip(cache_names("past", self._layers), tensors, strict=True))
         self._present = dict(zip(cache_names("present", self._layers), tensors, strict=True))
+        self._binding = None

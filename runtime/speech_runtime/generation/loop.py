@@ -94,6 +94,7 @@ class _Loop:
         self._log_probabilities = config.num_beams > 1
         self._fill = config.fill_token_id
         self._hooks = hooks
+        self._keeps = hooks.keep_scores or hooks.keep_logits
         self._rows = np.arange(len(search.live))
         self._beams = search.live.shape[1]
         self._done: list[tuple[Tokens, Hypotheses]] = []
@@ -111,10 +112,11 @@ class _Loop:
             live = self._search.live[:, :1] if alike else self._search.live
             scored = self._to_choose_by(raw)
             candidates = self._steps(scored, live)
-            self._keep(raw, candidates)
+            if self._keeps:
+                self._keep(raw, candidates)
             interrupted = self._hooks.deadline.passed()
             tokens, beam_idx = self._search.advance(candidates, raw, last=interrupted is not None)
-            input_ids, beam_idx = tokens[:, :, None], beam_idx * (not alike)
+            input_ids, beam_idx = tokens[:, :, None], np.zeros_like(beam_idx) if alike else beam_idx
             if self._hooks.on_step is not None:
                 self._hooks.on_step(self._search.decided)
             input_ids, beam_idx = self._without_closed(input_ids, beam_idx)
@@ -128,9 +130,10 @@ class _Loop:
         return raw.with_scores(raw.scores.copy()) if self._hooks.processors else raw
 
     def _without_closed(self, input_ids: Tokens, beam_idx: Tokens) -> tuple[Tokens, Tokens]:
+        if self._search.done or self._keeps or self._hooks.on_step is not None or len(input_ids) == 1:
+            return input_ids, beam_idx
         open_rows = self._search.open_rows
-        kept_whole = self._hooks.keep_scores or self._hooks.keep_logits or self._hooks.on_step is not None
-        if self._search.done or kept_whole or 2 * open_rows.sum() > len(open_rows):
+        if 2 * open_rows.sum() > len(open_rows):
             return input_ids, beam_idx
         (closed,), (rows,) = np.nonzero(~open_rows), np.nonzero(open_rows)
         self._done.append((self._rows[closed], self._search.rows(closed).result()))

@@ -62,6 +62,7 @@ class BeamSearch:
         self._finished_logprobs = np.zeros(shape, dtype=np.float32)
         self._finished_lengths = np.full(shape, self.length)
         self._is_finished = np.zeros(shape, dtype=bool)
+        self._any_finished = False
         self._improvable = np.ones((batch, 1), dtype=bool)
         self.done = False
 
@@ -89,24 +90,29 @@ class BeamSearch:
 
     def advance(self, candidates: Candidates, raw: Candidates, last: bool) -> tuple[Tokens, Tokens]:
         """See `Search.advance`."""
-        scores, beam_idx, tokens = self._best_continuations(candidates)
-        if not ((scores[:, 0] > -np.inf) | ~self.open_rows).all():
+        if candidates is raw and not raw.whole and not self._config.do_sample:
+            scores, beam_idx, tokens, logprobs = self._best_of_sorted(candidates)
+        else:
+            scores, beam_idx, tokens = self._best_continuations(candidates)
+            logprobs = raw_logprobs(raw, tokens, beam_idx)
+        if not ((possible := scores[:, 0] > -np.inf).all() or (possible | ~self.open_rows).all()):
             raise GenerationError(
                 f"no token is possible at position {self.length}: the settings ban all of them, or the model's logits "
                 "are not numbers"
             )
-        logprobs = raw_logprobs(raw, tokens, beam_idx)
         ends = is_among(tokens, self._eos)
         if self._stopping.criteria:
             ends |= self._stopping.of(self._continued(beam_idx, tokens)[:, :, : self.length + 1])
         if last or self.length + 1 >= self._max_length:
             ends[:] = True
-        finishing = ends.copy()
-        finishing[:, self._beams :] = False
-        if finishing.any():
-            self._finish(finishing, scores, beam_idx, tokens, logprobs)
 
+        all_ended = False
         if ends.any():
+            all_ended = bool(ends.all())
+            finishing = ends.copy()
+            finishing[:, self._beams :] = False
+            if finishing.any():
+                self._finish(finishing, scores, beam_idx, tokens, logprobs)
             live_scores = scores + _lowered(ends)
             best = np.argsort(-live_scores, axis=1, kind="stable")[:, : self._beams]
             scores, logprobs = pick(live_scores, best), pick(logprobs, best)
@@ -118,7 +124,7 @@ class BeamSearch:
         self._live_scores, self._live = scores, self._continued(beam_idx, tokens)
         self._parents[:, step], self._logprobs[:, step] = beam_idx, logprobs
         self.length += 1
-        self._check_done(all_ended=bool(ends.all()))
+        self._check_done(all_ended)
         return tokens, beam_idx
 
     def rows(self, rows: Tokens) -> Self:
@@ -165,6 +171,25 @@ class BeamSearch:
             closed = closed | self._is_finished.all(axis=1, keepdims=True)
         return closed
 
+    def _best_of_sorted(
+        self, candidates: Candidates
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """As `_best_continuations`, with log-probabilities, where the candidates of each beam come best first.
+
+        Those behind the `_keep` best of their own beam cannot be among the `_keep` best of all.
+        """
+        batch, alike, width = candidates.ids.shape
+        width = min(width, self._keep)
+        few, ids = candidates.scores[:, :, :width], candidates.ids[:, :, :width]
+        totals = few + self._live_scores[:, :, None]
+        if alike < self._beams or totals.size < batch * self._keep:
+            scores, beam_idx, tokens = self._best_continuations(Candidates(ids, few))
+            return scores, beam_idx, tokens, raw_logprobs(candidates, tokens, beam_idx)
+        totals = totals.reshape(batch, -1)
+        best = (-totals).argsort(axis=1, kind="stable")[:, : self._keep]
+        flat = best if batch == 1 else best + totals.shape[1] * np.arange(batch)[:, None]
+        return totals.take(flat), best // width, ids.ravel().take(flat), few.ravel().take(flat)
+
     def _best_continuations(
         self, candidates: Candidates
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
@@ -210,9 +235,13 @@ class BeamSearch:
         self._finished_logprobs = _merge(self._finished_logprobs, logprobs, best)
         self._finished_lengths = _merge(self._finished_lengths, lengths, best)
         self._is_finished = _merge(self._is_finished, finishing, best)
+        self._any_finished = True
 
     def _check_done(self, all_ended: bool) -> None:
         penalty = self._config.length_penalty
+        if not self._any_finished and penalty >= 0 and (self._live_scores[:, 0] > _LOWEST).all():
+            self.done = all_ended  # whatever is found is better than nothing
+            return
         new_tokens = self.length - self._prompt_length
         if self._early_stopping == "never" and penalty > 0.0:
             new_tokens = self._max_length - self._prompt_length
