@@ -17,7 +17,11 @@ from speech_export.rewrites.attention_implementation import attention_implementa
 from speech_export.rewrites.channels_last import ChannelsLastConvolution
 from speech_export.rewrites.fast_on_cpu import fast_on_cpu
 from speech_export.rewrites.feature_extractor import ChannelsLastExtractor, channels_last_extractor
-from speech_export.rewrites.first_convolution import GroupNormedConvolution, LayerNormedConvolution
+from speech_export.rewrites.first_convolution import (
+    ChannelsFirstConvolution,
+    GroupNormedConvolution,
+    LayerNormedConvolution,
+)
 from speech_export.rewrites.positional_convolution import FourierConvolution
 from speech_export.rewrites.replacement import replaced
 
@@ -52,6 +56,22 @@ def test_the_first_convolution_and_its_layer_norm(more: int, volume: float, bias
     expected = norm(conv(waveform.unsqueeze(1)).transpose(1, 2))
     found = LayerNormedConvolution(conv, norm)(waveform)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(8), nn.GroupNorm(8, 8)])
+def test_a_first_convolution_of_few_channels_and_long_windows_stays_one(norm: nn.LayerNorm | nn.GroupNorm) -> None:
+    layer = nn.Module()
+    layer.conv, layer.layer_norm, layer.activation = nn.Conv1d(1, 8, 10, 5), norm, nn.GELU()
+    extractor = nn.Module()
+    extractor.conv_layers = nn.ModuleList([layer])
+    replacement = channels_last_extractor(extractor)
+    assert replacement is not None
+    assert any(isinstance(module, ChannelsFirstConvolution) for module in replacement.module.modules())
+    channels = layer.conv(noise(2, 1, 60))
+    normed = norm(channels) if isinstance(norm, nn.GroupNorm) else norm(channels.transpose(1, 2)).transpose(1, 2)
+    with torch.no_grad():
+        found = replacement.module(noise(2, 1, 60)[:, 0])
+    torch.testing.assert_close(found, nn.functional.gelu(normed))
 
 
 @pytest.mark.parametrize("frequency", [0.001, 0.05, 0.4])

@@ -147,15 +147,33 @@ def test_every_option_reaches_onnx_runtime(bundle: Bundle, stub: type[StubSessio
     )
     OnnxRuntimeEngine(bundle, options)
     assert [made.path.name for made in stub.made] == [f"{graph}.onnx" for graph in GRAPHS]
+    assert stub.made[0].settings.intra_op_num_threads == 3
     for made in stub.made:
         assert made.providers == [(CPU, {})]
-        assert made.settings.intra_op_num_threads == 3
         assert made.settings.inter_op_num_threads == 2
         assert made.settings.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
         assert made.settings.enable_cpu_mem_arena is False
         assert made.settings.enable_mem_pattern is False
         assert made.settings.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         assert made.settings.log_severity_level == 2
+
+
+@pytest.mark.parametrize(("size", "threads"), [(2 * 2**20, 1), (2 * 2**20 + 1, 3)])
+def test_a_small_decoder_takes_one_thread(bundle: Bundle, stub: type[StubSession], size: int, threads: int) -> None:
+    files = {name: replace(facts, size=size) for name, facts in bundle.manifest.files.items()}
+    OnnxRuntimeEngine(
+        replace(bundle, manifest=replace(bundle.manifest, files=files)), SessionOptions(intra_op_threads=3)
+    )
+    assert [made.settings.intra_op_num_threads for made in stub.made] == [3, threads, threads]
+
+
+def test_all_graphs_share_one_arena_if_there_is_one(bundle: Bundle, stub: type[StubSession]) -> None:
+    entry = "session.use_env_allocators"
+    OnnxRuntimeEngine(bundle, SessionOptions())
+    assert all(made.settings.get_session_config_entry(entry) == "1" for made in stub.made)
+    OnnxRuntimeEngine(bundle, SessionOptions(cpu_memory_arena=False))
+    with pytest.raises(RuntimeError, match="does not have configuration"):
+        stub.made[-1].settings.get_session_config_entry(entry)
 
 
 def test_only_the_cpu_does_without_the_fusions_that_slow_it_down(bundle: Bundle, stub: type[StubSession]) -> None:

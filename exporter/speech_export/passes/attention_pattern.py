@@ -24,13 +24,13 @@ class Attention:
     Attributes:
         query: float32 [rows, heads, queries, head_dim].
         scale: of the scores.
-        mask: added to the scores.
+        mask: added to the scores; None where nothing is.
         output: float32 [rows, queries, heads, head_dim].
     """
 
     query: ir.Value
     scale: float
-    mask: ir.Value
+    mask: ir.Value | None
     output: ir.Value
 
     @property
@@ -82,20 +82,17 @@ def attention_over(keys: ir.Value | None, values: ir.Value | None) -> Attention 
     transposed = only_user(keys, "Transpose", perm=(0, 1, 3, 2))
     scores = only_user(transposed, "MatMul")
     masked = only_user(scores, "Add")
-    attended = only_user(only_user(masked, "Softmax"), "MatMul")
+    attended = only_user(only_user(masked or scores, "Softmax"), "MatMul")
     output = only_user(attended, "Transpose", perm=_HEADS_OUTSIDE)
-    if output is None or scores is None or masked is None or attended is None:
+    if output is None or scores is None or attended is None:
         return None
     if scores.producer().inputs[1] is not transposed or attended.producer().inputs[1] is not values:
         return None
     if output.shape is None or not all(isinstance(size, int) for size in output.shape[2:]):
         return None
-    scaled = producer(scores.producer().inputs[0], "Mul")
-    factor = None if scaled is None else scaled.inputs[1].const_value
-    if scaled is None or factor is None or factor.size != 1:
-        return None
-    mask = next(each for each in masked.producer().inputs if each is not scores)
-    return Attention(scaled.inputs[0], float(factor.numpy().item()), mask, output)
+    query, scale = _scaled(scores.producer().inputs[0])
+    mask = None if masked is None else next(each for each in masked.producer().inputs if each is not scores)
+    return Attention(query, scale, mask, output)
 
 
 def producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
@@ -172,6 +169,15 @@ def _sources(value: ir.Value) -> tuple[set[ir.Value], set[ir.Value]]:
                 computed.add(source)
                 pending.append(source)
     return measured, computed
+
+
+def _scaled(query: ir.Value) -> tuple[ir.Value, float]:
+    """What a query was before it was multiplied by a number, and the number; 1 where it was not."""
+    node = producer(query, "Mul")
+    factor = None if node is None else node.inputs[1].const_value
+    if node is None or factor is None or factor.size != 1:
+        return query, 1.0
+    return node.inputs[0], float(factor.numpy().item())
 
 
 def _transposed_from(state: ir.Value) -> ir.Value | None:

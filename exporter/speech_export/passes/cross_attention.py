@@ -27,18 +27,16 @@ def fuse_cross_attention(model: ir.Model, layers: int) -> None:
         layer: attention_over(inputs[f"cross.{layer}.key"], inputs[f"cross.{layer}.value"]) for layer in range(layers)
     }
     attentions = {layer: attention for layer, attention in found.items() if attention is not None}
-    masks = {attention.mask for attention in attentions.values()}
     frames = inputs[ENCODER_ATTENTION_MASK]
-    plain = {mask for mask in masks if _hides_what_has_no_audio(model, mask, frames)}
-    if not plain:
-        return
     padding = ir.node("Cast", [frames], {"to": ir.DataType.INT32.value}, name="cross/frames")
     padding.outputs[0].name = "cross.frames"
+    masks = {attention.mask for attention in attentions.values() if attention.mask is not None}
+    known = {mask: padding.outputs[0] for mask in masks if _hides_what_has_no_audio(model, mask, frames)}
     graph.insert_before(graph[0], padding)
     for layer, attention in attentions.items():
-        if attention.mask in plain:
+        if attention.mask is None or attention.mask in known:
             states = inputs[f"cross.{layer}.key"], inputs[f"cross.{layer}.value"]
-            _replace(graph, attention, states, padding.outputs[0])
+            _replace(graph, attention, states, known.get(attention.mask))
     RemoveUnusedNodesPass()(model)
 
 
@@ -54,12 +52,14 @@ def _hides_what_has_no_audio(model: ir.Model, mask: ir.Value, frames: ir.Value) 
     return lets_see(compute(shown), _FRAMES[:, None, None, :] == 1)
 
 
-def _replace(graph: ir.Graph, attention: Attention, states: tuple[ir.Value, ir.Value], padding: ir.Value) -> None:
+def _replace(
+    graph: ir.Graph, attention: Attention, states: tuple[ir.Value, ir.Value], padding: ir.Value | None
+) -> None:
     nodes: list[ir.Node] = []
     query = attention.flat(graph, attention.query, "query", nodes)
     fused = ir.node(
         "MultiHeadAttention",
-        [query, *states, None, padding],
+        [query, *states, *([] if padding is None else [None, padding])],
         {
             "num_heads": attention.output.shape[2],
             "scale": attention.scale,

@@ -103,9 +103,9 @@ def _dimensions(shape: ir.Node) -> tuple[int, int]:
     return shape.attributes.get_int("start", 0), shape.attributes.get_int("end", -1)
 
 
-def _is_causal(model: ir.Model, mask: ir.Value, max_positions: int | None) -> bool:
+def _is_causal(model: ir.Model, mask: ir.Value | None, max_positions: int | None) -> bool:
     """Whether a mask lets a token see itself and all that came before, and nothing else, at some lengths."""
-    compute = mask_computer(model, mask, computed_from=set())
+    compute = None if mask is None else mask_computer(model, mask, computed_from=set())
     if compute is None:
         return False
     longest = max_positions or _SEEN[-1]

@@ -152,7 +152,8 @@ class OnnxRuntimeEngine:
         # The one size that the manifest does not have. The encoder, whose profile has no use for it, is loaded first.
         width = self._sessions[ENCODER].get_outputs()[0].shape[-1] if self._sessions else 0
         providers = graph_providers(self._options, bundle, graph, width, version)
-        threads = 1 if graph != ENCODER and _is_small(bundle, graph) else self._options.intra_op_threads
+        alone = self._options.device == "cpu" and graph != ENCODER and _is_small(bundle, graph)
+        threads = 1 if alone else self._options.intra_op_threads
         open_graph = partial(self._open, providers, threads)
         if self._options.optimized_model_cache is None:
             session = open_graph(path)

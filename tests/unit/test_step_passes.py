@@ -1,0 +1,169 @@
+"""Passes over the step graph for the CPU: what they make of it says the very same."""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from composites import composite
+from speech_export.facts import decoder_facts, encoder_facts
+from speech_export.passes.cross_attention import fuse_cross_attention
+from speech_export.passes.in_place_cache import keep_cache_in_place
+from speech_export.passes.int8 import quantize_projections
+from speech_export.passes.module_names import name_after_modules
+from speech_export.passes.packed_queries import pack_queries
+from speech_export.passes.plain_shapes import plain_shapes
+from speech_export.passes.projections import projections
+from speech_export.rewrites.traceable import traceable
+from speech_export.trace import save, trace, traceables
+from speech_runtime.contract import DECODER_WITH_PAST, PAST_LENGTH
+
+FAMILIES = ("bert", "gpt2", "mbart", "whisper")
+LAYERS = 2
+Run = Callable[[dict[str, int]], list[NDArray[Any]]]
+
+
+@cache
+def _traced(family: str) -> bytes:
+    model = composite(family)
+    encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+    with traceable(model):
+        step = next(graph for graph in traceables(model, encoder, decoder) if graph.name == DECODER_WITH_PAST)
+        traced = trace(step, encoder.input_name, decoder.layers)
+    name_after_modules(traced)
+    content: bytes = ir.to_proto(traced).SerializeToString()
+    return content
+
+
+def step_graph(family: str) -> ir.Model:
+    """`decoder_with_past` of a tiny random composite, as traced."""
+    return ir.from_proto(_parsed(_traced(family)))
+
+
+def _parsed(content: bytes) -> Any:
+    return onnx.load_from_string(content)
+
+
+def runner(model: ir.Model) -> Run:
+    """Runs `model` on random inputs of given sizes; the last frames of the second utterance are padding."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+
+    def run(sizes: dict[str, int]) -> list[NDArray[Any]]:
+        random, inputs = np.random.default_rng(0), {}
+        for value in session.get_inputs():
+            shape = [size if isinstance(size, int) else sizes[size] for size in value.shape]
+            if value.name == "encoder_attention_mask":
+                inputs[value.name] = np.ones(shape, dtype=np.int64)
+                inputs[value.name][1:, 1:] = 0
+            elif value.name == PAST_LENGTH:
+                inputs[value.name] = np.array([sizes["past"]])
+            elif value.name == "beam_idx":
+                inputs[value.name] = random.integers(0, sizes["past_beams"], shape)
+            elif value.type == "tensor(int64)":
+                inputs[value.name] = random.integers(3, 90, shape)
+            else:
+                inputs[value.name] = random.standard_normal(shape).astype(np.float32)
+        return list(session.run(None, inputs))
+
+    return run
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph)
+
+
+def sizes(past: int = 3, **others: int) -> dict[str, int]:
+    given = {"batch": 2, "beams": 3, "past_beams": 2, "tokens": 1, "frames": 7, "past": past, **others}
+    return {**given, "rows": given["batch"] * given["beams"], "room": past + given["tokens"] + 4}
+
+
+@cache
+def _runners(family: str) -> tuple[Run, Run, Counter[str], Counter[str]]:
+    before, after = step_graph(family), step_graph(family)
+    fuse_cross_attention(after, LAYERS)
+    plain_shapes(after)
+    return runner(before), runner(after), operators(before), operators(after)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_of_fewer_operations(family: str) -> None:
+    _, _, before, after = _runners(family)
+    assert after["MultiHeadAttention"] == LAYERS
+    assert after["Softmax"] == before["Softmax"] - LAYERS
+    assert after["Reshape"] < before["Reshape"]
+    assert sum(after.values()) < sum(before.values())
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    family=st.sampled_from(FAMILIES),
+    batch=st.integers(1, 3),
+    beams=st.integers(1, 4),
+    past_beams=st.integers(1, 4),
+    tokens=st.integers(1, 5),
+    frames=st.integers(1, 9),
+    past=st.integers(0, 6),
+)
+def test_it_says_the_same(family: str, **given: int) -> None:
+    before, after, _, _ = _runners(family)
+    chosen = sizes(**given)
+    for expected, found in zip(before(chosen), after(chosen), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_cross_attention_with_another_mask_stays_as_it_is() -> None:
+    model = step_graph("bert")
+    mask = next(value for value in model.graph.inputs if value.name == "encoder_attention_mask")
+    users = tuple(mask.uses())
+    one = ir.Value(name="one", const_value=ir.tensor([1], name="one"), type=ir.TensorType(ir.DataType.INT64))
+    model.graph.register_initializer(one)
+    inverse = ir.node("Sub", [one, mask], name="inverse")
+    inverse.outputs[0].name = "inverse"
+    inverse.outputs[0].shape, inverse.outputs[0].type = mask.shape, mask.type
+    model.graph.insert_before(model.graph[0], inverse)
+    for node, index in users:
+        node.replace_input_with(index, inverse.outputs[0])
+    before = operators(model)
+    fuse_cross_attention(model, LAYERS)
+    assert operators(model) == before
+
+
+def test_queries_keys_and_values_in_one_product_are_the_very_same() -> None:
+    def quantized(packed: bool) -> ir.Model:
+        model = step_graph("bert")
+        assert keep_cache_in_place(model, LAYERS, 3, 8, None)
+        quantize_projections(model, list(projections(model.graph)))
+        if packed:
+            pack_queries(model)
+        return model
+
+    apart, together = quantized(packed=False), quantized(packed=True)
+    kind = "DynamicQuantizeMatMul"
+    assert operators(together)[kind] == operators(apart)[kind] - 2 * LAYERS
+    for expected, found in zip(runner(apart)(sizes()), runner(together)(sizes()), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_was_beside_a_graph_is_in_the_one_that_is_made_of_it(tmp_path: Path) -> None:
+    """A graph that was too large for one file, and is small enough after a conversion."""
+    model = step_graph("bert")
+    expected = runner(model)(sizes())
+    (tmp_path / "float32").mkdir()
+    ir.save(model, tmp_path / "float32" / "step.onnx", external_data="step.onnx.data")
+    save(ir.load(tmp_path / "float32" / "step.onnx"), tmp_path / "step.onnx")
+    assert [path.name for path in tmp_path.glob("step*")] == ["step.onnx"]
+    for wanted, found in zip(expected, runner(ir.load(tmp_path / "step.onnx"))(sizes()), strict=True):
+        np.testing.assert_array_equal(found, wanted)
