@@ -158,7 +158,9 @@ class _Loop:
         def joined(name: str, width: int, filler: float) -> NDArray[Any]:
             parts = [getattr(found, name) for _, found in self._done]
             padded = [
-                np.pad(part, ((0, 0), (0, 0), (0, width - part.shape[2])), constant_values=filler) for part in parts
+                np.pad(part, ((0, 0), (0, 0), (0, missing)), constant_values=filler) if missing else part
+                for part in parts
+                for missing in [width - part.shape[2]]
             ]
             whole: NDArray[Any] = np.concatenate(padded)[order]
             return whole.reshape(whole.shape[0] * whole.shape[1], width)

@@ -152,17 +152,16 @@ class BeamSearch:
 
     def _histories(self, new: int) -> tuple[NDArray[np.float32], Tokens]:
         """Log-probabilities and beams of the tokens of finished hypotheses, [batch, beams, new]: traced back."""
-        logprobs = np.zeros((*self._finished_scores.shape, new), dtype=np.float32)
-        beams = np.full(logprobs.shape, -1)
-        last = self._finished_lengths - self._prompt_length - 1
-        on = self._finished_parents
+        last, on = (self._finished_lengths - self._prompt_length - 1)[:, :, None], self._finished_parents
+        steps, rows = np.arange(new), np.arange(len(on))[:, None]
+        before, ending = steps < last, steps == last
+        live = np.empty(before.shape, dtype=np.int64)
         for step in range(new - 1, -1, -1):
-            ending, before = last == step, last > step
-            here, parents = pick(self._logprobs[:, step], on), pick(self._parents[:, step], on)
-            logprobs[:, :, step] = np.where(ending, self._finished_logprobs, np.where(before, here, np.float32(0)))
-            beams[:, :, step] = np.where(ending, self._finished_parents, np.where(before, parents, -1))
-            on = np.where(before, parents, on)
-        return logprobs, beams
+            live[:, :, step] = on
+            on = np.where(before[:, :, step], self._parents[rows, step, on], on)
+        here, parents = (kept[rows[:, :, None], steps, live] for kept in (self._logprobs, self._parents))
+        logprobs = np.where(ending, self._finished_logprobs[:, :, None], np.where(before, here, np.float32(0)))
+        return logprobs, np.where(ending, self._finished_parents[:, :, None], np.where(before, parents, -1))
 
     def _closed(self) -> NDArray[np.bool_]:
         """Utterances [batch, 1] whose finished hypotheses no continuation may join any more."""
