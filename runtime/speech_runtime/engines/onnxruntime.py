@@ -78,6 +78,22 @@ class OnnxRuntimeEngine:
         """See `Engine.on_host`."""
         return self._options.memory == "cpu"
 
+    @property
+    def recordings(self) -> int:
+        """See `Engine.recordings`."""
+        return self._options.cuda.cuda_graphs
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> onnxruntime.OrtValue:
+        """See `Engine.allocate`."""
+        if self.on_host:  # numbers that are none would be measured as such, where ranges are
+            return self.upload(np.zeros(shape, dtype=dtype))
+        memory, device_id = self._options.memory, self._options.device_id
+        return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory, device_id)
+
+    def write(self, value: onnxruntime.OrtValue, array: NDArray[Any]) -> None:
+        """See `Engine.write`."""
+        value.update_inplace(np.ascontiguousarray(array))
+
     def upload(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """Copy an array to the device."""
         return self._runtime.OrtValue.ortvalue_from_numpy(array, self._options.memory, self._options.device_id)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,23 @@ class TensorRtEngine:
     def on_host(self) -> bool:
         """See `Engine.on_host`."""
         return False
+
+    @property
+    def recordings(self) -> int:
+        """See `Engine.recordings`."""
+        return 0
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceTensor:
+        """See `Engine.allocate`."""
+        with self._lock:
+            self._device.activate()
+            return DeviceTensor(self._pool.take(prod(shape) * dtype.itemsize, exact=True), shape, dtype)
+
+    def write(self, value: DeviceTensor, array: NDArray[Any]) -> None:
+        """See `Engine.write`."""
+        with self._lock:
+            self._device.activate()
+            self._pool.write(value, np.ascontiguousarray(array).reshape(array.shape))
 
     def upload(self, array: NDArray[Any]) -> DeviceTensor:
         """Copy an array to the device."""

@@ -1,6 +1,6 @@
 """What the decoder asks of a self-attention cache."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,12 +20,14 @@ class Binding:
         inputs: tensors by name; the tokens too, for the cache may want them in an order of its own.
         outputs: that the cache wants back.
         into: what other outputs are written to; see `Engine.run`.
+        places: where all other outputs of the step go, by name; None where the engine may choose.
         slots: int64 [batch, beams], where each beam is in that order; None where it is the beams' own.
     """
 
     inputs: Mapping[str, Value]
     outputs: Sequence[str] = ()
     into: Mapping[str, Value] = field(default_factory=dict)
+    places: Callable[[Sequence[str]], Mapping[str, Value]] | None = None
     slots: Tokens | None = None
 
     def by_beam(self, found: NDArray[Any]) -> NDArray[Any]:

@@ -21,6 +21,9 @@ from .cache import SelfAttentionCache
 from .candidates import Candidates, whole_vocabulary
 from .growing_cache import GrowingCache
 from .in_place_cache import InPlaceCache
+from .static_cache import StaticCache
+from .step_memories import StepMemories
+from .step_memory import StepMemory
 
 
 class CachedDecoder:
@@ -33,15 +36,24 @@ class CachedDecoder:
         batch: int,
         encoder_hidden_states: Value,
         encoder_attention_mask: Value,
+        memories: StepMemories | None = None,
     ) -> None:
-        """Compute the cross-attention cache; the self-attention cache starts 0 long."""
+        """Compute the cross-attention cache; the self-attention cache starts 0 long.
+
+        With `memories` the steps are in memory of theirs, as long as there is some.
+        """
         self._engine = engine
         self._facts = facts
-        cross = engine.run(
-            DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
-        )
-        self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
-        self._cache = self._new_cache(batch)
+        lent = memories and memories.lend(self, encoder_hidden_states, encoder_attention_mask)
+        if lent:
+            self._fixed = lent.fixed
+            self._cache: SelfAttentionCache = StaticCache(lent.memory, facts, recorded=True)
+        else:
+            cross = engine.run(
+                DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
+            )
+            self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
+            self._cache = self._new_cache(batch)
         self._batch = batch
         self._rows: NDArray[np.int64] | None = None
 
@@ -121,12 +133,17 @@ class CachedDecoder:
 
     def _run(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: list[str]) -> list[NDArray[Any]]:
         bound = self._cache.bind(input_ids, beam_idx)
-        results = self._engine.run(
-            DECODER_WITH_PAST, {**bound.inputs, **self._fixed}, [*outputs, *bound.outputs], bound.into
-        )
+        inputs, places = {**bound.inputs, **self._fixed}, bound.places and bound.places(outputs)
+        if places:
+            self._engine.run(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **places})
+            results = places
+        else:
+            results = self._engine.run(DECODER_WITH_PAST, inputs, [*outputs, *bound.outputs], bound.into)
         self._cache.advance(results)
         return [bound.by_beam(self._engine.download(results[name])) for name in outputs]
 
     def _new_cache(self, batch: int) -> SelfAttentionCache:
+        if self._facts.cache == "static":
+            return StaticCache(StepMemory(self._engine, self._facts, batch), self._facts)
         kind = InPlaceCache if self._facts.cache == "in_place" else GrowingCache
         return kind(self._engine, self._facts, batch)
