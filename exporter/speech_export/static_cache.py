@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 from transformers.cache_utils import DynamicLayer
@@ -45,7 +46,8 @@ class PositionsFromInput(TorchFunctionMode):
     Enter it inside the traced `forward`: torch.export has a mode of its own around that, which comes first.
 
     - `torch.arange(past, past + 1)` is the position of the token;
-    - `table[:, past : past + 1]` is a lookup, and no slice, whose bounds would have to be known to the host.
+    - `table[:, past : past + 1]` is a lookup, and no slice, whose bounds would have to be known to the host;
+    - `table[positions]` is a lookup too; see `StaticLayer`.
     """
 
     def __torch_function__(
@@ -75,6 +77,8 @@ def _only_position(begin: PastLength, end: PastLength) -> Tensor:
 
 def _looked_up(table: Tensor, index: Any) -> Tensor:
     """`table[index]` where a slice of `index` may be the one position behind the past."""
+    if table.ndim == 2 and isinstance(index, Tensor) and index.dtype == torch.int64:
+        return embedding(index, table)
     parts = list(index) if isinstance(index, tuple) else [index]
     for axis, part in enumerate(parts):
         if isinstance(part, slice) and isinstance(part.start, PastLength):
@@ -102,7 +106,12 @@ class StaticLayer(DynamicLayer):  # type: ignore[misc]
             past_length: tokens that were seen.
         """
         super().__init__()
-        self._continued = [state.flatten(0, 1)[past_rows] for state in past]
+        # A lookup, as of embeddings: the kernel of an indexed gather is given numbers in the host's memory, where a
+        # recorded step would not find them any more.
+        self._continued = [
+            embedding(past_rows, state.flatten(0, 1).flatten(1)).view(*past_rows.shape, *state.shape[2:])
+            for state in past
+        ]
         self._length = past[0].shape[3]
         self._past_length = past_length
         self._seen = (torch.arange(self._length) < past_length.tensor).unsqueeze(1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..contract import ENCODER, GRAPHS, graph_inputs, graph_outputs
+from ..contract import DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs, graph_outputs
 from ..errors import BundleError, EngineError
+from .cuda_graphs import CudaGraphs
 from .graph_providers import engine_cache, graph_providers
 from .optimized_graphs import cache_entry, open_through_cache
 from .processor import bytes_saturate
@@ -72,6 +74,8 @@ class OnnxRuntimeEngine:
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         for graph in GRAPHS:
             self._sessions[graph] = self._load(bundle, graph)
+        recorded = self._sessions[DECODER_WITH_PAST] if options.cuda.cuda_graphs else None
+        self._cuda_graphs = None if recorded is None else CudaGraphs(self._runtime, recorded)
 
     @property
     def on_host(self) -> bool:
@@ -128,6 +132,10 @@ class OnnxRuntimeEngine:
         into: Mapping[str, onnxruntime.OrtValue] | None = None,
     ) -> dict[str, onnxruntime.OrtValue]:
         """See `Engine.run`."""
+        if self._cuda_graphs is not None and graph == DECODER_WITH_PAST and not outputs and into:
+            with _named(graph):
+                self._cuda_graphs.run(inputs, into)
+            return {}
         session = self._sessions[graph]
         binding = session.io_binding()
         for name, value in inputs.items():
@@ -136,10 +144,11 @@ class OnnxRuntimeEngine:
             binding.bind_output(name, self._options.memory, self._options.device_id)
         for name, value in (into or {}).items():
             binding.bind_ortvalue_output(name, value)
-        try:
-            session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's errors have no base of their own
-            raise EngineError(f"{graph} failed: {error}") from error
+        with _named(graph):
+            if self._cuda_graphs is not None and graph == DECODER_WITH_PAST:
+                self._cuda_graphs.run_unrecorded(binding)
+            else:
+                session.run_with_iobinding(binding)
         return dict(zip(outputs, binding.get_outputs(), strict=False))  # those of `into` come last
 
     def _load(self, bundle: Bundle, graph: str) -> onnxruntime.InferenceSession:
@@ -199,6 +208,14 @@ class OnnxRuntimeEngine:
             settings.add_session_config_entry(_REST_BETWEEN_RUNS, "1")
         settings.log_severity_level = _SEVERITIES[options.log_severity]
         return settings
+
+
+@contextmanager
+def _named(graph: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's errors have no base of their own
+        raise EngineError(f"{graph} failed: {error}") from error
 
 
 def _check_signature(session: onnxruntime.InferenceSession, bundle: Bundle, graph: str) -> None:

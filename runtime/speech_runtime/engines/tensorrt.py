@@ -87,7 +87,7 @@ class TensorRtEngine:
         """See `Engine.allocate`."""
         with self._lock:
             self._device.activate()
-            return DeviceTensor(self._pool.take(prod(shape) * dtype.itemsize, exact=True), shape, dtype)
+            return DeviceTensor(self._pool.take(prod(shape) * dtype.itemsize), shape, dtype)
 
     def write(self, value: DeviceTensor, array: NDArray[Any]) -> None:
         """See `Engine.write`."""
