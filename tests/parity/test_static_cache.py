@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from composites import DECODERS, composite
-from conftest import ONE_THREAD, ExportOnce
+from conftest import CHECKPOINT, ONE_THREAD, ExportOnce, Pair
 from cuda_placement import obstacles
 from half_matrix import FP16
 from matrix import clip_lengths, engine_bytes, padded_batch
@@ -121,6 +121,16 @@ def test_every_step_says_what_that_of_the_growing_graph_says(
         found, expected = (each.step(ids, beam_idx, whole=True).scores for each in (ours, theirs))
         np.testing.assert_allclose(found, expected, atol=1e-5)
         past_beams = beams
+
+
+def test_real_clips_of_which_some_end_early(export_once: ExportOnce, digits: Pair, references: dict[Path, str]) -> None:
+    directory = export_once("digits-static", CHECKPOINT, precision=FOR_CUDA, static_cache=64)
+    model = OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD)
+    clips = [model.load(path) for path in sorted(references, key=lambda path: len(references[path]))]
+    found, expected = (
+        [heard.text for heard in each.transcriptions(clips, num_beams=4)] for each in (model, digits.exported)
+    )
+    assert found == expected
 
 
 class Dirty(OnnxRuntimeEngine):

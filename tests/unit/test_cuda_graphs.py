@@ -143,7 +143,7 @@ def test_clips_of_about_the_same_length_share_what_was_recorded(models: Models) 
     recorded, plain, session = models
     stride = recorded.manifest.encoder.frame_stride
     assert stride is not None
-    for frames in (33, 36, 40):
+    for frames in (35, 37, 39):
         inputs = clips(1, frames * stride)
         settings = {"num_beams": 3, "min_new_tokens": 9, "max_new_tokens": 9}
         np.testing.assert_array_equal(recorded.generate(inputs, **settings), plain.generate(inputs, **settings))

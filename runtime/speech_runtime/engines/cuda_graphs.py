@@ -12,11 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..bundle import Bundle
+from ..errors import EngineError
+
 if TYPE_CHECKING:
     import onnxruntime
 
 ENABLED = {"enable_cuda_graph": "1"}
 """Of the CUDA execution provider, for the session whose runs are to be recorded."""
+
 
 _NUMBER = "gpu_graph_id"
 """Of ONNX Runtime's options of a run: which recording it is."""
@@ -24,6 +28,19 @@ _NUMBER = "gpu_graph_id"
 _NOT_RECORDED = "-1"
 _FIRST = 1
 """0 is ONNX Runtime's own."""
+
+
+def check_recordable(bundle: Bundle, cuda_graphs: int) -> None:
+    """Check that steps of `bundle` can be recorded, if any are to be.
+
+    Raises:
+        EngineError: their shapes change.
+    """
+    if cuda_graphs and bundle.manifest.decoder.cache != "static":
+        raise EngineError(
+            f"cuda_graphs is {cuda_graphs}, and the cache of {bundle.directory} grows from step to step, which CUDA "
+            "graphs cannot record; export the model again with --static-cache TOKENS, or leave it out"
+        )
 
 
 @dataclass(frozen=True)

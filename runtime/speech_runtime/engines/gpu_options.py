@@ -49,9 +49,7 @@ class CudaOptions:
         limit = self.memory_limit
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit <= 0):
             problems.append(f"memory_limit is {limit!r}; give bytes, or None")
-        graphs = self.cuda_graphs
-        if not isinstance(graphs, int) or isinstance(graphs, bool) or graphs < 0:
-            problems.append(f"cuda_graphs is {graphs!r}; give a number of sizes, or 0 for no CUDA graphs")
+        problems += no_number_of_graphs(self.cuda_graphs)
         if problems:
             raise EngineError(f"CUDA options: {'; '.join(problems)}")
 
@@ -96,6 +94,12 @@ class TensorRtOptions:
             problems.append(f"engine_cache is {self.engine_cache!r}; give a directory, or None")
         if problems:
             raise EngineError(f"TensorRT options: {'; '.join(problems)}")
+
+
+def no_number_of_graphs(graphs: object) -> Iterator[str]:
+    """Why `graphs` is no `cuda_graphs`."""
+    if not isinstance(graphs, int) or isinstance(graphs, bool) or graphs < 0:
+        yield f"cuda_graphs is {graphs!r}; give a number of sizes, or 0 for no CUDA graphs"
 
 
 def _unknown(name: str, value: object, known: tuple[str, ...]) -> Iterator[str]:

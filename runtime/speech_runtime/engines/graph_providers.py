@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ..bundle import Bundle
 from ..contract import DECODER_WITH_PAST
-from ..errors import EngineError
-from .cuda_graphs import ENABLED
+from .cuda_graphs import ENABLED, check_recordable
 from .gpu_options import TensorRtOptions
 from .profiles import graph_profiles, input_shapes, shape_ranges, widest
 from .session_options import CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
@@ -40,11 +39,7 @@ def graph_providers(
     providers = options.execution_providers
     if options.providers:
         return providers
-    if options.cuda.cuda_graphs and bundle.manifest.decoder.cache != "static":
-        raise EngineError(
-            f"cuda_graphs is {options.cuda.cuda_graphs}, and the cache of {bundle.directory} grows from step to step, "
-            "which CUDA graphs cannot record; export the model again with --static-cache TOKENS, or leave it out"
-        )
+    check_recordable(bundle, options.cuda.cuda_graphs)
     if options.cuda.cuda_graphs and graph == DECODER_WITH_PAST:
         return [(name, settings | ENABLED if name == CUDA else settings) for name, settings in providers]
     if graph == DECODER_WITH_PAST and not options.tensorrt.zero_past:

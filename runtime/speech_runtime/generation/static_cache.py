@@ -70,6 +70,6 @@ def check_static_length(facts: DecoderFacts, longest: int) -> None:
 def _too_long(tokens: int, room: int) -> str:
     return (
         f"a sequence of {tokens:,} tokens does not fit the static cache of this bundle, which has room for {room:,} "
-        f"and needs none for the last one; set max_length to {room + 1} or less, or export the model again with a longer "
-        "one: --static-cache TOKENS"
+        f"and needs none for the last one; set max_length to {room + 1} or less, or export the model again with a "
+        "longer one: --static-cache TOKENS"
     )
