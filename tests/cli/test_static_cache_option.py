@@ -15,7 +15,7 @@ from speech_export.cli import main
         (["--static-cache", "64"], "a static cache is for GPUs"),
         (
             ["--static-cache", "1", "--target", "cuda"],
-            "the static cache is to have 1 tokens; a search keeps 2 at least",
+            "to have 1 tokens; a search keeps 2 at least",
         ),
         (["--static-cache", "9999", "--target", "cuda"], "set --static-cache to 64 or less"),
     ],

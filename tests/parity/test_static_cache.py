@@ -72,6 +72,7 @@ def test_searches_find_what_transformers_finds(static: Callable[[str], Bundle], 
     logits = torch.from_numpy(model.forward(inputs, mask, decoder_input_ids=prompt).logits)
     difference = oracle.logprobs(prompt) - torch.log_softmax(logits, dim=-1)
     assert float(difference.abs().max()) <= 1e-4
+    assert bundle.manifest.decoder.masks_audio == (family != "whisper")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,6 +1,7 @@
 """Steps that are recorded: against a session that records and replays as ONNX Runtime does on CUDA, without looking."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +151,16 @@ def test_clips_of_about_the_same_length_share_what_was_recorded(models: Models) 
         assert len(session.recorded) == 4
 
 
-def test_a_decoder_that_heeds_no_mask_is_given_no_more_frames(static: Callable[[str], Bundle]) -> None:
-    facts = static("whisper").manifest.decoder
-    assert not facts.masks_audio
-    assert static("bert").manifest.decoder.masks_audio
-    engine = OnDevice(static("whisper"))
+@pytest.mark.parametrize(("masks_audio", "frames"), [(True, 20), (False, 17)])
+def test_a_decoder_that_heeds_no_mask_is_given_no_more_frames(
+    masks_audio: bool, frames: int, static: Callable[[str], Bundle]
+) -> None:
+    engine, facts = OnDevice(static("bert")), replace(static("bert").manifest.decoder, masks_audio=masks_audio)
     states, mask = np.ones((1, 17, 24), dtype=np.float32), np.ones((1, 17), dtype=np.int64)
     lent = StepMemories(engine, facts).lend(engine, engine.upload(states), engine.upload(mask))
     assert lent is not None
-    assert lent.fixed["cross.0.key"].shape()[2] == 17
+    assert lent.fixed["cross.0.key"].shape()[2] == frames
+    assert engine.download(lent.fixed["encoder_attention_mask"]).sum() == 17
 
 
 def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str], Bundle]) -> None:
