@@ -21,7 +21,7 @@ from speech_export.oracle import Oracle
 from speech_export.precision import PrecisionOptions
 from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle import Bundle
-from speech_runtime.contract import DECODER_WITH_PAST, GRAPHS
+from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, GRAPHS
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from speech_runtime.generation.decoder import CachedDecoder
 from speech_runtime.summary import describe
@@ -72,7 +72,24 @@ def test_searches_find_what_transformers_finds(static: Callable[[str], Bundle], 
     logits = torch.from_numpy(model.forward(inputs, mask, decoder_input_ids=prompt).logits)
     difference = oracle.logprobs(prompt) - torch.log_softmax(logits, dim=-1)
     assert float(difference.abs().max()) <= 1e-4
-    assert bundle.manifest.decoder.masks_audio == (family != "whisper")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frames_that_are_masked_change_nothing_where_the_bundle_says_so(
+    static: Callable[[str], Bundle], family: str
+) -> None:
+    bundle = static(family)
+    engine, facts = OnnxRuntimeEngine(bundle, ONE_THREAD), bundle.manifest.decoder
+    width = engine._sessions[DECODER_INIT].get_inputs()[0].shape[-1]
+    random = np.random.default_rng(0)
+    states, tokens = random.standard_normal((2, 17, width)).astype(np.float32), random.integers(4, 90, (2, 6))
+    found = []
+    for more in (0, 7):
+        filled = np.pad(states, ((0, 0), (0, more), (0, 0)))
+        mask = np.pad(np.ones((2, 17), dtype=np.int64), ((0, 0), (0, more)))
+        found.append(CachedDecoder(engine, facts, 2, engine.upload(filled), engine.upload(mask)).logits(tokens))
+    same = bool(np.allclose(*found, atol=1e-5, rtol=0))
+    assert same == facts.masks_audio == (family != "whisper")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

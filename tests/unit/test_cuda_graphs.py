@@ -22,7 +22,8 @@ from speech_runtime.engines.graph_providers import graph_providers
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from speech_runtime.engines.session_options import CUDA
 from speech_runtime.generation.decoder import CachedDecoder
-from speech_runtime.generation.step_memories import StepMemories, _held_frames
+from speech_runtime.generation.step_memories import StepMemories
+from speech_runtime.held_frames import held_frames
 
 NOT_RECORDED = "-1"
 
@@ -192,7 +193,7 @@ def test_sequences_of_hypotheses_are_decoded_beside_a_recorded_search(models: Mo
 
 
 def test_frames_are_filled_up_by_a_quarter_at_most() -> None:
-    held = [_held_frames(frames) for frames in range(1, 2000)]
+    held = [held_frames(frames) for frames in range(1, 2000)]
     assert all(frames <= size for frames, size in enumerate(held, start=1))
     assert all(size <= max(16, 1.25 * frames) for frames, size in enumerate(held, start=1))
     assert sorted(set(held))[:10] == [16, 20, 24, 28, 32, 40, 48, 56, 64, 80]

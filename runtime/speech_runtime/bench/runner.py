@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..bundle import GENERATION_CONFIG, Bundle
+from ..engines.cuda_graphs import check_recordable
 from ..errors import BenchError, SpeechError
 from ..generation.config import GenerationConfig
 from ..generation.static_cache import check_static_length
@@ -65,6 +66,7 @@ def _problems(bundle: Bundle, options: BenchOptions) -> Iterator[str]:
     known: set[str] = set()
     for case in options.cases:
         try:
+            check_recordable(bundle, options.cuda_graphs)
             _check(bundle, audio, config, case)
         except SpeechError as error:
             if str(error) not in known:  # the first case of several that fail alike stands for them

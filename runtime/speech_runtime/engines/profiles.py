@@ -1,7 +1,7 @@
 """Profiles: the ranges of all dynamic dimensions of a graph, derived from what the manifest says of the model."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ..bundle import PREPROCESSOR_CONFIG, Bundle, DecoderFacts, EncoderFacts
 from ..contract import (
@@ -19,6 +19,7 @@ from ..contract import (
 )
 from ..errors import AudioError, EngineError
 from ..features import read_feature_extractor
+from ..held_frames import held_frames
 from .profile_limits import ProfileLimits, Range
 
 Profile = Mapping[str, Range]
@@ -52,6 +53,8 @@ def graph_profiles(bundle: Bundle, limits: ProfileLimits) -> dict[str, tuple[Pro
     frames = _frames(samples, encoder)
     beams, step = Range(*limits.beams), Range(*limits.step_tokens)
     usual, longest = (_positions(tokens, decoder) for tokens in limits.tokens[1:])
+    if decoder.cache == "static" and decoder.masks_audio:  # they may be filled up, so that steps can be recorded
+        frames = replace(frames, largest=held_frames(frames.largest))
     shared = {"batch": batch, "frames": frames}
     one_token = {**shared, "beams": beams, "past_beams": beams, "tokens": Range(1, 1, 1)}
     of_step: tuple[Profile, ...] = (one_token,)

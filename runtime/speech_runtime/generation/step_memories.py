@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from ..contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER_ATTENTION_MASK, ENCODER_HIDDEN_STATES, cache_names
 from ..engines.engine import Engine, Value
 from ..facts import DecoderFacts
+from ..held_frames import held_frames
 from .step_memory import StepMemory
-
-_LEAST_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class StepMemories:
         """
         mask = self._engine.download(encoder_attention_mask)
         batch, frames = mask.shape
-        held = _held_frames(frames) if self._facts.masks_audio else frames
+        held = held_frames(frames) if self._facts.masks_audio else frames
         lent = self._take(batch, held)
         if lent is None:
             return None
@@ -75,12 +74,6 @@ class StepMemories:
     def _give_back(self, sizes: tuple[int, int], lent: Lent) -> None:
         with self._lock:
             self._free.setdefault(sizes, []).append(lent)
-
-
-def _held_frames(frames: int) -> int:
-    """The least of 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, … that holds them."""
-    step = max(_LEAST_FRAMES, 1 << max(frames - 1, 1).bit_length() - 1) // 4
-    return max(_LEAST_FRAMES, -(-frames // step) * step)
 
 
 def _filled_up(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:
