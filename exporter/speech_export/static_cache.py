@@ -39,6 +39,14 @@ class PastLength(int):
 
     __radd__ = __add__
 
+    def _unknown(self, other: Any) -> Any:
+        """Any other length: Python's own answer would be that of a past of one token, for ever."""
+        if isinstance(other, int):
+            raise NotImplementedError("nothing but a number of tokens is added to the length of a past")
+        return NotImplemented  # a tensor, which knows what to do
+
+    __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _unknown
+
 
 class PositionsFromInput(TorchFunctionMode):
     """Where torch is given a `PastLength`, let it compute with the tensor; steps are of one token.
@@ -70,8 +78,9 @@ def _tensor(value: object) -> object:
 
 
 def _only_position(begin: PastLength, end: PastLength) -> Tensor:
-    if end - begin != 1:
-        raise NotImplementedError(f"{end - begin} positions at once; a step with a static cache has one token")
+    tokens = int(end) - int(begin)
+    if tokens != 1:
+        raise NotImplementedError(f"{tokens} positions at once; a step with a static cache has one token")
     return begin.tensor
 
 

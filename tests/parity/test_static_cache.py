@@ -31,7 +31,7 @@ FOR_CUDA = PrecisionOptions(target="cuda")
 WITHOUT = {"prophetnet"}
 """Families that are refused."""
 
-USUAL = {"bert", "mbart", "whisper"}
+USUAL = {"bert", "whisper"}
 FAMILIES = [
     pytest.param(family, marks=[] if family in USUAL else [pytest.mark.full])
     for family in DECODERS
@@ -122,7 +122,7 @@ def decoders(bundle: Bundle, growing: Bundle, batch: int) -> tuple[CachedDecoder
     return found[0], found[1]
 
 
-@pytest.mark.parametrize("family", ["bert", "mbart"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("mbart", marks=pytest.mark.full)])
 def test_every_step_says_what_that_of_the_growing_graph_says(
     static: Callable[[str], Bundle], export_once: ExportOnce, family: str
 ) -> None:
