@@ -7,7 +7,6 @@ that forgets a recording.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 ENABLED = {"enable_cuda_graph": "1"}
 """Of the CUDA execution provider, for the session whose runs are to be recorded."""
-
 
 _NUMBER = "gpu_graph_id"
 """Of ONNX Runtime's options of a run: which recording it is."""
@@ -59,7 +57,10 @@ class _Recording:
 
 
 class CudaGraphs:
-    """Runs of one session, one at a time: ONNX Runtime wants no two beside each other where some are recorded."""
+    """Runs of one session. Not to be called by two threads at a time, nor while another one calls CUDA.
+
+    Each thread that runs it records for itself, under the same numbers.
+    """
 
     def __init__(self, runtime: Any, session: onnxruntime.InferenceSession) -> None:
         """Begin with no recordings of `session`, which was made with the option `ENABLED`."""
@@ -67,28 +68,25 @@ class CudaGraphs:
         self._session = session
         self._recordings: dict[tuple[int, ...], _Recording] = {}
         self._not_recorded = self._options(_NOT_RECORDED)
-        self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, onnxruntime.OrtValue], into: Mapping[str, onnxruntime.OrtValue]) -> None:
         """Run with `inputs`, all outputs `into` tensors of their own; the same tensors as before make a replay."""
         tensors = (*inputs.values(), *into.values())
         key = tuple(map(id, tensors))
-        with self._lock:
-            recording = self._recordings.get(key)
-            if recording is None:
-                binding = self._session.io_binding()
-                for name, value in inputs.items():
-                    binding.bind_ortvalue_input(name, value)
-                for name, value in into.items():
-                    binding.bind_ortvalue_output(name, value)
-                number = str(_FIRST + len(self._recordings))
-                recording = self._recordings[key] = _Recording(binding, self._options(number), tensors)
-            self._session.run_with_iobinding(recording.binding, recording.options)
+        recording = self._recordings.get(key)
+        if recording is None:
+            binding = self._session.io_binding()
+            for name, value in inputs.items():
+                binding.bind_ortvalue_input(name, value)
+            for name, value in into.items():
+                binding.bind_ortvalue_output(name, value)
+            number = str(_FIRST + len(self._recordings))
+            recording = self._recordings[key] = _Recording(binding, self._options(number), tensors)
+        self._session.run_with_iobinding(recording.binding, recording.options)
 
     def run_unrecorded(self, binding: Any) -> None:
         """Run with a binding that is of this one run."""
-        with self._lock:
-            self._session.run_with_iobinding(binding, self._not_recorded)
+        self._session.run_with_iobinding(binding, self._not_recorded)
 
     def _options(self, number: str) -> Any:
         options = self._runtime.RunOptions()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,8 @@ class OnnxRuntimeEngine:
             self._sessions[graph] = self._load(bundle, graph)
         recorded = self._sessions[DECODER_WITH_PAST] if options.cuda.cuda_graphs else None
         self._cuda_graphs = None if recorded is None else CudaGraphs(self._runtime, recorded)
+        # While ONNX Runtime records, nothing else may call CUDA, whichever thread it is of.
+        self._turn: AbstractContextManager[object] = nullcontext() if recorded is None else threading.RLock()
 
     @property
     def on_host(self) -> bool:
@@ -92,15 +95,18 @@ class OnnxRuntimeEngine:
         if self.on_host:  # numbers that are none would be measured as such, where ranges are
             return self.upload(np.zeros(shape, dtype=dtype))
         memory, device_id = self._options.memory, self._options.device_id
-        return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory, device_id)
+        with self._turn:
+            return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory, device_id)
 
     def write(self, value: onnxruntime.OrtValue, array: NDArray[Any]) -> None:
         """See `Engine.write`."""
-        value.update_inplace(np.ascontiguousarray(array))
+        with self._turn:
+            value.update_inplace(np.ascontiguousarray(array))
 
     def upload(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """Copy an array to the device."""
-        return self._runtime.OrtValue.ortvalue_from_numpy(array, self._options.memory, self._options.device_id)
+        with self._turn:
+            return self._runtime.OrtValue.ortvalue_from_numpy(array, self._options.memory, self._options.device_id)
 
     def share(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """See `Engine.share`."""
@@ -113,7 +119,8 @@ class OnnxRuntimeEngine:
 
     def download(self, value: onnxruntime.OrtValue) -> NDArray[Any]:
         """Copy a tensor to the host."""
-        array: NDArray[Any] = value.numpy()
+        with self._turn:
+            array: NDArray[Any] = value.numpy()
         return array
 
     def synchronize(self) -> None:
@@ -132,9 +139,19 @@ class OnnxRuntimeEngine:
         into: Mapping[str, onnxruntime.OrtValue] | None = None,
     ) -> dict[str, onnxruntime.OrtValue]:
         """See `Engine.run`."""
-        if self._cuda_graphs is not None and graph == DECODER_WITH_PAST and not outputs and into:
-            with _named(graph):
-                self._cuda_graphs.run(inputs, into)
+        with self._turn, _named(graph):
+            return self._run(graph, inputs, outputs, into or {})
+
+    def _run(
+        self,
+        graph: str,
+        inputs: Mapping[str, onnxruntime.OrtValue],
+        outputs: Sequence[str],
+        into: Mapping[str, onnxruntime.OrtValue],
+    ) -> dict[str, onnxruntime.OrtValue]:
+        recorded = self._cuda_graphs if graph == DECODER_WITH_PAST else None
+        if recorded is not None and into and not outputs:
+            recorded.run(inputs, into)
             return {}
         session = self._sessions[graph]
         binding = session.io_binding()
@@ -142,13 +159,12 @@ class OnnxRuntimeEngine:
             binding.bind_ortvalue_input(name, value)
         for name in outputs:
             binding.bind_output(name, self._options.memory, self._options.device_id)
-        for name, value in (into or {}).items():
+        for name, value in into.items():
             binding.bind_ortvalue_output(name, value)
-        with _named(graph):
-            if self._cuda_graphs is not None and graph == DECODER_WITH_PAST:
-                self._cuda_graphs.run_unrecorded(binding)
-            else:
-                session.run_with_iobinding(binding)
+        if recorded is None:
+            session.run_with_iobinding(binding)
+        else:
+            recorded.run_unrecorded(binding)
         return dict(zip(outputs, binding.get_outputs(), strict=False))  # those of `into` come last
 
     def _load(self, bundle: Bundle, graph: str) -> onnxruntime.InferenceSession:
