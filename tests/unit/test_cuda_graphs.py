@@ -185,6 +185,34 @@ def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str],
     assert NOT_RECORDED in engine.session.numbers
 
 
+class Keeping(OnDevice):
+    """Knows what was put into memory of its own, and what was read last."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.uploaded: list[Any] = []
+        self.read: list[Any] = []
+        super().__init__(bundle)
+
+    def upload(self, array: NDArray[Any]) -> Any:
+        self.uploaded.append(super().upload(array))
+        return self.uploaded[-1]
+
+    def download(self, value: Any) -> NDArray[Any]:
+        self.read.append(value)
+        return super().download(value)
+
+
+def test_nothing_is_left_where_a_recording_may_have_intermediate_results(static: Callable[[str], Bundle]) -> None:
+    engine = Keeping(static("bert"))
+    states, mask = np.ones((1, 20, 24), dtype=np.float32), np.ones((1, 20), dtype=np.int64)
+    facts = static("bert").manifest.decoder
+    decoder = CachedDecoder(engine, facts, 1, engine.upload(states), engine.upload(mask))  # nothing is lent to it
+    decoder.step(np.array([[[1]]]), np.array([[0]]), whole=False)
+    assert engine.session.numbers == [NOT_RECORDED]
+    for value in engine.read[-2:]:  # log-probabilities and ids, as the search reads them
+        assert any(value is each for each in engine.uploaded)
+
+
 def test_sequences_of_hypotheses_are_decoded_beside_a_recorded_search(models: Models) -> None:
     recorded, plain, _ = models
     tokens = np.random.default_rng(0).integers(4, 90, (1, 9))

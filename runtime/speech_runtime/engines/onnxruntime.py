@@ -163,9 +163,11 @@ class OnnxRuntimeEngine:
             binding.bind_ortvalue_output(name, value)
         if recorded is None:
             session.run_with_iobinding(binding)
-        else:
-            recorded.run_unrecorded(binding)
-        return dict(zip(outputs, binding.get_outputs(), strict=False))  # those of `into` come last
+            return dict(zip(outputs, binding.get_outputs(), strict=False))  # those of `into` come last
+        recorded.run_unrecorded(binding)
+        # What the session allocates may be where a recording has its intermediate results: out of the way of replays.
+        found = zip(outputs, binding.get_outputs(), strict=False)
+        return {name: self.upload(self.download(value)) for name, value in found}
 
     def _load(self, bundle: Bundle, graph: str) -> onnxruntime.InferenceSession:
         path, version = bundle.path(f"{graph}.onnx"), self._runtime.__version__
