@@ -6,6 +6,7 @@ wants something of theirs on the GPU gets a copy, and with one copy nothing can 
 After `GetCpuPreferredNodes` of onnxruntime/core/framework/fallback_cpu_capability.cc, release 1.23.
 """
 
+from math import prod
 from pathlib import Path
 
 import onnx
@@ -51,7 +52,7 @@ COPIES_FROM_HOST = {"GatherND", "ScatterND", "NonZero", "Compress"}
 def obstacles(path: Path) -> list[str]:
     """Why ONNX Runtime would not record the graph as a CUDA graph, or replay it wrongly; empty where it would."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
-    small = {each.name for each in graph.initializer if onnx.helper.np.prod(each.dims) <= _SMALL}
+    small = {each.name for each in graph.initializer if prod(each.dims) <= _SMALL}
     constants, inputs = {each.name for each in graph.initializer}, {each.name for each in graph.input}
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     types |= {each.name: each.data_type for each in graph.initializer}
