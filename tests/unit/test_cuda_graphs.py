@@ -1,6 +1,8 @@
 """Steps that are recorded: against a session that records and replays as ONNX Runtime does on CUDA, without looking."""
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,19 @@ class RecordingSession:
         self.session = session
         self.recorded: dict[str, Any] = {}
         self.numbers: list[str] = []
+        self.running = threading.Lock()
 
     def io_binding(self) -> Any:
         return self.session.io_binding()
 
     def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        assert self.running.acquire(blocking=False), "two runs at a time"
+        try:
+            self._run(binding, options)
+        finally:
+            self.running.release()
+
+    def _run(self, binding: Any, options: Any) -> None:
         number = options.get_run_config_entry("gpu_graph_id")
         assert number != "0", "0 is ONNX Runtime's own"
         self.numbers.append(number)
@@ -62,6 +72,7 @@ class OnDevice(OnnxRuntimeEngine):
         super().__init__(bundle, ONE_THREAD)
         self.session = RecordingSession(self._sessions[DECODER_WITH_PAST])
         self._cuda_graphs = CudaGraphs(onnxruntime, self.session)
+        self._turn = threading.RLock()
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return self.upload(np.full(shape, np.nan if dtype.kind == "f" else -1, dtype=dtype))
@@ -183,6 +194,16 @@ def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str],
     for seed in range(3):
         np.testing.assert_allclose(np.concatenate([found[seed] for found in together]), alone[seed], atol=1e-6)
     assert NOT_RECORDED in engine.session.numbers
+
+
+def test_threads_find_what_they_find_alone(models: Models) -> None:
+    recorded, plain, _ = models
+    settings = {"num_beams": 3, "max_new_tokens": 16}
+    expected = [plain.generate(clips(1, seed=seed), **settings) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda seed: recorded.generate(clips(1, seed=seed), **settings), range(4)))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 class Keeping(OnDevice):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from composites import composite
 from conftest import ONE_THREAD, ExportOnce
 from fake_gpu import FakeDevice, FakeTensorRt
-from handmade_bundle import add_engine_set, make_bundle
+from handmade_bundle import DECODER, add_engine_set, make_bundle
+from speech_export.engines import _held
 from speech_export.precision import PrecisionOptions
 from speech_runtime import Bundle, EngineError, EngineOptions, OnnxSpeechSeq2Seq, ProfileLimits
 from speech_runtime.bundle import EngineSet, Manifest
@@ -138,3 +139,9 @@ def test_engines_whose_shapes_change_cannot_be_recorded(tmp_path: Path) -> None:
 def test_what_is_no_number_of_sizes_is_refused() -> None:
     with pytest.raises(EngineError, match="engine options: cuda_graphs is -1; give a number of sizes, or 0 for no"):
         EngineOptions(cuda_graphs=-1)
+
+
+def test_engines_are_entered_with_the_tokens_that_the_cache_has_room_for() -> None:
+    assert _held(LIMITS, replace(DECODER, cache="static", cache_length=5)).tokens == (1, 5, 5)
+    assert _held(LIMITS, replace(DECODER, cache="static", cache_length=400)).tokens == (1, 8, 400)
+    assert _held(LIMITS, DECODER) == LIMITS
