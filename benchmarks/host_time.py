@@ -35,6 +35,19 @@ class StubEngine:
         """See `Engine.on_host`."""
         return True
 
+    @property
+    def recordings(self) -> int:
+        """See `Engine.recordings`."""
+        return 0
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """See `Engine.allocate`."""
+        return np.zeros(shape, dtype=dtype)
+
+    def write(self, value: NDArray[Any], array: NDArray[Any]) -> None:
+        """See `Engine.write`."""
+        value[...] = array
+
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
         """See `Engine.upload`."""
         return array

@@ -7,6 +7,7 @@ overwritten in the meantime is noticed. New memory is not zero. Whatever breaks 
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +42,9 @@ class FakeDevice:
         self.queue: list[Callable[[], None]] = []
         self.allocations: list[int] = []
         self.copied_in = self.copied_out = 0
+        self.recordings: dict[int, list[Callable[[], None]]] = {}
+        self.recording = False
+        self.replays = self._next_recording = 0
         self.active = 0
         self._next = 4096
 
@@ -49,6 +53,7 @@ class FakeDevice:
 
     def allocate(self, size: int) -> int:
         assert size > 0
+        assert not self.recording, "memory is allocated while the stream is recorded"
         address, self._next = self._next, self._next + (size + 2 * _ALIGNMENT) // _ALIGNMENT * _ALIGNMENT
         self.blocks[address] = np.full(size, GARBAGE, dtype=np.uint8)
         self.allocations.append(size)
@@ -82,7 +87,27 @@ class FakeDevice:
 
         self.queue.append(copy)
 
+    def record(self, work: Callable[[], None]) -> int:
+        before, self.queue, self.recording = self.queue, [], True
+        try:
+            work()
+        finally:
+            recorded, self.queue, self.recording = self.queue, before, False
+        assert recorded, "nothing was recorded"
+        self._next_recording += 1
+        self.recordings[self._next_recording] = recorded
+        return self._next_recording
+
+    def replay(self, recording: int) -> None:
+        self.queue += self.recordings[recording]
+        self.replays += 1
+
+    def forget(self, recording: int) -> None:
+        assert not self.queue, "a recording is given up while work is on the stream"
+        del self.recordings[recording]
+
     def synchronize(self) -> None:
+        assert not self.recording, "the stream is waited for while it is recorded"
         work, self.queue = self.queue, []
         for task in work:
             task()
@@ -100,6 +125,7 @@ class FakeDevice:
         self.blocks[address][: array.nbytes] = np.frombuffer(array.tobytes(), dtype=np.uint8)
 
     def _check(self, address: int, array: NDArray[Any]) -> None:
+        assert not self.recording, "a copy from or to the host is in a recording"
         assert array.flags["C_CONTIGUOUS"]
         assert 0 < array.nbytes <= self.blocks[address].size
 
@@ -220,7 +246,15 @@ class FakeEngine:
     def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
         return 1000 * (profile + 1)
 
-    def create_execution_context(self, strategy: str) -> FakeContext:
+    def create_runtime_config(self) -> SimpleNamespace:
+        config = SimpleNamespace(strategy=None, cuda_graph_strategy="disabled")
+        config.set_execution_context_allocation_strategy = partial(setattr, config, "strategy")
+        return config
+
+    def create_execution_context(self, strategy: Any) -> FakeContext:
+        if isinstance(strategy, SimpleNamespace):
+            self._library.graph_strategies[self.graph.name] = strategy.cuda_graph_strategy
+            strategy = strategy.strategy
         assert strategy == "user managed"
         return FakeContext(self._library, self)
 
@@ -232,11 +266,13 @@ class FakeTensorRt:
     ILogger = SimpleNamespace
     TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
+    CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph")
 
     def __init__(self, bundle: Bundle, engines: EngineSet, device: FakeDevice) -> None:
         self.device = device
         self.runs: list[tuple[str, int | None, dict[str, Shape], dict[str, int]]] = []
         self.refitted: list[Path] = []
+        self.graph_strategies: dict[str, str] = {}
         self.refuses: str | None = None
         self._bundle, self._engines = bundle, engines
         self._sink: Any = None
@@ -280,7 +316,7 @@ class FakeTensorRt:
 
     @property
     def library(self) -> TensorRt:
-        return TensorRt("tensorrt_rtx", self)
+        return TensorRt(self._engines.flavor, self)
 
     def log(self, message: str) -> None:
         self._sink.log(1, message)

@@ -32,6 +32,10 @@ class _Recorder:
     def on_host(self) -> bool:
         return self._engine.on_host
 
+    @property
+    def recordings(self) -> int:
+        return self._engine.recordings
+
     def upload(self, array: NDArray[Any]) -> Value:
         return self._engine.upload(array)
 
@@ -43,6 +47,12 @@ class _Recorder:
 
     def synchronize(self) -> None:
         self._engine.synchronize()
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
+        return self._engine.allocate(shape, dtype)
+
+    def write(self, value: Value, array: NDArray[Any]) -> None:
+        self._engine.write(value, array)
 
     def share(self, array: NDArray[Any]) -> Value:
         return self._engine.share(array)
@@ -72,7 +82,7 @@ def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[s
     engine = OnnxRuntimeEngine(bundle, SessionOptions())
     config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
     plain = SpeechGenerator(engine, bundle.manifest, config, None)
-    new_tokens = min(_NEW_TOKENS, (bundle.manifest.decoder.max_positions or sys.maxsize) - 1)
+    new_tokens = min(_NEW_TOKENS, (bundle.manifest.decoder.longest or sys.maxsize) - 1)
     for inputs, mask in calibration:
         tokens = plain.generate(inputs, mask, num_return_sequences=1, max_new_tokens=new_tokens)
         recorder = _Recorder(engine)

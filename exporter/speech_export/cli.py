@@ -95,6 +95,12 @@ _MIB = 2**20
     help="Candidates a step returns for each beam.",
 )
 @click.option(
+    "--static-cache",
+    type=int,
+    metavar="TOKENS",
+    help="Give the decoder a cache of this length, so that CUDA graphs can record its steps. [default: it grows]",
+)
+@click.option(
     "--audio", multiple=True, type=click.Path(), help="File to verify on; repeatable. [default: noise and tones]"
 )
 @click.option(
@@ -121,6 +127,7 @@ def main(
     output: str,
     overwrite: bool,
     top_k: int,
+    static_cache: int | None,
     audio: tuple[str, ...],
     calibration_audio: str | None,
     tolerance: float | None,
@@ -158,6 +165,7 @@ def main(
             output,
             precision=precision,
             top_k=top_k,
+            static_cache=static_cache,
             audio=audio,
             calibration_audio=calibration_audio,
             limits=limits,

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from speech_runtime.bundle import ENGINES, Bundle, EngineSet, FileFacts, Manifest
+from speech_runtime.bundle import ENGINES, Bundle, DecoderFacts, EngineSet, FileFacts, Manifest
 from speech_runtime.engines.cuda import Cuda
+from speech_runtime.engines.profile_limits import ProfileLimits
 from speech_runtime.engines.profiles import graph_profiles
 from speech_runtime.engines.tensorrt_library import TensorRt
 
@@ -47,6 +48,7 @@ def add_engines(
     options.check(tensorrt)
     bundle = Bundle.open(Path(directory).absolute())
     check_target(bundle.directory, bundle.manifest)
+    options = replace(options, limits=_held(options.limits, bundle.manifest.decoder))
     profiles = graph_profiles(bundle, options.limits)
     capabilities = options.compute_capabilities
     if tensorrt.flavor == "tensorrt":
@@ -88,6 +90,12 @@ def check_target(directory: Path, manifest: Manifest) -> None:
             f"{directory} was exported for the CPU, with operations that only ONNX Runtime knows; export the "
             f"model for TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
         )
+
+
+def _held(limits: ProfileLimits, decoder: DecoderFacts) -> ProfileLimits:
+    """The limits, with the tokens that a static cache has room for, whatever was asked for."""
+    length = decoder.cache_length
+    return limits if length is None else replace(limits, tokens=(1, min(limits.tokens[1], length), length))
 
 
 @contextmanager

@@ -16,11 +16,13 @@ from speech_runtime.bundle import DecoderFacts, EncoderFacts
 
 from .errors import ExportError
 from .families import decoder_family, encoder_family
+from .precision import Target
 
 _FRAMES = 3
 _LENGTHS = 9
 _NEAR, _FAR = 24, 24 + 120
 _ROUNDING = 1e-4
+_LEAST_STATIC = 2
 
 
 def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
@@ -41,11 +43,13 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
     return replace(facts, padding_neutral=neutral, frame_stride=stride, extra_frames=extra)
 
 
-def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int) -> DecoderFacts:
+def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: int | None = None) -> DecoderFacts:
     """Facts of the text decoder of `model`; at most `top_k` candidates, or its whole vocabulary.
 
+    With a `static_cache`, of so many tokens, a step takes one token.
+
     Raises:
-        ExportError: its family cannot be exported, or it cannot attend to an encoder.
+        ExportError: its family cannot be exported, or not with such a cache, or it cannot attend to an encoder.
     """
     family = decoder_family(model.decoder)
     logits, caches = _one_step(model)
@@ -56,7 +60,7 @@ def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int) -> DecoderFacts:
     if {(*key.shape[:2], key.shape[3]) for key in own} != {(*key.shape[:2], key.shape[3]) for key in cross}:
         raise ExportError(f"{name} cannot be exported: its layers have caches of different shapes")
     vocab_size = int(logits.shape[-1])
-    return DecoderFacts(
+    facts = DecoderFacts(
         layers=len(own),
         heads=int(own[0].shape[1]),
         head_dim=int(own[0].shape[3]),
@@ -64,7 +68,36 @@ def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int) -> DecoderFacts:
         max_positions=(family.max_positions or _max_positions)(model.decoder),
         max_tokens=family.max_tokens,
         top_k=min(top_k, vocab_size),
+        masks_audio=family.masks_audio,
     )
+    if static_cache is None:
+        return facts
+    if family.why_not_static is not None:
+        raise ExportError(f"{name} cannot have a static cache: {family.why_not_static}; leave --static-cache out")
+    if facts.max_positions is not None and static_cache > facts.max_positions:
+        raise ExportError(
+            f"the static cache is to have {static_cache:,} tokens, and the decoder has {facts.max_positions:,} "
+            f"positions; set --static-cache to {facts.max_positions} or less"
+        )
+    return replace(facts, cache="static", cache_length=static_cache, max_tokens=1)
+
+
+def check_static_cache(tokens: int, target: Target) -> None:
+    """Check that a static cache of so many tokens can be had.
+
+    Raises:
+        ExportError: it cannot; says what can.
+    """
+    if tokens < _LEAST_STATIC:
+        raise ExportError(
+            f"the static cache is to have {tokens} tokens; a search keeps {_LEAST_STATIC} at least, the start token "
+            "and one more: set --static-cache to the longest sequence to be expected"
+        )
+    if target == "cpu":
+        raise ExportError(
+            "a static cache is for GPUs, where its steps can be recorded as CUDA graphs; on the CPU a step writes into "
+            "its cache in place, which is faster: leave --static-cache out, or give --target cuda or tensorrt"
+        )
 
 
 def encoder_width(model: SpeechEncoderDecoderModel) -> int:

@@ -1,19 +1,22 @@
-"""The three graphs, as modules to trace: `Encoder`, `DecoderInit` and `DecoderWithPast`.
+"""The three graphs, as modules to trace: `Encoder`, `DecoderInit` and `DecoderWithPast`, or `DecoderWithStaticPast`.
 
 Each calls the Hugging Face model unchanged. Names and shapes of inputs and outputs are part of the bundle's contract
 (`speech_runtime.bundle`).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, SpeechEncoderDecoderModel
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import CacheLayerMixin, DynamicCache, EncoderDecoderCache
 
 from .beam_cache import BeamLayer
 from .beams import cross_attentions, folded, repeated
 from .families import decoder_family, encoder_family
 from .masks import causal_mask
 from .rewrites.operations import TraceableOperations
+from .static_cache import PastLength, PositionsFromInput, StaticLayer, length_mask
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -104,12 +107,24 @@ class DecoderWithPast(nn.Module):
             position, best first; and the cache `present` for the next step.
         """
         batch, beams, tokens = input_ids.shape
-        past_length = past[0][0].shape[3]
+        layers = [BeamLayer(layer, beam_idx) for layer in past]
+        mask = causal_mask(batch * beams, tokens, past[0][0].shape[3])
+        best = self._decode(input_ids, encoder_attention_mask, layers, cross, mask)
+        return *best, [layer.present for layer in layers]
+
+    def _decode(
+        self,
+        input_ids: Tensor,
+        encoder_attention_mask: Tensor,
+        past: Sequence[CacheLayerMixin],
+        cross: list[KeyValue],
+        mask: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        batch, beams, tokens = input_ids.shape
         # A family whose cross-attention is not known by name gets a cache for each beam, as in transformers.
         copies, queries = (1, beams * tokens) if self.cross_attentions else (beams, tokens)
         self_cache, cross_cache = DynamicCache(), DynamicCache()
-        beams_kept = [BeamLayer(layer, beam_idx) for layer in past]
-        self_cache.layers += beams_kept
+        self_cache.layers += past
         for layer in range(self.layers):
             key, value = (repeated(state, copies) for state in cross[layer])
             cross_cache.update(key, value, layer)
@@ -119,7 +134,7 @@ class DecoderWithPast(nn.Module):
         with folded(self.cross_attentions, batch, beams):
             logits: Tensor = self.decoder(
                 input_ids=input_ids.flatten(0, 1),
-                attention_mask=causal_mask(batch * beams, tokens, past_length),
+                attention_mask=mask,
                 encoder_hidden_states=torch.zeros(1, 1, 1),  # in the cache already; only asked for None
                 encoder_attention_mask=self.family.encoder_mask(repeated(encoder_attention_mask, copies), queries),
                 past_key_values=cache,
@@ -130,7 +145,42 @@ class DecoderWithPast(nn.Module):
         _, top_ids = torch.topk(logits, self.top_k, dim=-1)
         # The whole log-softmax: it is one fast kernel, where a log-sum-exp of its parts is several slow ones.
         top_logprobs = torch.log_softmax(logits, dim=-1).gather(-1, top_ids)
-        return logits, top_logprobs, top_ids, [layer.present for layer in beams_kept]
+        return logits, top_logprobs, top_ids
+
+
+class DecoderWithStaticPast(DecoderWithPast):
+    """The same step of one token, with a cache whose length is the same before and after it."""
+
+    def forward(  # type: ignore[override]  # another graph, with an input more
+        self,
+        input_ids: Tensor,
+        past_rows: Tensor,
+        past_length: Tensor,
+        encoder_attention_mask: Tensor,
+        past: list[KeyValue],
+        cross: list[KeyValue],
+    ) -> tuple[Tensor, Tensor, Tensor, list[KeyValue]]:
+        """Decode one new token of every beam.
+
+        Args:
+            input_ids: int64 [batch, beams, 1].
+            past_rows: int64 [batch, beams], which of all past beams [batch × past_beams] each beam goes on from.
+            past_length: int64 [1], tokens of the past.
+            encoder_attention_mask: see `DecoderWithPast.forward`.
+            past: self-attention cache, a pair of [batch, past_beams, heads, length, head_dim] a layer; anything may be
+                behind the first `past_length` of it.
+            cross: see `DecoderWithPast.forward`.
+
+        Returns:
+            See `DecoderWithPast.forward`; `present` is as long as `past`.
+        """
+        batch, beams, _ = input_ids.shape
+        with PositionsFromInput():
+            seen = PastLength(past_length)
+            layers = [StaticLayer(layer, past_rows, seen) for layer in past]
+            mask = length_mask(batch * beams, past[0][0].shape[3], seen)
+            best = self._decode(input_ids, encoder_attention_mask, layers, cross, mask)
+        return *best, [layer.present for layer in layers]
 
 
 def _key_value(cache: DynamicCache, layer: int) -> KeyValue:

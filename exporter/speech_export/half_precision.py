@@ -64,8 +64,9 @@ class HalfPrecision(Conversion):
             self._makers |= _makers(ir.load(float32 / f"{graph}.onnx").graph)
         self._float32_interface = {manifest.encoder.input_name, LOGITS, TOP_LOGPROBS}
         for graph in set(GRAPHS).difference(self._graphs):
-            self._float32_interface.update(graph_inputs(graph, manifest.encoder.input_name, manifest.decoder.layers))
-            self._float32_interface.update(graph_outputs(graph, manifest.decoder.layers))
+            layers, cache = manifest.decoder.layers, manifest.decoder.cache
+            self._float32_interface.update(graph_inputs(graph, manifest.encoder.input_name, layers, cache))
+            self._float32_interface.update(graph_outputs(graph, layers))
 
     @contextmanager
     def opened(self, directory: Path) -> Iterator[OnnxSpeechSeq2Seq]:

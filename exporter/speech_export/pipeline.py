@@ -37,7 +37,7 @@ from .audio_sets import AudioSet, audio_files, audio_set
 from .conversion import Conversion
 from .errors import ExportError
 from .expectation import expectations
-from .facts import decoder_facts, encoder_facts
+from .facts import check_static_cache, decoder_facts, encoder_facts
 from .half_precision import HalfPrecision
 from .passes.cross_attention import fuse_cross_attention
 from .passes.in_place_cache import keep_cache_in_place
@@ -74,6 +74,7 @@ def export(
     tokenizer: Any | None = None,
     precision: PrecisionOptions | None = None,
     top_k: int = DEFAULT_TOP_K,
+    static_cache: int | None = None,
     audio: Sequence[str | Path] = (),
     calibration_audio: str | Path | None = None,
     limits: Limits | None = None,
@@ -95,6 +96,8 @@ def export(
         precision: what the graphs compute with, and on: float32 on the CPU without it. Graphs for the CPU have
             operations that only ONNX Runtime knows, all others are plain ONNX.
         top_k: candidates that a step returns for each beam.
+        static_cache: tokens of a self-attention cache that is of one length for ever, so that no shape changes from
+            step to step, and CUDA graphs can record one; for GPUs. None for a cache that grows.
         audio: files to verify on; noise and tones where there are none.
         calibration_audio: a directory with more of them, and `reference.tsv` with the columns file and text where it
             is known what they say.
@@ -114,6 +117,8 @@ def export(
     if top_k < 2:
         raise ExportError(f"top_k is {top_k}; beam search needs 2 candidates for each beam at least")
     options = precision or PrecisionOptions()
+    if static_cache is not None:
+        check_static_cache(static_cache, options.target)
     if calibration_audio is not None:
         audio_files(calibration_audio)
     with staged(Path(output_dir), overwrite=overwrite) as directory:
@@ -121,7 +126,7 @@ def export(
         composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), on_stage)
         traced = directory / _FLOAT32 if options.below_float32 else directory
         traced.mkdir(exist_ok=True)
-        manifest = _write(composite, traced, top_k, options, on_stage)
+        manifest = _write(composite, traced, top_k, static_cache, options, on_stage)
         measured_on = _audio_set(manifest, traced, audio, calibration_audio)
         if options.below_float32:
             on_stage(f"converting to {options.precision} and measuring")
@@ -152,7 +157,12 @@ def _compose(
 
 
 def _write(
-    composite: Composite, directory: Path, top_k: int, options: PrecisionOptions, on_stage: Callable[[str], None]
+    composite: Composite,
+    directory: Path,
+    top_k: int,
+    static_cache: int | None,
+    options: PrecisionOptions,
+    on_stage: Callable[[str], None],
 ) -> Manifest:
     """Write everything in float32 into `directory`; the manifest comes last and is not verified yet."""
     model = composite.model
@@ -161,7 +171,7 @@ def _write(
     training = model.training
     model.eval()
     try:
-        encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k)
+        encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k, static_cache)
         _write_configuration(composite, encoder, directory)
         with traceable(model), fast_on_cpu(model.encoder) if options.target == "cpu" else nullcontext():
             for graph in traceables(model, encoder, decoder):
@@ -242,7 +252,7 @@ def _audio_set(
 
 
 def _new_tokens(manifest: Manifest) -> int:
-    return min(NEW_TOKENS, (manifest.decoder.max_positions or sys.maxsize) - 1)
+    return min(NEW_TOKENS, (manifest.decoder.longest or sys.maxsize) - 1)
 
 
 def _verify(composite: Composite, manifest: Manifest, directory: Path, audio: AudioSet, limits: Limits) -> None:

@@ -15,11 +15,23 @@ from torch import Tensor, nn
 from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime.bundle import DecoderFacts, EncoderFacts
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, graph_inputs, graph_outputs
+from speech_runtime.contract import (
+    BEAM_IDX,
+    DECODER_INIT,
+    DECODER_WITH_PAST,
+    ENCODER,
+    ENCODER_ATTENTION_MASK,
+    INPUT_IDS,
+    PAST_LENGTH,
+    PAST_ROWS,
+    Cache,
+    graph_inputs,
+    graph_outputs,
+)
 
 from .errors import ExportError
 from .facts import encoder_width
-from .graphs import DecoderInit, DecoderWithPast, Encoder
+from .graphs import DecoderInit, DecoderWithPast, DecoderWithStaticPast, Encoder
 
 OPSET = 20
 _EXTERNAL_DATA_FROM = 2**25
@@ -35,13 +47,17 @@ _AUDIO_FRAMES = 7 * _FRAMES  # several blocks of a positional convolution: one w
 
 @dataclass(frozen=True)
 class Traceable:
-    """A graph of a model `family`, as a module with example inputs and the names of their dynamic dimensions."""
+    """A graph of a model `family`, as a module with example inputs and the names of their dynamic dimensions.
+
+    `cache` is that of the decoder's step.
+    """
 
     name: str
     family: str
     module: nn.Module
     examples: tuple[Any, ...]
     dynamic_shapes: dict[str, Any]
+    cache: Cache = "growing"
 
 
 def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder: DecoderFacts) -> Iterator[Traceable]:
@@ -64,28 +80,42 @@ def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder:
         {"encoder_hidden_states": {0: "batch", 1: "frames"}},
     )
 
+    yield _step(model, decoder)
+
+
+def _step(model: SpeechEncoderDecoderModel, decoder: DecoderFacts) -> Traceable:
     def cache(*shape: int) -> list[tuple[Tensor, Tensor]]:
         return [(torch.randn(shape), torch.randn(shape)) for _ in range(decoder.layers)]
 
-    past, cross = {0: "batch", 1: "past_beams", 3: "past"}, {0: "batch", 2: "frames"}
-    yield Traceable(
+    def integers(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.int64)
+
+    static = decoder.cache == "static"
+    module = DecoderWithStaticPast if static else DecoderWithPast
+    past, cross = {0: "batch", 1: "past_beams"} | ({} if static else {3: "past"}), {0: "batch", 2: "frames"}
+    beams = {0: "batch", 1: "beams"}
+    places: dict[str, tuple[Tensor, dict[int, str]]] = {BEAM_IDX: (integers(_BATCH, _BEAMS), beams)}
+    if static:
+        places = {PAST_ROWS: places[BEAM_IDX], PAST_LENGTH: (torch.ones(1, dtype=torch.int64), {})}
+    return Traceable(
         DECODER_WITH_PAST,
         model.decoder.config.model_type,
-        DecoderWithPast(model, decoder.layers, decoder.top_k).eval(),
+        module(model, decoder.layers, decoder.top_k).eval(),
         (
-            torch.zeros(_BATCH, _BEAMS, decoder.max_tokens or _TOKENS, dtype=torch.int64),
-            torch.zeros(_BATCH, _BEAMS, dtype=torch.int64),
+            integers(_BATCH, _BEAMS, decoder.max_tokens or _TOKENS),
+            *(example for example, _ in places.values()),
             torch.ones(_BATCH, _FRAMES, dtype=torch.int64),
-            cache(_BATCH, _PAST_BEAMS, decoder.heads, _PAST, decoder.head_dim),
+            cache(_BATCH, _PAST_BEAMS, decoder.heads, decoder.cache_length or _PAST, decoder.head_dim),
             cache(_BATCH, decoder.heads, _FRAMES, decoder.head_dim),
         ),
         {
-            "input_ids": {0: "batch", 1: "beams"} | ({2: "tokens"} if decoder.max_tokens is None else {}),
-            "beam_idx": {0: "batch", 1: "beams"},
-            "encoder_attention_mask": {0: "batch", 1: "frames"},
+            INPUT_IDS: beams | ({2: "tokens"} if decoder.max_tokens is None else {}),
+            **{name: dynamic for name, (_, dynamic) in places.items()},
+            ENCODER_ATTENTION_MASK: {0: "batch", 1: "frames"},
             "past": [(past, past)] * decoder.layers,
             "cross": [(cross, cross)] * decoder.layers,
         },
+        decoder.cache,
     )
 
 
@@ -102,7 +132,7 @@ def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
                 graph.examples,
                 dynamo=True,
                 dynamic_shapes=graph.dynamic_shapes,
-                input_names=graph_inputs(graph.name, input_name, layers),
+                input_names=graph_inputs(graph.name, input_name, layers, graph.cache),
                 output_names=graph_outputs(graph.name, layers),
                 opset_version=OPSET,
                 verbose=False,

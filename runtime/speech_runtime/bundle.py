@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from .contract import GRAPHS, Cache
+from .contract import GRAPHS
 from .engines.profile_limits import ProfileLimits, Range
 from .errors import BundleError
+from .facts import DecoderFacts as DecoderFacts
+from .facts import EncoderFacts as EncoderFacts
 from .strict import FieldError, from_json
 
 FORMAT_VERSION = 2
@@ -22,59 +24,6 @@ Flavor = Literal["tensorrt", "tensorrt_rtx"]
 """Of TensorRT: the one for data centres, or TensorRT-RTX."""
 
 REQUIRED_FILES = (*(f"{graph}.onnx" for graph in GRAPHS), GENERATION_CONFIG)
-
-
-@dataclass(frozen=True)
-class EncoderFacts:
-    """What the runtime must know of the encoder.
-
-    Attributes:
-        input_name: what transformers calls the input.
-        feature_size: width of one feature frame; None for raw waveforms.
-        heads: of its self-attention.
-        min_length: samples or feature frames that it needs for its first frame.
-        max_length: the most it takes; None where there is no limit.
-        stride: samples or feature frames from one frame of self-attention to the next.
-        padding_neutral: whether it makes the same of a clip alone as in a padded batch.
-        frame_stride: samples or feature frames from one frame of its output to the next, adapters included; None in
-            bundles that were made before it was measured.
-        extra_frames: an input of n has n // frame_stride + extra_frames frames of output at most.
-    """
-
-    input_name: Literal["input_values", "input_features"]
-    feature_size: int | None
-    heads: int
-    min_length: int
-    max_length: int | None
-    stride: int
-    padding_neutral: bool = True
-    frame_stride: int | None = None
-    extra_frames: int = 1
-
-
-@dataclass(frozen=True)
-class DecoderFacts:
-    """What the runtime must know of the decoder.
-
-    Attributes:
-        layers: with a cache each.
-        heads: of the caches.
-        head_dim: of the caches.
-        vocab_size: logits of a token.
-        max_positions: tokens of a sequence; None where there is no limit.
-        max_tokens: tokens that one step takes; None for any number.
-        top_k: candidates that a step returns.
-        cache: how a step keeps what it has seen; see `contract.Cache`.
-    """
-
-    layers: int
-    heads: int
-    head_dim: int
-    vocab_size: int
-    max_positions: int | None
-    max_tokens: int | None
-    top_k: int
-    cache: Cache = "growing"
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import numpy as np
 
 from .audio import AudioFile
 from .command_line.console import log_on_stderr
+from .command_line.cuda_graphs_flag import cuda_graphs_flag
 from .command_line.formats import FORMATS
 from .command_line.hub_flags import hub_flags
 from .command_line.setting_flags import given, setting_flags
 from .command_line.writers import Writer, to_directory, to_stdout
-from .engines.devices import DEVICES, options_for
+from .engines.devices import DEVICES, options_for, recorded
 from .engines.session_options import SessionOptions
 from .errors import AudioError, SpeechError
 from .model import BATCH_SIZE, OnnxSpeechSeq2Seq
@@ -54,6 +55,7 @@ Exit codes:
     "--device", default="cpu", show_default=True, help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example."
 )
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of one operator; 0: all cores.")
+@cuda_graphs_flag
 @hub_flags
 @click.option("--verbose", is_flag=True, help="Say on stderr what is done, and how long each stage takes.")
 @click.version_option(package_name="speech-export")
@@ -68,6 +70,7 @@ def main(
     batch_size: int,
     device: str,
     threads: int,
+    cuda_graphs: int | None,
     verbose: bool,
     revision: str | None,
     token: str | None,
@@ -101,7 +104,7 @@ def main(
     writer = to_directory(output_dir, style, n_best, files) if output_dir else to_stdout(style, n_best)
     try:
         with log_on_stderr("speech_runtime", verbose=verbose), writer as write:
-            options = options_for(device)
+            options = recorded(options_for(device), cuda_graphs or 0)
             if isinstance(options, SessionOptions):
                 options = replace(options, intra_op_threads=threads)
             elif threads:

@@ -15,6 +15,7 @@ ENCODER_HIDDEN_STATES = "encoder_hidden_states"
 ENCODER_ATTENTION_MASK = "encoder_attention_mask"
 INPUT_IDS = "input_ids"
 BEAM_IDX = "beam_idx"
+PAST_ROWS = "past_rows"
 PAST_LENGTH = "past_length"
 LOGITS = "logits"
 TOP_LOGPROBS = "top_logprobs"
@@ -26,9 +27,16 @@ def cache_names(kind: str, layers: int) -> list[str]:
     return [f"{kind}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
 
-Cache = Literal["growing", "in_place"]
-"""How `decoder_with_past` keeps its self-attention cache: each step makes a longer one, in the order of `beam_idx`; or
-each writes behind the `past_length` tokens that are in it, where there is room for more."""
+Cache = Literal["growing", "in_place", "static"]
+"""How `decoder_with_past` keeps its self-attention cache.
+
+- `growing`: each step makes a longer one, in the order of `beam_idx`;
+- `in_place`: each writes behind the `past_length` tokens that are in it, where there is room for more;
+- `static`: of one length for ever; each step makes another one of the `past_rows` of all [batch × past_beams], with its
+  own token behind the first `past_length`. What is behind them in the past does not matter.
+"""
+
+_PLACES = {"growing": (BEAM_IDX,), "in_place": (PAST_LENGTH,), "static": (PAST_ROWS, PAST_LENGTH)}
 
 
 def graph_inputs(graph: str, input_name: str, layers: int, cache: Cache = "growing") -> list[str]:
@@ -37,7 +45,7 @@ def graph_inputs(graph: str, input_name: str, layers: int, cache: Cache = "growi
         ENCODER: [input_name, ATTENTION_MASK],
         DECODER_INIT: [ENCODER_HIDDEN_STATES],
         DECODER_WITH_PAST: [
-            *(INPUT_IDS, PAST_LENGTH if cache == "in_place" else BEAM_IDX, ENCODER_ATTENTION_MASK),
+            *(INPUT_IDS, *_PLACES[cache], ENCODER_ATTENTION_MASK),
             *cache_names("past", layers),
             *cache_names("cross", layers),
         ],

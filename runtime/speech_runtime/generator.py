@@ -20,6 +20,7 @@ from .generation.likelihood import decoder_input_ids as shifted_right
 from .generation.output import GenerateOutput
 from .generation.prompts import Prompts, check_tokens, prompts
 from .generation.state import Tokens
+from .generation.step_memories import StepMemories
 
 Language = str | Sequence[str]
 """One for a batch, or one for each utterance."""
@@ -37,6 +38,8 @@ class SpeechGenerator:
         self.tokenizer = tokenizer
         self._engine = engine
         self._encoder = SpeechEncoder(engine, manifest.encoder)
+        recorded = manifest.decoder.cache == "static" and engine.recordings
+        self._memories = StepMemories(engine, manifest.decoder) if recorded else None
 
     def encode(self, inputs: ArrayLike, attention_mask: ArrayLike | None = None) -> EncoderOutput:
         """Run the encoder.
@@ -176,4 +179,5 @@ class SpeechGenerator:
 
     def _decoder(self, encoded: EncoderOutput) -> CachedDecoder:
         facts = self.manifest.decoder
-        return CachedDecoder(self._engine, facts, encoded.batch, encoded.hidden_states, encoded.attention_mask)
+        states, mask = encoded.hidden_states, encoded.attention_mask
+        return CachedDecoder(self._engine, facts, encoded.batch, states, mask, self._memories)

@@ -137,10 +137,12 @@ def _encoder_lines(
 def _decoder_lines(decoder: DecoderFacts) -> list[str]:
     positions = "any number of" if decoder.max_positions is None else f"{decoder.max_positions:,}"
     step = "any number of tokens" if decoder.max_tokens is None else f"at most {decoder.max_tokens} tokens"
+    cache = [] if decoder.cache_length is None else [f"a static cache of {decoder.cache_length:,} tokens"]
     return [
         f"{decoder.layers} layers, {decoder.heads} heads of width {decoder.head_dim}",
         f"vocabulary of {decoder.vocab_size:,}, {positions} positions",
         f"a step takes {step} and returns {decoder.top_k} candidates for each beam",
+        *cache,
     ]
 
 

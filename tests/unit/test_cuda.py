@@ -26,6 +26,7 @@ class StubRuntime:
     cudaError_t = Status  # noqa: N815
     cudaMemcpyKind = runtime.cudaMemcpyKind  # noqa: N815
     cudaDeviceAttr = runtime.cudaDeviceAttr  # noqa: N815
+    cudaStreamCaptureMode = runtime.cudaStreamCaptureMode  # noqa: N815
     cudaStreamNonBlocking = runtime.cudaStreamNonBlocking  # noqa: N815
 
     def __init__(self) -> None:
@@ -75,6 +76,35 @@ def test_copies_go_through_one_stream_in_both_directions(stub: StubRuntime) -> N
         ("cudaFree", 4096),
     ]
     assert (cuda.stream, cuda.compute_capability) == (77, "8.9")
+
+
+def test_work_is_recorded_off_the_stream_and_replayed(stub: StubRuntime) -> None:
+    stub.results |= {"cudaStreamEndCapture": 5, "cudaGraphInstantiate": 6}
+    cuda = Cuda()
+    stub.calls.clear()
+    recording = cuda.record(lambda: stub.calls.append(("work",)))
+    cuda.replay(recording)
+    cuda.forget(recording)
+    assert stub.calls == [
+        ("cudaStreamBeginCapture", 77, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal),
+        ("work",),
+        ("cudaStreamEndCapture", 77),
+        ("cudaGraphInstantiate", 5, 0),
+        ("cudaGraphDestroy", 5),
+        ("cudaGraphLaunch", 6, 77),
+        ("cudaGraphExecDestroy", 6),
+    ]
+
+
+def test_work_that_cannot_be_recorded_leaves_no_stream_that_records(stub: StubRuntime) -> None:
+    cuda = Cuda()
+
+    def fails() -> None:
+        raise EngineError("decoder_with_past: TensorRT refuses running it")
+
+    with pytest.raises(EngineError, match="refuses running it"):
+        cuda.record(fails)
+    assert stub.calls[-1] == ("cudaStreamEndCapture", 77)
 
 
 def test_name_and_free_memory(stub: StubRuntime) -> None:

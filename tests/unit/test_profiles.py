@@ -119,3 +119,26 @@ def test_the_frames_of_a_profile_hold_what_the_encoder_makes(digits: Pair) -> No
     encoded = digits.exported.encode(np.zeros((1, 32000), dtype=np.float32))
     found = digits.exported._engine.download(encoded.hidden_states).shape[1]
     assert found <= frames.largest <= found + 2
+
+
+def test_the_steps_of_a_static_cache_are_all_alike(tmp_path: Path) -> None:
+    decoder = replace(DECODER, cache="static", cache_length=40, max_tokens=1)
+    bundle = Bundle.open(make_bundle(tmp_path / "bundle", decoder=decoder))
+    limits = ProfileLimits(beams=(1, 4, 6), seconds=(0.01, 1, 2))
+    (profile,) = graph_profiles(bundle, limits)[DECODER_WITH_PAST]
+    assert profile["beams"] == profile["past_beams"] == Range(1, 4, 6)
+    assert "past" not in profile
+    shapes = input_shapes(DECODER_WITH_PAST, ENCODER, decoder, 32)
+    assert list(shapes) == graph_inputs(DECODER_WITH_PAST, "input_values", decoder.layers, "static")
+    assert shapes["past.0.key"] == ("batch", "past_beams", decoder.heads, 40, decoder.head_dim)
+    assert shapes["past_rows"] == ("batch", "beams")
+    assert shapes["past_length"] == (1,)
+
+
+@pytest.mark.parametrize(("masks_audio", "largest"), [(True, 112), (False, 101)])
+def test_frames_may_be_filled_up_where_they_are_masked(masks_audio: bool, largest: int, tmp_path: Path) -> None:
+    decoder = replace(DECODER, cache="static", cache_length=40, max_tokens=1, masks_audio=masks_audio)
+    bundle = Bundle.open(make_bundle(tmp_path / "bundle", decoder=decoder))
+    profiles = graph_profiles(bundle, ProfileLimits(seconds=(0.01, 1, 2)))
+    found = {profiles[graph][0]["frames"].largest for graph in (DECODER_INIT, DECODER_WITH_PAST)}
+    assert found == {largest}

@@ -88,6 +88,7 @@ register_decoder(
         encoder_mask=lambda mask, _: mask.float(),
         max_positions=_max_positions,
         max_tokens=1,
+        why_not_static="its cached path takes no mask, which would hide the places that are not written yet",
     ),
     "prophetnet",
 )

@@ -48,6 +48,8 @@ class DecoderFamily:
         encoder_mask: the mask [batch, frames] as the decoder wants it, for so many queries.
         max_positions: tokens that a sequence may have; None for what the embeddings say.
         max_tokens: tokens that one step takes; None for any number.
+        masks_audio: whether it heeds `encoder_mask`.
+        why_not_static: why it cannot have a cache of one length for ever; None where it can.
     """
 
     adapt: Rewrite = _as_it_is
@@ -55,6 +57,8 @@ class DecoderFamily:
     encoder_mask: Callable[[Tensor, int], Tensor] = additive_mask
     max_positions: Callable[[PreTrainedModel], int] | None = None
     max_tokens: int | None = None
+    masks_audio: bool = True
+    why_not_static: str | None = None
 
 
 _encoders: dict[str, EncoderFamily] = {}

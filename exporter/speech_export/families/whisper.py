@@ -32,4 +32,4 @@ def renamed_input(decoder: PreTrainedModel) -> Iterator[None]:
         hook.remove()
 
 
-register_decoder(DecoderFamily(adapt=renamed_input), "whisper")
+register_decoder(DecoderFamily(adapt=renamed_input, masks_audio=False), "whisper")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..command_line.console import log_on_stderr
+from ..command_line.cuda_graphs_flag import cuda_graphs_flag
 from ..engines.devices import DEVICES, ENGINES
 from ..errors import SpeechError
 from .device import gpu_of
@@ -50,6 +51,7 @@ def _shown(name: str) -> str:
     "--budget", type=float, help=f"Seconds after which a case gets no more runs. [default: {_DEFAULTS.budget:g}]"
 )
 @click.option("--device", help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example. [default: cpu]")
+@cuda_graphs_flag
 @click.option("--audio", type=click.Path(), help="File to transcribe instead of noise; its length is the only one.")
 @click.option("--quick", is_flag=True, help="Fewer cases and runs; what is given besides still holds.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write everything measured to this file.")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..bundle import Bundle
 from ..engines.cuda import Cuda
-from ..engines.devices import Options, options_for
+from ..engines.devices import Options, options_for, recorded
 from ..engines.engine_options import EngineOptions
 from ..engines.engine_sets import choose_engines
 from ..engines.profile_limits import ProfileLimits
@@ -18,13 +18,13 @@ from .options import Case
 _LIMITED = ("seconds", "batch", "beams", "tokens")
 
 
-def bench_options(device: str, threads: int) -> Options:
+def bench_options(device: str, threads: int, cuda_graphs: int = 0) -> Options:
     """The options that a case runs with.
 
     Raises:
-        EngineError: an unknown device.
+        EngineError: an unknown device, or one that records no CUDA graphs where some are wanted.
     """
-    options = options_for(device)
+    options = recorded(options_for(device), cuda_graphs)
     return replace(options, intra_op_threads=threads) if isinstance(options, SessionOptions) else options
 
 

@@ -93,7 +93,7 @@ def measure(directory: str | Path, case: Case, options: BenchOptions) -> Measure
     begin = time.perf_counter()
     bundle = Bundle.open(directory)
     checked = time.perf_counter()
-    engine, generator = load(bundle, bench_options(options.device, case.threads))
+    engine, generator = load(bundle, bench_options(options.device, case.threads, options.cuda_graphs))
     loaded = time.perf_counter()
     audio = BenchAudio(bundle, options.audio)
     utterances = list(_utterances(generator, engine, audio, case, options))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..engines.devices import options_for
+from ..engines.devices import options_for, recorded
 from ..engines.session_options import SessionOptions
 from ..errors import BenchError, EngineError
 
@@ -49,6 +49,7 @@ class BenchOptions:
         least: runs of each case at least.
         device: where the graphs run, as `from_pretrained` names it.
         audio: a file instead of noise; `seconds` is then its length.
+        cuda_graphs: sizes whose steps are recorded; see `CudaOptions.cuda_graphs`.
 
     Raises:
         BenchError: a value that is out of range; all of them are listed.
@@ -64,6 +65,7 @@ class BenchOptions:
     least: int = 3
     device: str = "cpu"
     audio: str | None = None
+    cuda_graphs: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
@@ -96,7 +98,7 @@ def _problems(options: BenchOptions) -> Iterator[str]:
     if not options.budget >= 0:
         yield f"budget is {options.budget:g}; give 0 seconds or more"
     try:
-        has_threads = isinstance(options_for(options.device), SessionOptions)
+        has_threads = isinstance(recorded(options_for(options.device), options.cuda_graphs), SessionOptions)
     except EngineError as error:
         yield str(error)
     else:

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ..bundle import GENERATION_CONFIG, Bundle
+from ..engines.cuda_graphs import check_recordable
 from ..errors import BenchError, SpeechError
 from ..generation.config import GenerationConfig
+from ..generation.static_cache import check_static_length
 from ..inputs import check_lengths, check_memory
 from .audio import BenchAudio
 from .device import beyond, engine_limits, import_libraries
@@ -64,6 +66,7 @@ def _problems(bundle: Bundle, options: BenchOptions) -> Iterator[str]:
     known: set[str] = set()
     for case in options.cases:
         try:
+            check_recordable(bundle, options.cuda_graphs)
             _check(bundle, audio, config, case)
         except SpeechError as error:
             if str(error) not in known:  # the first case of several that fail alike stands for them
@@ -79,4 +82,6 @@ def _check(bundle: Bundle, audio: BenchAudio, config: GenerationConfig, case: Ca
     check_memory(case.batch, length, encoder, f"{case.seconds:g} s")
     settings = config.updated(fixed_length(case))
     settings.start_token_ids(case.batch)
-    settings.length_range(1, bundle.manifest.decoder.max_positions)
+    decoder = bundle.manifest.decoder
+    _, longest = settings.length_range(1, decoder.max_positions)
+    check_static_length(decoder, longest)

@@ -32,6 +32,19 @@ class TimedEngine:
         """See `Engine.on_host`."""
         return self._engine.on_host
 
+    @property
+    def recordings(self) -> int:
+        """See `Engine.recordings`."""
+        return self._engine.recordings
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
+        """A tensor on the device."""
+        return self._engine.allocate(shape, dtype)
+
+    def write(self, value: Value, array: NDArray[Any]) -> None:
+        """Copy an array into a tensor."""
+        self._engine.write(value, array)
+
     def upload(self, array: NDArray[Any]) -> Value:
         """Copy an array to the device."""
         return self._engine.upload(array)

@@ -1,6 +1,7 @@
 """The few calls of CUDA that a decoding loop needs, through cuda-python; every error is raised with its name."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -36,6 +37,15 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all work is done."""
+
+    def record(self, work: Callable[[], None]) -> int:
+        """A CUDA graph of what `work` puts on the stream, which is not done; the handle of it."""
+
+    def replay(self, recording: int) -> None:
+        """Put on the stream what was recorded."""
+
+    def forget(self, recording: int) -> None:
+        """Give up a recording; work of it must be done."""
 
 
 class Cuda:
@@ -102,6 +112,30 @@ class Cuda:
     def synchronize(self) -> None:
         """See `Device.synchronize`."""
         self._call("cudaStreamSynchronize", self._stream)
+
+    def record(self, work: Callable[[], None]) -> int:
+        """See `Device.record`."""
+        # Other threads may allocate in the meantime: that is no work on this stream.
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self._stream, mode)
+        try:
+            work()
+        except BaseException:
+            self._runtime.cudaStreamEndCapture(self._stream)  # its error would hide the one that counts
+            raise
+        graph = self._call("cudaStreamEndCapture", self._stream)
+        try:
+            return int(self._call("cudaGraphInstantiate", graph, 0))
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def replay(self, recording: int) -> None:
+        """See `Device.replay`."""
+        self._call("cudaGraphLaunch", recording, self._stream)
+
+    def forget(self, recording: int) -> None:
+        """See `Device.forget`."""
+        self._call("cudaGraphExecDestroy", recording)
 
     def _copy(self, to: int, source: int, size: int, kind: Any) -> None:
         self._call("cudaMemcpyAsync", to, source, size, kind, self._stream)

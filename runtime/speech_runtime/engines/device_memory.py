@@ -62,10 +62,14 @@ class DevicePool:
     def copy_in(self, array: NDArray[Any]) -> DeviceTensor:
         """Put a copy of a contiguous array on the stream, which keeps the array until it is waited for."""
         tensor = DeviceTensor(self.take(array.nbytes), array.shape, array.dtype)
+        self.write(tensor, array)
+        return tensor
+
+    def write(self, tensor: DeviceTensor, array: NDArray[Any]) -> None:
+        """Put a copy of a contiguous array into a tensor of its size on the stream; the array is kept likewise."""
         if array.nbytes:
             self._in_flight.append(array)
             self._device.copy_in(tensor.buffer.address, array)
-        return tensor
 
     def copy_out(self, tensor: DeviceTensor) -> NDArray[Any]:
         """What is in a tensor, once all that was put on the stream before is done."""

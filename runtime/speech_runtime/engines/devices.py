@@ -42,6 +42,17 @@ def options_for(device: str | None, options: Options | None = None) -> Options:
     return SessionOptions(device=name, device_id=int(number or 0))  # type: ignore[arg-type]  # it is one of them
 
 
+def recorded(options: Options, cuda_graphs: int) -> Options:
+    """The same options, with steps of so many sizes recorded as CUDA graphs; see `CudaOptions.cuda_graphs`.
+
+    Raises:
+        EngineError: it is no such number, or the device records none.
+    """
+    if isinstance(options, SessionOptions):
+        return replace(options, cuda=replace(options.cuda, cuda_graphs=cuda_graphs))
+    return replace(options, cuda_graphs=cuda_graphs)
+
+
 def load_engine(bundle: Bundle, options: Options, *, check_hashes: bool = True) -> tuple[Engine, Manifest]:
     """Load the graphs of `bundle`.
 

@@ -20,6 +20,16 @@ class Engine(Protocol):
     def on_host(self) -> bool:
         """Whether tensors are in the host's memory, so that rows of them are taken at the cost of a copy."""
 
+    @property
+    def recordings(self) -> int:
+        """Sizes of a step with a static cache whose runs it records, if it finds the same tensors in each; 0: none."""
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
+        """A tensor on the device; anything may be in it."""
+
+    def write(self, value: Value, array: NDArray[Any]) -> None:
+        """Copy an array into a tensor of the same shape and dtype, which stays where it is."""
+
     def upload(self, array: NDArray[Any]) -> Value:
         """Copy an array to the device."""
 
@@ -49,6 +59,7 @@ class Engine(Protocol):
             inputs: tensors by name; what is in shared ones may change from run to run.
             outputs: names of those that a run returns, on the device; outputs that are not named are not kept.
             into: tensors that other outputs are written to, by name; they may be inputs too where the graph says so.
+                Where all outputs are among them, the run may be recorded; see `recordings`.
 
         Raises:
             EngineError: here or by a run: it failed.

@@ -5,6 +5,7 @@ from typing import get_args
 
 from ..bundle import Flavor
 from ..errors import EngineError
+from .gpu_options import no_number_of_graphs
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class EngineOptions:
     Attributes:
         device_id: which GPU.
         flavor: TensorRT or TensorRT-RTX; what is installed where it is None.
+        cuda_graphs: see `CudaOptions.cuda_graphs`.
 
     Raises:
         EngineError: a value that is unknown or out of range.
@@ -21,6 +23,7 @@ class EngineOptions:
 
     device_id: int = 0
     flavor: Flavor | None = None
+    cuda_graphs: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -30,3 +33,5 @@ class EngineOptions:
             raise EngineError(
                 f"engine options: unknown flavor {self.flavor!r}; known are {', '.join(get_args(Flavor))}"
             )
+        if problems := list(no_number_of_graphs(self.cuda_graphs)):
+            raise EngineError(f"engine options: {problems[0]}")

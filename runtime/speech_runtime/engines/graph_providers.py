@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..bundle import Bundle
 from ..contract import DECODER_WITH_PAST
+from .cuda_graphs import ENABLED, check_recordable
 from .gpu_options import TensorRtOptions
 from .profiles import graph_profiles, input_shapes, shape_ranges, widest
-from .session_options import TENSORRT, TENSORRT_RTX, SessionOptions
+from .session_options import CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
 
 Settings = dict[str, str]
 
@@ -33,11 +34,14 @@ def graph_providers(
         runtime_version: of ONNX Runtime, which has a cache of its own.
 
     Raises:
-        EngineError: the limits hold nothing that the model takes.
+        EngineError: the limits hold nothing that the model takes; steps are to be recorded whose shapes change.
     """
     providers = options.execution_providers
     if options.providers:
         return providers
+    check_recordable(bundle, options.cuda.cuda_graphs)
+    if options.cuda.cuda_graphs and graph == DECODER_WITH_PAST:
+        return [(name, settings | ENABLED if name == CUDA else settings) for name, settings in providers]
     if graph == DECODER_WITH_PAST and not options.tensorrt.zero_past:
         return [(name, settings) for name, settings in providers if name != TENSORRT]
     return [

@@ -1,7 +1,7 @@
 """Profiles: the ranges of all dynamic dimensions of a graph, derived from what the manifest says of the model."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ..bundle import PREPROCESSOR_CONFIG, Bundle, DecoderFacts, EncoderFacts
 from ..contract import (
@@ -13,10 +13,13 @@ from ..contract import (
     ENCODER_ATTENTION_MASK,
     ENCODER_HIDDEN_STATES,
     INPUT_IDS,
+    PAST_LENGTH,
+    PAST_ROWS,
     cache_names,
 )
 from ..errors import AudioError, EngineError
 from ..features import read_feature_extractor
+from ..held_frames import held_frames
 from .profile_limits import ProfileLimits, Range
 
 Profile = Mapping[str, Range]
@@ -36,7 +39,7 @@ def graph_profiles(bundle: Bundle, limits: ProfileLimits) -> dict[str, tuple[Pro
     """The profiles of each graph; a call runs in the first one that it fits into.
 
     The decoder has two: the step of one token with a past, which is nearly all of the time, and every other step, the
-    first one with its 0 long past among them.
+    first one with its 0 long past among them. With a static cache all steps are alike, but for their beams.
 
     Args:
         bundle: whose manifest has the facts of the model, and whose feature extractor turns seconds into input.
@@ -50,17 +53,15 @@ def graph_profiles(bundle: Bundle, limits: ProfileLimits) -> dict[str, tuple[Pro
     frames = _frames(samples, encoder)
     beams, step = Range(*limits.beams), Range(*limits.step_tokens)
     usual, longest = (_positions(tokens, decoder) for tokens in limits.tokens[1:])
+    if decoder.cache == "static" and decoder.masks_audio:  # they may be filled up, so that steps can be recorded
+        frames = replace(frames, largest=held_frames(frames.largest))
     shared = {"batch": batch, "frames": frames}
-    one_token = Range(1, 1, 1)
-    return {
-        ENCODER: ({"batch": batch, "samples": samples},),
-        DECODER_INIT: (shared,),
-        DECODER_WITH_PAST: (
+    one_token = {**shared, "beams": beams, "past_beams": beams, "tokens": Range(1, 1, 1)}
+    of_step: tuple[Profile, ...] = (one_token,)
+    if decoder.cache != "static":
+        of_step = (
             {
-                **shared,
-                "beams": beams,
-                "past_beams": beams,
-                "tokens": one_token,
+                **one_token,
                 "past": Range(min(1, longest - 1), min(usual, longest - 1), longest - 1),
             },
             {
@@ -70,7 +71,11 @@ def graph_profiles(bundle: Bundle, limits: ProfileLimits) -> dict[str, tuple[Pro
                 "tokens": step,
                 "past": Range(0, 0, longest - 1),
             },
-        ),
+        )
+    return {
+        ENCODER: ({"batch": batch, "samples": samples},),
+        DECODER_INIT: (shared,),
+        DECODER_WITH_PAST: of_step,
     }
 
 
@@ -90,14 +95,16 @@ def input_shapes(graph: str, encoder: EncoderFacts, decoder: DecoderFacts, width
     """Shape of every input of `graph`; `width` is that of `encoder_hidden_states`."""
     samples: Shape = ("batch", encoder.min_length if encoder.min_length == encoder.max_length else "samples")
     features = () if encoder.feature_size is None else (encoder.feature_size,)
-    past: Shape = ("batch", "past_beams", decoder.heads, "past", decoder.head_dim)
+    past: Shape = ("batch", "past_beams", decoder.heads, decoder.cache_length or "past", decoder.head_dim)
+    beams: Shape = ("batch", "beams")
+    places: dict[str, Shape] = {BEAM_IDX: beams} if decoder.cache != "static" else {PAST_ROWS: beams, PAST_LENGTH: (1,)}
     cross: Shape = ("batch", decoder.heads, "frames", decoder.head_dim)
     return {
         ENCODER: {encoder.input_name: (*samples, *features), ATTENTION_MASK: samples},
         DECODER_INIT: {ENCODER_HIDDEN_STATES: ("batch", "frames", width)},
         DECODER_WITH_PAST: {
             INPUT_IDS: ("batch", "beams", decoder.max_tokens or "tokens"),
-            BEAM_IDX: ("batch", "beams"),
+            **places,
             ENCODER_ATTENTION_MASK: ("batch", "frames"),
             **dict.fromkeys(cache_names("past", decoder.layers), past),
             **dict.fromkeys(cache_names("cross", decoder.layers), cross),

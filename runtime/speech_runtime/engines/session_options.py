@@ -159,6 +159,11 @@ def _contradictions(options: SessionOptions) -> Iterator[str]:
         yield f"tensorrt is set, and {_why_unused(options)}"
     if not options.tensorrt.zero_past and options.device == "tensorrt_rtx":
         yield "tensorrt.zero_past is False, and device is 'tensorrt_rtx', which has no CUDA beside it for the decoder"
+    if options.cuda.cuda_graphs and options.device != "cuda":
+        yield (
+            f"cuda.cuda_graphs is {options.cuda.cuda_graphs}, and device is {options.device!r}, which runs steps in "
+            "other ways than CUDA's; set device='cuda'"
+        )
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"providers has {name} {names.count(name)} times; once is enough"
     for name, given in options.providers:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..bundle import ENGINES, Bundle
 from ..contract import DECODER_WITH_PAST, GRAPHS
 from ..errors import EngineError
 from .cuda import Cuda, Device
+from .cuda_graphs import check_recordable
 from .device_memory import DevicePool, DeviceTensor
 from .engine import Prepared
 from .engine_options import EngineOptions
@@ -49,8 +51,11 @@ class TensorRtEngine:
             check_hashes: compare the SHA-256 of the engines first.
 
         Raises:
-            EngineError: a library or the GPU is missing, or no engines fit them; says why.
+            EngineError: a library or the GPU is missing, no engines fit them, or steps are to be recorded whose shapes
+                change; says why.
         """
+        check_recordable(bundle, options.cuda_graphs)
+        self._options = options
         tensorrt = tensorrt or import_tensorrt(options.flavor)
         self._device = device or Cuda(options.device_id)
         capability = self._device.compute_capability
@@ -63,7 +68,8 @@ class TensorRtEngine:
         for name in GRAPHS:
             shapes = input_shapes(name, bundle.manifest.encoder, decoder, _ANY_WIDTH)
             choose = ProfileChoice(name, engines, shapes, bundle.directory)
-            graph = TensorRtGraph(name, tensorrt, self._device, self._pool, choose, log)
+            recorded = bool(options.cuda_graphs) and name == DECODER_WITH_PAST
+            graph = TensorRtGraph(name, tensorrt, self._device, self._pool, choose, log, recorded=recorded)
             path = bundle.path(ENGINES) / engines.directory / f"{name}.engine"
             graph.load(path, bundle.path(f"{name}.onnx") if engines.weights == "stripped" else None)
             self._graphs[name] = graph
@@ -77,6 +83,23 @@ class TensorRtEngine:
     def on_host(self) -> bool:
         """See `Engine.on_host`."""
         return False
+
+    @property
+    def recordings(self) -> int:
+        """See `Engine.recordings`."""
+        return self._options.cuda_graphs
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceTensor:
+        """See `Engine.allocate`."""
+        with self._lock:
+            self._device.activate()
+            return DeviceTensor(self._pool.take(prod(shape) * dtype.itemsize), shape, dtype)
+
+    def write(self, value: DeviceTensor, array: NDArray[Any]) -> None:
+        """See `Engine.write`."""
+        with self._lock:
+            self._device.activate()
+            self._pool.write(value, np.ascontiguousarray(array).reshape(array.shape))
 
     def upload(self, array: NDArray[Any]) -> DeviceTensor:
         """Copy an array to the device."""

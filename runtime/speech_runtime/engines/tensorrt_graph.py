@@ -12,6 +12,7 @@ from ..errors import EngineError
 from .cuda import Device
 from .device_memory import Buffer, DevicePool, DeviceTensor
 from .profile_choice import ProfileChoice
+from .recorded_runs import RecordedRuns
 from .tensorrt_library import Log, TensorRt
 
 
@@ -19,7 +20,15 @@ class TensorRtGraph:
     """A graph that runs on a device. Not to be called by two threads at a time: a context has one set of bindings."""
 
     def __init__(
-        self, name: str, tensorrt: TensorRt, device: Device, pool: DevicePool, choose: ProfileChoice, log: Log
+        self,
+        name: str,
+        tensorrt: TensorRt,
+        device: Device,
+        pool: DevicePool,
+        choose: ProfileChoice,
+        log: Log,
+        *,
+        recorded: bool = False,
     ) -> None:
         """Make a graph of nothing; `load` comes next.
 
@@ -30,6 +39,8 @@ class TensorRtGraph:
             pool: where its outputs are kept.
             choose: the profile of a call.
             log: of the library.
+            recorded: make CUDA graphs of runs whose tensors are all given: TensorRT-RTX does it by itself, once it has
+                compiled its kernels; TensorRT is recorded off the stream.
         """
         self._name = name
         self._trt = tensorrt.module
@@ -37,6 +48,9 @@ class TensorRtGraph:
         self._pool = pool
         self._choose = choose
         self._log = log
+        self._by_itself = recorded and tensorrt.flavor == "tensorrt_rtx"
+        self._recorded = RecordedRuns(device) if recorded and not self._by_itself else None
+        self._unread: dict[str, Buffer] = {}
         self._contexts: list[Any] = []
         self._capacities: dict[str, int] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
@@ -59,14 +73,22 @@ class TensorRtGraph:
         self._inputs = [name for name in names if modes[name] == inputs]
         self._outputs = [name for name in names if modes[name] != inputs]
         self._dtypes = {name: np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name))) for name in names}
-        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         for profile in range(self._engine.num_optimization_profiles):
-            context = self._engine.create_execution_context(strategy)
+            context = self._context()
             if context is None:
                 raise EngineError(f"{self._name} gets no execution context: {self._log.last_error}")
             self._checked(context.set_optimization_profile_async(profile, self._device.stream), "choosing a profile")
             self._contexts.append(context)
         self._measure_outputs()
+
+    def _context(self) -> Any:
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if not self._by_itself:
+            return self._engine.create_execution_context(strategy)
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return self._engine.create_execution_context(config)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Of an input or output."""
@@ -92,6 +114,10 @@ class TensorRtGraph:
         Raises:
             EngineError: the inputs fit into no profile, have another dtype, or TensorRT refuses.
         """
+        recorded = None if outputs or not into else self._recorded
+        tensors = [*inputs.values(), *into.values()]
+        if recorded is not None and recorded.replay(tensors):
+            return {}
         context = self._contexts[self._choose({name: inputs[name].shape for name in self._inputs})]
         for name in self._inputs:
             tensor = inputs[name]
@@ -99,17 +125,33 @@ class TensorRtGraph:
                 raise EngineError(f"{name} of {self._name} is {tensor.dtype}, its engine takes {self._dtypes[name]}")
             self._checked(context.set_input_shape(name, tensor.shape), f"the shape {list(tensor.shape)} of {name}")
             self._checked(context.set_tensor_address(name, tensor.buffer.address), f"the address of {name}")
-        # TensorRT writes all outputs, those that nobody asked for too; their buffers are free again at once.
-        results = {name: self._output(context, name, into.get(name)) for name in self._outputs}
-        self._checked(context.execute_async_v3(self._device.stream), "running it")
+        # TensorRT writes all outputs, those that nobody asked for too; their buffers are free again at once, unless a
+        # recording goes on writing there.
+        given = {name: tensor.buffer for name, tensor in into.items()}
+        if recorded is not None:
+            given |= {name: self._unread_buffer(name) for name in self._outputs if name not in into}
+        results = {name: self._output(context, name, given.get(name)) for name in self._outputs}
+
+        def run() -> None:
+            self._checked(context.execute_async_v3(self._device.stream), "running it")
+
+        run()
+        if recorded is not None:
+            recorded.record(tensors, list(results.values()), run)
         return {name: results[name] for name in outputs}
 
-    def _output(self, context: Any, name: str, given: DeviceTensor | None) -> DeviceTensor:
+    def _output(self, context: Any, name: str, given: Buffer | None) -> DeviceTensor:
         shape = tuple(context.get_tensor_shape(name))
-        buffer = given.buffer if given is not None else self._pool.take(self._capacities[name], exact=True)
+        buffer = given if given is not None else self._pool.take(self._capacities[name], exact=True)
         tensor = DeviceTensor(buffer, shape, self._dtypes[name])
         self._checked(context.set_tensor_address(name, tensor.buffer.address), f"the address of {name}")
         return tensor
+
+    def _unread_buffer(self, name: str) -> Buffer:
+        """Where all recordings write an output that nobody asked for."""
+        if name not in self._unread:
+            self._unread[name] = self._pool.take(self._capacities[name], exact=True)
+        return self._unread[name]
 
     def _measure_outputs(self) -> None:
         """Bytes of each output at the largest sizes of any profile, as TensorRT itself works them out."""

@@ -1,6 +1,6 @@
 """What the decoder asks of a self-attention cache."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,11 +20,13 @@ class Binding:
         inputs: tensors by name; the tokens too, for the cache may want them in an order of its own.
         outputs: that the cache wants back.
         into: what other outputs are written to; see `Engine.prepare`.
+        places: where all other outputs of the step go, by name; None where the engine may choose.
     """
 
     inputs: Mapping[str, Value]
     outputs: Sequence[str] = ()
     into: Mapping[str, Value] = field(default_factory=dict)
+    places: Callable[[Sequence[str]], Mapping[str, Value]] | None = None
 
 
 class SelfAttentionCache(Protocol):

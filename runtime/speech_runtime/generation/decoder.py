@@ -1,7 +1,7 @@
 """The decoder of one batch, step by step. Its caches never leave the engine."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,28 @@ from .cache import Binding, SelfAttentionCache
 from .candidates import Candidates, whole_vocabulary
 from .growing_cache import GrowingCache
 from .in_place_cache import InPlaceCache
+from .static_cache import StaticCache
+from .step_memories import StepMemories
+from .step_memory import StepMemory
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A step that can be run as long as `bound` holds, for `outputs`; on the host they are in `found`."""
+    """A step that can be run for as long as `bound` holds.
+
+    Attributes:
+        bound: what the cache has for it.
+        outputs: that it answers with.
+        run: runs it.
+        found: arrays that the outputs are written to, on the host.
+        places: tensors that they are written to, where the cache says which.
+    """
 
     bound: Binding
     outputs: list[str]
     run: Prepared
-    found: Sequence[NDArray[Any]] = ()
+    found: Sequence[NDArray[Any]] | None = None
+    places: Mapping[str, Value] = field(default_factory=dict)
 
 
 class CachedDecoder:
@@ -45,15 +57,24 @@ class CachedDecoder:
         batch: int,
         encoder_hidden_states: Value,
         encoder_attention_mask: Value,
+        memories: StepMemories | None = None,
     ) -> None:
-        """Compute the cross-attention cache; the self-attention cache starts 0 long."""
+        """Compute the cross-attention cache; the self-attention cache starts 0 long.
+
+        With `memories` the steps are in memory of theirs, as long as there is some.
+        """
         self._engine = engine
         self._facts = facts
-        cross = engine.run(
-            DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
-        )
-        self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
-        self._cache = self._new_cache(batch)
+        lent = memories and memories.lend(self, encoder_hidden_states, encoder_attention_mask)
+        if lent:
+            self._fixed = lent.fixed
+            self._cache: SelfAttentionCache = StaticCache(lent.memory, facts, recorded=True)
+        else:
+            cross = engine.run(
+                DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
+            )
+            self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
+            self._cache = self._new_cache(batch)
         self._bound_step: _Step | None = None
         self._batch = batch
         self._rows: NDArray[np.int64] | None = None
@@ -140,12 +161,19 @@ class CachedDecoder:
             self._bound_step = self._prepare(bound, outputs, input_ids.shape)
         results = self._bound_step.run()
         self._cache.advance(results)
-        found = self._bound_step.found or [self._engine.download(results[name]) for name in outputs]
+        found = self._bound_step.found
+        if found is None:
+            made = {**results, **self._bound_step.places}
+            found = [self._engine.download(made[name]) for name in outputs]
         return [self._cache.by_beam(array) for array in found]
 
     def _prepare(self, bound: Binding, outputs: list[str], shape: tuple[int, ...]) -> "_Step":
-        """A step that answers tokens of `shape`; what it finds for the host is written right there, if it is near."""
+        """A step that answers tokens of `shape`."""
         inputs = {**bound.inputs, **self._fixed}
+        if bound.places is not None:
+            places = bound.places(outputs)
+            run = self._engine.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **places})
+            return _Step(bound, outputs, run, places=places)
         if not self._engine.on_host:
             run = self._engine.prepare(DECODER_WITH_PAST, inputs, [*outputs, *bound.outputs], bound.into)
             return _Step(bound, outputs, run)
@@ -159,5 +187,7 @@ class CachedDecoder:
         return _Step(bound, outputs, run, found)
 
     def _new_cache(self, batch: int) -> SelfAttentionCache:
+        if self._facts.cache == "static":
+            return StaticCache(StepMemory(self._engine, self._facts, batch), self._facts)
         kind = InPlaceCache if self._facts.cache == "in_place" else GrowingCache
         return kind(self._engine, self._facts, batch)

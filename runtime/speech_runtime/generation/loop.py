@@ -17,6 +17,7 @@ from .processing import Lengths, Processing, processing
 from .scores import Processor
 from .search import BeamSearch
 from .state import Hypotheses, Search, Tokens
+from .static_cache import check_static_length
 from .stopping import Deadline, Interruption, Stopping
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def decode(
     """
     hooks = hooks or Hooks()
     shortest, longest = config.length_range(prompt.shape[1], facts.max_positions)
+    check_static_length(facts, longest)
     lengths = Lengths(prompt.shape[1], shortest, longest)
     steps = processing(config, lengths, facts.top_k, facts.vocab_size, hooks.processors)
     whole = hooks.keep_scores or hooks.keep_logits

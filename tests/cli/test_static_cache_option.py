@@ -1,0 +1,49 @@
+"""`--static-cache` of the export and `--cuda-graphs` of what runs it: what they say before anything is done."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from conftest import CHECKPOINT
+from handmade_bundle import make_bundle
+from speech_export.cli import main
+from speech_runtime.bench.cli import main as bench
+from speech_runtime.cli import main as transcribe
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--static-cache", "64"], "a static cache is for GPUs"),
+        (
+            ["--static-cache", "1", "--target", "cuda"],
+            "to have 1 tokens; a search keeps 2 at least",
+        ),
+        (["--static-cache", "9999", "--target", "cuda"], "set --static-cache to 64 or less"),
+    ],
+)
+def test_a_cache_that_cannot_be_had_is_refused_at_once(arguments: list[str], message: str, tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    result = CliRunner().invoke(main, [str(CHECKPOINT), "-o", str(output), *arguments])
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("device", "sizes", "message"),
+    [
+        ("cpu", 2, "cuda_graphs is 2, and device is 'cpu'"),
+        ("tensorrt", 2, "cuda_graphs is 2, and device is 'tensorrt'"),
+        ("cuda", -1, "cuda_graphs is -1; give a number of sizes"),
+        ("engines", -1, "cuda_graphs is -1; give a number of sizes"),
+    ],
+)
+def test_what_records_no_cuda_graphs_says_so(device: str, sizes: int, message: str, tmp_path: Path) -> None:
+    bundle = str(make_bundle(tmp_path / "bundle", target="cuda"))
+    flags = ["--device", device, "--cuda-graphs", str(sizes)]
+    for command, arguments in ((transcribe, [bundle, "clip.wav", *flags]), (bench, [bundle, *flags])):
+        result = CliRunner().invoke(command, arguments)
+        assert result.exit_code == 1
+        assert message in result.output
