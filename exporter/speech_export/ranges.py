@@ -5,7 +5,7 @@ whatever the length of the audio. (A search for infinities in a half-precision g
 normalisation absorbs them, and what comes out looks like any number.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
+from speech_runtime.bundle import Bundle
+
+from .calibration import ModelInput, record
+from .errors import ExportError
 from .passes.casts import FLOAT, HALF
 from .passes.float32_nodes import MOVES, floats
 
@@ -107,6 +111,26 @@ class RangeMeter:
 
     def _widen(self, name: str, seen: ValueRange) -> None:
         self._found[name] = self._found.get(name, ValueRange()) | seen
+
+
+def measured_ranges(
+    bundle: Bundle, graphs: Iterable[str], calibration: Iterable[ModelInput]
+) -> dict[str, dict[str, ValueRange]]:
+    """Ranges of the tensors of each of `graphs` when `bundle`, float32, transcribes `calibration`.
+
+    Raises:
+        ExportError: there is nothing to measure on.
+    """
+    meters = {graph: RangeMeter(bundle.path(f"{graph}.onnx")) for graph in graphs}
+    measured = False
+    for feeds in record(bundle, calibration):
+        measured = True
+        for graph, meter in meters.items():
+            for feed in feeds[graph]:
+                meter.add(feed)
+    if not measured:
+        raise ExportError("how large numbers get is measured on audio, and there is none; give one clip at least")
+    return {graph: meter.ranges for graph, meter in meters.items()}
 
 
 def _instrument(model: ir.Model) -> dict[str, list[str]]:
