@@ -84,8 +84,11 @@ def quantize_explicitly(
     """Quantise `model` to int8 in place, for engines that make products of bytes of standard ONNX.
 
     Args:
-        model: see `quantize`; as are `options`, `vocab_size` and `kept`.
-        largest: magnitudes of its tensors, by name.
+        model: see `quantize`.
+        options: see `quantize`.
+        vocab_size: see `quantize`.
+        largest: magnitudes of the model's tensors, by name.
+        kept: see `quantize`.
 
     Returns:
         Names of the parts that cannot be quantised: what they read was never anything but zero, or was no number.
