@@ -1,4 +1,4 @@
-"""Explicit int8 on small graphs: the numbers are those of bytes, each is quantised once, and the graph stays standard."""
+"""Explicit int8 on small graphs: numbers are those of bytes, each is quantised once, and the graph stays standard."""
 
 import math
 from typing import Any

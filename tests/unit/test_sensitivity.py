@@ -40,7 +40,9 @@ def test_damage_counts_for_each_weight() -> None:
 
 
 @pytest.mark.parametrize("target", ["cpu", pytest.param("tensorrt", marks=pytest.mark.full)])
-def test_a_layer_with_an_outlier_stays_float32(target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_layer_with_an_outlier_stays_float32(
+    target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One activation of 10,000, which nothing looks at, leaves no bits for the others of its tensor."""
     model = composite("mbart")
     layer = model.decoder.model.decoder.layers[1]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..bundle import Bundle, Manifest
-from ..contract import DECODER_WITH_PAST
+from ..contract import DECODER_WITH_PAST, ENCODER
 from .gpu_options import TensorRtOptions
 from .profiles import graph_profiles, input_shapes, shape_ranges, widest
 from .session_options import TENSORRT, TENSORRT_RTX, SessionOptions
@@ -72,7 +72,9 @@ def _of_graph(
     if name == TENSORRT_RTX:
         return settings if cache is None else settings | {"nv_runtime_cache_path": str(cache)}
     settings["trt_context_memory_sharing_enable"] = "1" if options.shared_memory else "0"
-    settings |= {_FLAGS[precision]: "1" for precision in _precisions(bundle.manifest) & _FLAGS.keys()}
+    flag = _FLAGS.get(_precision(bundle.manifest, graph))
+    if flag is not None:
+        settings[flag] = "1"
     if cache is not None:
         settings |= {
             "trt_engine_cache_enable": "1",
@@ -84,9 +86,11 @@ def _of_graph(
     return settings
 
 
-def _precisions(manifest: Manifest) -> set[str]:
+def _precision(manifest: Manifest, graph: str) -> str:
     quantization = manifest.quantization
-    return {manifest.precision} if quantization is None else {quantization.encoder, quantization.decoder}
+    if quantization is None:
+        return manifest.precision
+    return quantization.encoder if graph == ENCODER else quantization.decoder
 
 
 def _profile_shapes(prefix: str, options: TensorRtOptions, bundle: Bundle, graph: str, width: int) -> Settings:
