@@ -28,6 +28,8 @@ _LARGEST = float(np.finfo(np.float16).max) / _HEADROOM
 _ROUNDING = 2.0**-9
 """Four times what rounding to 11 bits costs at most: above it, most of the numbers are too small for half."""
 _SUFFIX = ".measured"
+_AT_A_TIME = 2**22
+"""Numbers of a weight: in float64 a table of words would take several times the memory of the model."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,23 @@ class ValueRange:
         return self.largest > 0 and not self.lost <= _ROUNDING * self.total
 
     def __or__(self, other: "ValueRange") -> "ValueRange":
-        """Both together."""
-        return ValueRange(max(self.largest, other.largest), self.total + other.total, self.lost + other.lost)
+        """Both together; NaN if either is."""
+        largest = float(np.maximum(self.largest, other.largest))
+        return ValueRange(largest, self.total + other.total, self.lost + other.lost)
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> "ValueRange":
         """Measure a float32 array."""
-        if not array.size:
-            return cls()
-        magnitudes = np.abs(array.astype(np.float64))
+        found, numbers = cls(), array.reshape(-1)
+        for start in range(0, numbers.size, _AT_A_TIME):
+            found |= cls._of_some(numbers[start : start + _AT_A_TIME])
+        return found
+
+    @classmethod
+    def _of_some(cls, numbers: NDArray[Any]) -> "ValueRange":
+        magnitudes = np.abs(numbers.astype(np.float64))
         with np.errstate(over="ignore", invalid="ignore"):
-            lost = np.abs(array.astype(np.float16) - array.astype(np.float64))
+            lost = np.abs(numbers.astype(np.float16) - numbers.astype(np.float64))
         return cls(float(magnitudes.max()), float(magnitudes.sum()), float(lost.sum()))
 
 
@@ -180,6 +188,8 @@ def _measure(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 def _session(model: ir.Model, weights: Path) -> onnxruntime.InferenceSession:
     settings = onnxruntime.SessionOptions()
+    # A second copy of the weights, laid out for speed, is more than what few runs gain by it.
+    settings.add_session_config_entry("session.disable_prepacking", "1")
     # Fused nodes would hide what is between them.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.enable_mem_pattern = False

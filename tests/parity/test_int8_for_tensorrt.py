@@ -1,5 +1,6 @@
 """The bundled model in int8 for TensorRT: the same words, standard ONNX, and bytes in the engines."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,26 @@ from filelock import FileLock
 from onnx.reference import ReferenceEvaluator
 
 import corpus
-from conftest import CHECKPOINT, CLIPS, ONE_THREAD, Pair
+import half_matrix
+from composites import composite
+from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
+from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
 from speech_export.cli import main
+from speech_export.explicit_quantizer import ExplicitQuantizer
 from speech_export.passes.explicit_int8 import ExplicitInt8
 from speech_export.passes.projections import projections
+from speech_export.precision import PrecisionOptions
 from speech_export.tensorrt import build_engine
 from speech_export.verify import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.bundle import Bundle
+from speech_runtime.bundle import Bundle, FileFacts, Manifest
 from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from speech_runtime.engines.profile_limits import Range
 from speech_runtime.engines.tensorrt_library import import_tensorrt
 from unit.test_int8 import Graph
 
+INT8 = PrecisionOptions(precision="int8", target="tensorrt")
 BY_THE_BOOK = SessionOptions(intra_op_threads=1, graph_optimization="disabled")
 
 
@@ -115,3 +122,20 @@ def test_an_engine_holds_bytes(tmp_path: Path) -> None:
         sizes.append((tmp_path / f"{name}.engine").stat().st_size)
     assert sizes[0] > weight.nbytes
     assert sizes[1] < 0.4 * weight.nbytes
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in [*DECODER_ROWS, *ENCODER_ROWS]])
+def test_a_family_in_int8(row: Pairing, export_once: ExportOnce, tmp_path: Path) -> None:
+    gpu = PrecisionOptions(target="cuda")
+    float32 = export_once(f"{row.name} for a GPU", composite(row.decoder, row.encoder), precision=gpu)
+    noise = half_matrix.noise(float32)
+    conversion = ExplicitQuantizer(float32, Bundle.open(float32).manifest, INT8, [noise])
+    assert conversion.write(tmp_path, frozenset()) == frozenset()
+    manifest = Manifest.read(tmp_path)
+    replace(manifest, files={name: FileFacts.of(tmp_path / name) for name in manifest.files}).write(tmp_path)
+    found = half_matrix.drift(half_matrix.Halved(float32, tmp_path, tmp_path, frozenset()), [noise])
+    assert found.next_tokens >= 0.8  # random weights put many words close together
+    assert found.mean <= 0.1
+    for graph in GRAPHS:
+        assert engine_bytes(Bundle.open(tmp_path), graph) > 0
