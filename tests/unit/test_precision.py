@@ -16,7 +16,7 @@ from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GR
         ({"precision": "int8", "target": "cuda"}, "int8 for cuda: .*on the CPU only; take fp16, or --target tensorrt"),
         (
             {"target": "tensorrt", "encoder_precision": "fp16", "decoder_precision": "int8"},
-            "fp16 beside int8: .*take fp32 beside either",
+            "fp16 and int8 in one bundle: .*take fp32 for one side",
         ),
         ({"precision": "fp16"}, "fp16 for cpu: CPUs compute half precision in float32.*take int8, or fp32"),
         ({"encoder_precision": "fp16"}, "fp16 for cpu"),
