@@ -112,7 +112,7 @@ class PrecisionOptions:
             if reason := _REFUSED.get((precision, self.target)):
                 yield f"{precision} for {self.target}: {reason}"
         if self.halves and self.quantises_explicitly:
-            yield "fp16 and int8 in one bundle: each is converted, and measured, beside float32 only; take fp32 for one side"
+            yield "fp16 and int8 in one bundle: each is measured beside float32 only; take fp32 for one side"
         if self.halves and self.op_kinds != get_args(OpKind):
             yield "op_kinds goes with int8 and int4; keep modules out of fp16 with keep_float32"
         elif self.below_float32 and not self.op_kinds:
