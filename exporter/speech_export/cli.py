@@ -47,7 +47,8 @@ _MIB = 2**20
     type=click.Choice(get_args(Precision)),
     default=PrecisionOptions.precision,
     show_default=True,
-    help="Of weights and arithmetic: fp16 for GPUs; int4 has 4-bit weights in the decoder and int8 elsewhere.",
+    help="Of weights and arithmetic: fp16 for GPUs, int8 for CPUs and TensorRT; int4 has 4-bit weights in the decoder "
+    "and int8 elsewhere.",
 )
 @click.option(
     "--target",

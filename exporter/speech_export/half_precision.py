@@ -21,9 +21,8 @@ from speech_runtime.contract import (
     graph_outputs,
 )
 
-from .calibration import ModelInput, record
+from .calibration import ModelInput
 from .conversion import Conversion
-from .errors import ExportError
 from .gpu_arithmetic import ROUNDED, write_rounded
 from .out_of_range import nodes_out_of_range
 from .passes.float32_nodes import MOVES, float32_nodes, floats
@@ -31,7 +30,7 @@ from .passes.half import to_half
 from .passes.module_names import module_of
 from .precision import PrecisionOptions
 from .quantization import Part
-from .ranges import RangeMeter, ValueRange
+from .ranges import measured_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class HalfPrecision(Conversion):
             ExportError: there is nothing to measure on, or a pattern of parts to keep matches nothing.
         """
         super().__init__(float32, manifest, options)
-        self._ranges = _measured(Bundle.open(float32, check_hashes=False), self._graphs, calibration)
+        self._ranges = measured_ranges(Bundle.open(float32, check_hashes=False), self._graphs, calibration)
         self._makers: dict[str, set[str]] = {}
         for graph in self._graphs:
             self._makers |= _makers(ir.load(float32 / f"{graph}.onnx").graph)
@@ -111,22 +110,6 @@ class HalfPrecision(Conversion):
         wanted = {name for name, found in seen if found.overflows or found.underflows}
         wanted |= {name for name, modules in self._makers.items() if modules & kept}
         return set().union(*(names for names in together if names & wanted))
-
-
-def _measured(
-    bundle: Bundle, graphs: Iterable[str], calibration: Iterable[ModelInput]
-) -> dict[str, dict[str, ValueRange]]:
-    """Ranges of the tensors of each graph."""
-    meters = {graph: RangeMeter(bundle.path(f"{graph}.onnx")) for graph in graphs}
-    measured = False
-    for feeds in record(bundle, calibration):
-        measured = True
-        for graph, meter in meters.items():
-            for feed in feeds[graph]:
-                meter.add(feed)
-    if not measured:
-        raise ExportError("half precision is measured on audio, and there is none; give one clip at least")
-    return {graph: meter.ranges for graph, meter in meters.items()}
 
 
 def _makers(graph: ir.Graph) -> dict[str, set[str]]:

@@ -37,6 +37,7 @@ from .audio_sets import AudioSet, audio_files, audio_set
 from .conversion import Conversion
 from .errors import ExportError
 from .expectation import expectations
+from .explicit_quantizer import ExplicitQuantizer
 from .facts import check_static_cache, decoder_facts, encoder_facts
 from .half_precision import HalfPrecision
 from .passes.cross_attention import fuse_cross_attention
@@ -305,7 +306,9 @@ def _convert(
 
 
 def _conversion(float32: Path, manifest: Manifest, options: PrecisionOptions, audio: AudioSet) -> Conversion:
+    calibration = ((batch.inputs, batch.attention_mask) for batch in audio.batches)
     if options.halves:
-        calibration = ((batch.inputs, batch.attention_mask) for batch in audio.batches)
         return HalfPrecision(float32, manifest, options, calibration)
+    if options.quantises_explicitly:
+        return ExplicitQuantizer(float32, manifest, options, calibration)
     return Quantizer(float32, manifest, options)

@@ -15,8 +15,7 @@ OpKind = Literal["matmul", "embedding"]
 _RELEASES_TO_COME = "not in this release"
 _REFUSED: dict[tuple[Precision, Target], str] = {
     ("fp16", "cpu"): "CPUs compute half precision in float32, which is slower; take int8, or fp32",
-    ("int8", "cuda"): "dynamic int8 has kernels on the CPU only; take fp16",
-    ("int8", "tensorrt"): "dynamic int8 has kernels on the CPU only; take fp16",
+    ("int8", "cuda"): "dynamic int8 has kernels on the CPU only; take fp16, or --target tensorrt",
     ("int4", "cuda"): f"{_RELEASES_TO_COME}; take fp16",
     ("int4", "tensorrt"): "TensorRT does not know the operator MatMulNBits; take fp16",
 }
@@ -32,8 +31,9 @@ class PrecisionOptions:
 
     - `fp32`: as traced.
     - `fp16`: for GPUs: weights, caches and arithmetic in half precision, float32 where that does not hold the numbers.
-    - `int8`: weights in 8 bits with a scale for each output channel; activations quantised as they come, with one
-      scale for each tensor. A table that is both embedding and output projection is stored once.
+    - `int8`: weights in 8 bits with a scale for each output channel; activations with one scale for each tensor: as
+      they come on the CPU, for TensorRT measured on audio beforehand, in QuantizeLinear and DequantizeLinear. A table
+      that is both embedding and output projection is stored once.
     - `int4`: weights of the decoder in 4 bits with a scale for each block, but its output projection in int8, and the
       encoder in int8: 4 bits save memory and bandwidth, which is what a decoder with few beams waits for, and cost
       arithmetic, which is what an encoder waits for. `encoder_precision="int4"` where memory is all that counts.
@@ -84,6 +84,11 @@ class PrecisionOptions:
         """Whether any graph is fp16; all others are float32 then."""
         return "fp16" in self._given()
 
+    @property
+    def quantises_explicitly(self) -> bool:
+        """Whether any graph is int8 that an engine makes of standard ONNX; all others are float32 then."""
+        return self.target == "tensorrt" and "int8" in self._given()
+
     def _given(self) -> tuple[Precision, Precision]:
         return self.encoder_precision or self.precision, self.decoder_precision or self.precision
 
@@ -106,6 +111,8 @@ class PrecisionOptions:
         for precision in sorted({self.precision, *self._given()}):
             if reason := _REFUSED.get((precision, self.target)):
                 yield f"{precision} for {self.target}: {reason}"
+        if self.halves and self.quantises_explicitly:
+            yield "fp16 and int8 in one bundle: each is measured beside float32 only; take fp32 for one side"
         if self.halves and self.op_kinds != get_args(OpKind):
             yield "op_kinds goes with int8 and int4; keep modules out of fp16 with keep_float32"
         elif self.below_float32 and not self.op_kinds:

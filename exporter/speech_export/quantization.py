@@ -1,12 +1,14 @@
 """Which parts of a graph are quantised, and how: the precision options applied to a traced model."""
 
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
 from .errors import ExportError, shortened
+from .passes.explicit_int8 import ExplicitInt8
 from .passes.int4 import quantize_projections_to_int4
 from .passes.int8 import quantize_projections
 from .passes.int8_table import embedding_gathers, quantize_embedding, quantize_shared_table
@@ -72,6 +74,42 @@ def quantize(
     quantize_projections(model, chosen)
     quantize_before_windows(model)
     pack_queries(model)
+
+
+def quantize_explicitly(
+    model: ir.Model,
+    options: PrecisionOptions,
+    vocab_size: int,
+    largest: Mapping[str, float],
+    kept: Collection[str] = (),
+) -> frozenset[str]:
+    """Quantise `model` to int8 in place, for engines that make products of bytes of standard ONNX.
+
+    Args:
+        model: see `quantize`.
+        options: see `quantize`.
+        vocab_size: see `quantize`.
+        largest: magnitudes of the model's tensors, by name.
+        kept: see `quantize`.
+
+    Returns:
+        Names of the parts that cannot be quantised: what they read was never anything but zero, or was no number.
+    """
+    heads, others, gathers = _candidates(model.graph, options, vocab_size)
+    unknown = {each.name for each in (*heads, *others) if not 0 < largest[str(each.x.name)] < math.inf}
+    left = unknown.union(kept)
+    explicit = ExplicitInt8(model.graph, largest)
+    for head in heads:
+        if head.name not in left:
+            explicit.shared_table(head)
+    for projection in others:
+        if projection.name not in left:
+            explicit.projection(projection)
+    for gather in gathers:
+        if str(gather.name) not in left:
+            explicit.embedding(gather)
+    explicit.finish()
+    return frozenset(unknown)
 
 
 def matching(patterns: Collection[str], names: Collection[str]) -> frozenset[str]:

@@ -5,7 +5,7 @@ whatever the length of the audio. (A search for infinities in a half-precision g
 normalisation absorbs them, and what comes out looks like any number.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
+from speech_runtime.bundle import Bundle
+
+from .calibration import ModelInput, record
+from .errors import ExportError
 from .passes.casts import FLOAT, HALF
 from .passes.float32_nodes import MOVES, floats
 
@@ -24,6 +28,8 @@ _LARGEST = float(np.finfo(np.float16).max) / _HEADROOM
 _ROUNDING = 2.0**-9
 """Four times what rounding to 11 bits costs at most: above it, most of the numbers are too small for half."""
 _SUFFIX = ".measured"
+_AT_A_TIME = 2**22
+"""Numbers of a weight: in float64 a table of words would take several times the memory of the model."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +57,23 @@ class ValueRange:
         return self.largest > 0 and not self.lost <= _ROUNDING * self.total
 
     def __or__(self, other: "ValueRange") -> "ValueRange":
-        """Both together."""
-        return ValueRange(max(self.largest, other.largest), self.total + other.total, self.lost + other.lost)
+        """Both together; NaN if either is."""
+        largest = float(np.maximum(self.largest, other.largest))
+        return ValueRange(largest, self.total + other.total, self.lost + other.lost)
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> "ValueRange":
         """Measure a float32 array."""
-        if not array.size:
-            return cls()
-        magnitudes = np.abs(array.astype(np.float64))
+        found, numbers = cls(), array.reshape(-1)
+        for start in range(0, numbers.size, _AT_A_TIME):
+            found |= cls._of_some(numbers[start : start + _AT_A_TIME])
+        return found
+
+    @classmethod
+    def _of_some(cls, numbers: NDArray[Any]) -> "ValueRange":
+        magnitudes = np.abs(numbers.astype(np.float64))
         with np.errstate(over="ignore", invalid="ignore"):
-            lost = np.abs(array.astype(np.float16) - array.astype(np.float64))
+            lost = np.abs(numbers.astype(np.float16) - numbers.astype(np.float64))
         return cls(float(magnitudes.max()), float(magnitudes.sum()), float(lost.sum()))
 
 
@@ -107,6 +119,26 @@ class RangeMeter:
 
     def _widen(self, name: str, seen: ValueRange) -> None:
         self._found[name] = self._found.get(name, ValueRange()) | seen
+
+
+def measured_ranges(
+    bundle: Bundle, graphs: Iterable[str], calibration: Iterable[ModelInput]
+) -> dict[str, dict[str, ValueRange]]:
+    """Ranges of the tensors of each of `graphs` when `bundle`, float32, transcribes `calibration`.
+
+    Raises:
+        ExportError: there is nothing to measure on.
+    """
+    meters = {graph: RangeMeter(bundle.path(f"{graph}.onnx")) for graph in graphs}
+    measured = False
+    for feeds in record(bundle, calibration):
+        measured = True
+        for graph, meter in meters.items():
+            for feed in feeds[graph]:
+                meter.add(feed)
+    if not measured:
+        raise ExportError("how large numbers get is measured on audio, and there is none; give one clip at least")
+    return {graph: meter.ranges for graph, meter in meters.items()}
 
 
 def _instrument(model: ir.Model) -> dict[str, list[str]]:
@@ -156,6 +188,8 @@ def _measure(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 def _session(model: ir.Model, weights: Path) -> onnxruntime.InferenceSession:
     settings = onnxruntime.SessionOptions()
+    # A second copy of the weights, laid out for speed, is more than what few runs gain by it.
+    settings.add_session_config_entry("session.disable_prepacking", "1")
     # Fused nodes would hide what is between them.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.enable_mem_pattern = False

@@ -43,6 +43,7 @@ def test_the_bundled_model_says_the_same(
     ("arguments", "message"),
     [
         (("--precision", "int4", "--target", "tensorrt"), "int4 for tensorrt: TensorRT does not know"),
+        (("--precision", "int8", "--target", "cuda"), "int8 for cuda: dynamic int8 has kernels on the CPU only; take"),
         (("--precision", "int8", "--calibration-audio", "EMPTY"), "has no audio"),
         (("--precision", "fp16"), "fp16 for cpu: CPUs compute half precision in float32"),
         (("--precision", "fp16", "--target", "cuda", "--calibration-audio", "EMPTY"), "has no audio"),

@@ -1,5 +1,6 @@
 """Options of the providers for NVIDIA GPUs, as data: they are right by construction, for want of a GPU."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
+from speech_runtime.bundle import Quantization
 from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs
 from speech_runtime.engines.devices import options_for
 from speech_runtime.engines.graph_providers import engine_cache, graph_providers
@@ -144,26 +146,23 @@ def test_each_model_and_each_limits_have_an_engine_cache_of_their_own(bundle: Bu
     assert not any("cache" in name for name in settings(SessionOptions(device="tensorrt"), bundle)[TENSORRT])
 
 
-def test_memory_sharing_is_an_option_and_half_precision_that_of_the_bundle(bundle: Bundle) -> None:
+def test_memory_sharing_is_an_option(bundle: Bundle) -> None:
     shared = settings(SessionOptions(device="tensorrt"), bundle)[TENSORRT]
     alone = settings(SessionOptions(device="tensorrt", tensorrt=TensorRtOptions(shared_memory=False)), bundle)[TENSORRT]
     found = [found["trt_context_memory_sharing_enable"] for found in (shared, alone)]
     assert found == ["1", "0"]
-    assert "trt_fp16_enable" not in shared
-    half = Bundle(bundle.directory, Halved(bundle.manifest))
-    assert settings(SessionOptions(device="tensorrt"), half)[TENSORRT]["trt_fp16_enable"] == "1"
 
 
-class Halved:
-    """A manifest of half precision."""
-
-    precision = "fp16"
-
-    def __init__(self, manifest: Any) -> None:
-        self._manifest = manifest
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._manifest, name)
+@pytest.mark.parametrize(
+    ("encoder", "decoder"), [("fp32", "fp32"), ("fp16", "fp16"), ("fp32", "int8"), ("int8", "fp32")]
+)
+def test_each_graph_may_use_what_it_was_converted_to(encoder: str, decoder: str, bundle: Bundle) -> None:
+    quantization = Quantization(encoder, decoder, (), None, None, ())
+    bundle = Bundle(bundle.directory, replace(bundle.manifest, quantization=quantization))
+    for graph in GRAPHS:
+        found = settings(SessionOptions(device="tensorrt"), bundle, graph)[TENSORRT]
+        precision = encoder if graph == ENCODER else decoder
+        assert {flag for flag in ("fp16", "int8") if found.get(f"trt_{flag}_enable") == "1"} == {precision} - {"fp32"}
 
 
 def test_a_tensorrt_that_takes_no_empty_past_leaves_the_decoder_to_cuda(bundle: Bundle) -> None:

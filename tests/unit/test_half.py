@@ -229,6 +229,12 @@ def test_what_half_holds(array: list[float], overflows: bool, underflows: bool) 
     assert (seen.overflows, seen.underflows) == (overflows, underflows)
 
 
+def test_all_numbers_of_a_large_weight_count() -> None:
+    array = np.full((2, 3_000_000), 0.5, dtype=np.float32)
+    array[-1, -1] = -17008  # a half
+    assert ValueRange.of(array) == ValueRange(17008.0, 0.5 * (array.size - 1) + 17008, 0.0)
+
+
 def test_an_overflow_in_the_middle_keeps_its_neighbours_in_float32(tmp_path: Path) -> None:
     text = """g (float[n, 2] x) => (float[n, 2] y)
     <float[2, 2] up = {9000, 0, 0, 9000}, float[2, 2] down = {0.001, 0, 0, 0.001}>

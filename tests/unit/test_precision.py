@@ -13,7 +13,11 @@ from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GR
     ("settings", "message"),
     [
         ({"precision": "int4", "target": "tensorrt"}, "int4 for tensorrt: TensorRT does not know.*take fp16"),
-        ({"precision": "int8", "target": "cuda"}, "int8 for cuda: .*on the CPU only; take fp16"),
+        ({"precision": "int8", "target": "cuda"}, "int8 for cuda: .*on the CPU only; take fp16, or --target tensorrt"),
+        (
+            {"target": "tensorrt", "encoder_precision": "fp16", "decoder_precision": "int8"},
+            "fp16 and int8 in one bundle: .*take fp32 for one side",
+        ),
         ({"precision": "fp16"}, "fp16 for cpu: CPUs compute half precision in float32.*take int8, or fp32"),
         ({"encoder_precision": "fp16"}, "fp16 for cpu"),
         ({"target": "tensorrt", "decoder_precision": "int4"}, "int4 for tensorrt"),
@@ -48,6 +52,7 @@ def test_all_problems_are_listed() -> None:
         ({"decoder_precision": "int8"}, ("fp32", "int8", "int8")),
         ({"precision": "fp16", "target": "tensorrt"}, ("fp16", "fp16", "fp16")),
         ({"encoder_precision": "fp16", "target": "cuda"}, ("fp16", "fp32", "fp32")),
+        ({"encoder_precision": "int8", "target": "tensorrt"}, ("int8", "fp32", "fp32")),
     ],
 )
 def test_each_graph_has_a_precision(settings: dict[str, Any], expected: tuple[str, ...]) -> None:
@@ -55,3 +60,4 @@ def test_each_graph_has_a_precision(settings: dict[str, Any], expected: tuple[st
     assert tuple(options.of(graph) for graph in (ENCODER, DECODER_INIT, DECODER_WITH_PAST)) == expected
     assert options.below_float32 == any(options.of(graph) != "fp32" for graph in GRAPHS)
     assert options.halves == ("fp16" in expected)
+    assert options.quantises_explicitly == (options.target == "tensorrt" and "int8" in expected)

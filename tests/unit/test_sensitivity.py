@@ -7,7 +7,7 @@ import pytest
 
 from composites import composite
 from speech_export import export
-from speech_export.precision import PrecisionOptions
+from speech_export.precision import PrecisionOptions, Target
 from speech_export.quantization import Part
 from speech_export.sensitivity import layers, most_harmful_first
 from speech_export.settings import Limits
@@ -39,12 +39,15 @@ def test_damage_counts_for_each_weight() -> None:
     assert names(most_harmful_first(candidates, lambda layer: drift[layer.name])) == ["layers.0", "head", "layers.1"]
 
 
-def test_a_layer_with_an_outlier_stays_float32(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("target", ["cpu", pytest.param("tensorrt", marks=pytest.mark.full)])
+def test_a_layer_with_an_outlier_stays_float32(
+    target: Target, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One activation of 10,000, which nothing looks at, leaves no bits for the others of its tensor."""
     model = composite("mbart")
     layer = model.decoder.model.decoder.layers[1]
     layer.fc1.bias.data[0], layer.fc2.weight.data[:, 0] = 1e4, 0
-    options = PrecisionOptions(precision="int8")
+    options = PrecisionOptions(precision="int8", target=target)
     bundle = export(model, tmp_path / "bundle", precision=options, limits=Limits(float("inf"), 0.99))
     assert isinstance(bundle, Bundle)
     kept = bundle.manifest.quantization.kept_float32

@@ -22,6 +22,7 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
+from speech_runtime.bundle import Quantization
 from speech_runtime.contract import GRAPHS
 from speech_runtime.engines import providers
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -341,6 +342,20 @@ def test_without_onnx_runtime_the_extra_is_named(
 def test_options_do_not_change_the_answer(digits: Pair, options: dict[str, Any]) -> None:
     model = OnnxSpeechSeq2Seq.from_pretrained(digits.directory, options=SessionOptions(**options))
     np.testing.assert_array_equal(model.generate(NOISE, num_beams=3), digits.exported.generate(NOISE, num_beams=3))
+
+
+@pytest.mark.parametrize("level", ["disabled", "basic"])
+def test_without_vnni_only_products_of_bytes_want_to_be_fused(
+    level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """int8 for TensorRT is standard ONNX: by the book it multiplies floats, which any processor does."""
+    monkeypatch.setattr("speech_runtime.engines.onnxruntime.bytes_saturate", lambda: True)
+    int8, options = Quantization("int8", "int8", ("matmul",), None, None, ()), SessionOptions(graph_optimization=level)
+    for target in ("cpu", "tensorrt"):
+        make_bundle(tmp_path / target, precision="int8", target=target, quantization=int8)
+    with pytest.raises(EngineError, match=f"{level}.*this processor has no VNNI"):
+        OnnxRuntimeEngine(Bundle.open(tmp_path / "cpu"), options)
+    OnnxRuntimeEngine(Bundle.open(tmp_path / "tensorrt"), options)
 
 
 def test_optimised_graphs_are_kept_and_used_again(

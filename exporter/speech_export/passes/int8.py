@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .projections import Projection, initializer, remove_unused_initializers, replace
 
 DOMAIN = "com.microsoft"
-_LARGEST = 127
+LARGEST = 127
+_COLUMNS_AT_A_TIME = 8192
 
 
 def quantize_projections(model: ir.Model, chosen: Iterable[Projection]) -> None:
@@ -33,21 +34,14 @@ def quantized_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], ND
     Returns:
         int8 [K, N] and the scales float32 [N].
     """
-    scale = column_scales(weight)
-    return rounded(weight, scale), scale
-
-
-def column_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the int8 values of each column of [K, N] are to be multiplied by, float32 [N]."""
-    largest = np.maximum(weight.max(axis=0), -weight.min(axis=0))
-    scale: NDArray[np.float32] = np.where(largest > 0, largest / _LARGEST, 1).astype(np.float32)
-    return scale
-
-
-def rounded(weight: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
-    """The nearest int8 values of [K, N] for the scales [N] of its columns."""
-    nearest: NDArray[np.int8] = np.rint(weight / scale).clip(-_LARGEST, _LARGEST).astype(np.int8)
-    return nearest
+    # Some at a time: the table of a multilingual vocabulary may be as large as all the rest of the model.
+    values, scale = np.empty(weight.shape, np.int8), np.empty(weight.shape[1], np.float32)
+    for start in range(0, weight.shape[1], _COLUMNS_AT_A_TIME):
+        some = slice(start, start + _COLUMNS_AT_A_TIME)
+        columns = np.ascontiguousarray(weight[:, some])
+        scale[some] = _column_scales(columns)
+        values[:, some] = _rounded(columns, scale[some])
+    return values, scale
 
 
 def int8_node(
@@ -61,6 +55,19 @@ def int8_node(
     # Input 3 is the zero point of the weights, which is 0.
     inputs = [x, weight, scale, None, bias] if bias is not None else [x, weight, scale]
     return ir.node("DynamicQuantizeMatMul", inputs, domain=DOMAIN, name=name)
+
+
+def _column_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the int8 values of each column of [K, N] are to be multiplied by, float32 [N]."""
+    largest = np.maximum(weight.max(axis=0), -weight.min(axis=0))
+    scale: NDArray[np.float32] = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
+    return scale
+
+
+def _rounded(weight: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    """The nearest int8 values of [K, N] for the scales [N] of its columns."""
+    nearest: NDArray[np.int8] = np.rint(weight / scale).clip(-LARGEST, LARGEST).astype(np.int8)
+    return nearest
 
 
 def _replace(graph: ir.Graph, projection: Projection, weight: NDArray[np.int8], scale: NDArray[np.float32]) -> None:

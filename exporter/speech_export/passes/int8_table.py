@@ -4,16 +4,11 @@ Each word has a scale: of its row as an embedding, of its column as an output. S
 vector of scales serve both, on disk and in memory.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from .int8 import column_scales, int8_node, rounded
+from .int8 import int8_node, quantized_columns
 from .projections import Projection, initializer, remove_unused_initializers, replace
-
-_WORDS_AT_A_TIME = 8192
 
 
 def embedding_gathers(table: ir.Value) -> list[ir.Node]:
@@ -24,12 +19,7 @@ def embedding_gathers(table: ir.Value) -> list[ir.Node]:
 def quantize_shared_table(model: ir.Model, head: Projection) -> None:
     """Replace the weight [width, vocabulary] of `head` by int8, for it and for the embedding that reads its columns."""
     graph, table = model.graph, head.weight
-    scales = np.concatenate([column_scales(columns) for columns in _slices(table)])
-    words, start = np.empty(table.const_value.shape.numpy(), dtype=np.int8), 0
-    for columns in _slices(table):
-        end = start + columns.shape[1]
-        words[:, start:end] = rounded(columns, scales[start:end])
-        start = end
+    words, scales = quantized_columns(head.matrix())
     weight = initializer(graph, f"{head.name}.weight.int8", words)
     scale = initializer(graph, f"{head.name}.weight.scale", scales)
     bias = head.bias_vector()
@@ -45,18 +35,10 @@ def quantize_shared_table(model: ir.Model, head: Projection) -> None:
 def quantize_embedding(model: ir.Model, gather: ir.Node) -> None:
     """Replace the table [vocabulary, width] that only `gather` reads by int8."""
     graph, table = model.graph, gather.inputs[0]
-    rows = table.const_value.numpy()
-    scales = column_scales(rows.T)
-    weight = initializer(graph, f"{gather.name}.weight.int8", rounded(rows.T, scales).T)
+    words, scales = quantized_columns(table.const_value.numpy().T)
+    weight = initializer(graph, f"{gather.name}.weight.int8", words.T)
     _dequantize(graph, gather, weight, initializer(graph, f"{gather.name}.weight.scale", scales))
     remove_unused_initializers(graph)
-
-
-def _slices(table: ir.Value) -> Iterator[NDArray[np.float32]]:
-    """Columns of [width, vocabulary], some at a time: the table may be as large as all the rest of the model."""
-    whole = table.const_value.numpy()
-    for start in range(0, whole.shape[1], _WORDS_AT_A_TIME):
-        yield np.ascontiguousarray(whole[:, start : start + _WORDS_AT_A_TIME])
 
 
 def _dequantize(graph: ir.Graph, gather: ir.Node, weight: ir.Value, scale: ir.Value) -> None:

@@ -79,7 +79,7 @@ def initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Va
     while unique in graph.initializers:
         count += 1
         unique = f"{name}/{count}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)  # a number stays one, of no dimension
     value = ir.Value(name=unique, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
     graph.initializers.add(value)
     return value

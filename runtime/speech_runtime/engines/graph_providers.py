@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from ..bundle import Bundle
-from ..contract import DECODER_WITH_PAST
+from ..bundle import Bundle, Manifest
+from ..contract import DECODER_WITH_PAST, ENCODER
 from .cuda_graphs import ENABLED, check_recordable
 from .gpu_options import TensorRtOptions
 from .profiles import graph_profiles, input_shapes, shape_ranges, widest
@@ -17,6 +17,8 @@ Settings = dict[str, str]
 
 _DIGEST_LENGTH = 32
 _PREFIXES = {TENSORRT: "trt", TENSORRT_RTX: "nv"}
+_FLAGS = {"fp16": "trt_fp16_enable", "int8": "trt_int8_enable"}
+"""Without them TensorRT 10 does not use what the graph asks for, or refuses it (onnxruntime#13381); 11 needs none."""
 
 
 def graph_providers(
@@ -74,8 +76,9 @@ def _of_graph(
     if name == TENSORRT_RTX:
         return settings if cache is None else settings | {"nv_runtime_cache_path": str(cache)}
     settings["trt_context_memory_sharing_enable"] = "1" if options.shared_memory else "0"
-    if bundle.manifest.precision != "fp32":
-        settings["trt_fp16_enable"] = "1"  # lets TensorRT 10 use half precision where the graph does
+    flag = _FLAGS.get(_precision(bundle.manifest, graph))
+    if flag is not None:
+        settings[flag] = "1"
     if cache is not None:
         settings |= {
             "trt_engine_cache_enable": "1",
@@ -85,6 +88,13 @@ def _of_graph(
             "trt_timing_cache_path": str(cache),
         }
     return settings
+
+
+def _precision(manifest: Manifest, graph: str) -> str:
+    quantization = manifest.quantization
+    if quantization is None:
+        return manifest.precision
+    return quantization.encoder if graph == ENCODER else quantization.decoder
 
 
 def _profile_shapes(prefix: str, options: TensorRtOptions, bundle: Bundle, graph: str, width: int) -> Settings:

@@ -69,7 +69,9 @@ class OnnxRuntimeEngine:
         self._options = options
         quantization = bundle.manifest.quantization
         self._exact_bytes = quantization is not None and quantization.multiplies_bytes and bytes_saturate()
-        if self._exact_bytes and options.graph_optimization in ("disabled", "basic"):
+        # Graphs for other targets are standard ONNX: no product is one of bytes before ONNX Runtime makes it one.
+        of_bytes = self._exact_bytes and bundle.manifest.target == "cpu"
+        if of_bytes and options.graph_optimization in ("disabled", "basic"):
             raise EngineError(
                 f"graph_optimization {options.graph_optimization!r} would give wrong results: this processor has no "
                 "VNNI, and ONNX Runtime makes an int8 bundle exact for it from 'extended' on; take that, or 'all'"
