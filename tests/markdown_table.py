@@ -1,5 +1,6 @@
 """Tables of Markdown whose rows are named by their first cell: read, and written."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 Cells = Mapping[str, str]
@@ -14,7 +15,7 @@ def read(text: str) -> dict[str, Cells]:
         if not line.startswith("|"):
             columns = []
             continue
-        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        name, *cells = (cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line[1:-1]))
         if not columns:
             columns = cells
         elif name.strip("-"):
@@ -25,5 +26,7 @@ def read(text: str) -> dict[str, Cells]:
 def write(columns: Sequence[str], rows: Iterable[tuple[str, Cells]]) -> str:
     """A table of named rows; a cell that a row does not have is empty."""
     lines = ["| " + " | ".join(["", *columns]) + " |", "|" + "---|" * (len(columns) + 1)]
-    lines += ["| " + " | ".join([name, *(cells.get(column, "") for column in columns)]) + " |" for name, cells in rows]
+    for name, cells in rows:
+        row = [name, *(" ".join(cells.get(column, "").split()).replace("|", r"\|") for column in columns)]
+        lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"

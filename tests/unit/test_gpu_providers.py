@@ -144,23 +144,27 @@ def test_each_model_and_each_limits_have_an_engine_cache_of_their_own(bundle: Bu
     assert not any("cache" in name for name in settings(SessionOptions(device="tensorrt"), bundle)[TENSORRT])
 
 
-def test_memory_sharing_is_an_option_and_half_precision_that_of_the_bundle(bundle: Bundle) -> None:
+def test_memory_sharing_is_an_option(bundle: Bundle) -> None:
     shared = settings(SessionOptions(device="tensorrt"), bundle)[TENSORRT]
     alone = settings(SessionOptions(device="tensorrt", tensorrt=TensorRtOptions(shared_memory=False)), bundle)[TENSORRT]
     found = [found["trt_context_memory_sharing_enable"] for found in (shared, alone)]
     assert found == ["1", "0"]
-    assert "trt_fp16_enable" not in shared
-    half = Bundle(bundle.directory, Halved(bundle.manifest))
-    assert settings(SessionOptions(device="tensorrt"), half)[TENSORRT]["trt_fp16_enable"] == "1"
 
 
-class Halved:
-    """A manifest of half precision."""
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_nothing_lets_tensorrt_compute_in_half_what_the_graph_does_not(precision: str, bundle: Bundle) -> None:
+    """ONNX Runtime makes a strongly typed network, unless it is told to enable a precision."""
+    of_precision = Bundle(bundle.directory, OfPrecision(bundle.manifest, precision))
+    found = settings(SessionOptions(device="tensorrt"), of_precision)[TENSORRT]
+    assert not [name for name in found if name.endswith(("fp16_enable", "bf16_enable", "int8_enable"))]
 
-    precision = "fp16"
 
-    def __init__(self, manifest: Any) -> None:
+class OfPrecision:
+    """A manifest with another precision."""
+
+    def __init__(self, manifest: Any, precision: str) -> None:
         self._manifest = manifest
+        self.precision = precision
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._manifest, name)

@@ -69,9 +69,9 @@ def _of_graph(
     cache = engine_cache(options, bundle, runtime_version)
     if name == TENSORRT_RTX:
         return settings if cache is None else settings | {"nv_runtime_cache_path": str(cache)}
+    # Nothing says `trt_fp16_enable`, not for half precision either: without it the network is strongly typed, as the
+    # graph is; with it TensorRT may compute in half what the graph keeps in float32.
     settings["trt_context_memory_sharing_enable"] = "1" if options.shared_memory else "0"
-    if bundle.manifest.precision != "fp32":
-        settings["trt_fp16_enable"] = "1"  # lets TensorRT 10 use half precision where the graph does
     if cache is not None:
         settings |= {
             "trt_engine_cache_enable": "1",

@@ -72,6 +72,10 @@ class OnnxRuntimeEngine:
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         for graph in GRAPHS:
             self._sessions[graph] = self._load(bundle, graph)
+        # Made here, since ONNX Runtime makes a new list of the inputs, dozens for a decoder, whenever it is asked.
+        self._input_types: dict[tuple[str, str], str] = {
+            (graph, node.name): node.type for graph, session in self._sessions.items() for node in session.get_inputs()
+        }
 
     @property
     def on_host(self) -> bool:
@@ -101,8 +105,7 @@ class OnnxRuntimeEngine:
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         """Of an input of `graph`."""
-        (found,) = (node.type for node in self._sessions[graph].get_inputs() if node.name == name)
-        return _DTYPES[found]
+        return _DTYPES[self._input_types[graph, name]]
 
     def run(
         self,
