@@ -48,7 +48,7 @@ def read() -> dict[str, Cells]:
 
 def write(found: Mapping[str, Cells]) -> None:
     """Put rows into the table, over the old ones of the same families; the others stay as they are."""
-    rows = read() | found
+    rows = {**read(), **found}
     text, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "onnx"))
     made_with = f"Measured with {versions}, TensorRT-RTX {version('tensorrt-rtx-cu12')}."

@@ -70,7 +70,7 @@ def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
         found: what `measured` says of each.
         half: the rows of `half_table`, for their engines.
     """
-    rows = {name: dict(cells) for name, cells in (_read() | found).items()}
+    rows = {name: dict(cells) for name, cells in {**_read(), **found}.items()}
     for name, cells in rows.items():
         cells.update({column: half.get(name, {}).get(column, "") for column in _ENGINES})
     packages = {name: version(name) for name in ("transformers", "torch", "onnxruntime")}
