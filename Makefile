@@ -26,13 +26,14 @@ test-cases: .venv/installed
 test-gpu: .venv/installed
 	$(BIN)/pytest tests/gpu -m gpu -rs
 
-# Measures every row again and writes docs/support.md.
+# Measures every family again and writes docs/support.md and the table of docs/half_precision.md; --help of the script
+# says how to measure some rows only.
 matrix: .venv/installed
-	$(BIN)/python tests/support_table.py
+	$(BIN)/python tests/family_tables.py
 
-# Measures half precision of every family again and writes the table of docs/half_precision.md.
+# The same of half precision, and of all engines, only.
 half: .venv/installed
-	$(BIN)/python tests/half_table.py
+	$(BIN)/python tests/family_tables.py --only half
 
 # What a decoding step costs outside the engine.
 host-time: .venv/installed

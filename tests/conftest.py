@@ -15,7 +15,8 @@ from transformers import SpeechEncoderDecoderModel
 from composites import composite
 from speech_export import export
 from speech_export.cli import main
-from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
+from speech_export.precision import PrecisionOptions
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
 from tally import Tally, TallyUp
 
 torch.set_num_threads(1)  # two workers, one core each
@@ -107,6 +108,13 @@ def digits_for_tensorrt(shared: Path) -> Path:
             assert result.exit_code == 0, result.output
             target.with_suffix(".txt").write_text(result.output)
     return target
+
+
+@pytest.fixture(scope="session")
+def half_digits(export_once: ExportOnce) -> Bundle:
+    """The bundled model in half precision, as `speech-export` makes it."""
+    fp16 = PrecisionOptions(precision="fp16", target="cuda")
+    return Bundle.open(export_once("digits-fp16", CHECKPOINT, precision=fp16, calibration_audio=CLIPS))
 
 
 @pytest.fixture(scope="session")

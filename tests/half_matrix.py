@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from matrix import clip_lengths, engine_bytes, padded_batch
+from matrix import clip_lengths, padded_batch
 from speech_export.calibration import ModelInput, record
 from speech_export.gpu_arithmetic import ROUNDED, write_rounded
 from speech_export.half_precision import HalfPrecision
@@ -133,12 +133,6 @@ def from_definition(halved: Halved) -> float:
                     difference = np.abs(found.astype(np.float32) - expected).max()
                     largest = max(largest, float(difference / max(1, np.abs(expected).max())))
     return largest
-
-
-def engines(halved: Halved) -> int:
-    """Bytes of the TensorRT engines of the half-precision graphs."""
-    bundle = Bundle.open(halved.half, check_hashes=False)
-    return sum(engine_bytes(bundle, graph) for graph in GRAPHS)
 
 
 def _spoken(tokens: NDArray[np.int64], ends: tuple[int, ...]) -> NDArray[np.bool_]:

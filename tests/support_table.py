@@ -1,23 +1,18 @@
-"""Write docs/support.md: what was measured of every pairing of the matrix. `make matrix` runs it."""
+"""docs/support.md: what was measured of every pairing of the matrix, and what is refused."""
 
-import logging
-import warnings
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-from rich.progress import track
-from transformers.utils import logging as transformers_logging
-
+import markdown_table
 from composites import ENCODERS
+from half_table import FP16_ENGINES, FP32_ENGINES
+from markdown_table import Cells
 from matrix import (
     DECODER,
     DECODER_ROWS,
     ENCODER,
     ENCODER_ROWS,
-    Measured,
     Pairing,
     measure,
     model_type,
@@ -35,7 +30,9 @@ multiples of nothing. The TensorRT engines are parsed and built on a CPU; they h
 
 - **log-prob**: largest difference of a log-probability from transformers, float32.
 - **greedy**, **beams**: share of tokens equal to transformers'; beams are 4, and the 2 best are compared.
-- **engines**: size of the three TensorRT-RTX engines.
+- **fp32 engines**, **fp16 engines**: size of the three TensorRT-RTX engines, of graphs for a GPU in float32 and in half
+  precision, strongly typed, with two profiles for the decoder. Models this small are kernels more than weights. How
+  close half precision stays is in [its own table](half_precision.md#every-family).
 - **batch = single**: whether the encoder makes the same of a clip alone as in a padded batch (to 1e-4). Where it does
   not, transformers does not either, by as much: its convolutions or norms see the padding. `transcribe` encodes such
   clips one by one, so that a clip's answer never depends on its batch; `generate` takes a batch as it is given.
@@ -45,72 +42,56 @@ Other models of transformers that take audio are no encoders of a `SpeechEncoder
 attention mask, so that it cannot run a padded batch. They are refused: {types}.
 """
 
-Outcome = Measured | str
+_ENGINES = (FP32_ENGINES, FP16_ENGINES)
+_PADDING = "batch = single"
+COLUMNS = ("export", "log-prob", "greedy", "beams", *_ENGINES)
 
 
-def outcome(pairing: Pairing) -> Outcome:
-    """What was measured, or why the pairing was refused."""
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    transformers_logging.set_verbosity_error()
-    warnings.simplefilter("ignore")
+def measured(pairing: Pairing) -> Cells:
+    """The row of a pairing, without its engines, or why it was refused."""
     try:
-        return measure(pairing)
+        found = measure(pairing)
     except ExportError as error:
-        return str(error)
+        return {"export": f"refused: {error}"}
+    equal = found.padding < 1e-4
+    return {
+        "export": "yes",
+        "log-prob": f"{found.logprob_difference:.0e}",
+        "greedy": f"{found.greedy:.0%}",
+        "beams": f"{found.beams:.0%}",
+        _PADDING: "yes" if equal else f"no, {found.padding:.2f}; transformers {found.torch_padding:.2f}",
+    }
 
 
-def write(outcomes: Mapping[str, Outcome]) -> None:
-    """Write the table."""
+def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
+    """Write the page with new rows, over the old ones of the same pairings.
+
+    Args:
+        found: what `measured` says of each.
+        half: the rows of `half_table`, for their engines.
+    """
+    rows = {name: dict(cells) for name, cells in {**_read(), **found}.items()}
+    for name, cells in rows.items():
+        cells.update({column: half.get(name, {}).get(column, "") for column in _ENGINES})
     packages = {name: version(name) for name in ("transformers", "torch", "onnxruntime")}
     packages["TensorRT-RTX"] = version("tensorrt-rtx-cu12")
     masked, others = registered_encoders()
     sections = [
         INTRODUCTION.format(versions=", ".join(f"{name} {number}" for name, number in packages.items())),
         f"## Encoders\n\nEach with a {DECODER} decoder.\n",
-        _table(ENCODER_ROWS, outcomes, padding=True),
+        markdown_table.write((*COLUMNS, _PADDING), _ordered(ENCODER_ROWS, rows)),
         f"## Decoders\n\nEach with a {ENCODER} encoder.\n",
-        _table(DECODER_ROWS, outcomes, padding=False),
+        markdown_table.write(COLUMNS, _ordered(DECODER_ROWS, rows)),
         "## Refused\n\nDecoders that transformers registers with cross-attention, and why they are not exported.\n",
-        "| | why |\n|---|---|",
-        *(f"| {name} | {reason} |" for name, reason in sorted(refusals().items())),
+        markdown_table.write(["why"], [(name, {"why": reason}) for name, reason in sorted(refusals().items())]).strip(),
         OTHER_AUDIO.format(types=", ".join(sorted((masked | others) - set(map(model_type, ENCODERS))))),
     ]
-    TABLE.parent.mkdir(exist_ok=True)
     TABLE.write_text("\n".join(sections) + "\n", encoding="utf-8")
 
 
-def _table(rows: Iterable[Pairing], outcomes: Mapping[str, Outcome], padding: bool) -> str:
-    columns = ["", "export", "log-prob", "greedy", "beams", "engines", *(["batch = single"] if padding else [])]
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for row in rows:
-        cells = _cells(outcomes[row.name])[: len(columns) - 1]
-        lines.append("| " + " | ".join([row.name, *cells]) + " |")
-    return "\n".join(lines) + "\n"
+def _read() -> dict[str, Cells]:
+    return markdown_table.read(TABLE.read_text(encoding="utf-8"))
 
 
-def _cells(found: Outcome) -> list[str]:
-    if isinstance(found, str):
-        return [f"refused: {found}", "", "", "", "", ""]
-    equal = found.padding < 1e-4
-    return [
-        "yes",
-        f"{found.logprob_difference:.0e}",
-        f"{found.greedy:.0%}",
-        f"{found.beams:.0%}",
-        f"{found.engines / 2**20:.1f} MiB",
-        "yes" if equal else f"no, {found.padding:.2f}; transformers {found.torch_padding:.2f}",
-    ]
-
-
-def main() -> None:
-    """Measure every pairing, two at a time."""
-    rows = [*ENCODER_ROWS, *DECODER_ROWS]
-    with get_context("spawn").Pool(2, maxtasksperchild=8) as pool:
-        found = track(pool.imap(outcome, rows), description="measuring", total=len(rows))
-        outcomes = {row.name: result for row, result in zip(rows, found, strict=True)}
-    write(outcomes)
-
-
-if __name__ == "__main__":
-    main()
+def _ordered(order: Iterable[Pairing], rows: Mapping[str, Cells]) -> list[tuple[str, Cells]]:
+    return [(row.name, rows[row.name]) for row in order if row.name in rows]

@@ -4,6 +4,9 @@ import re
 
 import pytest
 
+import half_table
+import markdown_table
+from half_table import FP16_ENGINES, FP32_ENGINES
 from matrix import (
     DECODER_ROWS,
     ENCODER_ROWS,
@@ -12,6 +15,7 @@ from matrix import (
     model_type,
     registered_decoders,
     registered_encoders,
+    traced_engine_bytes,
 )
 from speech_export import ExportError
 from speech_export.families import refusals
@@ -72,7 +76,15 @@ def test_a_family_says_what_transformers_says(row: Pairing) -> None:
     assert found.logprob_difference <= 1e-4
     assert (found.greedy, found.beams) == (1, 1)
     assert found.padding <= found.torch_padding + 1e-4
-    assert found.engines > 0
+    assert traced_engine_bytes(row) > 0
+
+
+def test_every_row_of_the_table_has_engines_of_both_precisions() -> None:
+    table, half = markdown_table.read(TABLE.read_text(encoding="utf-8")), half_table.read()
+    for row in (*ENCODER_ROWS, *DECODER_ROWS):
+        engines = [table[row.name][column] for column in (FP32_ENGINES, FP16_ENGINES)]
+        assert all(re.fullmatch(r"\d+\.\d MiB", size) for size in engines), f"{row.name}: run `make half`"
+        assert engines == [half[row.name][column] for column in (FP32_ENGINES, FP16_ENGINES)]
 
 
 def test_every_family_that_transformers_registers_is_in_the_table() -> None:

@@ -9,9 +9,8 @@ from onnx.reference import ReferenceEvaluator
 
 import half_matrix
 from composites import composite
-from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
-from half_matrix import FP16
-from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
+from conftest import ONE_THREAD, ExportOnce, Pair
+from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, bundle_engine_bytes, engine_bytes, padded_batch
 from speech_export.gpu_arithmetic import ROUNDED, write_rounded
 from speech_export.precision import PrecisionOptions
 from speech_runtime import OnnxSpeechSeq2Seq
@@ -23,12 +22,6 @@ from speech_runtime.generation.decoder import CachedDecoder
 from speech_runtime.summary import describe
 
 GPU = PrecisionOptions(target="cuda")
-
-
-@pytest.fixture(scope="module")
-def half_digits(export_once: ExportOnce) -> Bundle:
-    """The bundled model in half precision, as `speech-export` makes it."""
-    return Bundle.open(export_once("digits-fp16", CHECKPOINT, precision=FP16, calibration_audio=CLIPS))
 
 
 @pytest.fixture(scope="module")
@@ -126,4 +119,22 @@ def test_a_family_in_half_precision(row: Pairing, export_once: ExportOnce, tmp_p
     assert found.next_tokens >= 0.97
     assert found.mean <= 5e-3
     assert half_matrix.from_definition(halved) <= 3e-2
-    assert half_matrix.engines(halved) > 0
+    assert bundle_engine_bytes(halved.half) > 0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ENCODER_ROWS if "rotary" in row.name])
+def test_what_is_far_into_the_audio_is_as_exact_as_its_beginning(
+    row: Pairing, export_once: ExportOnce, tmp_path: Path
+) -> None:
+    """2049 is no half: a position that went through one would be another frame's."""
+    model = composite(row.decoder, row.encoder)
+    halved = half_matrix.make(export_once(f"{row.name} for a GPU", model, precision=GPU), tmp_path)
+    facts = Bundle.open(halved.float32).manifest.encoder
+    inputs, mask = padded_batch(facts, [facts.min_length + 2600 * facts.stride])
+    encoded = []
+    for directory, options in ((halved.float32, ONE_THREAD), (halved.rounded, ROUNDED)):
+        exported = OnnxSpeechSeq2Seq.from_pretrained(directory, options=options)
+        encoded.append(exported._engine.download(exported.encode(inputs, mask).hidden_states).astype(np.float32))
+    differences = np.abs(encoded[0] - encoded[1])[0].mean(axis=-1)
+    assert differences[2048:].mean() <= 1.5 * differences[:512].mean()

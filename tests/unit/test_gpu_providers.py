@@ -1,6 +1,5 @@
 """Options of the providers for NVIDIA GPUs, as data: they are right by construction, for want of a GPU."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
-from speech_runtime.bundle import Quantization
 from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs
 from speech_runtime.engines.devices import options_for
 from speech_runtime.engines.graph_providers import engine_cache, graph_providers
@@ -153,16 +151,23 @@ def test_memory_sharing_is_an_option(bundle: Bundle) -> None:
     assert found == ["1", "0"]
 
 
-@pytest.mark.parametrize(
-    ("encoder", "decoder"), [("fp32", "fp32"), ("fp16", "fp16"), ("fp32", "int8"), ("int8", "fp32")]
-)
-def test_each_graph_may_use_what_it_was_converted_to(encoder: str, decoder: str, bundle: Bundle) -> None:
-    quantization = Quantization(encoder, decoder, (), None, None, ())
-    bundle = Bundle(bundle.directory, replace(bundle.manifest, quantization=quantization))
-    for graph in GRAPHS:
-        found = settings(SessionOptions(device="tensorrt"), bundle, graph)[TENSORRT]
-        precision = encoder if graph == ENCODER else decoder
-        assert {flag for flag in ("fp16", "int8") if found.get(f"trt_{flag}_enable") == "1"} == {precision} - {"fp32"}
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_nothing_lets_tensorrt_compute_in_half_what_the_graph_does_not(precision: str, bundle: Bundle) -> None:
+    """ONNX Runtime makes a strongly typed network, unless it is told to enable a precision."""
+    of_precision = Bundle(bundle.directory, OfPrecision(bundle.manifest, precision))
+    found = settings(SessionOptions(device="tensorrt"), of_precision)[TENSORRT]
+    assert not [name for name in found if name.endswith(("fp16_enable", "bf16_enable", "int8_enable"))]
+
+
+class OfPrecision:
+    """A manifest with another precision."""
+
+    def __init__(self, manifest: Any, precision: str) -> None:
+        self._manifest = manifest
+        self.precision = precision
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manifest, name)
 
 
 def test_a_tensorrt_that_takes_no_empty_past_leaves_the_decoder_to_cuda(bundle: Bundle) -> None:

@@ -156,6 +156,24 @@ def test_positions_stay_exact(run: Any) -> None:
     np.testing.assert_allclose(found, np.sin(ids * 0.001), atol=1e-3)
 
 
+@RUN
+def test_a_distance_that_is_limited_by_a_repeated_number_stays_exact(run: Any) -> None:
+    """A fraction just below the next bucket, 30.999, is 31 in half."""
+    model = halved("""
+    g (int64[n] distances) => (int64[n] buckets)
+    <float share = {30.999}, float last = {60.0}>
+    {
+      counted = Cast <to = 1> (distances)
+      shares = Mul (counted, share)
+      shape = Shape (shares)
+      limit = Expand (last, shape)
+      limited = Min (shares, limit)
+      buckets = Cast <to = 7> (limited)
+    }
+    """)
+    np.testing.assert_array_equal(run(model, distances=np.array([1, 2, 0])), [30, 60, 0])
+
+
 def test_copies_of_a_float32_input_stay_float32() -> None:
     """Its numbers may be too large for half though none was seen: a calibration past is empty."""
     text = """g (float[n, 2] past, int64[m] beam_idx) => (float[m, 2] y)

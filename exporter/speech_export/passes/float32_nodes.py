@@ -35,7 +35,7 @@ _BOUNDED = frozenset({"Cos", "Sin"})
 
 class _Origin(Enum):
     CONSTANT = auto()
-    """Nothing but weights: engines compute it while they load."""
+    """Nothing but weights, or a number repeated: engines compute it while they load."""
     POSITION = auto()
     """Counted: made of integers and constants. 2049 is no half, so these stay float32 until a sine or a cosine."""
     SIGNAL = auto()
@@ -107,8 +107,13 @@ def _origin(node: ir.Node, origins: dict[ir.Value | None, _Origin]) -> _Origin:
     if _Origin.SIGNAL in of_floats or node.op_type in _BOUNDED:
         return _Origin.SIGNAL
     if of_floats == {_Origin.CONSTANT} and node.op_type in MOVES:
-        return _Origin.SIGNAL
+        # A row of a table says something; a number that is repeated to some shape is a number still.
+        return _Origin.CONSTANT if all(map(_is_number, floats(inputs))) else _Origin.SIGNAL
     return _Origin.POSITION
+
+
+def _is_number(value: ir.Value) -> bool:
+    return value.is_initializer() and value.const_value is not None and value.const_value.size == 1
 
 
 def _may_be_half(node: ir.Node, opset_imports: dict[str, int]) -> bool:

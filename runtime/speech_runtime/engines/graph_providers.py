@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from ..bundle import Bundle, Manifest
-from ..contract import DECODER_WITH_PAST, ENCODER
+from ..bundle import Bundle
+from ..contract import DECODER_WITH_PAST
 from .cuda_graphs import ENABLED, check_recordable
 from .gpu_options import TensorRtOptions
 from .profiles import graph_profiles, input_shapes, shape_ranges, widest
@@ -17,8 +17,6 @@ Settings = dict[str, str]
 
 _DIGEST_LENGTH = 32
 _PREFIXES = {TENSORRT: "trt", TENSORRT_RTX: "nv"}
-_FLAGS = {"fp16": "trt_fp16_enable", "int8": "trt_int8_enable"}
-"""Without them TensorRT 10 does not use what the graph asks for, or refuses it (onnxruntime#13381); 11 needs none."""
 
 
 def graph_providers(
@@ -75,10 +73,9 @@ def _of_graph(
     cache = engine_cache(options, bundle, runtime_version)
     if name == TENSORRT_RTX:
         return settings if cache is None else settings | {"nv_runtime_cache_path": str(cache)}
+    # Nothing says `trt_fp16_enable`, not for half precision either: without it the network is strongly typed, as the
+    # graph is; with it TensorRT may compute in half what the graph keeps in float32.
     settings["trt_context_memory_sharing_enable"] = "1" if options.shared_memory else "0"
-    flag = _FLAGS.get(_precision(bundle.manifest, graph))
-    if flag is not None:
-        settings[flag] = "1"
     if cache is not None:
         settings |= {
             "trt_engine_cache_enable": "1",
@@ -88,13 +85,6 @@ def _of_graph(
             "trt_timing_cache_path": str(cache),
         }
     return settings
-
-
-def _precision(manifest: Manifest, graph: str) -> str:
-    quantization = manifest.quantization
-    if quantization is None:
-        return manifest.precision
-    return quantization.encoder if graph == ENCODER else quantization.decoder
 
 
 def _profile_shapes(prefix: str, options: TensorRtOptions, bundle: Bundle, graph: str, width: int) -> Settings:

@@ -90,6 +90,10 @@ class OnnxRuntimeEngine:
         self._cuda_graphs = None if recorded is None else CudaGraphs(self._runtime, recorded)
         # While ONNX Runtime records, nothing else may call CUDA, whichever thread it is of.
         self._turn: AbstractContextManager[object] = nullcontext() if recorded is None else threading.RLock()
+        # Made here, since ONNX Runtime makes a new list of the inputs, dozens for a decoder, whenever it is asked.
+        self._input_types: dict[tuple[str, str], str] = {
+            (graph, node.name): node.type for graph, session in self._sessions.items() for node in session.get_inputs()
+        }
         give_back_freed()
 
     @property
@@ -140,8 +144,7 @@ class OnnxRuntimeEngine:
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         """Of an input of `graph`."""
-        (found,) = (node.type for node in self._sessions[graph].get_inputs() if node.name == name)
-        return _DTYPES[found]
+        return _DTYPES[self._input_types[graph, name]]
 
     def prepare(
         self,
