@@ -50,6 +50,4 @@ class ExplicitQuantizer(Quantizer):
     def _convert(self, model: ir.Model, graph: str, kept: frozenset[str]) -> frozenset[str] | None:
         if {part.name for part in self._parts(model)} <= kept:
             return None
-        found = quantize_explicitly(model, self._options, self._manifest.decoder.vocab_size, self._largest[graph], kept)
-        ir.external_data.load_to_model(model)  # weights that stay float32 are still where they came from
-        return found
+        return quantize_explicitly(model, self._options, self._manifest.decoder.vocab_size, self._largest[graph], kept)

@@ -97,7 +97,6 @@ class HalfPrecision(Conversion):
             logger.info("%s stays float32 in %s", node, graph)
         out_of_range = {node.node for node in found}
         to_half(model, names | out_of_range, interface)
-        ir.external_data.load_to_model(model)  # weights that stay float32 are still where they came from
         return frozenset(out_of_range | states)
 
     def _float32_states(self, kept: frozenset[str]) -> set[str]:
