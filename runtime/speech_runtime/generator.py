@@ -165,8 +165,8 @@ class SpeechGenerator:
         facts = self.manifest.decoder
         given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
 
-        def decoder(rows: Tokens) -> CachedDecoder:
-            return self._decoder(self._encoder.rows(encoded, rows))
+        def decoder(rows: Tokens, longest: int) -> CachedDecoder:
+            return self._decoder(self._encoder.rows(encoded, rows), longest)
 
         return generate(decoder, facts, self.tokenizer, config, given, extras), config
 
@@ -177,7 +177,7 @@ class SpeechGenerator:
             raise GenerationError("give either inputs or encoder_outputs, and not both")
         return encoder_outputs or self.encode(inputs, attention_mask)  # type: ignore[arg-type]
 
-    def _decoder(self, encoded: EncoderOutput) -> CachedDecoder:
+    def _decoder(self, encoded: EncoderOutput, longest: int | None = None) -> CachedDecoder:
         facts = self.manifest.decoder
         states, mask = encoded.hidden_states, encoded.attention_mask
-        return CachedDecoder(self._engine, facts, encoded.batch, states, mask, self._memories)
+        return CachedDecoder(self._engine, facts, encoded.batch, states, mask, self._memories, longest)

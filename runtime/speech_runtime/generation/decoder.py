@@ -58,10 +58,12 @@ class CachedDecoder:
         encoder_hidden_states: Value,
         encoder_attention_mask: Value,
         memories: StepMemories | None = None,
+        longest: int | None = None,
     ) -> None:
         """Compute the cross-attention cache; the self-attention cache starts 0 long.
 
-        With `memories` the steps are in memory of theirs, as long as there is some.
+        With `memories` the steps are in memory of theirs, as long as there is some. Sequences of at most `longest`
+        tokens need no more room than that.
         """
         self._engine = engine
         self._facts = facts
@@ -74,7 +76,7 @@ class CachedDecoder:
                 DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
             )
             self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
-            self._cache = self._new_cache(batch)
+            self._cache = self._new_cache(batch, longest)
         self._bound_step: _Step | None = None
         self._batch = batch
         self._rows: NDArray[np.int64] | None = None
@@ -186,8 +188,9 @@ class CachedDecoder:
         run = self._engine.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **into})
         return _Step(bound, outputs, run, found)
 
-    def _new_cache(self, batch: int) -> SelfAttentionCache:
+    def _new_cache(self, batch: int, longest: int | None = None) -> SelfAttentionCache:
         if self._facts.cache == "static":
             return StaticCache(StepMemory(self._engine, self._facts, batch), self._facts)
-        kind = InPlaceCache if self._facts.cache == "in_place" else GrowingCache
-        return kind(self._engine, self._facts, batch)
+        if self._facts.cache == "in_place":
+            return InPlaceCache(self._engine, self._facts, batch, longest)
+        return GrowingCache(self._engine, self._facts, batch)

@@ -65,7 +65,7 @@ class SearchKeywords(GenerationSettings, total=False):
 
 
 def generate(
-    decoder: Callable[[Tokens], Decoder],
+    decoder: Callable[[Tokens, int], Decoder],
     facts: DecoderFacts,
     tokenizer: Tokenizer | None,
     config: GenerationConfig,
@@ -75,7 +75,7 @@ def generate(
     """Search for the continuations of every prompt.
 
     Args:
-        decoder: makes the decoder of some utterances, int64 [rows].
+        decoder: makes the decoder of some utterances, int64 [rows], whose sequences have so many tokens at most.
         facts: of the decoder.
         tokenizer: for stop strings and streaming.
         config: the settings.
@@ -101,7 +101,7 @@ def generate(
             criteria = (*criteria, stop_strings(tokenizer, config.stops, length))
         stream = TextStream(tokenizer, length, extras.stream) if extras.stream and tokenizer is not None else None
         found = decode(
-            decoder(prompt.rows),
+            decoder(prompt.rows, config.length_range(length, facts.max_positions)[1]),
             facts,
             prompt.tokens,
             config,

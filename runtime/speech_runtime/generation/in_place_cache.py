@@ -17,13 +17,15 @@ from ..engines.engine import Engine, Value
 from .cache import Binding, Tokens
 
 _ROOM = 64
-"""Tokens that there is room for at first; it doubles. What is not written to takes no memory."""
+"""Tokens that there is room for at first, unless a sequence cannot be so long; it doubles."""
 
 
 class InPlaceCache:
     """Keys and values [2 × layers, batch × slots, heads, room, head_dim]. See `SelfAttentionCache`."""
 
-    def __init__(self, engine: Engine, facts: DecoderFacts, batch: int) -> None:
+    def __init__(self, engine: Engine, facts: DecoderFacts, batch: int, longest: int | None = None) -> None:
+        """Start 0 long; of sequences of at most `longest` tokens it never sees the last one."""
+        room = _ROOM if longest is None else min(_ROOM, longest - 1)
         self._engine = engine
         self._heads, self._head_dim = facts.heads, facts.head_dim
         self._layers = facts.layers
@@ -31,11 +33,11 @@ class InPlaceCache:
         self._slots = np.zeros((batch, 1), dtype=np.int64)
         self._rows = np.arange(batch)[:, None]
         # Which slot wrote what is at a position; at each of them, every slot writes once.
-        self._writers = np.zeros((batch, 1, _ROOM), dtype=np.int32)
+        self._writers = np.zeros((batch, 1, room), dtype=np.int32)
         self._input_ids = np.zeros((batch, 1, 0), dtype=np.int64)
         self._past_length = np.zeros(1, dtype=np.int64)
         self._binding: Binding | None = None
-        self._allocate(_ROOM)
+        self._allocate(room)
 
     def bind(self, input_ids: Tokens, beam_idx: Tokens) -> Binding:
         """See `SelfAttentionCache.bind`."""
