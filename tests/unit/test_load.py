@@ -26,7 +26,8 @@ PAIRS = [(WaveformExtractor(), WAVEFORM), (SeamlessExtractor(), STACKED), (Spect
 
 
 def model(extractor: FeatureExtractor, encoder: EncoderFacts) -> OnnxSpeechSeq2Seq:
-    return OnnxSpeechSeq2Seq(None, SimpleNamespace(encoder=encoder), None, extractor, None)
+    manifest = SimpleNamespace(encoder=encoder, decoder=SimpleNamespace(cache="growing"))
+    return OnnxSpeechSeq2Seq(None, manifest, None, extractor, None)
 
 
 @pytest.mark.parametrize(("extractor", "encoder"), PAIRS)
