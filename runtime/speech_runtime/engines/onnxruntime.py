@@ -27,6 +27,8 @@ from .session_options import SessionOptions
 if TYPE_CHECKING:
     import onnxruntime
 
+    Values = Mapping[str, onnxruntime.OrtValue]
+
 _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -146,13 +148,7 @@ class OnnxRuntimeEngine:
         """Of an input of `graph`."""
         return _DTYPES[self._input_types[graph, name]]
 
-    def prepare(
-        self,
-        graph: str,
-        inputs: Mapping[str, onnxruntime.OrtValue],
-        outputs: Sequence[str],
-        into: Mapping[str, onnxruntime.OrtValue],
-    ) -> Prepared:
+    def prepare(self, graph: str, inputs: Values, outputs: Sequence[str], into: Values) -> Prepared:
         """See `Engine.prepare`."""
         with self._turn:
             prepared = self._prepare(graph, inputs, outputs, into)
@@ -166,19 +162,11 @@ class OnnxRuntimeEngine:
 
         return run
 
-    def run(
-        self, graph: str, inputs: Mapping[str, onnxruntime.OrtValue], outputs: Sequence[str]
-    ) -> dict[str, onnxruntime.OrtValue]:
+    def run(self, graph: str, inputs: Values, outputs: Sequence[str]) -> dict[str, onnxruntime.OrtValue]:
         """See `Engine.run`."""
         return self.prepare(graph, inputs, outputs, {})()
 
-    def _prepare(
-        self,
-        graph: str,
-        inputs: Mapping[str, onnxruntime.OrtValue],
-        outputs: Sequence[str],
-        into: Mapping[str, onnxruntime.OrtValue],
-    ) -> Prepared:
+    def _prepare(self, graph: str, inputs: Values, outputs: Sequence[str], into: Values) -> Prepared:
         recorded = self._cuda_graphs if graph == DECODER_WITH_PAST else None
         if recorded is not None and into and not outputs:
             return partial(recorded.run, inputs, into)
