@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
     Values = Mapping[str, onnxruntime.OrtValue]
+
+Result = TypeVar("Result")
 
 _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
@@ -150,17 +152,15 @@ class OnnxRuntimeEngine:
 
     def prepare(self, graph: str, inputs: Values, outputs: Sequence[str], into: Values) -> Prepared:
         """See `Engine.prepare`."""
-        with self._turn:
-            prepared = self._prepare(graph, inputs, outputs, into)
 
-        def run() -> dict[str, onnxruntime.OrtValue]:
+        def in_turn(call: Callable[[], Result]) -> Result:
             try:
                 with self._turn:
-                    return prepared()
+                    return call()
             except Exception as error:  # ONNX Runtime's errors have no base of their own
                 raise EngineError(f"{graph} failed: {error}") from error
 
-        return run
+        return partial(in_turn, in_turn(lambda: self._prepare(graph, inputs, outputs, into)))
 
     def run(self, graph: str, inputs: Values, outputs: Sequence[str]) -> dict[str, onnxruntime.OrtValue]:
         """See `Engine.run`."""
