@@ -114,10 +114,10 @@ class InPlaceCache:
         if self._new_length > room:
             larger = max(2 * room, self._new_length)
             self._writers = np.pad(self._writers, ((0, 0), (0, 0), (0, larger - room)))
-            self._move(np.arange(self._storage.shape[1]), larger)
+            self._move(slice(None), larger)
 
-    def _move(self, sources: NDArray[np.int64], room: int) -> None:
-        """Allocate again, for so many tokens, with the rows `sources` of what there is."""
+    def _move(self, sources: NDArray[np.int64] | slice, room: int) -> None:
+        """Allocate again, for so many tokens, with the rows `sources` of what there is; a slice is not copied twice."""
         before = self._storage
         self._allocate(room)
         self._storage[:, :, :, : self._length] = before[:, sources, :, : self._length]
