@@ -14,6 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 from transformers.cache_utils import DynamicLayer
 
+from .errors import ExportError
+
+_REMEDY = "leave --static-cache out"
 _LIKELY = 1
 """What a `PastLength` is outside of torch: some past, within any table of positions."""
 
@@ -42,7 +45,7 @@ class PastLength(int):
     def _unknown(self, other: Any) -> Any:
         """Any other length: Python's own answer would be that of a past of one token, for ever."""
         if isinstance(other, int):
-            raise NotImplementedError("nothing but a number of tokens is added to the length of a past")
+            raise ExportError(f"its decoder computes more with the length of a past than positions; {_REMEDY}")
         return NotImplemented  # a tensor, which knows what to do
 
     __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _unknown
@@ -80,7 +83,7 @@ def _tensor(value: object) -> object:
 def _only_position(begin: PastLength, end: PastLength) -> Tensor:
     tokens = int(end) - int(begin)
     if tokens != 1:
-        raise NotImplementedError(f"{tokens} positions at once; a step with a static cache has one token")
+        raise ExportError(f"its decoder looks up {tokens} positions for one token; {_REMEDY}")
     return begin.tensor
 
 
@@ -92,7 +95,7 @@ def _looked_up(table: Tensor, index: Any) -> Tensor:
     for axis, part in enumerate(parts):
         if isinstance(part, slice) and isinstance(part.start, PastLength):
             if any(each != slice(None) for each in parts[:axis]):
-                raise NotImplementedError(f"the index {index} together with the position of a token")
+                raise ExportError(f"its decoder looks a position up by the index {index}; {_REMEDY}")
             table = table.index_select(axis, _only_position(part.start, part.stop))
             parts[axis] = slice(None)
     return table[tuple(parts)]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from speech_export.errors import ExportError
 from speech_export.static_cache import PastLength, PositionsFromInput, StaticLayer, length_mask
 
 SEEN = 5
@@ -54,7 +55,7 @@ def test_python_sees_a_past_like_any_other(past: PastLength) -> None:
     ],
 )
 def test_what_would_be_frozen_is_refused(compute: Callable[[Any], Any], past: PastLength) -> None:
-    with PositionsFromInput(), pytest.raises(NotImplementedError):
+    with PositionsFromInput(), pytest.raises(ExportError, match="leave --static-cache out"):
         compute(past)
 
 

@@ -159,12 +159,7 @@ class _Loop:
 
         def joined(name: str, width: int, filler: float) -> NDArray[Any]:
             parts = [getattr(found, name) for _, found in self._done]
-            padded = [
-                np.pad(part, ((0, 0), (0, 0), (0, missing)), constant_values=filler) if missing else part
-                for part in parts
-                for missing in [width - part.shape[2]]
-            ]
-            whole: NDArray[Any] = np.concatenate(padded)[order]
+            whole: NDArray[Any] = np.concatenate([_padded(part, width, filler) for part in parts])[order]
             return whole.reshape(whole.shape[0] * whole.shape[1], width)
 
         new_tokens = longest - prompt_length
@@ -181,3 +176,9 @@ class _Loop:
             scores=tuple(self._scores) if self._hooks.keep_scores else None,
             logits=tuple(self._logits) if self._hooks.keep_logits else None,
         )
+
+
+def _padded(values: NDArray[Any], width: int, filler: float) -> NDArray[Any]:
+    """Values [batch, returned, …] filled up to [batch, returned, `width`]."""
+    missing = width - values.shape[2]
+    return np.pad(values, ((0, 0), (0, 0), (0, missing)), constant_values=filler) if missing else values
