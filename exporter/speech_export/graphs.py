@@ -4,6 +4,7 @@ Each calls the Hugging Face model unchanged. Names and shapes of inputs and outp
 (`speech_runtime.bundle`).
 """
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -82,6 +83,7 @@ class DecoderWithPast(nn.Module):
         self.decoder: PreTrainedModel = model.decoder
         self.family = decoder_family(model.decoder)
         self.cross_attentions = tuple(cross_attentions(model.decoder))
+        self.token_types = token_types(model.decoder)
         self.layers = layers
         self.top_k = top_k
 
@@ -139,6 +141,7 @@ class DecoderWithPast(nn.Module):
                 encoder_attention_mask=self.family.encoder_mask(repeated(encoder_attention_mask, copies), queries),
                 past_key_values=cache,
                 use_cache=True,
+                **self.token_types,
             ).logits
         logits = logits.view(batch, beams, tokens, -1)
 
@@ -181,6 +184,16 @@ class DecoderWithStaticPast(DecoderWithPast):
             mask = length_mask(batch * beams, past[0][0].shape[3], seen)
             best = self._decode(input_ids, encoder_attention_mask, layers, cross, mask)
         return *best, [layer.present for layer in layers]
+
+
+def token_types(decoder: PreTrainedModel) -> dict[str, Tensor]:
+    """For a decoder that has types of tokens, type 0 for all of them, as without any; else nothing.
+
+    One number that is known when the graph is traced, in place of one for each token that a step would look up.
+    """
+    known = any(name.endswith("token_type_embeddings") for name, _ in decoder.named_modules())
+    takes = "token_type_ids" in inspect.signature(decoder.forward).parameters
+    return {"token_type_ids": torch.zeros(1, 1, dtype=torch.int64)} if known and takes else {}
 
 
 def _key_value(cache: DynamicCache, layer: int) -> KeyValue:

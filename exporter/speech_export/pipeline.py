@@ -45,6 +45,7 @@ from .passes.in_place_cache import keep_cache_in_place
 from .passes.metadata import strip_metadata
 from .passes.module_names import name_after_modules
 from .passes.plain_shapes import plain_shapes
+from .passes.scaled_queries import scale_queries
 from .passes.shared_weights import share_transposed_weights
 from .passes.unmasked_attention import drop_needless_masks
 from .precision import PrecisionOptions
@@ -185,6 +186,7 @@ def _write(
                     if graph.name == DECODER_WITH_PAST:
                         fuse_cross_attention(traced, decoder.layers)
                         decoder = _with_cache_in_place(traced, decoder)
+                        scale_queries(traced)
                     plain_shapes(traced)
                 strip_metadata(traced)
                 save(traced, directory / f"{graph.name}.onnx")

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from composites import composite
 from speech_export.facts import decoder_facts, encoder_facts
 from speech_export.passes.cross_attention import fuse_cross_attention
-from speech_export.passes.in_place_cache import keep_cache_in_place
+from speech_export.passes.in_place_cache import _no_sink, keep_cache_in_place
 from speech_export.passes.int8 import quantize_projections
 from speech_export.passes.module_names import name_after_modules
 from speech_export.passes.packed_queries import pack_queries
 from speech_export.passes.plain_shapes import plain_shapes
-from speech_export.passes.projections import projections
+from speech_export.passes.projections import initializer, projections
+from speech_export.passes.scaled_queries import scale_queries
 from speech_export.rewrites.traceable import traceable
 from speech_export.trace import save, trace, traceables
 from speech_runtime.contract import DECODER_WITH_PAST, PAST_LENGTH
@@ -155,6 +156,70 @@ def test_queries_keys_and_values_in_one_product_are_the_very_same() -> None:
     assert operators(together)[kind] == operators(apart)[kind] - 2 * LAYERS
     for expected, found in zip(runner(apart)(sizes()), runner(together)(sizes()), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_scale_of_queries_is_in_their_weights(family: str) -> None:
+    def step(scaled: bool) -> ir.Model:
+        model = step_graph(family)
+        fuse_cross_attention(model, LAYERS)
+        past = next(value for value in model.graph.inputs if value.name == "past.0.key")
+        keep_cache_in_place(model, LAYERS, past.shape[2], past.shape[4], None)
+        if scaled:
+            scale_queries(model)
+        plain_shapes(model)
+        return model
+
+    before, after = step(scaled=False), step(scaled=True)
+    attentions = [node for node in after.graph if node.op_type in ("GroupQueryAttention", "MultiHeadAttention")]
+    assert len(attentions) >= LAYERS
+    assert {node.attributes.get_float("scale") for node in attentions} == {1.0}
+    for chosen in (sizes(), sizes(tokens=4, past=0), sizes(beams=1, batch=1)):
+        for expected, found in zip(runner(before)(chosen), runner(after)(chosen), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_queries_that_something_else_reads_keep_their_scale() -> None:
+    model = step_graph("bert")
+    assert keep_cache_in_place(model, LAYERS, 3, 8, None)
+    attention = next(node for node in model.graph if node.op_type == "GroupQueryAttention")
+    model.graph.outputs.append(attention.inputs[0])
+    scale_queries(model)
+    scales = [node.attributes.get_float("scale") for node in model.graph if node.op_type == "GroupQueryAttention"]
+    assert scales == [pytest.approx(8**-0.5), *[1.0] * (LAYERS - 1)]
+
+
+@pytest.mark.parametrize("head_dim", [8, 64])
+def test_large_heads_take_the_kernel_with_all_scores_at_once_which_says_the_same(head_dim: int) -> None:
+    def attention(sink: bool) -> ir.Model:
+        rows, lengths = ("rows", 1, 2 * 3 * head_dim), ("rows", 2, "room", head_dim)
+        floats = {"states": rows, "past.0.key": lengths, "past.0.value": lengths}
+        inputs = [
+            ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+            for name, shape in floats.items()
+        ]
+        graph = ir.Graph(inputs, [], nodes=[], name="attention", opset_imports={"": 20, "com.microsoft": 1})
+        extra = _no_sink(graph, 2, head_dim) if sink else []
+        constants = {"last": np.full(2, 6, np.int32), "total": np.array([7], np.int32)}
+        last, total = (initializer(graph, name, array) for name, array in constants.items())
+        node = ir.node(
+            "GroupQueryAttention",
+            [inputs[0], None, None, *inputs[1:], last, total, *extra],
+            {"num_heads": 2, "kv_num_heads": 2},
+            domain="com.microsoft",
+            num_outputs=3,
+        )
+        graph.append(node)
+        for value in node.outputs:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+        graph.outputs.extend(node.outputs)
+        return ir.Model(graph, ir_version=10)
+
+    with_sink = attention(sink=True)
+    assert len(next(iter(with_sink.graph)).inputs) == (12 if head_dim >= 64 else 7)
+    chosen = {"rows": 2, "room": 9}
+    for expected, found in zip(runner(attention(sink=False))(chosen), runner(with_sink)(chosen), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_was_beside_a_graph_is_in_the_one_that_is_made_of_it(tmp_path: Path) -> None:

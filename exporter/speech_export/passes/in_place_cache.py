@@ -21,6 +21,12 @@ from .projections import initializer
 _SEEN = (1, 7, 100, 1000)
 """Lengths of the past at which a mask is compared with a causal one."""
 
+_BEFORE_SINK = [None] * 4
+"""Inputs of a GroupQueryAttention that it does without: rotary tables, positions and a bias."""
+
+_SINK_FROM = 64
+"""Numbers of a head from which on the kernel with all scores at once is the faster one after a few tokens."""
+
 
 @dataclass(frozen=True)
 class _SelfAttention:
@@ -153,6 +159,19 @@ def _lengths(graph: ir.Graph, input_ids: ir.Value, past_length: ir.Value, past: 
     return _Lengths(last, total)
 
 
+def _no_sink(graph: ir.Graph, heads: int, head_dim: int) -> list[ir.Value | None]:
+    """Attention sinks that attract nothing, float32 [heads]: they change no number.
+
+    With them ONNX Runtime takes the kernel that has all scores at once; the one that has them block by block, which is
+    for long prompts, reads the keys and values of a single query more slowly.
+    """
+    if head_dim < _SINK_FROM:
+        return []
+    name = "attention.no_sink"
+    found = graph.initializers.get(name)
+    return [*_BEFORE_SINK, found or initializer(graph, name, np.full(heads, -np.inf, dtype=np.float32))]
+
+
 def _replace(graph: ir.Graph, number: int, layer: _SelfAttention, past: list[ir.Value], lengths: _Lengths) -> None:
     """Put the one operation where the attention's output was made."""
     attention, nodes = layer.attention, list[ir.Node]()
@@ -163,7 +182,7 @@ def _replace(graph: ir.Graph, number: int, layer: _SelfAttention, past: list[ir.
     ]
     fused = ir.node(
         "GroupQueryAttention",
-        [*states, *past, lengths.last, lengths.total],
+        [*states, *past, lengths.last, lengths.total, *_no_sink(graph, heads, attention.output.shape[3])],
         {"num_heads": heads, "kv_num_heads": heads, "scale": attention.scale},
         domain="com.microsoft",
         version=1,

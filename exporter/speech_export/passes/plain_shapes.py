@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 
 from .projections import initializer
 
@@ -17,15 +17,36 @@ _MAY_BE_ZERO = ("past",)
 
 
 def plain_shapes(model: ir.Model) -> None:
-    """Simplify every Reshape whose sizes the tracer knew by name, and drop every Expand that broadcasting does."""
+    """Simplify every Reshape whose sizes the tracer knew by name, and drop every Expand that broadcasting does.
+
+    What is computed twice then, is computed once.
+    """
     graph = model.graph
+    _as_vectors(graph)
     sizes = _Sizes(graph)
     for node in list(graph):
         if node.op_type == "Expand" and _is_broadcast_anyway(node):
             ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
         if node.op_type == "Reshape":
             _simplify(node, sizes)
+    CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
+
+
+def _as_vectors(graph: ir.Graph) -> None:
+    """Compute with vectors of one number where that is what is needed in the end, and what there was to begin with."""
+    vectors: dict[ir.Value, ir.Value] = {}
+    for node in list(graph):
+        if node.op_type == "Squeeze" and node.inputs[0].shape is not None and list(node.inputs[0].shape) == [1]:
+            vectors[node.outputs[0]] = node.inputs[0]
+        elif node.op_type in ("Add", "Sub", "Mul") and all(value in vectors for value in node.inputs):
+            vector = ir.node(node.op_type, [vectors[value] for value in node.inputs], name=f"{node.name}/vector")
+            vector.outputs[0].name = f"{node.outputs[0].name}.vector"
+            vector.outputs[0].shape, vector.outputs[0].type = ir.Shape([1]), node.outputs[0].type
+            graph.insert_after(node, vector)
+            vectors[node.outputs[0]] = vector.outputs[0]
+        elif node.op_type == "Reshape" and node.inputs[0] in vectors and list(node.outputs[0].shape or ()) == [1]:
+            ir.convenience.replace_all_uses_with(node.outputs[0], vectors[node.inputs[0]])
 
 
 class _Sizes:
