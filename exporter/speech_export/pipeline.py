@@ -40,6 +40,7 @@ from .expectation import expectations
 from .explicit_quantizer import ExplicitQuantizer
 from .facts import check_static_cache, decoder_facts, encoder_facts
 from .half_precision import HalfPrecision
+from .passes.counted_mask import count_mask_fast
 from .passes.cross_attention import fuse_cross_attention
 from .passes.in_place_cache import keep_cache_in_place
 from .passes.metadata import strip_metadata
@@ -183,6 +184,7 @@ def _write(
                 name_after_modules(traced)
                 drop_needless_masks(traced)
                 if options.target == "cpu":
+                    count_mask_fast(traced)
                     if graph.name == DECODER_WITH_PAST:
                         fuse_cross_attention(traced, decoder.layers)
                         decoder = _with_cache_in_place(traced, decoder)

@@ -27,6 +27,8 @@ from .static_cache import StaticCache
 from .step_memories import StepMemories
 from .step_memory import StepMemory
 
+_WHOLE, _BEST = (LOGITS,), (TOP_LOGPROBS, TOP_IDS)
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -41,7 +43,7 @@ class _Step:
     """
 
     bound: Binding
-    outputs: list[str]
+    outputs: Sequence[str]
     run: Prepared
     found: Sequence[NDArray[Any]] | None = None
     places: Mapping[str, Value] = field(default_factory=dict)
@@ -92,12 +94,10 @@ class CachedDecoder:
         Returns:
             Candidates for the token after the last of `input_ids`.
         """
-        outputs = [LOGITS] if whole else [TOP_LOGPROBS, TOP_IDS]
-        input_ids, beam_idx = self._with_closed(input_ids), self._with_closed(beam_idx)
-        first, *others = self._chunks(input_ids)
-        results = self._run(first, beam_idx, outputs)
-        for chunk in others:
-            results = self._run(chunk, np.broadcast_to(np.arange(beam_idx.shape[1]), beam_idx.shape), outputs)
+        outputs = _WHOLE if whole else _BEST
+        if self._rows is not None:
+            input_ids, beam_idx = self._with_closed(input_ids, self._rows), self._with_closed(beam_idx, self._rows)
+        *_, results = self._runs(input_ids, beam_idx, outputs)
         results = [result[:, :, -1] if self._rows is None else result[self._rows, :, -1] for result in results]
         if whole:
             return whole_vocabulary(results[0])
@@ -121,19 +121,16 @@ class CachedDecoder:
         self._bound_step = None
         self._cache.keep(rows)
 
-    def _with_closed(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _with_closed(self, values: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The values of the utterances that go on, among zeros for those that only their caches are left of."""
-        if self._rows is None:
-            return values
         whole = np.zeros((self._batch, *values.shape[1:]), dtype=values.dtype)
-        whole[self._rows] = values
+        whole[rows] = values
         return whole
 
     def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Decode tokens int64 [batch, tokens] as one beam: logits float32 [batch, tokens, vocabulary]."""
-        beam_idx = np.zeros((len(input_ids), 1), dtype=np.int64)
-        logits = [self._run(chunk, beam_idx, [LOGITS])[0] for chunk in self._chunks(input_ids[:, None])]
-        return np.concatenate(logits, axis=2)[:, 0]
+        runs = self._runs(input_ids[:, None], np.zeros((len(input_ids), 1), dtype=np.int64), _WHOLE)
+        return np.concatenate([logits for (logits,) in runs], axis=2)[:, 0]
 
     def logits_of_beams(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Decode tokens int64 [beams, tokens] of the only utterance, from the beginning, and forget them again.
@@ -141,35 +138,39 @@ class CachedDecoder:
         Returns:
             Logits float32 [beams, tokens, vocabulary].
         """
-        before, beam_idx = self._cache, np.zeros((1, len(input_ids)), dtype=np.int64)
-        self._cache = self._new_cache(1)
-        logits = []
-        for chunk in self._chunks(input_ids[None]):
-            logits.append(self._run(chunk, beam_idx, [LOGITS])[0])
-            beam_idx = np.arange(len(input_ids))[None]
+        before, self._cache = self._cache, self._new_cache(1)
+        runs = self._runs(input_ids[None], np.zeros((1, len(input_ids)), dtype=np.int64), _WHOLE)
         self._cache = before
-        whole: NDArray[np.float32] = np.concatenate(logits, axis=2)[0]
+        whole: NDArray[np.float32] = np.concatenate([logits for (logits,) in runs], axis=2)[0]
         return whole
 
-    def _chunks(self, input_ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """As many tokens of [batch, beams, tokens] at a time as a step takes."""
-        tokens = input_ids.shape[2]
+    def _runs(
+        self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: Sequence[str]
+    ) -> list[list[NDArray[Any]]]:
+        """Run as many tokens of [batch, beams, tokens] at a time as a step takes."""
+        tokens, runs = input_ids.shape[2], []
         width = self._facts.max_tokens or tokens
-        return [input_ids[:, :, begin : begin + width] for begin in range(0, tokens, width)]
+        for begin in range(0, tokens, width):
+            if begin:  # on from where each beam is now
+                beam_idx = np.broadcast_to(np.arange(beam_idx.shape[1]), beam_idx.shape)
+            runs.append(self._run(input_ids[:, :, begin : begin + width], beam_idx, outputs))
+        return runs
 
-    def _run(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: list[str]) -> list[NDArray[Any]]:
-        bound = self._cache.bind(input_ids, beam_idx)
-        if self._bound_step is None or self._bound_step.bound is not bound or self._bound_step.outputs != outputs:
-            self._bound_step = self._prepare(bound, outputs, input_ids.shape)
-        results = self._bound_step.run()
+    def _run(
+        self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: Sequence[str]
+    ) -> list[NDArray[Any]]:
+        bound, step = self._cache.bind(input_ids, beam_idx), self._bound_step
+        if step is None or step.bound is not bound or step.outputs is not outputs:
+            step = self._bound_step = self._prepare(bound, outputs, input_ids.shape)
+        results = step.run()
         self._cache.advance(results)
-        found = self._bound_step.found
+        found = step.found
         if found is None:
-            made = {**results, **self._bound_step.places}
+            made = {**results, **step.places}
             found = [self._engine.download(made[name]) for name in outputs]
         return [self._cache.by_beam(array) for array in found]
 
-    def _prepare(self, bound: Binding, outputs: list[str], shape: tuple[int, ...]) -> "_Step":
+    def _prepare(self, bound: Binding, outputs: Sequence[str], shape: tuple[int, ...]) -> _Step:
         """A step that answers tokens of `shape`."""
         inputs = {**bound.inputs, **self._fixed}
         if bound.places is not None:

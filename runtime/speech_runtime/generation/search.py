@@ -1,6 +1,6 @@
 """Beam search over candidates, with the very semantics of transformers' `GenerationMixin._beam_search`."""
 
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 from ..errors import GenerationError
 from .candidates import Candidates
 from .config import GenerationConfig
+from .finished import LOWEST, Finished, Hypothesis
 from .sampling import sample_without_replacement
-from .state import Hypotheses, Tokens, is_among, pick, raw_logprobs, take_rows
+from .state import Hypotheses, Tokens, all_of, any_of, is_among, pick, raw_logprobs, take_rows
 from .stopping import Stopping
-
-_LOWEST = -1e9
-"""What transformers adds to the score of a hypothesis that must not be chosen."""
 
 _SORTED_WHOLE = 4096
 """Up to so many candidates are sorted whole; of more, the best are picked out first."""
@@ -52,18 +50,12 @@ class BeamSearch:
         self._live = np.full((*shape, max_length), config.fill_token_id, dtype=np.int64)
         self._live[:, :, : self.length] = prompt[:, None]
         self._live_scores = np.zeros(shape, dtype=np.float32)
-        self._live_scores[:, 1:] = _LOWEST  # the beams start alike: only the first one may be continued
+        self._live_scores[:, 1:] = LOWEST  # the beams start alike: only the first one may be continued
         # Of every step, the beams that its tokens were chosen on and their log-probabilities: [batch, step, beams].
         self._parents = np.zeros((batch, new, self._beams), dtype=np.int64)
         self._logprobs = np.zeros((batch, new, self._beams), dtype=np.float32)
-        self._finished = self._live.copy()
-        self._finished_scores = np.full(shape, _LOWEST, dtype=np.float32)
-        self._finished_parents = np.zeros(shape, dtype=np.int64)
-        self._finished_logprobs = np.zeros(shape, dtype=np.float32)
-        self._finished_lengths = np.full(shape, self.length)
-        self._is_finished = np.zeros(shape, dtype=bool)
+        self._finished = [Finished(self._beams, live[0], self.length) for live in self._live]
         self._any_finished = False
-        self._improvable = np.ones((batch, 1), dtype=bool)
         self.done = False
 
     @property
@@ -74,16 +66,15 @@ class BeamSearch:
     @property
     def open_rows(self) -> NDArray[np.bool_]:
         """See `Search.open_rows`."""
-        return ~self._closed()[:, 0]
+        return np.array([not self._is_closed(finished) for finished in self._finished])
 
     @property
     def decided(self) -> list[list[int]]:
         """See `Search.decided`: what all live and finished hypotheses begin with."""
         prefixes = []
-        for live, finished, is_finished, scores in zip(
-            self.live, self._finished, self._is_finished, self._live_scores, strict=True
-        ):
-            rivals = np.concatenate([live[scores > _LOWEST / 2], finished[is_finished, : self.length]])
+        for live, finished, scores in zip(self.live, self._finished, self._live_scores, strict=True):
+            done = [hypothesis.tokens[: self.length] for hypothesis in finished.best if hypothesis.is_finished]
+            rivals = np.array([*live[scores > LOWEST / 2], *done])
             same = (rivals == rivals[:1]).all(axis=0)
             prefixes.append(rivals[0, : self.length if same.all() else int(same.argmin())].tolist())
         return prefixes
@@ -95,7 +86,7 @@ class BeamSearch:
         else:
             scores, beam_idx, tokens = self._best_continuations(candidates)
             logprobs = raw_logprobs(raw, tokens, beam_idx)
-        if not ((possible := scores[:, 0] > -np.inf).all() or (possible | ~self.open_rows).all()):
+        if not (all_of(possible := scores[:, 0] > -np.inf) or all_of(possible | ~self.open_rows)):
             raise GenerationError(
                 f"no token is possible at position {self.length}: the settings ban all of them, or the model's logits "
                 "are not numbers"
@@ -107,14 +98,12 @@ class BeamSearch:
             ends[:] = True
 
         all_ended = False
-        if ends.any():
-            all_ended = bool(ends.all())
-            finishing = ends.copy()
-            finishing[:, self._beams :] = False
-            if finishing.any():
-                self._finish(finishing, scores, beam_idx, tokens, logprobs)
-            live_scores = scores + _lowered(ends)
-            best = np.argsort(-live_scores, axis=1, kind="stable")[:, : self._beams]
+        if any_of(ends):
+            all_ended = all_of(ends)
+            if any_of(ends[:, : self._beams]):
+                self._finish(ends, scores, beam_idx, tokens, logprobs)
+            live_scores = _lowered(scores, ends)
+            best = (-live_scores).argsort(axis=1, kind="stable")[:, : self._beams]
             scores, logprobs = pick(live_scores, best), pick(logprobs, best)
             beam_idx, tokens = pick(beam_idx, best), pick(tokens, best)
         else:
@@ -134,15 +123,25 @@ class BeamSearch:
 
     def result(self) -> Hypotheses:
         """See `Search.result`."""
-        best = slice(0, self._config.num_return_sequences)
-        longest = int(self._finished_lengths[:, best].max())
-        logprobs, beams = self._histories(longest - self._prompt_length)
+        best = [finished.best[: self._config.num_return_sequences] for finished in self._finished]
+        lengths = np.array([[hypothesis.length for hypothesis in row] for row in best])
+        longest = int(lengths.max())
+        token_logprobs = np.zeros((*lengths.shape, longest - self._prompt_length), dtype=np.float32)
+        beam_indices = np.full(token_logprobs.shape, -1)
+        for row, hypotheses in enumerate(best):
+            parents, logprobs = self._parents[row].tolist(), self._logprobs[row].tolist()
+            for rank, hypothesis in enumerate(hypotheses):
+                # Traced back from its last token.
+                beam, logprob = hypothesis.parent, hypothesis.logprob
+                for step in range(hypothesis.length - self._prompt_length - 1, -1, -1):
+                    beam_indices[row, rank, step], token_logprobs[row, rank, step] = beam, logprob
+                    logprob, beam = logprobs[step - 1][beam], parents[step - 1][beam]
         return Hypotheses(
-            sequences=self._finished[:, best, :longest],
-            lengths=self._finished_lengths[:, best],
-            scores=self._finished_scores[:, best],
-            token_logprobs=logprobs[:, best],
-            beam_indices=beams[:, best],
+            sequences=np.array([[hypothesis.tokens[:longest] for hypothesis in row] for row in best]),
+            lengths=lengths,
+            scores=np.array([[hypothesis.score for hypothesis in row] for row in best], dtype=np.float32),
+            token_logprobs=token_logprobs,
+            beam_indices=beam_indices,
         )
 
     def _continued(self, beam_idx: Tokens, tokens: Tokens) -> Tokens:
@@ -150,25 +149,9 @@ class BeamSearch:
         sequences[:, :, self.length] = tokens
         return sequences
 
-    def _histories(self, new: int) -> tuple[NDArray[np.float32], Tokens]:
-        """Log-probabilities and beams of the tokens of finished hypotheses, [batch, beams, new]: traced back."""
-        last, on = (self._finished_lengths - self._prompt_length - 1)[:, :, None], self._finished_parents
-        steps, rows = np.arange(new), np.arange(len(on))[:, None]
-        before, ending = steps < last, steps == last
-        live = np.empty(before.shape, dtype=np.int64)
-        for step in range(new - 1, -1, -1):
-            live[:, :, step] = on
-            on = np.where(before[:, :, step], self._parents[rows, step, on], on)
-        here, parents = (kept[rows[:, :, None], steps, live] for kept in (self._logprobs, self._parents))
-        logprobs = np.where(ending, self._finished_logprobs[:, :, None], np.where(before, here, np.float32(0)))
-        return logprobs, np.where(ending, self._finished_parents[:, :, None], np.where(before, parents, -1))
-
-    def _closed(self) -> NDArray[np.bool_]:
-        """Utterances [batch, 1] whose finished hypotheses no continuation may join any more."""
-        closed = ~self._improvable
-        if self._early_stopping is True:
-            closed = closed | self._is_finished.all(axis=1, keepdims=True)
-        return closed
+    def _is_closed(self, finished: Finished) -> bool:
+        """Whether no continuation may join the finished hypotheses of an utterance any more."""
+        return not finished.is_improvable or (self._early_stopping is True and finished.is_full)
 
     def _best_of_sorted(
         self, candidates: Candidates
@@ -213,42 +196,43 @@ class BeamSearch:
 
     def _finish(
         self,
-        finishing: NDArray[np.bool_],
+        ends: NDArray[np.bool_],
         scores: NDArray[np.float32],
         beam_idx: Tokens,
         tokens: Tokens,
         logprobs: NDArray[np.float32],
     ) -> None:
-        """Merge the continuations that end here into the finished hypotheses, and keep the best."""
-        new_tokens = self.length + 1 - self._prompt_length
-        scores = _penalised(scores, new_tokens**self._config.length_penalty)
-        scores = scores + _lowered(self._closed())
-        scores = scores + _lowered(~finishing)
-
-        merged = np.concatenate([self._finished_scores, scores], axis=1)
-        best = np.argsort(-merged, axis=1, kind="stable")[:, : self._beams]
-        lengths = np.broadcast_to(self.length + 1, scores.shape)
-        self._finished_scores = pick(merged, best)
-        self._finished = _merge(self._finished, self._continued(beam_idx, tokens), best)
-        self._finished_parents = _merge(self._finished_parents, beam_idx, best)
-        self._finished_logprobs = _merge(self._finished_logprobs, logprobs, best)
-        self._finished_lengths = _merge(self._finished_lengths, lengths, best)
-        self._is_finished = _merge(self._is_finished, finishing, best)
+        """Let the continuations that end here, and are among the best, join the finished hypotheses."""
         self._any_finished = True
+        scores = _penalised(scores, (self.length + 1 - self._prompt_length) ** self._config.length_penalty)
+        closed = np.array([self._is_closed(finished) for finished in self._finished])
+        finishing = ends & (np.arange(ends.shape[1]) < self._beams)
+        scores = _lowered(_lowered(scores, closed[:, None]), ~finishing)
+        sequences = self._continued(beam_idx, tokens)
+        for finished, *continuations in zip(
+            *(self._finished, scores.tolist(), finishing.tolist(), sequences, beam_idx.tolist(), logprobs.tolist()),
+            strict=True,
+        ):
+            finished.add(
+                [
+                    Hypothesis(score, is_finished, sequence, self.length + 1, parent, logprob)
+                    for score, is_finished, sequence, parent, logprob in zip(*continuations, strict=True)
+                ]
+            )
 
     def _check_done(self, all_ended: bool) -> None:
         penalty = self._config.length_penalty
-        if not self._any_finished and penalty >= 0 and (self._live_scores[:, 0] > _LOWEST).all():
+        if not self._any_finished and penalty >= 0 and all_of(self._live_scores[:, 0] > LOWEST):
             self.done = all_ended  # whatever is found is better than nothing
             return
         new_tokens = self.length - self._prompt_length
         if self._early_stopping == "never" and penalty > 0.0:
             new_tokens = self._max_length - self._prompt_length
-        best_possible = _penalised(self._live_scores[:, :1], new_tokens**penalty)
-        worst = np.where(self._is_finished, self._finished_scores.min(axis=1, keepdims=True), _LOWEST)
-        self._improvable &= (best_possible > worst).any(axis=1, keepdims=True)
-        all_full = self._early_stopping is True and self._is_finished.all()
-        self.done = all_ended or bool(all_full) or not self._improvable.any()
+        best_possible = _penalised(self._live_scores[:, 0], new_tokens**penalty)
+        for finished, score in zip(self._finished, best_possible.tolist(), strict=True):
+            finished.look_ahead(score)
+        all_full = self._early_stopping is True and all(finished.is_full for finished in self._finished)
+        self.done = all_ended or all_full or not any(finished.is_improvable for finished in self._finished)
 
 
 def continuations_kept(config: GenerationConfig) -> int:
@@ -261,9 +245,6 @@ def _penalised(scores: NDArray[np.float32], penalty: float) -> NDArray[np.float3
         return scores / np.float32(penalty)
 
 
-def _merge(old: NDArray[Any], new: NDArray[Any], best: NDArray[np.int64]) -> NDArray[Any]:
-    return pick(np.concatenate([old, new], axis=1), best)
-
-
-def _lowered(unwanted: NDArray[np.bool_]) -> NDArray[np.float32]:
-    return np.where(unwanted, np.float32(_LOWEST), np.float32(0))
+def _lowered(scores: NDArray[np.float32], unwanted: NDArray[np.bool_]) -> NDArray[np.float32]:
+    lowered: NDArray[np.float32] = scores + np.multiply(unwanted, LOWEST, dtype=np.float32)
+    return lowered
