@@ -98,8 +98,9 @@ def _check_mask(attention_mask: ArrayLike | None, shape: tuple[int, ...]) -> NDA
         raise AudioError(
             f"attention_mask must be integers of the input's shape {list(shape)}, got {mask.dtype} {list(mask.shape)}"
         )
-    mask = mask.astype(np.int64)
-    if not np.isin(mask, (0, 1)).all() or (np.diff(mask, axis=1) > 0).any():
+    mask = mask.astype(np.int64, copy=False)
+    # What never increases is between its last number and its first one.
+    if (mask[:, :-1] < mask[:, 1:]).any() or (mask[:, 0] > 1).any() or (mask[:, -1] < 0).any():
         raise AudioError("attention_mask must be ones followed by zeros in every row: pad at the end")
     return mask
 

@@ -32,6 +32,7 @@ def test_good_input_passes_as_float32() -> None:
         (ONES, np.ones((2, 1000)), "got float64"),
         (ONES, np.stack([np.ones(1000, int), np.arange(1000) > 500]), "pad at the end"),
         (ONES, np.full((2, 1000), 2), "ones followed by zeros"),
+        (ONES, np.stack([np.ones(1000, int), -(np.arange(1000) > 900).astype(int)]), "ones followed by zeros"),
         (ONES, np.stack([np.ones(1000, int), np.arange(1000) < 20]), "row 1 of the input: has 20 samples"),
     ],
 )

@@ -306,7 +306,7 @@ def _followed(given: Mapping[str, Any]) -> dict[str, Any]:
     left_out = [
         f"{name} is for {purpose}, which this runtime does not do; leave it out"
         for name, (purpose, neutral) in _LEFT_OUT.items()
-        if given.get(name) is not None and given[name] != neutral
+        if name in given and given[name] not in (None, neutral)
     ]
     if left_out:
         raise GenerationError("; ".join(left_out))

@@ -89,7 +89,7 @@ def generate(
     hooks = Hooks(
         processors=tuple(extras.logits_processor),
         deadline=Deadline(config.max_time, extras.cancel),
-        generator=extras.generator or np.random.default_rng(),
+        generator=extras.generator,
         keep_scores=extras.output_scores,
         keep_logits=extras.output_logits,
     )

@@ -69,12 +69,13 @@ class InPlaceCache:
 
     def _continue(self, beam_idx: Tokens) -> None:
         """Give every beam the slot of the one that it continues, or a copy of it."""
-        slots = beam_idx.shape[1]
+        slots, before = beam_idx.shape[1], [utterance.slots for utterance in self._utterances]
         for row, (utterance, beams) in enumerate(zip(self._utterances, beam_idx.tolist(), strict=True)):
             for source, target, begin in utterance.follow(beams, self._length):
                 past = self._storage[:, row * slots : (row + 1) * slots, :, begin : self._length]
                 past[:, target] = past[:, source]
-        self._set_order()
+        if before != [utterance.slots for utterance in self._utterances]:
+            self._set_order()
 
     def _take(self, beam_idx: Tokens) -> None:
         """Start again with another number of beams, each with what the one that it continues has seen."""

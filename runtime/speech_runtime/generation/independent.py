@@ -24,7 +24,7 @@ class IndependentSearch:
         prompt: Tokens,
         max_length: int,
         stopping: Stopping,
-        generator: np.random.Generator,
+        generator: np.random.Generator | None,
     ) -> None:
         """Start from `prompt` int64 [batch, tokens], the start token included."""
         batch, self._prompt_length = prompt.shape
@@ -66,7 +66,7 @@ class IndependentSearch:
         scores = np.broadcast_to(candidates.scores, (batch, self._sequences, width))
         if self._ended.any():  # whatever their scores are, nothing comes of them
             scores = np.where(self._ended[:, :, None], np.float32(0), scores)
-        if self._config.do_sample:
+        if self._generator is not None:
             chosen = sample(scores, self._generator)
         else:
             chosen = scores.argmax(axis=-1)

@@ -42,7 +42,7 @@ class Hooks:
         stopping: criteria of sequences; besides end tokens and lengths.
         deadline: of the whole search.
         on_step: told the tokens of each utterance that are decided, after every step.
-        generator: of random numbers.
+        generator: of random numbers, for sampling; a new one where it is None.
         keep_scores: return what was chosen by at every step.
         keep_logits: return the logits of every step.
     """
@@ -51,7 +51,7 @@ class Hooks:
     stopping: Stopping = field(default_factory=Stopping)
     deadline: Deadline = field(default_factory=Deadline)
     on_step: Callable[[list[list[int]]], None] | None = None
-    generator: np.random.Generator = field(default_factory=np.random.default_rng)
+    generator: np.random.Generator | None = None
     keep_scores: bool = False
     keep_logits: bool = False
 
@@ -73,8 +73,13 @@ def decode(
     if whole or steps.whole:
         logger.debug("the settings need the whole vocabulary of %d tokens at every step", facts.vocab_size)
     kind = BeamSearch if config.num_beams > 1 else IndependentSearch
-    search = kind(config, prompt, longest, hooks.stopping, hooks.generator)
+    search = kind(config, prompt, longest, hooks.stopping, _generator(config, hooks))
     return _Loop(decoder, search, steps, whole, config, hooks).run(prompt)
+
+
+def _generator(config: GenerationConfig, hooks: Hooks) -> np.random.Generator | None:
+    """What is drawn with; None where nothing is, for it takes longer to seed one than to choose a token."""
+    return (hooks.generator or np.random.default_rng()) if config.do_sample else None
 
 
 class _Loop:
@@ -111,9 +116,9 @@ class _Loop:
             whole = self._whole or self._steps.needs_whole(self._search.length)
             raw = self._decoder.step(input_ids, beam_idx, whole)
             alike, count = beam_idx.shape[1] == 1, count + 1
-            live = self._search.live[:, :1] if alike else self._search.live
-            scored = self._to_choose_by(raw)
-            candidates = self._steps(scored, live)
+            candidates = self._to_choose_by(raw)
+            if self._steps.steps:
+                candidates = self._steps(candidates, self._search.live[:, :1] if alike else self._search.live)
             if self._keeps:
                 self._keep(raw, candidates)
             interrupted = self._hooks.deadline.passed()

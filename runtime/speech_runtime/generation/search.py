@@ -32,7 +32,7 @@ class BeamSearch:
         prompt: Tokens,
         max_length: int,
         stopping: Stopping,
-        generator: np.random.Generator,
+        generator: np.random.Generator | None,
     ) -> None:
         """Start from `prompt` int64 [batch, tokens], the start token included."""
         batch, self._prompt_length = prompt.shape
@@ -81,7 +81,7 @@ class BeamSearch:
 
     def advance(self, candidates: Candidates, raw: Candidates, last: bool) -> tuple[Tokens, Tokens]:
         """See `Search.advance`."""
-        if candidates is raw and not raw.whole and not self._config.do_sample:
+        if candidates is raw and not raw.whole and self._generator is None:
             scores, beam_idx, tokens, logprobs = self._best_of_sorted(candidates)
         else:
             scores, beam_idx, tokens = self._best_continuations(candidates)
@@ -183,7 +183,7 @@ class BeamSearch:
             missing = ((0, 0), (0, self._keep - totals.shape[1]))
             totals = np.pad(totals, missing, constant_values=-np.inf)
             ids = np.pad(ids, missing)
-        if self._config.do_sample:
+        if self._generator is not None:
             order = sample_without_replacement(totals, self._keep, self._generator)
             scores, tokens = pick(totals, order), pick(ids, order)
             return scores, np.minimum(order // width, self._beams - 1), tokens
