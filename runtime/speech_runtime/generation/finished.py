@@ -30,17 +30,18 @@ class Hypothesis(NamedTuple):
 
 
 class Finished:
-    """As many as there are beams, best first; and whether a live one may still become better than the worst.
+    """As many as there are beams, best first; and whether a live one may still change anything about them.
 
     Attributes:
         best: the hypotheses; places that are empty are behind all that is any good.
         is_improvable: whether it is not settled yet that none will.
     """
 
-    def __init__(self, beams: int, prompt: Tokens, length: int) -> None:
-        """Start with empty places, whose tokens are a prompt of `length`."""
+    def __init__(self, beams: int, returned: int, prompt: Tokens, length: int) -> None:
+        """Start with empty places, whose tokens are a prompt of `length`; so many of them are `returned` in the end."""
         self.best = [Hypothesis(LOWEST, False, prompt, length)] * beams
         self.is_improvable = True
+        self._returned = returned
 
     @property
     def is_full(self) -> bool:
@@ -52,11 +53,17 @@ class Finished:
         places = len(self.best)
         self.best = sorted([*self.best, *hypotheses], key=_score, reverse=True)[:places]
 
-    def look_ahead(self, best_possible: float) -> None:
-        """Settle whether a live hypothesis may become better than the worst: they reach `best_possible` at most."""
+    def look_ahead(self, promising: float, best_possible: float) -> None:
+        """Settle whether a live hypothesis may become better than the worst, or than those that are returned.
+
+        Args:
+            promising: a score that transformers compares with the worst.
+            best_possible: what no live hypothesis can get beyond, whatever it goes on with.
+        """
         worst = self.best[-1].score
-        beats = (best_possible > (worst if hypothesis.is_finished else LOWEST) for hypothesis in self.best)
-        self.is_improvable = self.is_improvable and any(beats)
+        beats = any(promising > (worst if hypothesis.is_finished else LOWEST) for hypothesis in self.best)
+        last = self.best[self._returned - 1]
+        self.is_improvable = self.is_improvable and beats and not (last.is_finished and best_possible < last.score)
 
 
 def _score(hypothesis: Hypothesis) -> float:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,7 +73,9 @@ def decode(
     if whole or steps.whole:
         logger.debug("the settings need the whole vocabulary of %d tokens at every step", facts.vocab_size)
     kind = BeamSearch if config.num_beams > 1 else IndependentSearch
-    search = kind(config, prompt, longest, hooks.stopping, _generator(config, hooks))
+    generator = _generator(config, hooks)
+    stopping = replace(hooks.stopping, when_settled=not whole and not steps.whole and generator is None)
+    search = kind(config, prompt, longest, stopping, generator)
     return _Loop(decoder, search, steps, whole, config, hooks).run(prompt)
 
 

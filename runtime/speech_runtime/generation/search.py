@@ -13,6 +13,9 @@ from .sampling import sample_without_replacement
 from .state import Hypotheses, Tokens, all_of, any_of, is_among, pick, raw_logprobs, take_rows
 from .stopping import Stopping
 
+_TO_SPARE = 1e-3
+"""Log-probabilities are 0 at most but for rounding: of all that may come, less than this."""
+
 _SORTED_WHOLE = 4096
 """Up to so many candidates are sorted whole; of more, the best are picked out first."""
 
@@ -54,7 +57,9 @@ class BeamSearch:
         # Of every step, the beams that its tokens were chosen on and their log-probabilities: [batch, step, beams].
         self._parents = np.zeros((batch, new, self._beams), dtype=np.int64)
         self._logprobs = np.zeros((batch, new, self._beams), dtype=np.float32)
-        self._finished = [Finished(self._beams, live[0], self.length) for live in self._live]
+        self._finished = [
+            Finished(self._beams, config.num_return_sequences, live[0], self.length) for live in self._live
+        ]
         self._any_finished = False
         self.done = False
 
@@ -228,11 +233,21 @@ class BeamSearch:
         new_tokens = self.length - self._prompt_length
         if self._early_stopping == "never" and penalty > 0.0:
             new_tokens = self._max_length - self._prompt_length
-        best_possible = _penalised(self._live_scores[:, 0], new_tokens**penalty)
-        for finished, score in zip(self._finished, best_possible.tolist(), strict=True):
-            finished.look_ahead(score)
+        promising = _penalised(self._live_scores[:, 0], new_tokens**penalty)
+        for finished, *scores in zip(self._finished, promising.tolist(), self._best_possible(), strict=True):
+            finished.look_ahead(*scores)
         all_full = self._early_stopping is True and all(finished.is_full for finished in self._finished)
         self.done = all_ended or all_full or not any(finished.is_improvable for finished in self._finished)
+
+    def _best_possible(self) -> list[float]:
+        """What no live hypothesis of each utterance can get beyond, whatever it goes on with."""
+        if not self._stopping.when_settled:
+            return [np.inf] * len(self._live_scores)
+        penalty = self._config.length_penalty
+        least, most = self.length + 1 - self._prompt_length, self._max_length - self._prompt_length
+        with np.errstate(over="ignore"):
+            divisor = np.float64(most if penalty > 0 else least) ** penalty
+        return [float((score + _TO_SPARE) / divisor) for score in self._live_scores[:, 0].tolist()]
 
 
 def continuations_kept(config: GenerationConfig) -> int:

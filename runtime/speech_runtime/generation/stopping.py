@@ -19,9 +19,17 @@ Interruption = Literal["max_time", "cancel"]
 
 @dataclass(frozen=True)
 class Stopping:
-    """Criteria of one search."""
+    """What ends one search.
+
+    Attributes:
+        criteria: of sequences.
+        when_settled: end as soon as nothing that is returned can change any more. It cannot where scores only fall, as
+            log-probabilities do, and what is returned scores higher than any other sequence may. transformers goes on
+            until it has found as many sequences as there are beams.
+    """
 
     criteria: Sequence[StoppingCriterion] = ()
+    when_settled: bool = False
 
     def of(self, sequences: Tokens) -> NDArray[np.bool_]:
         """Whether each of the sequences [batch, beams, length] is to end."""
