@@ -159,25 +159,41 @@ class _Loop:
                 shape = (values.shape[0], self._beams, values.shape[2])
                 kept.append(np.broadcast_to(values, shape).reshape(-1, values.shape[2]))
 
+    def _found(self, prompt_length: int) -> Hypotheses:
+        """The results of all utterances, in their order."""
+        parts = [found for _, found in self._done]
+        if len(parts) == 1:
+            return parts[0]
+        order = np.argsort(np.concatenate([rows for rows, _ in self._done]))
+        longest = max(part.sequences.shape[2] for part in parts)
+
+        def joined(arrays: list[NDArray[Any]], width: int, filler: float) -> NDArray[Any]:
+            whole: NDArray[Any] = np.concatenate([_padded(array, width, filler) for array in arrays])[order]
+            return whole
+
+        return Hypotheses(
+            sequences=joined([part.sequences for part in parts], longest, self._fill),
+            lengths=np.concatenate([part.lengths for part in parts])[order],
+            scores=np.concatenate([part.scores for part in parts])[order],
+            token_logprobs=joined([part.token_logprobs for part in parts], longest - prompt_length, 0.0),
+            beam_indices=joined([part.beam_indices for part in parts], longest - prompt_length, -1),
+        )
+
     def _output(self, prompt_length: int, steps: int, interrupted: Interruption | None) -> GenerateOutput:
-        longest = max(found.sequences.shape[2] for _, found in self._done)
-        rows = np.concatenate([rows for rows, _ in self._done])
-        order = np.argsort(rows)
+        found = self._found(prompt_length)
+        batch, returned = found.scores.shape
 
-        def joined(name: str, width: int, filler: float) -> NDArray[Any]:
-            parts = [getattr(found, name) for _, found in self._done]
-            whole: NDArray[Any] = np.concatenate([_padded(part, width, filler) for part in parts])[order]
-            return whole.reshape(whole.shape[0] * whole.shape[1], width)
+        def flat(values: NDArray[Any]) -> NDArray[Any]:
+            return values.reshape(batch * returned, *values.shape[2:])
 
-        new_tokens = longest - prompt_length
-        scores = np.concatenate([found.scores for _, found in self._done])[order]
-        beams = joined("beam_indices", new_tokens, -1)
-        offsets = np.repeat(np.arange(len(rows)), scores.shape[1])[:, None] * self._beams
+        beams = found.beam_indices
+        if batch > 1:
+            beams = np.where(beams < 0, -1, beams + (np.arange(batch) * self._beams)[:, None, None])
         return GenerateOutput(
-            sequences=joined("sequences", longest, self._fill),
-            sequences_scores=scores.flatten(),
-            token_logprobs=joined("token_logprobs", new_tokens, 0.0),
-            beam_indices=np.where(beams < 0, -1, beams + offsets),
+            sequences=flat(found.sequences),
+            sequences_scores=flat(found.scores),
+            token_logprobs=flat(found.token_logprobs),
+            beam_indices=flat(beams),
             steps=steps,
             interrupted=interrupted,
             scores=tuple(self._scores) if self._hooks.keep_scores else None,

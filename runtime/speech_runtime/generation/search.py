@@ -91,11 +91,8 @@ class BeamSearch:
         else:
             scores, beam_idx, tokens = self._best_continuations(candidates)
             logprobs = raw_logprobs(raw, tokens, beam_idx)
-        if not (all_of(possible := scores[:, 0] > -np.inf) or all_of(possible | ~self.open_rows)):
-            raise GenerationError(
-                f"no token is possible at position {self.length}: the settings ban all of them, or the model's logits "
-                "are not numbers"
-            )
+        if not all_of(scores[:, 0] > LOWEST):
+            self._check_possible(scores)
         ends = is_among(tokens, self._eos)
         if self._stopping.criteria:
             ends |= self._stopping.of(self._continued(beam_idx, tokens)[:, :, : self.length + 1])
@@ -149,6 +146,14 @@ class BeamSearch:
             beam_indices=beam_indices,
         )
 
+    def _check_possible(self, scores: NDArray[np.float32]) -> None:
+        possible = scores[:, 0] > -np.inf
+        if not all_of(possible | ~self.open_rows):
+            raise GenerationError(
+                f"no token is possible at position {self.length}: the settings ban all of them, or the model's logits "
+                "are not numbers"
+            )
+
     def _continued(self, beam_idx: Tokens, tokens: Tokens) -> Tokens:
         sequences = pick(self._live, beam_idx)
         sequences[:, :, self.length] = tokens
@@ -163,13 +168,14 @@ class BeamSearch:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """As `_best_continuations`, with log-probabilities, where the candidates of each beam come best first.
 
-        Those behind the `_keep` best of their own beam cannot be among the `_keep` best of all.
+        Those behind the `_keep` best of their own beam cannot be among the `_keep` best of all; while the beams are
+        alike, only the first of them may be continued.
         """
         batch, alike, width = candidates.ids.shape
         width = min(width, self._keep)
         few, ids = candidates.scores[:, :, :width], candidates.ids[:, :, :width]
-        totals = few + self._live_scores[:, :, None]
-        if alike < self._beams or totals.size < batch * self._keep:
+        totals = few + self._live_scores[:, :alike, None]
+        if totals.size < batch * self._keep:
             scores, beam_idx, tokens = self._best_continuations(Candidates(ids, few))
             return scores, beam_idx, tokens, raw_logprobs(candidates, tokens, beam_idx)
         totals = totals.reshape(batch, -1)
