@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .contract import Cache
+from .strict import FieldError
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,13 @@ class DecoderFacts:
     cache: Cache = "growing"
     cache_length: int | None = None
     masks_audio: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a static cache without a length, and another with one: `FieldError`."""
+        if (self.cache == "static") != (self.cache_length is not None):
+            raise FieldError(
+                [f"cache is {self.cache!r} and cache_length {self.cache_length}, a static cache has one, and no other"]
+            )
 
     @property
     def longest(self) -> int | None:

@@ -101,6 +101,52 @@ def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
         )
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 5),
+    st.sampled_from([-1.0, 0.0, 0.6, 1.0, 2.0]),
+    st.sampled_from([True, False, "never"]),
+    st.data(),
+)
+def test_a_search_that_is_settled_takes_fewer_steps_to_the_same(
+    seed: int, beams: int, penalty: float, early_stopping: bool | str, data: st.DataObject
+) -> None:
+    table, returned = random_table(seed, 20, 4.0), data.draw(st.integers(1, beams))
+    table[:, 2] += 4.0  # ends are likely
+    config = GenerationConfig().updated(
+        {
+            "eos_token_id": 2,
+            "pad_token_id": 1,
+            "num_beams": beams,
+            "num_return_sequences": returned,
+            "max_new_tokens": 30,
+            "length_penalty": penalty,
+            "early_stopping": early_stopping,
+        }
+    )
+    prompt = np.array([[4], [9]])
+    # Who wants the scores of every step gets as many as from transformers.
+    early, whole = (
+        decode(TableDecoder(table, 20), FACTS, prompt, config, Hooks(keep_scores=keep)) for keep in (False, True)
+    )
+    np.testing.assert_array_equal(early.sequences, whole.sequences)
+    np.testing.assert_array_equal(early.beam_indices, whole.beam_indices)
+    np.testing.assert_allclose(early.sequences_scores, whole.sequences_scores, rtol=1e-5, atol=1e-5)
+    assert early.steps <= whole.steps
+
+
+def test_a_search_ends_when_nothing_that_it_returns_can_change() -> None:
+    table = np.full((97, 20), -9.0, dtype=np.float32)
+    table[:, 2], table[:, 5] = 9.0, 1.0  # an end is likely everywhere, and nothing else is
+    config = GenerationConfig(eos_token_id=2, pad_token_id=1, num_beams=4, max_new_tokens=30, early_stopping="never")
+    prompt = np.array([[4]])
+    assert decode(TableDecoder(table, 20), FACTS, prompt, config).steps == 1
+    assert decode(TableDecoder(table, 20), FACTS, prompt, config, Hooks(keep_scores=True)).steps > 1
+    all_of_them = replace(config, num_return_sequences=4)
+    assert decode(TableDecoder(table, 20), FACTS, prompt, all_of_them).steps > 1
+
+
 def test_many_candidates_are_picked_before_they_are_sorted() -> None:
     table, prompt = random_table(7, 3000, 2.0), np.array([[4], [9]])
     settings = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 8, "eos_token_id": 2, "pad_token_id": 1}

@@ -23,7 +23,8 @@ from speech_runtime import (
     TensorRtOptions,
 )
 from speech_runtime.bundle import Quantization
-from speech_runtime.contract import GRAPHS
+from speech_runtime.contract import GRAPHS, Cache
+from speech_runtime.engines import onnxruntime as engine_module
 from speech_runtime.engines import providers
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -166,6 +167,17 @@ def test_a_small_decoder_takes_one_thread(bundle: Bundle, stub: type[StubSession
         replace(bundle, manifest=replace(bundle.manifest, files=files)), SessionOptions(intra_op_threads=3)
     )
     assert [made.settings.intra_op_num_threads for made in stub.made] == [3, threads, threads]
+
+
+@pytest.mark.parametrize("cache", ["in_place", "growing"])
+def test_only_a_step_in_place_is_planned_by_those_before_it(
+    bundle: Bundle, stub: type[StubSession], monkeypatch: pytest.MonkeyPatch, cache: Cache
+) -> None:
+    monkeypatch.setattr(engine_module, "_check_signature", lambda *_: None)
+    decoder = replace(bundle.manifest.decoder, cache=cache)
+    bundle = replace(bundle, manifest=replace(bundle.manifest, decoder=decoder))
+    OnnxRuntimeEngine(bundle, SessionOptions())
+    assert [made.settings.enable_mem_pattern for made in stub.made] == [False, False, cache == "in_place"]
 
 
 def test_all_graphs_share_one_arena_if_there_is_one(bundle: Bundle, stub: type[StubSession]) -> None:

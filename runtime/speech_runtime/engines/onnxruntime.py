@@ -200,7 +200,9 @@ class OnnxRuntimeEngine:
         providers = graph_providers(self._options, bundle, graph, width, version)
         alone = self._options.device == "cpu" and graph != ENCODER and _is_small(bundle, graph)
         threads = 1 if alone else self._options.intra_op_threads
-        open_graph = partial(self._open, providers, threads)
+        # A step in place has the same shapes as the one before: where its tensors go is planned once.
+        repeats = graph == DECODER_WITH_PAST and bundle.manifest.decoder.cache == "in_place"
+        open_graph = partial(self._open, providers, threads, repeats or self._options.memory_pattern)
         if self._options.optimized_model_cache is None:
             session = open_graph(path)
         else:
@@ -212,6 +214,7 @@ class OnnxRuntimeEngine:
         self,
         providers: list[tuple[str, dict[str, str]]],
         threads: int,
+        memory_pattern: bool,
         path: Path,
         *,
         optimized: bool = False,
@@ -220,6 +223,7 @@ class OnnxRuntimeEngine:
         """See `optimized_graphs.OpenGraph`."""
         asked = [name for name, _ in providers]
         settings = self._settings("disabled" if optimized else self._options.graph_optimization, threads)
+        settings.enable_mem_pattern = memory_pattern
         if save_to is not None:
             settings.optimized_model_filepath = str(save_to)
             # Weights beside the graph: a file of protobuf ends at 2 GiB.
@@ -244,7 +248,6 @@ class OnnxRuntimeEngine:
         if options.inter_op_threads > 1:
             settings.execution_mode = runtime.ExecutionMode.ORT_PARALLEL
         settings.enable_cpu_mem_arena = options.cpu_memory_arena
-        settings.enable_mem_pattern = options.memory_pattern
         settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[graph_optimization])
         if self._exact_bytes:
             settings.add_session_config_entry(_EXACT_BYTES, "1")

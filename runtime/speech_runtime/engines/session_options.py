@@ -59,7 +59,8 @@ class SessionOptions:
         cpu_memory_arena: keep freed memory for the next run, of whichever graph; without it the process stays smaller
             and is slower.
         memory_pattern: plan the memory of a run by those before it with inputs of the same shapes. Clips are of all
-            lengths: 10 s of the reference shape take 9 % more memory with it, and as long.
+            lengths: 10 s of the reference shape take 10 % more memory with it, and as long. A step that writes into its
+            cache in place is planned so in any case, for its shapes stay the same: 3 % of a small one.
         graph_optimization: what ONNX Runtime fuses and folds when it loads a graph, as in its
             `GraphOptimizationLevel`.
         optimized_model_cache: a directory for graphs as they are after that optimisation, for faster loading; see
