@@ -19,7 +19,7 @@ class GenerateOutput:
         sequences_scores: float32 [rows]: log-probability / (new tokens ** length_penalty).
         token_logprobs: float32 [rows, new tokens], the model's own, before any setting changed them; 0 behind the end.
         beam_indices: int64 [rows, new tokens]: the row of `scores` that each token was chosen on; -1 behind the end.
-        steps: of the decoder.
+        steps: of the decoder; fewer than transformers' where the result is certain earlier.
         interrupted: what ended the search before it was done, if anything did.
         scores: with `output_scores`: of every step what was chosen by, float32 [utterances × beams, vocabulary].
         logits: with `output_logits`: of every step, float32 [utterances × beams, vocabulary].
