@@ -83,7 +83,7 @@ class DecoderWithPast(nn.Module):
         self.decoder: PreTrainedModel = model.decoder
         self.family = decoder_family(model.decoder)
         self.cross_attentions = tuple(cross_attentions(model.decoder))
-        self.token_types = token_types(model.decoder)
+        self.token_types = _token_types(model.decoder)
         self.layers = layers
         self.top_k = top_k
 
@@ -186,7 +186,7 @@ class DecoderWithStaticPast(DecoderWithPast):
         return *best, [layer.present for layer in layers]
 
 
-def token_types(decoder: PreTrainedModel) -> dict[str, Tensor]:
+def _token_types(decoder: PreTrainedModel) -> dict[str, Tensor]:
     """For a decoder that has types of tokens, type 0 for all of them, as without any; else nothing.
 
     One number that is known when the graph is traced, in place of one for each token that a step would look up.

@@ -12,6 +12,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncode
 
 from composites import composite
 from matrix import Array
+from speech_export.passes.counted_mask import count_mask_fast
 from speech_export.passes.unmasked_attention import drop_needless_masks
 from speech_export.rewrites.attention_implementation import attention_implementation
 from speech_export.rewrites.channels_last import ChannelsLastConvolution
@@ -149,3 +150,22 @@ def test_attention_says_the_same_without_a_needless_mask(lengths: list[int]) -> 
     bias = torch.where(mask, 0.0, torch.finfo(torch.float32).min)[:, None, None]
     expected = nn.functional.scaled_dot_product_attention(*split, attn_mask=bias, scale=0.7).transpose(1, 2).flatten(2)
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=1e-5)
+
+
+@given(st.lists(st.integers(0, 300_000), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=20)
+def test_samples_are_counted_exactly(lengths: list[int]) -> None:
+    mask = ir.Value(name="attention_mask", shape=ir.Shape(["batch", "n"]), type=ir.TensorType(ir.DataType.INT64))
+    axis = ir.tensor(np.array([1]), name="axis")
+    axes = ir.Value(name="axis", const_value=axis, shape=axis.shape, type=ir.TensorType(ir.DataType.INT64))
+    count = ir.node("ReduceSum", [mask, axes], {"keepdims": 0}, name="count")
+    count.outputs[0].name, count.outputs[0].type = "count", ir.TensorType(ir.DataType.INT64)
+    graph = ir.Graph([mask], count.outputs, nodes=[count], initializers=[axes], name="counting", opset_imports={"": 20})
+    model = ir.Model(graph, ir_version=10)
+    count_mask_fast(model)
+    assert [node.op_type for node in model.graph] == ["Cast", "ReduceSum", "Cast"]
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    ones = (np.arange(300_000) < np.array(lengths)[:, None]).astype(np.int64)
+    (found,) = session.run(None, {"attention_mask": ones})
+    assert found.dtype == np.int64
+    assert found.tolist() == lengths
