@@ -184,12 +184,7 @@ def _write(
                 name_after_modules(traced)
                 drop_needless_masks(traced)
                 if options.target == "cpu":
-                    count_mask_fast(traced)
-                    if graph.name == DECODER_WITH_PAST:
-                        fuse_cross_attention(traced, decoder.layers)
-                        decoder = _with_cache_in_place(traced, decoder)
-                        scale_queries(traced)
-                    plain_shapes(traced)
+                    decoder = _suit_cpu(traced, graph.name, decoder)
                 strip_metadata(traced)
                 save(traced, directory / f"{graph.name}.onnx")
     finally:
@@ -209,12 +204,17 @@ def _write(
     return manifest
 
 
-def _with_cache_in_place(step: ir.Model, decoder: DecoderFacts) -> DecoderFacts:
-    """Let the step graph write into its cache, if it can; the facts of a decoder that does."""
-    if decoder.max_tokens is not None:
-        return decoder
-    in_place = keep_cache_in_place(step, decoder.layers, decoder.heads, decoder.head_dim, decoder.max_positions)
-    return replace(decoder, cache="in_place" if in_place else "growing")
+def _suit_cpu(model: ir.Model, graph: str, decoder: DecoderFacts) -> DecoderFacts:
+    """Rewrite a traced graph for ONNX Runtime's CPU; the decoder's facts, as its step may write into its cache now."""
+    count_mask_fast(model)
+    if graph == DECODER_WITH_PAST:
+        fuse_cross_attention(model, decoder.layers)
+        shape = decoder.layers, decoder.heads, decoder.head_dim
+        if decoder.max_tokens is None and keep_cache_in_place(model, *shape, decoder.max_positions):
+            decoder = replace(decoder, cache="in_place")
+        scale_queries(model)
+    plain_shapes(model)
+    return decoder
 
 
 def _file_facts(directory: Path) -> dict[str, FileFacts]:

@@ -66,9 +66,8 @@ class DecoderFacts:
     def __post_init__(self) -> None:
         """Refuse a static cache without a length, and another with one: `FieldError`."""
         if (self.cache == "static") != (self.cache_length is not None):
-            raise FieldError(
-                [f"cache is {self.cache!r} and cache_length {self.cache_length}, a static cache has one, and no other"]
-            )
+            stated = f"decoder.cache is {self.cache!r} and decoder.cache_length is {self.cache_length}"
+            raise FieldError([f"{stated}, but a static cache has a length, and only a static one"])
 
     @property
     def longest(self) -> int | None:

@@ -58,8 +58,11 @@ def test_all_damage_is_listed(copy: Path) -> None:
         (lambda m: m.pop("decoder"), "decoder is missing"),
         (lambda m: m["decoder"].update(layers="two"), "decoder.layers is 'two', expected int"),
         (lambda m: m.update(surprise=1), "surprise is not a known field"),
-        (lambda m: m["decoder"].update(cache="static"), "cache is 'static' and cache_length None, a static cache"),
-        (lambda m: m["decoder"].update(cache_length=64), "cache_length 64, a static cache has one, and no other"),
+        (lambda m: m["decoder"].update(cache="static"), "cache is 'static' and decoder.cache_length is None, but a"),
+        (
+            lambda m: m["decoder"].update(cache_length=64),
+            "cache_length is 64, but a static cache has a length, and only",
+        ),
         (lambda m: m["files"].pop("decoder_init.onnx"), "decoder_init.onnx is not in bundle.json"),
         (lambda m: m["files"].update({"../secret": {"size": 1, "sha256": ""}}), "'../secret' points outside"),
     ],

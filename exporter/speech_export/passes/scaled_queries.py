@@ -5,7 +5,6 @@ scale; if there is one it first packs them, as for a large product. At a prefix 
 `com.microsoft::GroupQueryAttention`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +40,12 @@ def scale_queries(model: ir.Model) -> None:
 
 def _queries(value: ir.Value, made: dict[ir.Value, Projection]) -> _Queries | None:
     """What `value` consists of, through operations that only its last axis matters to."""
-    first, width = 0, value.shape[-1] if value.shape else None
-    while isinstance(width, int) and len(value.uses()) == 1 and not value.is_graph_output():
+    first, width = 0, _width(value)
+    while width is not None and len(value.uses()) == 1 and not value.is_graph_output():
         if value in made:
             return _Queries(made[value], slice(first, first + width))
         reshaped, split = producer(value, "Reshape"), producer(value, "Split")
-        if reshaped is not None and reshaped.inputs[0].shape and reshaped.inputs[0].shape[-1] == value.shape[-1]:
+        if reshaped is not None and _width(reshaped.inputs[0]) == _width(value):
             value = reshaped.inputs[0]
         elif split is not None and (before := _columns_before(split, value)) is not None:
             first, value = first + before, split.inputs[0]
@@ -57,17 +56,16 @@ def _queries(value: ir.Value, made: dict[ir.Value, Projection]) -> _Queries | No
 
 def _columns_before(split: ir.Node, value: ir.Value) -> int | None:
     """How many columns of what a Split takes apart come before `value`; None where it is not columns that it parts."""
-    widths = list(_widths(split.outputs[: split.outputs.index(value)]))
-    whole = split.inputs[0].shape
-    if whole is None or None in widths or split.attributes.get_int("axis", 0) not in (-1, len(whole) - 1):
-        return None
-    return sum(width for width in widths if width is not None)
+    whole, others = split.inputs[0].shape, split.outputs[: split.outputs.index(value)]
+    widths = [width for width in map(_width, others) if width is not None]
+    is_known = whole is not None and len(widths) == len(others)
+    return sum(widths) if is_known and split.attributes.get_int("axis", 0) in (-1, len(whole) - 1) else None
 
 
-def _widths(values: tuple[ir.Value, ...]) -> Iterator[int | None]:
-    for value in values:
-        width = value.shape[-1] if value.shape else None
-        yield width if isinstance(width, int) else None
+def _width(value: ir.Value) -> int | None:
+    """The size of the last axis; None where it is not known."""
+    width = value.shape[-1] if value.shape else None
+    return width if isinstance(width, int) else None
 
 
 def _scale(graph: ir.Graph, queries: _Queries, scale: float) -> None:

@@ -147,6 +147,11 @@ class BeamSearch:
         )
 
     def _check_possible(self, scores: NDArray[np.float32]) -> None:
+        """Check that every utterance that is not closed has a continuation.
+
+        Raises:
+            GenerationError: one has none.
+        """
         possible = scores[:, 0] > -np.inf
         if not all_of(possible | ~self.open_rows):
             raise GenerationError(

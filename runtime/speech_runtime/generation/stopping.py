@@ -23,9 +23,9 @@ class Stopping:
 
     Attributes:
         criteria: of sequences.
-        when_settled: end as soon as nothing that is returned can change any more. It cannot where scores only fall, as
-            log-probabilities do, and what is returned scores higher than any other sequence may. transformers goes on
-            until it has found as many sequences as there are beams.
+        when_settled: end as soon as what is returned is better than all that may still come, although transformers goes
+            on until it has as many sequences as beams. To be set only where scores fall from token to token, as sums
+            of log-probabilities do.
     """
 
     criteria: Sequence[StoppingCriterion] = ()
