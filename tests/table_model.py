@@ -7,6 +7,7 @@ from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from speech_runtime.generation.candidates import Candidates, whole_vocabulary
+from speech_runtime.generation.state import Rows
 
 _STATES = 97
 
@@ -57,14 +58,18 @@ class TableDecoder:
 
     def __init__(self, table: NDArray[np.float32], top_k: int) -> None:
         self.table, self.top_k = table, top_k
-        self.sequences: NDArray[np.int64] | None = None
+        self.sequences = np.zeros((0, 0, 0), dtype=np.int64)
 
-    def step(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], whole: bool) -> Candidates:
-        if self.sequences is None:
-            self.sequences = input_ids
-        else:
-            kept = np.take_along_axis(self.sequences, beam_idx[:, :, None], axis=1)
-            self.sequences = np.concatenate([kept, input_ids], axis=2)
+    def start(self, prompt: NDArray[np.int64], whole: bool) -> Candidates:
+        self.sequences = prompt[:, None]
+        return self._answer(whole)
+
+    def step(self, tokens: Rows, beams: Rows, whole: bool) -> Candidates:
+        kept = np.take_along_axis(self.sequences, np.array(beams)[:, :, None], axis=1)
+        self.sequences = np.concatenate([kept, np.array(tokens)[:, :, None]], axis=2)
+        return self._answer(whole)
+
+    def _answer(self, whole: bool) -> Candidates:
         batch, beams, length = self.sequences.shape
         logits = torch.from_numpy(logits_of(self.table, self.sequences.reshape(-1, length)))
         if whole:
@@ -73,5 +78,4 @@ class TableDecoder:
         return Candidates(ids.numpy(), best.numpy())
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        assert self.sequences is not None
         self.sequences = self.sequences[rows]

@@ -130,13 +130,17 @@ def test_every_step_says_what_that_of_the_growing_graph_says(
     ours, theirs = decoders(static(family), growing, batch=2)
     random, past_beams, batch = np.random.default_rng(1), 1, 2
     for step in range(STEPS):
-        beams, tokens = (1, 3) if step == 0 else (4, 1)
+        beams = 1 if step == 0 else 4
         if step == STEPS // 2:  # one of the utterances is done
             batch = 1
             ours.keep(np.array([1]))
             theirs.keep(np.array([1]))
-        ids, beam_idx = random.integers(4, 90, (batch, beams, tokens)), random.integers(0, past_beams, (batch, beams))
-        found, expected = (each.step(ids, beam_idx, whole=True).scores for each in (ours, theirs))
+        ids, kept = random.integers(4, 90, (batch, beams)), random.integers(0, past_beams, (batch, beams))
+        if step:
+            found, expected = (each.step(ids.tolist(), kept.tolist(), whole=True).scores for each in (ours, theirs))
+        else:
+            prompt = random.integers(4, 90, (batch, 3))
+            found, expected = (each.start(prompt, whole=True).scores for each in (ours, theirs))
         np.testing.assert_allclose(found, expected, atol=1e-5)
         past_beams = beams
 

@@ -186,7 +186,7 @@ def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str],
         return CachedDecoder(engine, facts, 1, engine.upload(states), engine.upload(mask), memories)
 
     def step(decoder: CachedDecoder, tokens: Sequence[int]) -> NDArray[np.float32]:
-        return np.stack([decoder.step(np.array([[[token]]]), np.array([[0]]), whole=True).scores for token in tokens])
+        return np.stack([decoder.step([[token]], [[0]], whole=True).scores for token in tokens])
 
     alone = [step(search(seed), (1, 5, 9)) for seed in range(3)]
     decoders = [search(seed) for seed in range(3)]  # there is memory for two
@@ -228,7 +228,7 @@ def test_nothing_is_left_where_a_recording_may_have_intermediate_results(static:
     states, mask = np.ones((1, 20, 24), dtype=np.float32), np.ones((1, 20), dtype=np.int64)
     facts = static("bert").manifest.decoder
     decoder = CachedDecoder(engine, facts, 1, engine.upload(states), engine.upload(mask))  # nothing is lent to it
-    decoder.step(np.array([[[1]]]), np.array([[0]]), whole=False)
+    decoder.step([[1]], [[0]], whole=False)
     assert engine.session.numbers == [NOT_RECORDED]
     for value in engine.read[-2:]:  # log-probabilities and ids, as the search reads them
         assert any(value is each for each in engine.uploaded)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from speech_runtime.bundle import DecoderFacts
 from speech_runtime.contract import INPUT_IDS, PAST_LENGTH
+from speech_runtime.generation.candidates import in_order
 from speech_runtime.generation.in_place_cache import InPlaceCache
 
 LAYERS, HEADS, HEAD_DIM = 2, 2, 3
@@ -38,7 +39,10 @@ class Both:
         self.histories = np.zeros((batch, 1, 0), dtype=np.int64)
 
     def step(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64]) -> None:
-        bound = self.cache.bind(input_ids, beam_idx)
+        if input_ids.shape[2] == 1 and len(self.histories[0]) == len(beam_idx[0]):
+            bound = self.cache.go_on(input_ids[:, :, 0].tolist(), beam_idx.tolist())
+        else:
+            bound = self.cache.bind(input_ids, beam_idx.tolist())
         (past,) = bound.inputs[PAST_LENGTH]
         by_slot = bound.inputs[INPUT_IDS]
         tokens = by_slot.shape[2]
@@ -48,13 +52,13 @@ class Both:
         self.cache.advance({})
         kept = np.take_along_axis(self.histories, beam_idx[:, :, None], axis=1)
         self.histories = np.concatenate([kept, input_ids], axis=2)
-        np.testing.assert_array_equal(self.cache.by_beam(by_slot), input_ids)
-        self.check(bound.into, self.cache.by_beam)
+        np.testing.assert_array_equal(in_order(by_slot, self.cache.slots), input_ids)
+        self.check(bound.into)
 
-    def check(self, tensors: Mapping[str, Any], by_beam: Any) -> None:
+    def check(self, tensors: Mapping[str, Any]) -> None:
         batch, beams, length = self.histories.shape
         for layer, tensor in enumerate(tensors.values()):
-            rows = by_beam(tensor.reshape(batch, beams, *tensor.shape[1:]))[:, :, :, :length]
+            rows = in_order(tensor.reshape(batch, beams, *tensor.shape[1:]), self.cache.slots)[:, :, :, :length]
             expected = np.broadcast_to(self.histories[:, :, None, :, None] * 10 + layer, rows.shape)
             np.testing.assert_array_equal(rows, expected)
 
@@ -86,16 +90,16 @@ def test_there_is_room_for_more_than_at_first(beams: int) -> None:
 
 
 def test_a_step_of_the_same_sizes_is_bound_to_the_same_tensors() -> None:
-    cache, three = InPlaceCache(Engine(), FACTS, 1), np.array([[0, 0, 0]])
-    first = cache.bind(np.array([[[5]]]), np.array([[0]]))
+    cache = InPlaceCache(Engine(), FACTS, 1)
+    first = cache.bind(np.array([[[5]]]), [[0]])
     cache.advance({})
-    wider = cache.bind(np.array([[[1], [2], [3]]]), three)
+    wider = cache.go_on([[1, 2, 3]], [[0, 0, 0]])
     cache.advance({})
     assert wider is not first
     for _ in range(62):
-        assert cache.bind(np.array([[[4], [6], [7]]]), np.array([[2, 0, 1]])) is wider
+        assert cache.go_on([[4, 6, 7]], [[2, 0, 1]]) is wider
         cache.advance({})
-    assert cache.bind(np.array([[[4], [6], [7]]]), three) is not wider  # there was no room for more
+    assert cache.go_on([[4, 6, 7]], [[0, 0, 0]]) is not wider  # there was no room for more
 
 
 def test_beams_that_change_places_are_not_copied() -> None:

@@ -1,6 +1,6 @@
 """The decoder of one batch, step by step. Its caches never leave the engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,10 @@ from ..contract import (
 )
 from ..engines.engine import Engine, Prepared, Value
 from .cache import Binding, SelfAttentionCache
-from .candidates import Candidates, whole_vocabulary
+from .candidates import Candidates, in_order, whole_vocabulary
 from .growing_cache import GrowingCache
 from .in_place_cache import InPlaceCache
+from .state import Rows, Tokens
 from .static_cache import StaticCache
 from .step_memories import StepMemories
 from .step_memory import StepMemory
@@ -83,26 +84,30 @@ class CachedDecoder:
         self._batch = batch
         self._rows: NDArray[np.int64] | None = None
 
-    def step(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], whole: bool) -> Candidates:
-        """Decode new tokens and keep them in the cache.
+    def start(self, prompt: Tokens, whole: bool) -> Candidates:
+        """Decode prompts, as one beam each, and keep them in the cache.
 
         Args:
-            input_ids: int64 [batch, beams, tokens].
-            beam_idx: int64 [batch, beams], the beams of the last step that are continued.
+            prompt: int64 [batch, tokens].
             whole: return the logits of the whole vocabulary, not only the graph's best log-probabilities.
 
         Returns:
-            Candidates for the token after the last of `input_ids`.
+            Candidates for the token after the last one.
         """
-        outputs = _WHOLE if whole else _BEST
+        *_, found = self._runs(prompt[:, None], [[0]] * len(prompt), _WHOLE if whole else _BEST)
+        return self._candidates(found, whole)
+
+    def step(self, tokens: Rows, beams: Rows, whole: bool) -> Candidates:
+        """Decode a token for each beam.
+
+        Args:
+            tokens: that the beams are continued with.
+            beams: of the last step, those that are continued.
+            whole: see `start`.
+        """
         if self._rows is not None:
-            input_ids, beam_idx = self._with_closed(input_ids, self._rows), self._with_closed(beam_idx, self._rows)
-        *_, results = self._runs(input_ids, beam_idx, outputs)
-        results = [result[:, :, -1] if self._rows is None else result[self._rows, :, -1] for result in results]
-        if whole:
-            return whole_vocabulary(results[0])
-        logprobs, ids = results
-        return Candidates(ids, logprobs)
+            tokens, beams = self._with_closed(tokens, self._rows), self._with_closed(beams, self._rows)
+        return self._candidates(self._run(self._cache.go_on(tokens, beams), _WHOLE if whole else _BEST), whole)
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Go on with some utterances only, and give back the memory of the others.
@@ -121,57 +126,64 @@ class CachedDecoder:
         self._bound_step = None
         self._cache.keep(rows)
 
-    def _with_closed(self, values: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The values of the utterances that go on, among zeros for those that only their caches are left of."""
-        whole = np.zeros((self._batch, *values.shape[1:]), dtype=values.dtype)
-        whole[rows] = values
+    def _with_closed(self, numbers: Rows, rows: NDArray[np.int64]) -> Rows:
+        """The numbers of the utterances that go on, among zeros for those that only their caches are left of."""
+        whole = [[0] * len(numbers[0])] * self._batch
+        for row, own in zip(rows, numbers, strict=True):
+            whole[row] = list(own)
         return whole
 
-    def logits(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def logits(self, input_ids: Tokens) -> NDArray[np.float32]:
         """Decode tokens int64 [batch, tokens] as one beam: logits float32 [batch, tokens, vocabulary]."""
-        runs = self._runs(input_ids[:, None], np.zeros((len(input_ids), 1), dtype=np.int64), _WHOLE)
-        return np.concatenate([logits for (logits,) in runs], axis=2)[:, 0]
+        runs = self._runs(input_ids[:, None], [[0]] * len(input_ids), _WHOLE)
+        return np.concatenate([self._by_beam(logits) for (logits,) in runs], axis=2)[:, 0]
 
-    def logits_of_beams(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def logits_of_beams(self, input_ids: Tokens) -> NDArray[np.float32]:
         """Decode tokens int64 [beams, tokens] of the only utterance, from the beginning, and forget them again.
 
         Returns:
             Logits float32 [beams, tokens, vocabulary].
         """
         before, self._cache = self._cache, self._new_cache(1)
-        runs = self._runs(input_ids[None], np.zeros((1, len(input_ids)), dtype=np.int64), _WHOLE)
+        runs = self._runs(input_ids[None], [[0] * len(input_ids)], _WHOLE)
+        whole: NDArray[np.float32] = np.concatenate([self._by_beam(logits) for (logits,) in runs], axis=2)[0]
         self._cache = before
-        whole: NDArray[np.float32] = np.concatenate([logits for (logits,) in runs], axis=2)[0]
         return whole
 
-    def _runs(
-        self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: Sequence[str]
-    ) -> list[list[NDArray[Any]]]:
+    def _by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
+        slots = self._cache.slots
+        return found if slots is None else in_order(found, slots)
+
+    def _candidates(self, found: Sequence[NDArray[Any]], whole: bool) -> Candidates:
+        """Of the last token of a step, [batch, beams, tokens, …]."""
+        last = [array[:, :, -1] if self._rows is None else array[self._rows, :, -1] for array in found]
+        if whole:
+            return whole_vocabulary(self._by_beam(last[0]))
+        logprobs, ids = last
+        return Candidates(ids, logprobs, slots=self._cache.slots)
+
+    def _runs(self, input_ids: Tokens, beams: Rows, outputs: Sequence[str]) -> Iterator[Sequence[NDArray[Any]]]:
         """Run as many tokens of [batch, beams, tokens] at a time as a step takes."""
-        tokens, runs = input_ids.shape[2], []
+        tokens = input_ids.shape[2]
         width = self._facts.max_tokens or tokens
         for begin in range(0, tokens, width):
             if begin:  # on from where each beam is now
-                beam_idx = np.broadcast_to(np.arange(beam_idx.shape[1]), beam_idx.shape)
-            runs.append(self._run(input_ids[:, :, begin : begin + width], beam_idx, outputs))
-        return runs
+                beams = [list(range(input_ids.shape[1]))] * len(input_ids)
+            yield self._run(self._cache.bind(input_ids[:, :, begin : begin + width], beams), outputs)
 
-    def _run(
-        self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64], outputs: Sequence[str]
-    ) -> list[NDArray[Any]]:
-        bound, step = self._cache.bind(input_ids, beam_idx), self._bound_step
+    def _run(self, bound: Binding, outputs: Sequence[str]) -> Sequence[NDArray[Any]]:
+        """Outputs [batch, beams, tokens, …], in the order of the cache."""
+        step = self._bound_step
         if step is None or step.bound is not bound or step.outputs is not outputs:
-            step = self._bound_step = self._prepare(bound, outputs, input_ids.shape)
+            step = self._bound_step = self._prepare(bound, outputs)
         results = step.run()
         self._cache.advance(results)
-        found = step.found
-        if found is None:
-            made = {**results, **step.places}
-            found = [self._engine.download(made[name]) for name in outputs]
-        return [self._cache.by_beam(array) for array in found]
+        if step.found is not None:
+            return step.found
+        made = {**results, **step.places}
+        return [self._engine.download(made[name]) for name in outputs]
 
-    def _prepare(self, bound: Binding, outputs: Sequence[str], shape: tuple[int, ...]) -> _Step:
-        """A step that answers tokens of `shape`."""
+    def _prepare(self, bound: Binding, outputs: Sequence[str]) -> _Step:
         inputs = {**bound.inputs, **self._fixed}
         if bound.places is not None:
             places = bound.places(outputs)
@@ -182,7 +194,7 @@ class CachedDecoder:
             return _Step(bound, outputs, run)
         width = {LOGITS: self._facts.vocab_size}
         found = [
-            np.empty((*shape, width.get(name, self._facts.top_k)), np.int64 if name == TOP_IDS else np.float32)
+            np.empty((*bound.shape, width.get(name, self._facts.top_k)), np.int64 if name == TOP_IDS else np.float32)
             for name in outputs
         ]
         into = {name: self._engine.share(array) for name, array in zip(outputs, found, strict=True)}

@@ -1,9 +1,9 @@
 """The best finished hypotheses of one utterance in a beam search."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from .state import Tokens
+from .continuations import Continuation
 
 LOWEST = -1e9
 """What transformers adds to the score of a hypothesis that must not be chosen."""
@@ -15,43 +15,38 @@ class Hypothesis(NamedTuple):
     Attributes:
         score: it is sorted by.
         is_finished: whether there is a finished hypothesis in it.
-        tokens: int64 [longest], filled up behind the end.
-        length: of the tokens, the prompt included.
-        parent: the beam that the last token was chosen on.
-        logprob: of the last token, the model's own.
+        new_tokens: that it has behind the prompt.
+        last: of its continuations.
     """
 
     score: float
     is_finished: bool
-    tokens: Tokens
-    length: int
-    parent: int = 0
-    logprob: float = 0.0
+    new_tokens: int
+    last: Continuation
 
 
 class Finished:
     """As many as there are beams, best first; and whether a live one may still change anything about them.
 
     Attributes:
-        best: the hypotheses; places that are empty are behind all that is any good.
+        best: the hypotheses; places that are empty, with nothing but the prompt, are behind all that is any good.
+        any: whether anything was added.
+        is_full: whether no place is empty.
         is_improvable: whether it is not settled yet that none will.
     """
 
-    def __init__(self, beams: int, returned: int, prompt: Tokens, length: int) -> None:
-        """Start with empty places, whose tokens are a prompt of `length`; so many of them are `returned` in the end."""
-        self.best = [Hypothesis(LOWEST, False, prompt, length)] * beams
+    def __init__(self, beams: int, returned: int) -> None:
+        """Start with empty places; so many of them are `returned` in the end."""
+        self.best = [Hypothesis(LOWEST, False, 0, (0.0, 0, 0, 0.0))] * beams
+        self.any = self.is_full = False
         self.is_improvable = True
         self._returned = returned
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no place is empty."""
-        return all(hypothesis.is_finished for hypothesis in self.best)
-
-    def add(self, hypotheses: Sequence[Hypothesis]) -> None:
+    def add(self, hypotheses: Iterable[Hypothesis]) -> None:
         """Keep the best; of equals, those that were there first."""
         places = len(self.best)
         self.best = sorted([*self.best, *hypotheses], key=_score, reverse=True)[:places]
+        self.any, self.is_full = True, all(hypothesis.is_finished for hypothesis in self.best)
 
     def look_ahead(self, promising: float, best_possible: float) -> None:
         """Settle whether a live hypothesis may become better than the worst, or than those that are returned.

@@ -1,7 +1,6 @@
 """A self-attention cache that each step makes a longer one of, its beams reordered by the graph."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +8,8 @@ from numpy.typing import NDArray
 from ..bundle import DecoderFacts
 from ..contract import BEAM_IDX, DECODER_WITH_PAST, INPUT_IDS, cache_names
 from ..engines.engine import Engine, Value
-from .cache import Binding, Tokens
+from .cache import Binding
+from .state import Rows, Tokens
 
 
 class GrowingCache:
@@ -26,15 +26,19 @@ class GrowingCache:
         empty = {dtype: engine.upload(np.zeros(shape, dtype=dtype)) for dtype in set(dtypes.values())}
         self._past: Mapping[str, Value] = {name: empty[dtypes[name]] for name in names}
 
-    def bind(self, input_ids: Tokens, beam_idx: Tokens) -> Binding:
+    def bind(self, input_ids: Tokens, beams: Rows) -> Binding:
         """See `SelfAttentionCache.bind`."""
-        arrays = {INPUT_IDS: np.ascontiguousarray(input_ids), BEAM_IDX: np.ascontiguousarray(beam_idx)}
+        arrays = {INPUT_IDS: np.ascontiguousarray(input_ids), BEAM_IDX: np.array(beams)}
         inputs = {name: self._engine.upload(array) for name, array in arrays.items()}
-        return Binding({**inputs, **self._past}, self._present)
+        return Binding(input_ids.shape, {**inputs, **self._past}, self._present)
 
-    def by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
-        """See `SelfAttentionCache.by_beam`: the graph has put them in order."""
-        return found
+    def go_on(self, tokens: Rows, beams: Rows) -> Binding:
+        """See `SelfAttentionCache.go_on`."""
+        return self.bind(np.array(tokens)[:, :, None], beams)
+
+    @property
+    def slots(self) -> None:
+        """See `SelfAttentionCache.slots`: the graph puts the beams in order."""
 
     def advance(self, results: Mapping[str, Value]) -> None:
         """See `SelfAttentionCache.advance`."""

@@ -6,7 +6,6 @@ have parted, since up to there they are the same.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,9 @@ from ..bundle import DecoderFacts
 from ..contract import INPUT_IDS, PAST_LENGTH, cache_names
 from ..engines.engine import Engine, Value
 from .beam_slots import BeamSlots
-from .cache import Binding, Tokens
+from .cache import Binding
+from .candidates import Slots
+from .state import Rows, Tokens
 
 _ROOM = 64
 """Tokens that there is room for at first, unless a sequence cannot be so long; it doubles."""
@@ -33,28 +34,27 @@ class InPlaceCache:
         self._utterances = [BeamSlots(1) for _ in range(batch)]
         self._past_length = np.zeros(1, dtype=np.int64)
         self._binding: Binding | None = None
-        self._set_order()
         self._allocate(_ROOM if longest is None else min(_ROOM, longest - 1))
 
-    def bind(self, input_ids: Tokens, beam_idx: Tokens) -> Binding:
+    def bind(self, input_ids: Tokens, beams: Rows) -> Binding:
         """See `SelfAttentionCache.bind`."""
-        tokens = input_ids.shape[2]
-        if beam_idx.size == self._order.size:
-            self._continue(beam_idx)
-        else:
-            self._take(beam_idx)
-        self._new_length = self._length + tokens
-        if self._new_length > self._room:
-            self._move(slice(None), max(2 * self._room, self._new_length))
-        if self._binding is None or self._input_ids.shape != input_ids.shape:
-            self._binding = self._bind(input_ids.shape)
-        self._by_slot[self._order] = input_ids.reshape(-1, tokens)
-        self._past_length[0] = self._length
-        return self._binding
+        binding = self._make_ready(beams, input_ids.shape[2])
+        self._by_slot[self._order()] = input_ids.reshape(len(self._by_slot), -1)
+        return binding
 
-    def by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
-        """See `SelfAttentionCache.by_beam`; a copy."""
-        return found.reshape(-1, *found.shape[2:]).take(self._order, axis=0).reshape(found.shape)
+    def go_on(self, tokens: Rows, beams: Rows) -> Binding:
+        """See `SelfAttentionCache.go_on`."""
+        binding, row = self._make_ready(beams, 1), 0
+        for utterance, chosen in zip(self._utterances, tokens, strict=True):
+            for slot, token in zip(utterance.slots, chosen, strict=True):
+                self._tokens[row + slot] = token
+            row += len(chosen)
+        return binding
+
+    @property
+    def slots(self) -> Slots:
+        """See `SelfAttentionCache.slots`."""
+        return [utterance.slots for utterance in self._utterances]
 
     def advance(self, _: Mapping[str, Value]) -> None:
         """See `SelfAttentionCache.advance`."""
@@ -64,32 +64,45 @@ class InPlaceCache:
         """See `SelfAttentionCache.keep`."""
         slots = len(self._utterances[0].slots)
         self._utterances = [self._utterances[row] for row in rows.tolist()]
-        self._set_order()
         self._move((rows[:, None] * slots + np.arange(slots)).flatten(), self._room)
 
-    def _continue(self, beam_idx: Tokens) -> None:
+    def _make_ready(self, beams: Rows, tokens: int) -> Binding:
+        """What a step reads and writes after these beams, with room for so many tokens."""
+        if len(beams[0]) == len(self._utterances[0].slots):
+            self._continue(beams)
+        else:
+            self._take(beams)
+        self._new_length = self._length + tokens
+        if self._new_length > self._room:
+            self._move(slice(None), max(2 * self._room, self._new_length))
+        if self._binding is None or self._by_slot.shape[1] != tokens:
+            self._binding = self._bind(tokens)
+        self._past_length[0] = self._length
+        return self._binding
+
+    def _continue(self, beams: Rows) -> None:
         """Give every beam the slot of the one that it continues, or a copy of it."""
-        slots, before = beam_idx.shape[1], [utterance.slots for utterance in self._utterances]
-        for row, (utterance, beams) in enumerate(zip(self._utterances, beam_idx.tolist(), strict=True)):
-            for source, target, begin in utterance.follow(beams, self._length):
-                past = self._storage[:, row * slots : (row + 1) * slots, :, begin : self._length]
+        row = 0
+        for utterance, continued in zip(self._utterances, beams, strict=True):
+            for source, target, begin in utterance.follow(continued, self._length):
+                past = self._storage[:, row : row + len(continued), :, begin : self._length]
                 past[:, target] = past[:, source]
-        if before != [utterance.slots for utterance in self._utterances]:
-            self._set_order()
+            row += len(continued)
 
-    def _take(self, beam_idx: Tokens) -> None:
+    def _take(self, beams: Rows) -> None:
         """Start again with another number of beams, each with what the one that it continues has seen."""
-        sources = self._order.reshape(len(beam_idx), -1)[np.arange(len(beam_idx))[:, None], beam_idx].flatten()
-        pairs = zip(self._utterances, beam_idx.tolist(), strict=True)
-        self._utterances = [utterance.widened(beams, self._length) for utterance, beams in pairs]
-        self._set_order()
-        self._move(sources, self._room)
+        pairs = list(zip(self._utterances, beams, strict=True))
+        before = len(self._utterances[0].slots)
+        sources = [
+            row * before + utterance.slots[beam] for row, (utterance, taken) in enumerate(pairs) for beam in taken
+        ]
+        self._utterances = [utterance.widened(taken, self._length) for utterance, taken in pairs]
+        self._move(np.array(sources), self._room)
 
-    def _set_order(self) -> None:
-        """Note which row of the storage each beam has, int64 [batch × beams]."""
+    def _order(self) -> list[int]:
+        """The row of the storage that each beam has, utterance after utterance."""
         beams = len(self._utterances[0].slots)
-        rows = enumerate(self._utterances)
-        self._order = np.array([row * beams + slot for row, utterance in rows for slot in utterance.slots])
+        return [row * beams + slot for row, utterance in enumerate(self._utterances) for slot in utterance.slots]
 
     def _move(self, sources: NDArray[np.int64] | slice, room: int) -> None:
         """Allocate again, for so many tokens, with the rows `sources` of what there is; a slice is not copied twice."""
@@ -99,16 +112,17 @@ class InPlaceCache:
 
     def _allocate(self, room: int) -> None:
         self._room = room
-        shape = (2 * self._layers, self._order.size, self._heads, room, self._head_dim)
-        self._storage = np.empty(shape, dtype=np.float32)
+        rows = len(self._utterances) * len(self._utterances[0].slots)
+        self._storage = np.empty((2 * self._layers, rows, self._heads, room, self._head_dim), dtype=np.float32)
         self._binding = None
 
-    def _bind(self, shape: tuple[int, ...]) -> Binding:
-        """What a step with tokens of `shape` reads and writes."""
-        self._input_ids = np.empty(shape, dtype=np.int64)
-        self._by_slot = self._input_ids.reshape(self._order.size, -1)
+    def _bind(self, tokens: int) -> Binding:
+        """What a step of so many tokens reads and writes."""
+        input_ids = np.empty((len(self._utterances), len(self._utterances[0].slots), tokens), dtype=np.int64)
+        self._by_slot = input_ids.reshape(-1, tokens)
+        self._tokens = input_ids.reshape(-1).data
         tensors = [self._engine.share(tensor) for tensor in self._storage]
         past = dict(zip(cache_names("past", self._layers), tensors, strict=True))
         present = dict(zip(cache_names("present", self._layers), tensors, strict=True))
-        own = {INPUT_IDS: self._engine.share(self._input_ids), PAST_LENGTH: self._engine.share(self._past_length)}
-        return Binding(own | past, into=present)
+        own = {INPUT_IDS: self._engine.share(input_ids), PAST_LENGTH: self._engine.share(self._past_length)}
+        return Binding(input_ids.shape, own | past, into=present)

@@ -9,7 +9,7 @@ from ..errors import GenerationError
 from .candidates import Candidates
 from .config import GenerationConfig
 from .sampling import sample
-from .state import Hypotheses, Tokens, is_among, raw_logprobs, take_rows
+from .state import Hypotheses, Rows, Tokens, is_among, raw_logprobs, take_rows
 from .stopping import Stopping
 
 
@@ -58,7 +58,7 @@ class IndependentSearch:
         """See `Search.decided`: every token of the first sequence."""
         return [row[0, : lengths[0]].tolist() for row, lengths in zip(self._live, self._lengths, strict=True)]
 
-    def advance(self, candidates: Candidates, raw: Candidates, last: bool) -> tuple[Tokens, Tokens]:
+    def advance(self, candidates: Candidates, raw: Candidates, last: bool) -> tuple[Rows, Rows]:
         """See `Search.advance`."""
         batch = len(candidates.ids)
         beam_idx = np.broadcast_to(np.arange(self._sequences), (batch, self._sequences))
@@ -92,7 +92,7 @@ class IndependentSearch:
             ends[:] = True
         self._ended |= ends
         self.done = bool(self._ended.all())
-        return tokens, beam_idx
+        return tokens.tolist(), beam_idx.tolist()
 
     def rows(self, rows: Tokens) -> Self:
         """See `Search.rows`."""

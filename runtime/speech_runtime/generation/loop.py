@@ -16,7 +16,7 @@ from .output import GenerateOutput
 from .processing import Lengths, Processing, processing
 from .scores import Processor
 from .search import BeamSearch
-from .state import Hypotheses, Search, Tokens
+from .state import Hypotheses, Rows, Search, Tokens
 from .static_cache import check_static_length
 from .stopping import Deadline, Interruption, Stopping
 
@@ -26,8 +26,11 @@ logger = logging.getLogger(__name__)
 class Decoder(Protocol):
     """What the loop asks of a decoder; see `CachedDecoder`."""
 
-    def step(self, input_ids: Tokens, beam_idx: Tokens, whole: bool) -> Candidates:
-        """Decode tokens [batch, beams, tokens] after the beams [batch, beams] of the last step."""
+    def start(self, prompt: Tokens, whole: bool) -> Candidates:
+        """Decode prompts [batch, tokens], as one beam each."""
+
+    def step(self, tokens: Rows, beams: Rows, whole: bool) -> Candidates:
+        """Decode a token for each beam, after the beams of the last step that are continued."""
 
     def keep(self, rows: Tokens) -> None:
         """Go on with some utterances only."""
@@ -112,23 +115,26 @@ class _Loop:
 
     def run(self, prompt: Tokens) -> GenerateOutput:
         # The beams are alike until the first token is chosen: the prompt is decoded once, as one beam for all of them.
-        input_ids, beam_idx = prompt[:, None, :], np.zeros((prompt.shape[0], 1), dtype=np.int64)
+        tokens: Rows = ()
+        beams: Rows = ()
         interrupted, count = None, 0
         while not self._search.done:
             whole = self._whole or self._steps.needs_whole(self._search.length)
-            raw = self._decoder.step(input_ids, beam_idx, whole)
-            alike, count = beam_idx.shape[1] == 1, count + 1
+            raw = self._decoder.step(tokens, beams, whole) if count else self._decoder.start(prompt, whole)
             candidates = self._to_choose_by(raw)
             if self._steps.steps:
-                candidates = self._steps(candidates, self._search.live[:, :1] if alike else self._search.live)
+                candidates = self._steps(candidates, self._search.length, self._live if count else self._first_live)
             if self._keeps:
                 self._keep(raw, candidates)
             interrupted = self._hooks.deadline.passed()
-            tokens, beam_idx = self._search.advance(candidates, raw, last=interrupted is not None)
-            input_ids, beam_idx = tokens[:, :, None], np.zeros_like(beam_idx) if alike else beam_idx
+            tokens, beams = self._search.advance(candidates, raw, last=interrupted is not None)
+            if not count:
+                beams = [[0] * self._beams] * len(beams)
+            count += 1
             if self._hooks.on_step is not None:
                 self._hooks.on_step(self._search.decided)
-            input_ids, beam_idx = self._without_closed(input_ids, beam_idx)
+            if len(tokens) > 1:
+                tokens, beams = self._without_closed(tokens, beams)
         self._done.append((self._rows, self._search.result()))
         return self._output(prompt.shape[1], count, interrupted)
 
@@ -138,17 +144,23 @@ class _Loop:
         # A caller's processor may write into what it is given.
         return raw.with_scores(raw.scores.copy()) if self._hooks.processors else raw
 
-    def _without_closed(self, input_ids: Tokens, beam_idx: Tokens) -> tuple[Tokens, Tokens]:
-        if self._search.done or self._keeps or self._hooks.on_step is not None or len(input_ids) == 1:
-            return input_ids, beam_idx
+    def _live(self) -> Tokens:
+        return self._search.live
+
+    def _first_live(self) -> Tokens:
+        return self._search.live[:, :1]
+
+    def _without_closed(self, tokens: Rows, beams: Rows) -> tuple[Rows, Rows]:
+        if self._search.done or self._keeps or self._hooks.on_step is not None:
+            return tokens, beams
         open_rows = self._search.open_rows
         if 2 * open_rows.sum() > len(open_rows):
-            return input_ids, beam_idx
+            return tokens, beams
         (closed,), (rows,) = np.nonzero(~open_rows), np.nonzero(open_rows)
         self._done.append((self._rows[closed], self._search.rows(closed).result()))
         self._search, self._rows = self._search.rows(rows), self._rows[rows]
         self._decoder.keep(rows)
-        return input_ids[rows], beam_idx[rows]
+        return [tokens[row] for row in rows.tolist()], [beams[row] for row in rows.tolist()]
 
     def _keep(self, raw: Candidates, candidates: Candidates) -> None:
         for wanted, kept, values in (

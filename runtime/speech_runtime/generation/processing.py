@@ -1,11 +1,12 @@
 """What the settings make of the candidates of a step, in the order of transformers' `_get_logits_processor`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .candidates import Candidates
 from .config import GenerationConfig
 from .constraints import Ban, Force, most_banned
+from .continuations import continuations_kept
 from .processors import (
     bad_words,
     exponential_decay,
@@ -16,7 +17,6 @@ from .processors import (
     sequence_bias,
 )
 from .scores import Processor
-from .search import continuations_kept
 from .state import Tokens
 from .warpers import epsilon_cutoff, eta_cutoff, min_p, temperature, top_h, top_k, top_p, typical_p
 
@@ -49,13 +49,13 @@ class Processing:
         """Whether the step after sequences of `length` needs the whole vocabulary: a forced token may be any of it."""
         return self.whole or any(isinstance(step, Force) and step.at == length for step in self.steps)
 
-    def __call__(self, candidates: Candidates, live: Tokens) -> Candidates:
-        """Process candidates of the sequences int64 [batch, beams or 1, length]."""
+    def __call__(self, candidates: Candidates, length: int, live: Callable[[], Tokens]) -> Candidates:
+        """Process candidates of the sequences int64 [batch, beams or 1, length]; those that `live` returns."""
         for step in self.steps:
             if isinstance(step, Ban | Force):
-                candidates = step(candidates, live.shape[-1])
+                candidates = step(candidates, length)
             else:
-                candidates = candidates.with_scores(step(live, candidates.scores))
+                candidates = candidates.with_scores(step(live(), candidates.scores))
         return candidates
 
 

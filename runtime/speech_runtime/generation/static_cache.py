@@ -6,7 +6,6 @@ as a CUDA graph runs it more than once to begin with: reordered twice, the beams
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,8 @@ from ..contract import INPUT_IDS, PAST_LENGTH, PAST_ROWS
 from ..engines.engine import Value
 from ..errors import GenerationError
 from ..facts import DecoderFacts
-from .cache import Binding, Tokens
+from .cache import Binding
+from .state import Rows, Tokens
 from .step_memory import StepMemory
 
 
@@ -30,28 +30,32 @@ class StaticCache:
         self._past_length = 0
         self._beams, self._turn = 1, 0
 
-    def bind(self, input_ids: Tokens, beam_idx: Tokens) -> Binding:
+    def bind(self, input_ids: Tokens, beams: Rows) -> Binding:
         """See `SelfAttentionCache.bind`; of one token."""
-        batch, beams, _ = input_ids.shape
+        batch, width, _ = input_ids.shape
         if self._past_length == self._room:
             raise GenerationError(_too_long(self._room + 1, self._room))
         past = self._memory.past(self._beams, self._turn)
-        if beams == self._beams:
+        if width == self._beams:
             self._turn = 1 - self._turn
-        rows = np.arange(batch)[:, None] * self._beams + beam_idx
-        self._beams = beams
+        rows = np.arange(batch)[:, None] * self._beams + np.array(beams)
+        self._beams = width
         inputs = {
             INPUT_IDS: self._memory.written(INPUT_IDS, input_ids),
             PAST_ROWS: self._memory.written(PAST_ROWS, rows),
             PAST_LENGTH: self._memory.written(PAST_LENGTH, np.array([self._past_length])),
         }
-        present = self._memory.present(beams, self._turn)
-        places = partial(self._memory.outputs, beams=beams) if self._recorded else None
-        return Binding(inputs | past, into=present, places=places)
+        present = self._memory.present(width, self._turn)
+        places = partial(self._memory.outputs, beams=width) if self._recorded else None
+        return Binding(input_ids.shape, inputs | past, into=present, places=places)
 
-    def by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
-        """See `SelfAttentionCache.by_beam`: the graph has put them in order."""
-        return found
+    def go_on(self, tokens: Rows, beams: Rows) -> Binding:
+        """See `SelfAttentionCache.go_on`."""
+        return self.bind(np.array(tokens)[:, :, None], beams)
+
+    @property
+    def slots(self) -> None:
+        """See `SelfAttentionCache.slots`: the graph puts the beams in order."""
 
     def advance(self, _: Mapping[str, Value]) -> None:
         """See `SelfAttentionCache.advance`."""
