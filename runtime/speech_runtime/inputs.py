@@ -1,6 +1,7 @@
 """What an encoder cannot take is refused here, before it fails deep inside a graph, or answers wrongly."""
 
 import os
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -105,5 +106,6 @@ def _check_mask(attention_mask: ArrayLike | None, shape: tuple[int, ...]) -> NDA
     return mask
 
 
+@cache
 def _physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
