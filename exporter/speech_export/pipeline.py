@@ -176,7 +176,8 @@ def _write(
     try:
         encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k, static_cache)
         _write_configuration(composite, encoder, directory)
-        with traceable(model), fast_on_cpu(model.encoder) if options.target == "cpu" else nullcontext():
+        fast = fast_on_cpu(model.encoder, options.encoder_in_bytes) if options.target == "cpu" else nullcontext()
+        with traceable(model), fast:
             for graph in traceables(model, encoder, decoder):
                 on_stage(f"tracing {graph.name}")
                 traced = trace(graph, encoder.input_name, decoder.layers)

@@ -75,6 +75,11 @@ class PrecisionOptions:
         return self.decoder_precision or self.precision
 
     @property
+    def encoder_in_bytes(self) -> bool:
+        """Whether the encoder is traced to be quantised."""
+        return self.of(ENCODER) in ("int8", "int4") and "matmul" in self.op_kinds
+
+    @property
     def below_float32(self) -> bool:
         """Whether any graph is smaller than float32."""
         return any(precision != "fp32" for precision in self._given())

@@ -11,6 +11,7 @@ from .errors import ExportError, shortened
 from .passes.explicit_int8 import ExplicitInt8
 from .passes.int4 import quantize_projections_to_int4
 from .passes.int8 import quantize_projections
+from .passes.int8_groups import grouped_products, quantize_groups
 from .passes.int8_table import embedding_gathers, quantize_embedding, quantize_shared_table
 from .passes.packed_queries import pack_queries
 from .passes.projections import Projection, projections
@@ -36,9 +37,11 @@ class Part:
 def parts(model: ir.Model, options: PrecisionOptions, vocab_size: int) -> list[Part]:
     """What the options quantise in a graph if nothing is kept in float32."""
     heads, others, gathers = _candidates(model.graph, options, vocab_size)
+    groups = _groups(model.graph, options)
     return [
         *(Part(each.name, "table", each.size) for each in heads),
         *(Part(each.name, "projection", each.size) for each in others),
+        *(Part(str(each.name), "projection", each.inputs[1].const_value.size) for each in groups),
         *(Part(str(each.name), "embedding", each.inputs[0].const_value.size) for each in gathers),
     ]
 
@@ -72,6 +75,7 @@ def quantize(
         quantize_projections_to_int4(model, within, options.block_size, options.accuracy_level)
         chosen = heads_of_their_own
     quantize_projections(model, chosen)
+    quantize_groups(model, [each for each in _groups(model.graph, options) if each.name not in kept])
     quantize_before_windows(model)
     pack_queries(model)
 
@@ -136,6 +140,11 @@ def _candidates(
     heads = [each for each in found if embedding and embedding_gathers(each.weight)]
     others = [each for each in found if each not in heads]
     return heads, others, list(_word_embeddings(graph, vocab_size)) if embedding else []
+
+
+def _groups(graph: ir.Graph, options: PrecisionOptions) -> list[ir.Node]:
+    """Products of groups of channels: what a grouped convolution is traced into for the CPU."""
+    return list(grouped_products(graph)) if options.target == "cpu" and "matmul" in options.op_kinds else []
 
 
 def _word_embeddings(graph: ir.Graph, vocab_size: int) -> Iterator[ir.Node]:

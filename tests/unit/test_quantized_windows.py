@@ -1,12 +1,16 @@
-"""Quantising before the windows are gathered says what quantising after it says."""
+"""Quantising before the windows are gathered says what quantising after it says; of one group as of many."""
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
+from torch import nn
 
 from matrix import Array
+from speech_export.passes.int8_groups import grouped_products, quantize_groups
 from speech_export.passes.quantized_windows import quantize_before_windows
+from speech_export.rewrites.block_convolution import BlockConvolution
 
 CHANNELS, KERNEL, WIDTH = 4, 3, 5
 
@@ -57,3 +61,29 @@ def test_windows_of_bytes(bias: bool) -> None:
         "MatMulIntegerToFloat",
     ]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def grouped_convolution() -> tuple[nn.Conv1d, ir.Model]:
+    """One of 3 groups of 4 channels, and what it is traced into."""
+    torch.manual_seed(0)
+    conv = nn.Conv1d(12, 12, 9, padding=4, groups=3).requires_grad_(False)
+    sizes = {"hidden_states": {0: torch.export.Dim("batch"), 1: torch.export.Dim("frames", min=2, max=999)}}
+    module, example = BlockConvolution(conv).eval(), (torch.randn(2, 31, 12),)
+    program = torch.onnx.export(module, example, dynamo=True, dynamic_shapes=sizes, verbose=False)
+    assert program is not None
+    program.optimize()
+    return conv, program.model
+
+
+def test_a_grouped_convolution_in_int8() -> None:
+    conv, model = grouped_convolution()
+    hidden_states = np.random.default_rng(1).standard_normal((3, 50, 12)).astype(np.float32)
+    expected = conv(torch.from_numpy(hidden_states).transpose(1, 2))[:, :, :50].transpose(1, 2).numpy()
+    np.testing.assert_allclose(answer(model, hidden_states), expected, atol=1e-5)
+    quantize_groups(model, list(grouped_products(model.graph)))
+    apart = answer(model, hidden_states)
+    assert np.abs(apart - expected).max() < 0.02 * np.abs(expected).max()
+    quantize_before_windows(model)
+    kinds = [node.op_type for node in model.graph]
+    assert kinds.index("DynamicQuantizeLinear") < kinds.index("Transpose") < kinds.index("MatMulIntegerToFloat")
+    np.testing.assert_allclose(answer(model, hidden_states), apart, atol=1e-5)

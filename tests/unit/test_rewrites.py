@@ -15,6 +15,7 @@ from matrix import Array
 from speech_export.passes.counted_mask import count_mask_fast
 from speech_export.passes.unmasked_attention import drop_needless_masks
 from speech_export.rewrites.attention_implementation import attention_implementation
+from speech_export.rewrites.block_convolution import BlockConvolution
 from speech_export.rewrites.channels_last import ChannelsLastConvolution
 from speech_export.rewrites.fast_on_cpu import fast_on_cpu
 from speech_export.rewrites.feature_extractor import ChannelsLastExtractor, channels_last_extractor
@@ -23,7 +24,7 @@ from speech_export.rewrites.first_convolution import (
     GroupNormedConvolution,
     LayerNormedConvolution,
 )
-from speech_export.rewrites.positional_convolution import FourierConvolution
+from speech_export.rewrites.fourier_convolution import FourierConvolution
 from speech_export.rewrites.replacement import replaced
 
 HEADS, HEAD_DIM, FRAMES = 2, 4, 7
@@ -90,11 +91,12 @@ def test_the_first_convolution_and_its_norm_over_time_where_a_channel_hears_litt
 
 @settings(deadline=None)
 @given(kernel=st.integers(1, 20), groups=st.sampled_from([1, 2, 6]), frames=st.integers(1, 70))
-def test_the_positional_convolution_by_fourier_transforms(kernel: int, groups: int, frames: int) -> None:
+@pytest.mark.parametrize("kind", [BlockConvolution, FourierConvolution])
+def test_the_positional_convolution(kind: type[nn.Module], kernel: int, groups: int, frames: int) -> None:
     conv = nn.Conv1d(12, 12, kernel, padding=kernel // 2, groups=groups).requires_grad_(False)
     hidden_states = noise(2, frames, 12)
     expected = conv(hidden_states.transpose(1, 2))[:, :, :frames].transpose(1, 2)
-    torch.testing.assert_close(FourierConvolution(conv)(hidden_states), expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(kind(conv)(hidden_states), expected, atol=2e-6, rtol=1e-5)
 
 
 def test_rewrites_are_undone() -> None:
