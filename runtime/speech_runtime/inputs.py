@@ -38,8 +38,12 @@ def check_inputs(
     if not np.isfinite(values).all():
         count = np.count_nonzero(~np.isfinite(values))
         raise AudioError(f"{name}: {encoder.input_name} has {count:,} values that are NaN or infinite")
-    mask = _check_mask(attention_mask, values.shape[:2])
-    check_lengths(mask.sum(axis=1), encoder, name)
+    if attention_mask is None:
+        mask, lengths = np.ones(values.shape[:2], dtype=np.int64), np.full(len(values), values.shape[1])
+    else:
+        mask = _checked_mask(attention_mask, values.shape[:2])
+        lengths = mask.sum(axis=1)
+    check_lengths(lengths, encoder, name)
     return np.ascontiguousarray(values, dtype=np.float32), mask
 
 
@@ -91,9 +95,7 @@ def _attention_bytes(batch: int, samples: int, encoder: EncoderFacts) -> int:
     return batch * encoder.heads * frames * frames * _BYTES_PER_SCORE
 
 
-def _check_mask(attention_mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    if attention_mask is None:
-        return np.ones(shape, dtype=np.int64)
+def _checked_mask(attention_mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
     mask = np.asarray(attention_mask)
     if mask.shape != shape or mask.dtype.kind not in "iub":
         raise AudioError(

@@ -106,9 +106,8 @@ def _convert_record(record: Any, value: Any, where: str, problems: list[str]) ->
 def _arguments(record: Any, value: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
     """The fields of `record` that `value` has."""
     hints, prefix = _type_hints(record), f"{where}." if where else ""
-    known = [field.name for field in fields(record)]
-    problems.extend(f"{prefix}{name} is not a known field" for name in value if name not in known)
-    return {name: _convert(hints[name], value[name], f"{prefix}{name}", problems) for name in known if name in value}
+    problems.extend(f"{prefix}{name} is not a known field" for name in value if name not in hints)
+    return {name: _convert(hints[name], value[name], f"{prefix}{name}", problems) for name in value if name in hints}
 
 
 _type_hints = cache(get_type_hints)

@@ -142,10 +142,12 @@ def test_cross_attention_with_another_mask_stays_as_it_is() -> None:
     assert operators(model) == before
 
 
-def test_queries_keys_and_values_in_one_product_are_the_very_same() -> None:
+@pytest.mark.parametrize("in_place", [True, False])
+def test_queries_keys_and_values_in_one_product_are_the_very_same(in_place: bool) -> None:
     def quantized(packed: bool) -> ir.Model:
         model = step_graph("bert")
-        assert keep_cache_in_place(model, LAYERS, 3, 8, None)
+        if in_place:
+            assert keep_cache_in_place(model, LAYERS, 3, 8, None)
         quantize_projections(model, list(projections(model.graph)))
         if packed:
             pack_queries(model)
@@ -154,6 +156,7 @@ def test_queries_keys_and_values_in_one_product_are_the_very_same() -> None:
     apart, together = quantized(packed=False), quantized(packed=True)
     kind = "DynamicQuantizeMatMul"
     assert operators(together)[kind] == operators(apart)[kind] - 2 * LAYERS
+    assert operators(together)["Split"] - operators(apart)["Split"] == (0 if in_place else LAYERS)
     for expected, found in zip(runner(apart)(sizes()), runner(together)(sizes()), strict=True):
         np.testing.assert_array_equal(found, expected)
 

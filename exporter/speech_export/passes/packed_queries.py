@@ -1,10 +1,11 @@
-"""Queries, keys and values of a layer in one int8 product, where its attention takes them as they come out of it.
+"""Queries, keys and values of a layer in one int8 product: the input is quantised once, and threads meet once.
 
-`com.microsoft::GroupQueryAttention` does, so that nothing is split again: the input is quantised once, and a small
-decoder waits for one product instead of three. Each column has a scale of its own: the numbers are the very same.
+`com.microsoft::GroupQueryAttention` takes them as they come out of it; for other attentions they are split again, which
+costs less than two more products: with the attention 15.1 ms instead of 15.4 for 499 frames of 1024 numbers, 0.077
+instead of 0.088 for 75 of 128. Each column has a scale of its own: the numbers are the very same.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
 
 import numpy as np
 import onnx_ir as ir
@@ -19,23 +20,46 @@ _WEIGHT, _SCALE, _BIAS = 1, 2, 4
 
 
 def pack_queries(model: ir.Model) -> None:
-    """Join the three products before every GroupQueryAttention that are all int8, of the same input."""
-    for node, products in list(_attentions(model.graph)):
-        product = _joined(model.graph, products)
-        model.graph.insert_before(node, product)
-        for index, value in enumerate((product.outputs[0], None, None)):
-            node.replace_input_with(index, value)
+    """Join wherever just three int8 products of one module have the same input."""
+    for products in _triples(model.graph):
+        attention = _takes_packed(products)
+        ordered = products if attention is None else [value.producer() for value in attention.inputs[:3]]
+        packed = _joined(model.graph, ordered)
+        model.graph.insert_before(products[0], packed)
+        if attention is None:
+            _split(model.graph, products, packed.outputs[0])
+        else:
+            for index, value in enumerate((packed.outputs[0], None, None)):
+                attention.replace_input_with(index, value)
     RemoveUnusedNodesPass()(model)
 
 
-def _attentions(graph: ir.Graph) -> Iterator[tuple[ir.Node, list[ir.Node]]]:
+def _triples(graph: ir.Graph) -> list[list[ir.Node]]:
+    alike: dict[tuple[ir.Value | None, str], list[ir.Node]] = defaultdict(list)
     for node in graph:
-        if node.op_type != "GroupQueryAttention":
-            continue
-        products = [value.producer() for value in node.inputs[:3] if value is not None]
-        int8 = len(products) == 3 and all(product.op_type == "DynamicQuantizeMatMul" for product in products)
-        if int8 and all(product.inputs[0] is products[0].inputs[0] for product in products):
-            yield node, products
+        if node.op_type == "DynamicQuantizeMatMul":
+            alike[node.inputs[0], str(node.name).rpartition(".")[0]].append(node)
+    return [products for products in alike.values() if len(products) == 3]
+
+
+def _takes_packed(products: list[ir.Node]) -> ir.Node | None:
+    """The attention that reads all three and takes them in one, if there is one."""
+    readers = [use.node for product in products for use in product.outputs[0].uses()]
+    packs = len(readers) == 3 and len(set(readers)) == 1 and readers[0].op_type == "GroupQueryAttention"
+    return readers[0] if packs else None
+
+
+def _split(graph: ir.Graph, products: list[ir.Node], packed: ir.Value) -> None:
+    widths = np.array([product.inputs[_WEIGHT].const_value.shape[1] for product in products])
+    sizes = initializer(graph, f"{packed.name}.widths", widths)
+    split = ir.node("Split", [packed, sizes], {"axis": -1}, num_outputs=3, name=f"{packed.name}/Split")
+    graph.insert_before(products[0], split)
+    for product, part in zip(products, split.outputs, strict=True):
+        old = product.outputs[0]
+        part.shape, part.type = old.shape, old.type
+        ir.convenience.replace_all_uses_with(old, part)
+        name, old.name = old.name, f"{old.name}.apart"
+        part.name = name
 
 
 def _joined(graph: ir.Graph, products: list[ir.Node]) -> ir.Node:

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 from ..engines.engine import Engine, Prepared, Value
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One run of `graph`; `begin` and `end` in seconds of `time.perf_counter`."""
 
     graph: str
