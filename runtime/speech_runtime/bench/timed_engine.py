@@ -67,12 +67,12 @@ class TimedEngine:
         self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
     ) -> Prepared:
         """A run that goes to its end, and is noted."""
-        prepared = self._engine.prepare(graph, inputs, outputs, into)
+        prepared, synchronize = self._engine.prepare(graph, inputs, outputs, into), self._engine.synchronize
 
         def run() -> dict[str, Value]:
             begin = time.perf_counter()
             results = prepared()
-            self._engine.synchronize()
+            synchronize()
             self.runs.append(Run(graph, begin, time.perf_counter()))
             return results
 

@@ -155,6 +155,8 @@ class OnnxRuntimeEngine:
 
         def in_turn(call: Callable[[], Result]) -> Result:
             try:
+                if self._cuda_graphs is None:
+                    return call()
                 with self._turn:
                     return call()
             except Exception as error:  # ONNX Runtime's errors have no base of their own

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
-from math import isnan
+from math import inf, isnan
 from operator import itemgetter
 
 import numpy as np
@@ -36,30 +36,36 @@ def continuations_kept(config: GenerationConfig) -> int:
 def best_of_sorted(candidates: Candidates, live_scores: Sequence[Sequence[float]], count: int) -> list[Choice]:
     """The `count` best, where the candidates of each beam come best first and have log-probabilities.
 
-    Those behind the `count` best of their own beam cannot be among the `count` best of all; while the beams are alike,
-    only the first of them may be continued.
+    Those behind the `count` best of their own beam, or of the first one, cannot be among the `count` best of all; while
+    the beams are alike, only the first of them may be continued.
 
     In lists: for a single utterance they are faster than arrays, whose code each run of the decoder drives out of the
     processor's caches. A sum of two float32 numbers is the same if it is rounded from float64.
     """
     choices = []
-    for scores, (slots, logprobs_by_slot, ids_by_slot) in zip(live_scores, candidates.first(count), strict=True):
+    for scores, (slots, logprobs, ids) in zip(live_scores, candidates.first(count), strict=True):
+        first = logprobs[slots[0]]
+        too_low = scores[0] + first[-1] if len(first) == count else -inf
         totals: list[float] = []
-        beams: list[int] = []
-        ids: list[int] = []
-        logprobs: list[float] = []
+        places: list[tuple[int, int, int]] = []
         for beam, slot in enumerate(slots):
-            row, score = logprobs_by_slot[slot], scores[beam]
-            totals += [score + logprob for logprob in row]
-            beams += [beam] * len(row)
-            ids += ids_by_slot[slot]
-            logprobs += row
+            score = scores[beam]
+            for rank, logprob in enumerate(logprobs[slot]):
+                total = score + logprob
+                if total < too_low:
+                    break
+                totals.append(total)
+                places.append((beam, slot, rank))
         if len(totals) < count:
             return best_of_all(candidates, candidates, np.array(live_scores, dtype=np.float32), count, None)
         totals = float32(totals)
         if isnan(sum(totals)):
-            totals = [-np.inf if isnan(total) else total for total in totals]
-        choices.append(sorted(zip(totals, beams, ids, logprobs, strict=True), key=score_of, reverse=True)[:count])
+            totals = [-inf if isnan(total) else total for total in totals]
+        choice = []
+        for best in sorted(range(len(totals)), key=totals.__getitem__, reverse=True)[:count]:
+            beam, slot, rank = places[best]
+            choice.append((totals[best], beam, ids[slot][rank], logprobs[slot][rank]))
+        choices.append(choice)
     return choices
 
 

@@ -40,6 +40,7 @@ class _Step:
         outputs: that it answers with.
         run: runs it.
         found: arrays that the outputs are written to, on the host.
+        last: of the last token of each beam, in these arrays.
         places: tensors that they are written to, where the cache says which.
     """
 
@@ -47,6 +48,7 @@ class _Step:
     outputs: Sequence[str]
     run: Prepared
     found: Sequence[NDArray[Any]] | None = None
+    last: Sequence[NDArray[Any]] = ()
     places: Mapping[str, Value] = field(default_factory=dict)
 
 
@@ -156,7 +158,9 @@ class CachedDecoder:
 
     def _candidates(self, found: Sequence[NDArray[Any]], whole: bool) -> Candidates:
         """Of the last token of a step, [batch, beams, tokens, …]."""
-        last = [array[:, :, -1] if self._rows is None else array[self._rows, :, -1] for array in found]
+        last = self._bound_step.last if self._bound_step is not None else ()
+        if not last:
+            last = [array[:, :, -1] if self._rows is None else array[self._rows, :, -1] for array in found]
         if whole:
             return whole_vocabulary(self._by_beam(last[0]))
         logprobs, ids = last
@@ -199,7 +203,7 @@ class CachedDecoder:
         ]
         into = {name: self._engine.share(array) for name, array in zip(outputs, found, strict=True)}
         run = self._engine.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **into})
-        return _Step(bound, outputs, run, found)
+        return _Step(bound, outputs, run, found, [array[:, :, -1] for array in found])
 
     def _new_cache(self, batch: int, longest: int | None = None) -> SelfAttentionCache:
         if self._facts.cache == "static":

@@ -47,7 +47,9 @@ class Processing:
 
     def needs_whole(self, length: int) -> bool:
         """Whether the step after sequences of `length` needs the whole vocabulary: a forced token may be any of it."""
-        return self.whole or any(isinstance(step, Force) and step.at == length for step in self.steps)
+        if self.whole or not self.steps:
+            return self.whole
+        return any(isinstance(step, Force) and step.at == length for step in self.steps)
 
     def __call__(self, candidates: Candidates, length: int, live: Callable[[], Tokens]) -> Candidates:
         """Process candidates of the sequences int64 [batch, beams or 1, length]; those that `live` returns."""

@@ -1,6 +1,7 @@
 """Beam search over candidates, with the very semantics of transformers' `GenerationMixin._beam_search`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Self
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from .candidates import Candidates
 from .config import GenerationConfig
-from .continuations import Choice, best_of_all, best_of_sorted, continuations_kept
+from .continuations import Choice, Continuation, best_of_all, best_of_sorted, continuations_kept
 from .finished import LOWEST
 from .state import Hypotheses, Rows, Tokens, pick, take_rows
 from .stopping import Stopping
@@ -95,14 +96,16 @@ class BeamSearch:
             ends = self._ending(choices, last)
         all_end = all_full = True
         any_open = False
+        tokens, beams = [], []
         for utterance, choice, ending in zip(self._utterances, choices, ends, strict=True):
             all_end &= utterance.advance(choice, ending)
             all_full &= utterance.finished.is_full
             any_open |= utterance.finished.is_improvable
+            tokens.append(utterance.live.tokens)
+            beams.append(utterance.live.beams)
         self.length += 1
         self.done = all_end or not any_open or (all_full and rules.early_stopping is True)
-        live = [utterance.live for utterance in self._utterances]
-        return [one.tokens for one in live], [one.beams for one in live]
+        return tokens, beams
 
     def rows(self, rows: Tokens) -> Self:
         """See `Search.rows`."""
@@ -112,23 +115,21 @@ class BeamSearch:
     def result(self) -> Hypotheses:
         """See `Search.result`."""
         best = [utterance.finished.best[: self._rules.returned] for utterance in self._utterances]
-        lengths = np.array([[self._prompt_length + hypothesis.new_tokens for hypothesis in row] for row in best])
-        longest = int(lengths.max())
-        sequences = np.empty((*lengths.shape, longest), dtype=np.int64)
-        token_logprobs = np.zeros((*lengths.shape, longest - self._prompt_length), dtype=np.float32)
-        beam_indices = np.full(token_logprobs.shape, -1)
-        for row, (utterance, hypotheses) in enumerate(zip(self._utterances, best, strict=True)):
-            for rank, hypothesis in enumerate(hypotheses):
-                path = utterance.path(hypothesis)
-                sequences[row, rank] = self._sequence(row, path, longest)
-                token_logprobs[row, rank, : len(path)] = [logprob for _, _, _, logprob in path]
-                beam_indices[row, rank, : len(path)] = [beam for _, beam, _, _ in path]
+        pairs = zip(self._utterances, best, strict=True)
+        paths = [[utterance.path(hypothesis) for hypothesis in row] for utterance, row in pairs]
+        most = max(len(path) for row in paths for path in row)
+
+        def filled(of: Callable[[Continuation], float], filler: float) -> list[list[list[float]]]:
+            return [[[*map(of, path), *[filler] * (most - len(path))] for path in row] for row in paths]
+
+        length = self._prompt_length + most
+        sequences = [[self._sequence(i, path, length) for path in row] for i, row in enumerate(paths)]
         return Hypotheses(
-            sequences=sequences,
-            lengths=lengths,
+            sequences=np.array(sequences, dtype=np.int64),
+            lengths=np.array([[self._prompt_length + len(path) for path in row] for row in paths]),
             scores=np.array([[hypothesis.score for hypothesis in row] for row in best], dtype=np.float32),
-            token_logprobs=token_logprobs,
-            beam_indices=beam_indices,
+            token_logprobs=np.array(filled(itemgetter(3), 0.0), dtype=np.float32),
+            beam_indices=np.array(filled(itemgetter(1), -1), dtype=np.int64),
         )
 
     def _sequence(self, row: int, path: Choice, length: int) -> list[int]:
@@ -150,7 +151,11 @@ class BeamSearch:
 
     def _any_ends(self, choices: Sequence[Choice]) -> bool:
         ends = self._rules.ends
-        return any(token in ends for choice in choices for _, _, token, _ in choice)
+        for choice in choices:  # not `any`: a generator takes as long as all else here
+            for _, _, token, _ in choice:
+                if token in ends:
+                    return True
+        return False
 
     def _ending(self, choices: Sequence[Choice], last: bool) -> list[list[bool]]:
         """Whether each continuation ends its sequence."""
