@@ -97,7 +97,7 @@ def _digits(
 ) -> tuple[Evidence, dict[str, Comparison]]:
     checkpoint = DIGITS / "checkpoint"
     bundles = exported(checkpoint, build / "digits-fp32", build / "digits-int8")
-    contenders = prepared(chosen(digits_contenders(checkpoint, bundles.float32, bundles.int8, repeats=10)), bundles)
+    contenders = prepared(chosen(digits_contenders(checkpoint, bundles.float32, bundles.int8, repeats=100)), bundles)
     found = compare(contenders, rounds, threads, say, audio=CLIP)
     ours, bundle = next(iter(bundles.by_name.items()))
     sweep = swept(bundle, QUICK if quick else BenchOptions(budget=5.0))
