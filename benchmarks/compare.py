@@ -1,5 +1,6 @@
 """Contenders in turn, A B C A B C …: each in a fresh process every time, so that all meet the machine alike."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def compare(
         environment: variables for all of them.
         audio: see `Job`.
     """
+    os.sync()  # what was exported just now goes to the disk before anything is measured, not beside it
     absent = {contender.name: contender.absent for contender in contenders}
     answers: dict[str, list[Answer]] = {contender.name: [] for contender in contenders}
     for number in range(1, rounds + 1):

@@ -53,7 +53,7 @@ _SHORT = BenchOptions(seconds=(10.0, 1.0, 30.0), batch=(1,), budget=6.0, least=2
 @click.option("--results", type=click.Path(path_type=Path), help="For what is found. [default: benchmarks/results]")
 @click.option("--float32-bundle", type=click.Path(path_type=Path), help="Of the reference shape, instead of an export.")
 @click.option("--int8-bundle", type=click.Path(path_type=Path), help="Likewise.")
-@click.option("--rounds", type=click.IntRange(1), help="How often each contender loads and runs. [default: 2]")
+@click.option("--rounds", type=click.IntRange(1), help="How often each contender loads and runs. [default: 3]")
 @click.option("--only", multiple=True, help="Contender to compare, by name; repeatable. [default: all]")
 def main(
     quick: bool,
@@ -65,7 +65,7 @@ def main(
     only: tuple[str, ...],
 ) -> None:
     """Compare with the peers, measure by length and beams, hold against the floors, and draw."""
-    threads, rounds = Machine.here().cores, rounds or 2
+    threads, rounds = Machine.here().cores, rounds or 3
     limits = measure_limits(threads)
     default = build / "results" if quick else REPOSITORY / "benchmarks" / "results"
     out = Results(results or default, limits)
