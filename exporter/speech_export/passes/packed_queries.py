@@ -20,7 +20,10 @@ _WEIGHT, _SCALE, _BIAS = 1, 2, 4
 
 
 def pack_queries(model: ir.Model) -> None:
-    """Join wherever just three int8 products of one module have the same input."""
+    """Join wherever three int8 products of one module have the same input.
+
+    Not two: that is what a cross-attention cache is made of, of which a split would copy all.
+    """
     for products in _triples(model.graph):
         attention = _takes_packed(products)
         ordered = products if attention is None else [value.producer() for value in attention.inputs[:3]]
@@ -35,6 +38,7 @@ def pack_queries(model: ir.Model) -> None:
 
 
 def _triples(graph: ir.Graph) -> list[list[ir.Node]]:
+    """Products of one module with the same input, where there are exactly three."""
     alike: dict[tuple[ir.Value | None, str], list[ir.Node]] = defaultdict(list)
     for node in graph:
         if node.op_type == "DynamicQuantizeMatMul":
@@ -50,6 +54,7 @@ def _takes_packed(products: list[ir.Node]) -> ir.Node | None:
 
 
 def _split(graph: ir.Graph, products: list[ir.Node], packed: ir.Value) -> None:
+    """Let parts of `packed` take the place of what the products make."""
     widths = np.array([product.inputs[_WEIGHT].const_value.shape[1] for product in products])
     sizes = initializer(graph, f"{packed.name}.widths", widths)
     split = ir.node("Split", [packed, sizes], {"axis": -1}, num_outputs=3, name=f"{packed.name}/Split")
