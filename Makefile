@@ -1,66 +1,86 @@
-# Each target makes what it needs: on a fresh machine nothing but `make demo` or `make test` is to be typed.
-PYTHON ?= python3.11
+# Each target installs what it needs: on a fresh machine nothing but `make demo` or `make test` is to be typed.
+# PYTHON=python3.12 chooses the interpreter; otherwise it is the newest of 3.11 to 3.14 on PATH.
 BIN := .venv/bin
 DIGITS := examples/digits
 BENCH := PYTHONPATH=benchmarks:$(DIGITS) $(BIN)/python -W ignore benchmarks/run.py
+export PYTHON
 
-.PHONY: demo test test-all test-cases test-gpu matrix half host-time bench bench-quick lint types clean
+.PHONY: demo test test-all test-cases test-gpu matrix half host-time bench bench-quick lint types lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
 	$(BIN)/speech-transcribe build/digits $(sort $(wildcard $(DIGITS)/audio/*.wav $(DIGITS)/audio/*.flac)) --num-beams 4
+	@echo
+	@echo "Now with a checkpoint of your own, a directory or an id of the Hub:"
+	@echo "  $(BIN)/speech-export MODEL -o build/mine"
+	@echo "  $(BIN)/speech-transcribe build/mine RECORDING.wav"
 
-test: .venv/installed
+test: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist worksteal
 
 # Every row of docs/support.md too; the default run has about half of them.
-test-all: .venv/installed
+test-all: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist worksteal -m ""
 
 # Ten times the random cases of the default run, and others.
 CASES ?= 2000
-test-cases: .venv/installed
+test-cases: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist worksteal tests/parity/test_any_setting.py --cases $(CASES)
 
 # On a machine with an NVIDIA GPU; install what it is to test first, see docs/gpu.md.
-test-gpu: .venv/installed
+test-gpu: .venv/installed-dev
 	$(BIN)/pytest tests/gpu -m gpu -rs
 
 # Measures every family again and writes docs/support.md and the table of docs/half_precision.md; --help of the script
 # says how to measure some rows only.
-matrix: .venv/installed
+matrix: .venv/installed-dev
 	$(BIN)/python tests/family_tables.py
 
 # The same of half precision, and of all engines, only.
-half: .venv/installed
+half: .venv/installed-dev
 	$(BIN)/python tests/family_tables.py --only half
 
 # What a decoding step costs outside the engine.
-host-time: .venv/installed
+host-time: .venv/installed-dev
 	$(BIN)/python benchmarks/host_time.py
 
 # Against the peers, on the reference shape and the bundled model: benchmarks/results. Under 40 minutes, 25 GB of disk.
-bench: .venv/bench-installed
+bench: .venv/installed-bench
 	$(BENCH)
 
 # The bundled model only: build/bench/results. Under 5 minutes.
-bench-quick: .venv/bench-installed
+bench-quick: .venv/installed-bench
 	$(BENCH) --quick
 
-lint: .venv/installed
+lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/installed
+types: .venv/installed-dev
 	$(BIN)/mypy
 
+# The tested set, constraints.txt: written by uv out of pyproject.toml, LOCK=--upgrade with the newest of everything.
+lock: build/lock/installed
+	PATH="build/lock/bin:$$PATH" python tools/lock.py $(LOCK)
+
+# Is it current, and does every extra resolve on every platform and Python, against the public registry alone?
+lock-check: build/lock/installed
+	PATH="build/lock/bin:$$PATH" python tools/lock.py --check
+
 .venv/installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	tools/install.sh export,cpu,audio
 	touch $@
 
-.venv/bench-installed: .venv/installed
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+.venv/installed-dev: pyproject.toml constraints.txt
+	tools/install.sh dev
+	touch .venv/installed $@
+
+.venv/installed-bench: .venv/installed-dev
+	tools/install.sh bench
+	touch $@
+
+build/lock/installed: pyproject.toml
+	VENV=build/lock tools/install.sh lock
 	touch $@
 
 clean:

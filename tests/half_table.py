@@ -51,7 +51,7 @@ def write(found: Mapping[str, Cells]) -> None:
     rows = {**read(), **found}
     text, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "onnx"))
-    made_with = f"Measured with {versions}, TensorRT-RTX {version('tensorrt-rtx-cu12')}."
+    made_with = f"Measured with {versions}, TensorRT-RTX {version('tensorrt-rtx-cu13')}."
     ordered = [(row.name, rows[row.name]) for row in (*ENCODER_ROWS, *DECODER_ROWS) if row.name in rows]
     page = "\n".join([text + MARK, "", made_with, "", markdown_table.write(COLUMNS, ordered)])
     PAGE.write_text(page, encoding="utf-8")

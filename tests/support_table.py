@@ -74,7 +74,7 @@ def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
     for name, cells in rows.items():
         cells.update({column: half.get(name, {}).get(column, "") for column in _ENGINES})
     packages = {name: version(name) for name in ("transformers", "torch", "onnxruntime")}
-    packages["TensorRT-RTX"] = version("tensorrt-rtx-cu12")
+    packages["TensorRT-RTX"] = version("tensorrt-rtx-cu13")
     masked, others = registered_encoders()
     sections = [
         INTRODUCTION.format(versions=", ".join(f"{name} {number}" for name, number in packages.items())),

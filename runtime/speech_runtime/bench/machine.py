@@ -10,7 +10,7 @@ from pathlib import Path
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16")
 """What decides how fast a processor multiplies, as Linux names it."""
 _PACKAGES = ("speech-export", "onnxruntime", "onnxruntime-gpu", "numpy")
-_GPU_PACKAGES = ("tensorrt", "tensorrt-rtx-cu12")
+_GPU_PACKAGES = ("tensorrt", "tensorrt-rtx-cu13")
 _AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
 
 

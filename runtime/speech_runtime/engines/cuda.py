@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from ..install_hints import how_to_install
 
 
 class Device(Protocol):
@@ -164,5 +165,5 @@ def _import_runtime() -> Any:
         return importlib.import_module("cuda.bindings.runtime")
     except (ImportError, OSError, RuntimeError) as error:
         raise EngineError(
-            f"cuda-python is needed to run engines ({error}): pip install 'speech-export[tensorrt]', or [tensorrt-rtx]"
+            f"cuda-python is needed to run engines ({error}): {how_to_install('tensorrt')}, or [tensorrt-rtx]"
         ) from error

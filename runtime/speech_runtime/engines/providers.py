@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EngineError
+from ..install_hints import how_to_install
 from .session_options import CPU, CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
 
 if TYPE_CHECKING:
     import onnxruntime
 
-_EXTRAS = {CPU: "cpu", CUDA: "cuda", TENSORRT: "cuda,tensorrt"}
+_EXTRAS = {CPU: ("cpu",), CUDA: ("cuda",), TENSORRT: ("cuda", "tensorrt")}
 _DRIVER = "libcuda.so.1"
 _NEEDS = {
     CUDA: "the CUDA libraries, cuDNN 9 or the NVIDIA driver",
@@ -40,10 +41,10 @@ def import_onnxruntime(options: SessionOptions) -> Any:
     for name in asked:
         if name not in available:
             # Both builds unpack into the same folder, so that the one for the CPU can hide the other.
-            instead = "pip uninstall onnxruntime, then " if name in (CUDA, TENSORRT, TENSORRT_RTX) else ""
+            first = "pip uninstall onnxruntime" if name in (CUDA, TENSORRT) else ""
             raise EngineError(
                 f"device {options.device!r} needs the {name}, and this ONNX Runtime has only {', '.join(available)}: "
-                f"{instead}{_install(name)}"
+                f"{_install(name, first)}"
             )
     return onnxruntime
 
@@ -125,7 +126,7 @@ def _in_brackets(said: str) -> str:
     return f" ({said})" if said else ""
 
 
-def _install(provider: str) -> str:
+def _install(provider: str, first: str = "") -> str:
     if provider not in _EXTRAS:
         return f"install a build of ONNX Runtime with the {provider}"
-    return f"pip install 'speech-export[{_EXTRAS[provider]}]'"
+    return how_to_install(*_EXTRAS[provider], first=first)

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from ..bundle import Flavor
 from ..errors import EngineError
+from ..install_hints import how_to_install
 
 _EXTRAS: dict[Flavor, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 NAMES: dict[Flavor, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -70,5 +71,5 @@ def import_tensorrt(flavor: Flavor | None = None) -> TensorRt:
         except (ImportError, OSError, RuntimeError) as error:  # whatever a library that is half there raises
             problems.append(str(error))
     what = " or ".join(NAMES[candidate] for candidate in asked)
-    how = " or ".join(f"pip install 'speech-export[{_EXTRAS[candidate]}]'" for candidate in asked)
+    how = " or ".join(how_to_install(_EXTRAS[candidate]) for candidate in asked)
     raise EngineError(f"{what} is needed for engines ({'; '.join(problems)}): {how}")

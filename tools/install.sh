@@ -1,0 +1,77 @@
+#!/bin/sh
+# Installs this checkout and the extras that are named into .venv, from the tested set in constraints.txt.
+#
+#   tools/install.sh export,cpu,audio                      with the newest of Python 3.11 to 3.14 on PATH
+#   PYTHON=python3.12 tools/install.sh dev                 with another one
+set -eu
+cd "$(dirname "$0")/.."
+extras=$1
+environment=${VENV:-.venv}
+tested="3.14 3.13 3.12 3.11"
+
+fail() {
+  echo "$1" >&2
+  exit 1
+}
+
+get_python='apt install python3 python3-venv make git (Debian 12, Ubuntu 24.04 or later), brew install python@3.13, or
+uv python install 3.13 && make PYTHON="$(uv python find 3.13)"'
+
+# Prints the version of an interpreter, 3.13 for example; fails where it does not run: a shim of pyenv may not.
+version_of() {
+  "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null
+}
+
+choose_python() {
+  if [ -n "${PYTHON:-}" ]; then
+    version=$(version_of "$PYTHON") || fail "PYTHON=$PYTHON does not run; give the path of a Python 3.11 or later"
+    case $version in
+      2.* | 3.[0-9] | 3.10) fail "PYTHON=$PYTHON is Python $version, and 3.11 is the oldest that works: $get_python" ;;
+    esac
+    echo "$PYTHON"
+    return
+  fi
+  for wanted in $tested; do
+    for candidate in "python$wanted" python3 python; do
+      if [ "$(version_of "$candidate")" = "$wanted" ]; then
+        echo "$candidate"
+        return
+      fi
+    done
+  done
+  found=$(version_of python3) && found="python3 on PATH is $found" || found="there is no python3 on PATH"
+  fail "speech-export needs Python 3.11 to 3.14, and $found: $get_python"
+}
+
+# Every package has a wheel for these; elsewhere pip compiles some.
+check_compiler() {
+  case "$(uname -s) $(uname -m)" in
+    "Linux x86_64" | "Linux aarch64") [ "$("$1" -c 'import platform; print(platform.libc_ver()[0])')" = glibc ] && return ;;
+    "Darwin arm64") return ;;
+  esac
+  command -v cc > /dev/null || fail "some packages have no wheel for $(uname -sm) and are compiled, and there is no cc on \
+PATH: install a compiler (apt install build-essential python3-dev, or apk add build-base python3-dev)"
+}
+
+announce() {
+  case "$(uname -s) $1" in
+    "Linux export,cpu,audio") size="2.7 GB to download, 5.1 GB on disk; with the CPU build of torch 0.3 and 1.4 GB (docs/install.md)" ;;
+    "Linux dev") size="3.0 GB to download, 5.9 GB on disk; with the CPU build of torch 0.6 and 2.1 GB (docs/install.md)" ;;
+    *" bench") size="0.1 GB more" ;;
+    *" lock") size="60 MB to download" ;;
+    *) size="about 0.5 GB to download, 1.5 GB on disk" ;;
+  esac
+  echo "Installing speech-export[$1] into $environment with Python $2: $size."
+}
+
+if [ ! -x "$environment/bin/python" ]; then
+  python=$(choose_python)
+  "$python" -c 'import ensurepip, venv' 2> /dev/null \
+    || fail "$python has no ensurepip, so it cannot make a virtual environment: apt install python3-venv"
+  check_compiler "$python"
+  "$python" -m venv "$environment"
+fi
+version=$(version_of "$environment/bin/python") \
+  || fail "the Python of $environment does not run any more; remove it with make clean, and try again"
+announce "$extras" "$version"
+"$environment/bin/pip" install --disable-pip-version-check -c constraints.txt -e ".[$extras]"
