@@ -38,7 +38,7 @@ PASSED_ON = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY
 BUILT = ("tensorrt-rtx-cu13",)
 """Packages without wheels that need no compiler: this one holds a few lines of Python over its two wheels."""
 NOT_IN_THE_REGISTRY = "tensorrt ; python_version < '3'\n"
-"""A placeholder without wheels, which downloads TensorRT from NVIDIA when pip installs it: nothing here can resolve it."""
+"""A placeholder without wheels: it downloads TensorRT from NVIDIA when pip installs it, so nothing here resolves it."""
 
 
 @dataclass(frozen=True)
