@@ -27,7 +27,7 @@ def test_another_command_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
         (("tensorrt-rtx",), "TensorRT-RTX"),
     ],
 )
-def test_macos_has_no_libraries_of_nvidia(extras: tuple[str, ...], absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_macos_has_none_of_nvidia(extras: tuple[str, ...], absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     remedy = f"there is no {absent} for macOS; export without --target and give device='cpu'"
     assert how_to_install(*extras, first="pip uninstall onnxruntime") == remedy
