@@ -5,7 +5,7 @@ DIGITS := examples/digits
 BENCH := PYTHONPATH=benchmarks:$(DIGITS) $(BIN)/python -W ignore benchmarks/run.py
 export PYTHON
 
-.PHONY: demo test test-all test-cases test-gpu matrix half host-time bench bench-quick lint types lock lock-check clean
+.PHONY: demo test test-all test-cases test-gpu test-arm64 matrix half host-time bench bench-quick lint types lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -30,6 +30,10 @@ test-cases: .venv/installed-dev
 # On a machine with an NVIDIA GPU; install what it is to test first, see docs/gpu.md.
 test-gpu: .venv/installed-dev
 	$(BIN)/pytest tests/gpu -m gpu -rs
+
+# The runtime on arm64, with bundles exported here: ROOT is the root of an arm64 Debian, see the script.
+test-arm64: .venv/installed-dev
+	PYTHONPATH=tests $(BIN)/python tests/on_arm64.py $(ROOT)
 
 # Measures every family again and writes docs/support.md and the table of docs/half_precision.md; --help of the script
 # says how to measure some rows only.

@@ -26,6 +26,7 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = REPOSITORY / "pyproject.toml"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
+PAGE = REPOSITORY / "docs" / "install.md"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = {
     "Linux x86-64": "x86_64-manylinux_2_36",  # the glibc of Debian 12
@@ -148,7 +149,7 @@ def table(cells: dict[tuple[str, str, str], Cell], extras: list[str]) -> str:
 
 
 def check(resolver: Resolver, scratch: Path) -> int:
-    """Print the table; 1 where the tested set is stale, or something does not resolve."""
+    """Print the table; 1 where the tested set or the docs' table is stale, or something does not resolve."""
     again = scratch / "constraints.txt"
     again.write_text(CONSTRAINTS.read_text())
     resolver.lock(again)
@@ -159,11 +160,15 @@ def check(resolver: Resolver, scratch: Path) -> int:
     wanted = list(product(extras, PLATFORMS, PYTHONS))
     with ThreadPoolExecutor(4) as pool:
         cells = dict(zip(wanted, pool.map(lambda cell: resolver.resolve(*cell), wanted), strict=True))
-    print(f"Packages that pip would install, on each of Python {', '.join(PYTHONS)}:\n\n{table(cells, extras)}")
-    failed = {cell: found.error for cell, found in cells.items() if found.error}
+    found = table(cells, extras)
+    print(f"Packages that pip would install, on each of Python {', '.join(PYTHONS)}:\n\n{found}")
+    failed = {cell: resolved.error for cell, resolved in cells.items() if resolved.error}
     for (extra, platform, python), error in failed.items():
         print(f"\n[{extra}] on {platform}, Python {python}:\n{error}")
-    return 1 if failed else 0
+    stale = found not in PAGE.read_text()
+    if stale:
+        print(f"\n{PAGE.relative_to(REPOSITORY)} has another table: put this one there")
+    return 1 if failed or stale else 0
 
 
 def main() -> int:

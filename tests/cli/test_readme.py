@@ -54,4 +54,9 @@ def test_the_python_runs(
 
 def test_the_transcript_is_what_the_clips_say(references: dict[Path, str]) -> None:
     (shown,) = blocks("text")
-    assert shown.splitlines()[-len(references) :] == list(references.values())
+    transcript, _, following = shown.partition("\n\n")
+    assert transcript.splitlines()[-len(references) :] == list(references.values())
+    assert all(
+        line.strip() in (REPOSITORY / "Makefile").read_text().replace("$(BIN)", ".venv/bin")
+        for line in following.splitlines()
+    )
