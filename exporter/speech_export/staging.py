@@ -56,7 +56,10 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
                 _check_replaceable(target, overwrite)
             yield staging
             if _followed(named) != target:
-                raise ExportError(f"{named} was a link to {target}, and leads elsewhere now; export it again")
+                raise ExportError(
+                    f"{named} leads to another directory now than when the export began, and that one is not replaced; "
+                    "export the model again"
+                )
             _publish(staging, target, overwrite)
 
 

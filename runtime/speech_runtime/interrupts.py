@@ -4,7 +4,6 @@ Python raises `KeyboardInterrupt` wherever the main thread is. In a callback of 
 printed and forgotten; a library may also raise an error of its own in its place. So it is written down as well.
 """
 
-import _thread
 import signal
 import sys
 import threading
@@ -51,7 +50,9 @@ class Interrupts:
         if self.signum is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             shown(unraisable)
             return
-        timer = threading.Timer(_AGAIN_AFTER, _thread.interrupt_main, (self.signum,))
+        # A real signal, which wakes the main thread where it waits for the system.
+        main_thread = threading.main_thread().ident
+        timer = threading.Timer(_AGAIN_AFTER, signal.pthread_kill, (main_thread, self.signum))
         timer.daemon = True
         timer.start()
 
@@ -69,10 +70,31 @@ def heeded() -> Iterator[Interrupts]:
     Raises:
         Interrupted: a signal arrived, even where its exception was swallowed or became another error.
     """
+    if _heeded is None and threading.current_thread() is threading.main_thread():
+        with _handlers() as interrupts, _not_lost(interrupts):
+            yield interrupts
+    else:
+        interrupts = _heeded or Interrupts()
+        with _not_lost(interrupts):
+            yield interrupts
+
+
+@contextmanager
+def _not_lost(interrupts: Interrupts) -> Iterator[None]:
+    """Raise `Interrupted` at the end of the block where a signal arrived, and in place of what became of it."""
+    try:
+        yield
+    except BaseException as error:
+        said = isinstance(error, SystemExit) and error.code == 128 + (interrupts.signum or 0)
+        if interrupts.signum is None or isinstance(error, Interrupted) or said:
+            raise
+        raise Interrupted(interrupts.signum) from error
+    interrupts.check()
+
+
+@contextmanager
+def _handlers() -> Iterator[Interrupts]:
     global _heeded
-    if _heeded is not None or threading.current_thread() is not threading.main_thread():
-        yield _heeded or Interrupts()
-        return
     interrupts, unraisable = Interrupts(), sys.unraisablehook
     standard = (signal.default_int_handler, signal.SIG_DFL)
     before = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) in standard}
@@ -82,16 +104,11 @@ def heeded() -> Iterator[Interrupts]:
         for number in before:
             signal.signal(number, interrupts._arrived)
         yield interrupts
-    except BaseException as error:
-        if interrupts.signum is None or isinstance(error, Interrupted):
-            raise
-        raise Interrupted(interrupts.signum) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = unraisable
         _heeded = None
-    interrupts.check()
 
 
 @contextmanager
@@ -101,7 +118,7 @@ def held() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def note(signum: int, frame: FrameType | None) -> None:
         handler = before[signum]

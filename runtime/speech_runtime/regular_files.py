@@ -6,14 +6,15 @@ import math
 import os
 import stat
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 _LARGEST_JSON = 16 * 2**20
 """Bytes of a configuration: the largest that the exporter writes has a thousandth of it."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading bytes; links are followed.
 
     Raises:

@@ -132,6 +132,11 @@ def test_another_processor_has_entries_of_its_own(bundle: Bundle, monkeypatch: p
     assert cache_entry(bundle, ENCODER, options, "1.0", 2) != known
 
 
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def changed_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -147,7 +152,7 @@ def changed_byte(path: Path) -> None:
         ("files.json", lambda path: path.write_text("[" * 100_000)),
         ("files.json", lambda path: path.write_text("{}")),
         ("files.json", Path.unlink),
-        ("encoder.onnx", lambda path: (path.unlink(), os.mkfifo(path))),
+        ("encoder.onnx", piped),
         ("encoder.onnx", lambda path: path.with_name("more").write_text("")),
     ],
     ids=["cut", "byte", "byte of the graph", "nested facts", "no facts", "facts missing", "pipe", "one file more"],
