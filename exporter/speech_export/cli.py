@@ -9,6 +9,7 @@ import click
 
 from speech_runtime import Bundle, SpeechError
 from speech_runtime.command_line.console import log_on_stderr
+from speech_runtime.command_line.entry import exit_when_interrupted
 from speech_runtime.command_line.hub_flags import hub_flags
 from speech_runtime.summary import measured_on, verification_lines
 
@@ -122,6 +123,7 @@ _MIB = 2**20
     f"quantised: {QUANTIZED_LIMITS.agreement:g}]",
 )
 @click.version_option(package_name="speech-export")
+@exit_when_interrupted()
 @log_on_stderr("speech_export", "speech_runtime", start="\n")
 @engine_flags
 def main(

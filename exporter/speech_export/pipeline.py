@@ -31,6 +31,7 @@ from speech_runtime.bundle import (
 )
 from speech_runtime.contract import DECODER_WITH_PAST, ENCODER
 from speech_runtime.features import EXTRACTORS, check_fit, read_feature_extractor
+from speech_runtime.interrupts import heeded
 
 from .accuracy import convert_accurately
 from .audio_sets import AudioSet, audio_files, audio_set
@@ -124,19 +125,25 @@ def export(
         check_static_cache(static_cache, options.target)
     if calibration_audio is not None:
         audio_files(calibration_audio)
-    with staged(Path(output_dir), overwrite=overwrite) as directory:
+    with heeded() as interrupts, staged(Path(output_dir), overwrite=overwrite) as directory:
+
+        def begin(stage: str) -> None:
+            interrupts.check()
+            on_stage(stage)
+
         extractor = feature_extractor or getattr(processor, "feature_extractor", None)
-        composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), on_stage)
+        composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), begin)
         traced = directory / _FLOAT32 if options.below_float32 else directory
         traced.mkdir(exist_ok=True)
-        manifest = _write(composite, traced, top_k, static_cache, options, on_stage)
+        manifest = _write(composite, traced, top_k, static_cache, options, begin)
         measured_on = _audio_set(manifest, traced, audio, calibration_audio)
         if options.below_float32:
-            on_stage(f"converting to {options.precision} and measuring")
-            _convert(composite, manifest, directory, options, measured_on, limits, on_stage)
+            begin(f"converting to {options.precision} and measuring")
+            _convert(composite, manifest, directory, options, measured_on, limits, begin)
         else:
-            on_stage("verifying against torch")
+            begin("verifying against torch")
             _verify(composite, manifest, directory, measured_on, limits or Limits())
+        interrupts.check()
     return Bundle.open(output_dir)
 
 

@@ -28,6 +28,7 @@ from speech_runtime.contract import (
     graph_inputs,
     graph_outputs,
 )
+from speech_runtime.interrupts import interruption
 
 from .errors import ExportError
 from .facts import encoder_width
@@ -138,6 +139,8 @@ def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
+        if (interrupt := interruption(error)) is not None:
+            raise interrupt from error
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
         raise ExportError(
             f"{graph.family} cannot be exported yet, its {graph.name} cannot be traced: {reason}"

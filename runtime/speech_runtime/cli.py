@@ -14,6 +14,7 @@ import numpy as np
 from .audio import AudioFile
 from .command_line.console import log_on_stderr
 from .command_line.cuda_graphs_flag import cuda_graphs_flag
+from .command_line.entry import exit_when_interrupted
 from .command_line.formats import FORMATS
 from .command_line.hub_flags import hub_flags
 from .command_line.setting_flags import given, setting_flags
@@ -24,8 +25,6 @@ from .errors import AudioError, SpeechError
 from .model import BATCH_SIZE, OnnxSpeechSeq2Seq
 
 SOME_FAILED = 3
-INTERRUPTED = 130
-
 
 _EXIT_CODES = f"""\b
 Exit codes:
@@ -33,7 +32,8 @@ Exit codes:
   1    the bundle, a setting or the output is not as it must be
   2    the command line is not
   {SOME_FAILED}    some files could not be transcribed; the others are
-  {INTERRUPTED}  interrupted; what is written is whole
+  130  interrupted by Ctrl-C; what is written is whole
+  143  ended by SIGTERM; likewise
 """
 
 
@@ -59,6 +59,7 @@ Exit codes:
 @hub_flags
 @click.option("--verbose", is_flag=True, help="Say on stderr what is done, and how long each stage takes.")
 @click.version_option(package_name="speech-export")
+@exit_when_interrupted()
 def main(
     bundle: str,
     files: tuple[str, ...],
@@ -116,9 +117,6 @@ def main(
             failed = _write(files, results, write, bar=sys.stderr.isatty() and not lines)
     except SpeechError as error:
         raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo("Interrupted", err=True)
-        sys.exit(INTERRUPTED)
     if failed:
         click.echo(f"{failed} of {len(files)} files could not be transcribed", err=True)
         sys.exit(SOME_FAILED)

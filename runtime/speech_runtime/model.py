@@ -23,11 +23,13 @@ from .generation.generate import Extras, SearchKeywords
 from .generation.language import in_language
 from .generation.likelihood import sequence_logprobs
 from .generation.prompts import Prompts
+from .generation.tokenizer import read_tokenizer
 from .generator import Language, SpeechGenerator
 from .hub import bundle_directory
 from .inputs import check_lengths, check_memory, fits_memory
 from .many import Steps, transcribe_many
 from .transcription import Transcription, hypotheses
+from .whole_load import load_whole
 
 logger = logging.getLogger(__name__)
 
@@ -94,21 +96,24 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         where = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         begin = time.perf_counter()
         directory = bundle_directory(name, **where, engines=isinstance(chosen, EngineOptions))  # type: ignore[arg-type]
-        bundle = Bundle.open(directory, check_hashes=check_hashes)
-        tokenizer, checked = bundle.path(TOKENIZER), time.perf_counter()
-        engine, manifest = load_engine(bundle, chosen, check_hashes=check_hashes)
-        model = cls(
-            engine,
-            manifest,
-            GenerationConfig.from_file(bundle.path(GENERATION_CONFIG)),
-            feature_extractor_of(bundle),
-            Tokenizer.from_file(str(tokenizer)) if bundle.has(TOKENIZER) else None,
-        )
-        logger.info(
-            "%s: files found and checked in %.3f s, loaded in %.3f s",
-            *(name, checked - begin, time.perf_counter() - checked),
-        )
-        return model
+
+        def load(bundle: Bundle) -> "OnnxSpeechSeq2Seq":
+            checked = time.perf_counter()
+            engine, manifest = load_engine(bundle, chosen, check_hashes=check_hashes)
+            model = cls(
+                engine,
+                manifest,
+                GenerationConfig.from_file(bundle.path(GENERATION_CONFIG)),
+                feature_extractor_of(bundle),
+                read_tokenizer(bundle.path(TOKENIZER)) if bundle.has(TOKENIZER) else None,
+            )
+            logger.info(
+                "%s: files found and checked in %.3f s, loaded in %.3f s",
+                *(name, checked - begin, time.perf_counter() - checked),
+            )
+            return model
+
+        return load_whole(directory, load, check_hashes=check_hashes)
 
     def score(
         self,

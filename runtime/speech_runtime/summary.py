@@ -4,8 +4,6 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from .bundle import (
     GENERATION_CONFIG,
     TOKENIZER,
@@ -16,9 +14,9 @@ from .bundle import (
     Verification,
 )
 from .engines.tensorrt_library import NAMES
-from .errors import BundleError
 from .features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
+from .generation.tokenizer import read_tokenizer
 
 _MIB = 2**20
 _LABEL_WIDTH = 15
@@ -91,10 +89,7 @@ def _extractor_settings(extractor: FeatureExtractor | None) -> dict[str, Any] | 
 def _tokenizer_facts(bundle: Bundle) -> dict[str, Any] | None:
     if not bundle.has(TOKENIZER):
         return None
-    try:
-        tokenizer = Tokenizer.from_file(str(bundle.path(TOKENIZER)))
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise BundleError(f"{bundle.path(TOKENIZER)} cannot be read: {error}; export the model again") from error
+    tokenizer = read_tokenizer(bundle.path(TOKENIZER))
     return {"model": type(tokenizer.model).__name__, "vocab_size": tokenizer.get_vocab_size()}
 
 

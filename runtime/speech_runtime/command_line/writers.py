@@ -8,6 +8,7 @@ from typing import Protocol
 
 import click
 
+from ..interrupts import held
 from .formats import Format, Result
 
 
@@ -26,14 +27,16 @@ def to_stdout(layout: Format, hypotheses: int) -> Iterator[Writer]:
     def write(file: str, result: Result) -> None:
         nonlocal written
         before = layout.between if written else layout.header + layout.start
-        click.echo(before + layout.entry(file, result, hypotheses), nl=False)
-        written += 1
+        with held():  # what is written stays whole
+            click.echo(before + layout.entry(file, result, hypotheses), nl=False)
+            written += 1
 
     try:
         yield write
     finally:
-        if written:
-            click.echo(layout.end, nl=False)
+        with held():
+            if written:
+                click.echo(layout.end, nl=False)
 
 
 @contextmanager

@@ -62,8 +62,13 @@ replace: 6 times for an Add and a LayerNormalization of 499 × 1024 numbers (1.3
 class OnnxRuntimeEngine:
     """The graphs of a bundle as ONNX Runtime sessions. See `engine.Engine`."""
 
-    def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
+    def __init__(self, bundle: Bundle, options: SessionOptions, *, check_hashes: bool = True) -> None:
         """Load all three graphs.
+
+        Args:
+            bundle: of the graphs.
+            options: how they run.
+            check_hashes: compare the SHA-256 of what is in the cache of optimised graphs.
 
         Raises:
             EngineError: ONNX Runtime or the provider is missing, or takes another option.
@@ -71,6 +76,7 @@ class OnnxRuntimeEngine:
         """
         self._runtime = import_onnxruntime(options)
         self._options = options
+        self._check_hashes = check_hashes
         quantization = bundle.manifest.quantization
         self._exact_bytes = quantization is not None and quantization.multiplies_bytes and bytes_saturate()
         # Graphs for other targets are standard ONNX: no product is one of bytes before ONNX Runtime makes it one.
@@ -208,7 +214,8 @@ class OnnxRuntimeEngine:
         if self._options.optimized_model_cache is None:
             session = open_graph(path)
         else:
-            session = open_through_cache(cache_entry(bundle, graph, self._options, version), path, open_graph)
+            entry = cache_entry(bundle, graph, self._options, version, threads)
+            session = open_through_cache(entry, path, open_graph, check_hashes=self._check_hashes)
         _check_signature(session, bundle, graph)
         return session
 

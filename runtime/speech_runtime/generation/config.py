@@ -1,12 +1,12 @@
 """Generation settings: one frozen, validated dataclass with the names and meaning of transformers' GenerationConfig."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ..errors import GenerationError
+from ..errors import BundleError, GenerationError
+from ..regular_files import read_json
 from ..strict import FieldError, updated
 
 DEFAULT_NEW_TOKENS = 20
@@ -152,9 +152,15 @@ class GenerationConfig:
         """Read a `generation_config.json`.
 
         Raises:
+            BundleError: it cannot be read, or is no object of JSON.
             GenerationError: it holds a setting that would change the output and that this release does not follow.
         """
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = read_json(path)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
+        if not isinstance(content, dict):
+            raise BundleError(f"{path} is not an object of JSON; export the model again")
         given = {name: value for name, value in content.items() if value is not None}
         return cls()._with(_followed(given), path.name)
 
