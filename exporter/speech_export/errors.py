@@ -14,3 +14,12 @@ class VerificationError(ExportError):
 def shortened(names: list[str], shown: int = 3) -> str:
     """The first few of what may be hundreds of names, for a message."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def reason(error: BaseException, most: int = 400) -> str:
+    """What an error of a library says, on one line of `most` characters.
+
+    Its first line alone is often a heading, and the cause comes after it.
+    """
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= most else f"{words[:most].rpartition(' ')[0]} …"

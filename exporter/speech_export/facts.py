@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from speech_runtime.bundle import DecoderFacts, EncoderFacts
 
-from .errors import ExportError
+from .errors import ExportError, reason
 from .families import decoder_family, encoder_family
 from .precision import Target
 
@@ -179,9 +179,8 @@ def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[Dyn
                 use_cache=True,
             ).logits
     except Exception as error:  # whatever a decoder that is no half of a composite stumbles over
-        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         raise ExportError(
-            f"{decoder.config.model_type} cannot be exported, it does not run as a decoder: {reason}"
+            f"{decoder.config.model_type} cannot be exported, it does not run as a decoder: {reason(error)}"
         ) from error
     return logits, (own, cross)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import torch
 from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime import Bundle, GenerationConfig, OnnxSpeechSeq2Seq, SpeechError
@@ -39,6 +38,7 @@ from .errors import ExportError
 from .expectation import expectations
 from .explicit_quantizer import ExplicitQuantizer
 from .facts import check_static_cache, decoder_facts, encoder_facts
+from .generation_settings import write_settings
 from .half_precision import HalfPrecision
 from .passes.counted_mask import count_mask_fast
 from .passes.cross_attention import fuse_cross_attention
@@ -60,6 +60,7 @@ from .staging import staged
 from .text.runtime_tokenizer import runtime_tokenizer
 from .trace import save, trace, traceables
 from .verify import NEW_TOKENS, compare, judge, verification
+from .weight_checks import check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -169,8 +170,7 @@ def _write(
 ) -> Manifest:
     """Write everything in float32 into `directory`; the manifest comes last and is not verified yet."""
     model = composite.model
-    if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in model.parameters()):
-        raise ExportError("the model must be float32 on the CPU to be exported: model.float().cpu()")
+    check_weights(model)
     training = model.training
     model.eval()
     try:
@@ -226,8 +226,8 @@ def _file_facts(directory: Path) -> dict[str, FileFacts]:
 def _write_configuration(composite: Composite, encoder: EncoderFacts, directory: Path) -> None:
     """Write all but the graphs, and let the runtime read it: what it refuses need not be traced first."""
     composite.model.config.save_pretrained(directory)
-    composite.model.generation_config.save_pretrained(directory)
     try:
+        write_settings(composite.model.generation_config, directory / GENERATION_CONFIG)
         _ = GenerationConfig.from_file(directory / GENERATION_CONFIG).start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:

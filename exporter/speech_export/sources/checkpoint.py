@@ -8,10 +8,12 @@ from transformers import PretrainedConfig, SpeechEncoderDecoderModel
 from speech_runtime.bundle import MANIFEST
 
 from ..errors import ExportError, shortened
+from .adapters import refuse_adapters
 from .composite import Composite
 from .flax import find_flax_weights, load_flax
-from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer, load_weights
+from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer
 from .speech2text2 import load_speech2text2_config, renamed_weights
+from .weights import load_weights
 
 COMPOSITE = "speech-encoder-decoder"
 
@@ -28,10 +30,12 @@ def load_checkpoint(
         without: `feature-extractor` or `tokenizer`, where the bundle is to do without; both may be missing then.
 
     Raises:
-        ExportError: nothing there, not a composite, or weights, tokenizer or extractor are missing.
+        ExportError: nothing there, not a composite, adapters beside it, weights that are missing or left over,
+            or no tokenizer or extractor.
     """
     if (Path(name) / MANIFEST).exists():
         raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
+    refuse_adapters(name, hub)
     config = load_speech2text2_config(name, hub) or load_config(name, hub)
     if config.model_type != COMPOSITE:
         raise ExportError(

@@ -282,6 +282,7 @@ _LEFT_OUT: dict[str, tuple[str, object]] = {
     "num_beam_groups": ("group beam search", 1),
     "penalty_alpha": ("contrastive search", 0.0),
     "prompt_lookup_num_tokens": ("assisted generation", None),
+    "token_healing": ("prompts that end within a word", False),
     "watermarking_config": ("watermarking", None),
 }
 """Settings of transformers that are not followed, what they are for, and the value at which they change nothing."""
@@ -292,8 +293,9 @@ _WITHOUT_EFFECT = frozenset(
         *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
         *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),  # of text that is the encoder's input
         *("transformers_version", "_from_model_config"),
-        *("assistant_confidence_threshold", "assistant_lookbehind", "is_assistant", "num_assistant_tokens"),
-        *("num_assistant_tokens_schedule", "target_lookbehind"),
+        *("assistant_confidence_threshold", "assistant_ensemble_weight", "assistant_lookbehind", "is_assistant"),
+        *("max_matching_ngram_size", "num_assistant_tokens", "num_assistant_tokens_schedule", "speculation_type"),
+        *("target_lookbehind", "use_mtp", "continuous_batching_config", "max_cache_len", "prefill_chunk_size"),
     }
 )
 """Settings that cannot change the token ids of these searches."""
