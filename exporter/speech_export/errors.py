@@ -21,5 +21,7 @@ def reason(error: BaseException, most: int = 400) -> str:
 
     Its first line alone is often a heading, and the cause comes after it.
     """
-    words = " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(str(error).split())
+    if not words or isinstance(error, (LookupError, AttributeError, TypeError)):  # "'gelu'" alone says nothing
+        words = f"{type(error).__name__}: {words}".removesuffix(": ")
     return words if len(words) <= most else f"{words[:most].rpartition(' ')[0]} …"

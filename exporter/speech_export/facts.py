@@ -32,14 +32,22 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
         ExportError: its family cannot be exported, or its configuration lacks one of them.
     """
     family = encoder_family(encoder)
+    name = encoder.config.model_type
+    if getattr(encoder.config, "num_hidden_layers", 1) < 1:
+        raise ExportError(
+            f"the encoder, {name}, has no layers: num_hidden_layers is {encoder.config.num_hidden_layers}"
+        )
     if family.facts is None and not hasattr(encoder, "_get_feature_vector_attention_mask"):
         raise ExportError(
-            f"{encoder.config.model_type} is no encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
+            f"{name} is no encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
             "an attention mask for it"
         )
     facts = (family.facts or _waveform_facts)(encoder)
-    neutral = not family.takes_mask or _padding_is_neutral(encoder, facts)
-    stride, extra = _output_frames(encoder, facts, family.takes_mask)
+    try:
+        neutral = not family.takes_mask or _padding_is_neutral(encoder, facts)
+        stride, extra = _output_frames(encoder, facts, family.takes_mask)
+    except Exception as error:  # whatever an encoder stumbles over whose configuration contradicts itself
+        raise ExportError(f"{name} cannot be exported, it does not run as an encoder: {reason(error)}") from error
     return replace(facts, padding_neutral=neutral, frame_stride=stride, extra_frames=extra)
 
 
@@ -55,6 +63,8 @@ def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: in
     logits, caches = _one_step(model)
     own, cross = ([layer.keys for layer in cache.layers if layer.keys is not None] for cache in caches)
     name = model.decoder.config.model_type
+    if not own:
+        raise ExportError(f"the decoder, {name}, has no layers: its configuration asks for none")
     if not cross:
         raise ExportError(f"{name} has no cross-attention: as a decoder it would never hear the audio")
     if {(*key.shape[:2], key.shape[3]) for key in own} != {(*key.shape[:2], key.shape[3]) for key in cross}:

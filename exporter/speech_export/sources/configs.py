@@ -38,9 +38,8 @@ def load_configs(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = AN
             config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder_config, decoder_config)
             model = SpeechEncoderDecoderModel(config).eval()
         except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
-            raise ExportError(
-                f"no composite can be made of {encoder_config.model_type} and {decoder_config.model_type}: {reason(error)}"
-            ) from error
+            kinds = f"{encoder_config.model_type} and {decoder_config.model_type}"
+            raise ExportError(f"no composite can be made of {kinds}: {reason(error)}") from error
     model.generation_config = generation_config(model.decoder)
     source = f"{encoder_config.model_type} + {decoder_config.model_type}, random weights, seed {seed}"
     return Composite(model, None, None, source, tuple(name for name, _ in model.named_parameters()))

@@ -19,9 +19,9 @@ FEATURE_EXTRACTOR, TOKENIZER = "feature-extractor", "tokenizer"
 
 _ASKS_TO_RUN_CODE = "custom code"
 _NEVER_RUN = (
-    "needs Python code of its own (auto_map), and speech-export never runs a checkpoint's code (trust_remote_code=False); "
-    "save it again with classes of transformers, or load it in Python yourself and give the model to "
-    "speech_export.export"
+    "needs Python code of its own (auto_map), and speech-export never runs a checkpoint's code "
+    "(trust_remote_code=False); save it again with classes of transformers, or load it in Python yourself and give the "
+    "model to speech_export.export"
 )
 
 

@@ -26,7 +26,7 @@ def load_speech2text2_config(name: str, hub: HubOptions) -> PretrainedConfig | N
     """
     try:
         settings, _ = PretrainedConfig.get_config_dict(name, **hub.keywords())
-    except (OSError, ValueError):
+    except Exception:
         return None  # who loads it as what it is says why
     decoder = settings.get("decoder")
     if not isinstance(decoder, dict) or decoder.get("model_type") != _MODEL_TYPE:

@@ -104,9 +104,9 @@ def _load(
 def _refuse_unused(name: str, unused: list[str]) -> None:
     if unused:
         raise ExportError(
-            f"{name} has {len(unused)} weights that its config.json has no place for: {shortened(unused)}; it would "
-            "be exported without them: mend config.json (number of layers, add_adapter, model_type and the like), or "
-            "save the checkpoint again without them"
+            f"{name}: the model of its config.json has no place for {len(unused)} of its weights: {shortened(unused)}; "
+            "they would be left out: mend config.json (number of layers, add_adapter, model_type and the like), or save "
+            "the checkpoint again without them"
         )
 
 
