@@ -22,6 +22,6 @@ def check_weights(model: SpeechEncoderDecoderModel) -> None:
     ]
     if broken:
         raise ExportError(
-            f"{len(broken)} of the model's weights are not finite (NaN or infinite): {shortened(broken)}; the checkpoint "
-            "is damaged or its training has diverged: export an earlier one"
+            f"{len(broken)} of the model's weights are not finite (NaN or infinite): {shortened(broken)}; the "
+            "checkpoint is damaged or its training has diverged: export an earlier one"
         )

@@ -105,15 +105,15 @@ def _refuse_unused(name: str, unused: list[str]) -> None:
     if unused:
         raise ExportError(
             f"{name}: the model of its config.json has no place for {len(unused)} of its weights: {shortened(unused)}; "
-            "they would be left out: mend config.json (number of layers, add_adapter, model_type and the like), or save "
-            "the checkpoint again without them"
+            "they would be left out: mend config.json (number of layers, add_adapter, model_type and the like), or "
+            "save the checkpoint again without them"
         )
 
 
 def _names_of_whole(config: PretrainedConfig) -> set[str]:
     """Names of all weights that models of this configuration have, without the prefix that some of them share."""
     named = [getattr(transformers, name, None) for name in config.architectures or ()]
-    classes = [kind for kind in named if isinstance(kind, type) and issubclass(kind, PreTrainedModel)]
+    classes: list[Any] = [kind for kind in named if isinstance(kind, type) and issubclass(kind, PreTrainedModel)]
     classes += [
         kinds[type(config)] for kinds in (MODEL_MAPPING, MODEL_FOR_PRETRAINING_MAPPING) if type(config) in kinds
     ]
