@@ -12,7 +12,7 @@ from .errors import ExportError, reason
 from .generation_settings import write_settings
 from .sources.composite import Composite
 from .text.runtime_tokenizer import runtime_tokenizer
-from .vocabulary_checks import check_token_ids, check_tokenizer
+from .text.vocabulary import check_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +32,13 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
     try:
         composite.model.config.save_pretrained(directory)
         write_settings(composite.model.generation_config, directory / GENERATION_CONFIG)
-        settings = GenerationConfig.from_file(directory / GENERATION_CONFIG)
+        settings = GenerationConfig.from_file(directory / GENERATION_CONFIG, decoder.vocab_size)
         settings.start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:
         raise ExportError(f"the runtime does not take this model: {error}") from error
     except (ValueError, TypeError) as error:  # of a configuration that transformers itself cannot write
         raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
-    check_token_ids(settings, decoder.vocab_size)
     if composite.tokenizer is not None:
         check_tokenizer(composite.tokenizer, decoder.vocab_size)
         composite.tokenizer.save_pretrained(directory)

@@ -54,7 +54,8 @@ def plain_search(model: PreTrainedModel) -> Iterator[None]:
     transformers takes from `model.generation_config` whatever a call leaves open.
     """
     stored = model.generation_config
-    model.generation_config = TorchConfig(**{name: getattr(stored, name, None) for name in _TOKENS})
+    tokens = {name: getattr(stored, name, None) for name in _TOKENS}
+    model.generation_config = TorchConfig(**{name: None if token == -1 else token for name, token in tokens.items()})
     try:
         yield
     finally:

@@ -20,8 +20,8 @@ from speech_export.expectation import expectations
 from speech_export.facts import decoder_facts, encoder_facts
 from speech_export.generation_settings import write_settings
 from speech_export.sources.composite import Composite
+from speech_export.text.vocabulary import check_tokenizer
 from speech_export.verify import compare
-from speech_export.vocabulary_checks import check_tokenizer
 from speech_runtime import GenerationConfig, OnnxSpeechSeq2Seq
 from tiny_checkpoint import Copies, save_tiny, save_tokenizer
 
@@ -117,18 +117,18 @@ def test_what_the_runtime_does_not_follow_is_said(tmp_path: Path, caplog: pytest
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0, it must be above 0"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0, it must be at least"),
         ({"penalty_alpha": 0.6}, "penalty_alpha is for contrastive search"),
         ({"num_beams": 0}, "num_beams is 0"),
         ({"length_penalty": "x"}, "length_penalty is 'x'"),
         ({"eos_token_id": "2"}, "eos_token_id is '2'"),
-        ({"eos_token_id": 99}, "eos_token_id is 99; the model has 90 words"),
-        ({"eos_token_id": [2, 90]}, "eos_token_id is 90"),
-        ({"decoder_start_token_id": -5}, "decoder_start_token_id is -5"),
-        ({"forced_bos_token_id": -1}, "forced_bos_token_id is -1"),
-        ({"forced_eos_token_id": 90}, "forced_eos_token_id is 90"),
-        ({"pad_token_id": -1}, "pad_token_id is -1"),
-        ({"decoder_start_token_id": None, "bos_token_id": 90}, "bos_token_id is 90"),
+        ({"eos_token_id": 99}, "eos_token_id has 99, but the decoder's tokens are 0 … 89"),
+        ({"eos_token_id": [2, 90]}, "eos_token_id has 90"),
+        ({"decoder_start_token_id": -5}, "decoder_start_token_id has -5"),
+        ({"forced_bos_token_id": -1}, "forced_bos_token_id has -1"),
+        ({"forced_eos_token_id": 90}, "forced_eos_token_id has 90"),
+        ({"pad_token_id": -2}, "pad_token_id has -2"),
+        ({"decoder_start_token_id": None, "bos_token_id": 90}, "bos_token_id has 90"),
     ],
 )
 def test_settings_that_cannot_be_followed_are_refused_before_tracing(
