@@ -214,3 +214,56 @@ def test_a_pair_names_decoder_layers_left_over(tmp_path: Path) -> None:
     fewer = Copies(tmp_path / "decoder", tmp_path)({"config.json": {"decoder_layers": 1}})
     with pytest.raises(ExportError, match=r"no place for \d+ of its weights: model.decoder.layers.1"):
         load_pair(str(tmp_path / "encoder"), str(fewer))
+
+
+@pytest.mark.parametrize("content", ["", "null", "[1]", '{"eos_token_id": '])
+def test_damaged_generation_settings_are_not_passed_over(content: str, copies: Copies) -> None:
+    copy = copies()
+    (copy / "generation_config.json").write_text(content)
+    with pytest.raises(ExportError, match=r"generation settings \(generation_config.json\) could not be loaded"):
+        load_checkpoint(str(copy))
+    (copy / "generation_config.json").unlink()
+    assert load_checkpoint(str(copy)).model.generation_config.eos_token_id == 2
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "null", '{"model_type": ', ""])
+def test_a_configuration_that_is_none_is_refused(content: str, copies: Copies) -> None:
+    copy = copies()
+    (copy / "config.json").write_text(content)
+    with pytest.raises(ExportError, match="a configuration could not be loaded from this directory"):
+        load_checkpoint(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"encoder": {"layer_norm_eps": float("nan")}}, "the encoder, wav2vec2, computes NaN"),
+        ({"decoder": {"layer_norm_eps": float("nan")}}, "the decoder, bert, computes NaN"),
+        ({"encoder": {"conv_stride": [5, 2, 0]}}, "does not run as an encoder: encoder.stride is 0"),
+        ({"encoder": {"hidden_act": "nonsense"}}, "KeyError: 'nonsense'"),
+    ],
+)
+def test_a_configuration_that_does_not_compute_is_refused(
+    config: dict[str, object], message: str, copies: Copies, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(str(copies({"config.json": config})), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_sentence_with_the_cause_and_the_flag_are_told(copies: Copies) -> None:
+    copy = copies()
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(ExportError, match=r"--processor\), or do without \(--without tokenizer\)") as refusal:
+        load_checkpoint(str(copy))
+    assert not str(refusal.value).endswith(":")
+
+
+def test_a_tokenizer_without_words_is_refused(copies: Copies, tmp_path: Path) -> None:
+    copy = copies()
+    (copy / "tokenizer.json").unlink()
+    (copy / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "BartTokenizer"}'
+    )  # transformers loads five tokens
+    with pytest.raises(ExportError, match="the tokenizer has no words"):
+        export(str(copy), tmp_path / "bundle")

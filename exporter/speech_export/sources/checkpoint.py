@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from transformers import PretrainedConfig, SpeechEncoderDecoderModel
+from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle import MANIFEST
 
@@ -11,7 +12,7 @@ from ..errors import ExportError, shortened
 from .adapters import refuse_adapters
 from .composite import Composite
 from .flax import find_flax_weights, load_flax
-from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer
+from .hub import ANONYMOUS, HubOptions, load, load_config, load_extractor, load_tokenizer
 from .speech2text2 import load_speech2text2_config, renamed_weights
 from .weights import load_weights
 
@@ -42,6 +43,7 @@ def load_checkpoint(
             f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; to join it with "
             "another one, give --encoder and --decoder"
         )
+    _check_generation_config(name, hub)
     flax_weights = find_flax_weights(name, hub)
     model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
     parts = processor or name
@@ -56,6 +58,12 @@ def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechE
             "save it again with save_pretrained"
         )
     return model
+
+
+def _check_generation_config(name: str, hub: HubOptions) -> None:
+    """Check that generation settings can be read where there are any: transformers would go on without them."""
+    if cached_file(name, GENERATION_CONFIG_NAME, **hub.keywords(), _raise_exceptions_for_missing_entries=False):
+        load(GenerationConfig, name, f"generation settings ({GENERATION_CONFIG_NAME})", hub)
 
 
 def _architecture(config: PretrainedConfig) -> str:

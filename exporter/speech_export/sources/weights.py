@@ -112,7 +112,7 @@ def _refuse_unused(name: str, unused: list[str]) -> None:
 
 def _names_of_whole(config: PretrainedConfig) -> set[str]:
     """Names of all weights that models of this configuration have, without the prefix that some of them share."""
-    named = [getattr(transformers, name, None) for name in config.architectures or ()]
+    named = [getattr(transformers, str(name), None) for name in config.architectures or ()]
     classes: list[Any] = [kind for kind in named if isinstance(kind, type) and issubclass(kind, PreTrainedModel)]
     classes += [
         kinds[type(config)] for kinds in (MODEL_MAPPING, MODEL_FOR_PRETRAINING_MAPPING) if type(config) in kinds

@@ -18,10 +18,15 @@ def check_tokenizer(tokenizer: Any, vocab_size: int) -> None:
         vocab_size: of the decoder.
 
     Raises:
-        ExportError: ordinary words lie beyond the model's vocabulary, so that the tokenizer is another model's.
+        ExportError: it has no ordinary words, or some lie beyond the model's vocabulary: it is another model's.
     """
-    beyond = {token: f"{name!r} ({token})" for name, token in tokenizer.get_vocab().items() if token >= vocab_size}
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    if special.issuperset(tokenizer.get_vocab().values()):
+        raise ExportError(
+            "the tokenizer has no words, only special tokens: its vocabulary file is missing; say where there is one "
+            "(--processor), or do without (--without tokenizer)"
+        )
+    beyond = {token: f"{name!r} ({token})" for name, token in tokenizer.get_vocab().items() if token >= vocab_size}
     words = [beyond[token] for token in sorted(beyond) if token not in special]
     if words:
         raise ExportError(
