@@ -17,11 +17,13 @@ def shortened(names: list[str], shown: int = 3) -> str:
 
 
 def reason(error: BaseException, most: int = 400) -> str:
-    """What an error of a library says, on one line of `most` characters.
+    """What an error of a library says, on one line of about `most` characters.
 
-    Its first line alone is often a heading, and the cause comes after it.
+    Its first line alone is often a heading or the text of a module, and the cause comes after it, perhaps at the end.
     """
     words = " ".join(str(error).split())
     if not words or isinstance(error, (LookupError, AttributeError, TypeError)):  # "'gelu'" alone says nothing
         words = f"{type(error).__name__}: {words}".removesuffix(": ")
-    return words if len(words) <= most else f"{words[:most].rpartition(' ')[0]} …"
+    if len(words) <= most:
+        return words
+    return f"{words[: most // 2].rpartition(' ')[0]} … {words[-most // 2 :].partition(' ')[2]}"

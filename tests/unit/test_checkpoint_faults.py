@@ -55,7 +55,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spoilt(original: Path, copy: Path, chance: random.Random) -> str:
     """Copy a checkpoint and change one thing; says which."""
     shutil.copytree(original, copy)
-    faults: list[Callable[[Path, random.Random], str]] = [a_setting] * 6 + [a_tensor] * 3 + [a_file]
+    faults: tuple[Callable[[Path, random.Random], str], ...] = (*[a_setting] * 6, *[a_tensor] * 3, a_file)
     return chance.choice(faults)(copy, chance)
 
 
@@ -81,7 +81,7 @@ def a_tensor(copy: Path, chance: random.Random) -> str:
     name = chance.choice(sorted(weights))
     tensor = weights.pop(name)
     kind = chance.choice(("lost", "renamed", "narrow", "nan", "half", "double", "byte", "flat", "more"))
-    changed = {
+    changes: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
         "renamed": lambda: {f"{name}.old": tensor},
         "narrow": lambda: {name: tensor[:-1].contiguous()},
         "nan": lambda: {name: tensor.float() * float("nan")},
@@ -91,8 +91,8 @@ def a_tensor(copy: Path, chance: random.Random) -> str:
         "flat": lambda: {name: tensor.flatten()},
         "more": lambda: {name: tensor, name.replace(".0.", ".7."): tensor.clone()},
         "lost": dict,
-    }[kind]()
-    save_file(weights | changed, copy / WEIGHTS, {"format": "pt"})
+    }
+    save_file(weights | changes[kind](), copy / WEIGHTS, {"format": "pt"})
     return f"{name} {kind}"
 
 

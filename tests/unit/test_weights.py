@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, SpeechEncoderDecoderM
 from composites import DECODERS, ENCODERS, composite, encoder_model
 from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError, export
+from speech_export.errors import reason
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.configs import load_configs
 from speech_export.sources.hub import ANONYMOUS
@@ -267,3 +268,13 @@ def test_a_tokenizer_without_words_is_refused(copies: Copies, tmp_path: Path) ->
     )  # transformers loads five tokens
     with pytest.raises(ExportError, match="the tokenizer has no words"):
         export(str(copy), tmp_path / "bundle")
+
+
+def test_a_reason_is_neither_cut_to_its_heading_nor_a_bare_key() -> None:
+    assert reason(ValueError("For details look below:\n\n  the cause")) == "For details look below: the cause"
+    assert reason(KeyError("gelu")) == "KeyError: 'gelu'"
+    assert reason(RuntimeError()) == "RuntimeError"
+    long = reason(RuntimeError("BertLayer(\n" + "  (dense): Linear()\n" * 100 + ") got an unexpected argument"))
+    assert long.startswith("BertLayer( (dense)")
+    assert long.endswith(") got an unexpected argument")
+    assert len(long) <= 403
