@@ -10,6 +10,7 @@ from transformers import SpeechEncoderDecoderModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from .families import decoder_family, encoder_family
+from .generation_settings import plain_search
 
 
 class Oracle:
@@ -26,8 +27,8 @@ class Oracle:
         self._mask = {"attention_mask": torch.from_numpy(attention_mask)} if takes_mask else {}
 
     def generate(self, **settings: Any) -> NDArray[np.int64]:
-        """Tokens int64 [batch × num_return_sequences, length] of `model.generate`."""
-        with self._decoder.adapt(self._model.decoder), torch.no_grad():
+        """Tokens int64 [batch × num_return_sequences, length] of `model.generate` by these settings alone."""
+        with self._decoder.adapt(self._model.decoder), plain_search(self._model), torch.no_grad():
             tokens: Tensor = self._model.generate(self._inputs, **self._mask, past_key_values=_cache(), **settings)
         return tokens.numpy()
 

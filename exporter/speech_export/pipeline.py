@@ -13,28 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import torch
 from transformers import SpeechEncoderDecoderModel
 
-from speech_runtime import Bundle, GenerationConfig, OnnxSpeechSeq2Seq, SpeechError
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.bundle import (
     FORMAT_VERSION,
-    GENERATION_CONFIG,
     MANIFEST,
     PREPROCESSOR_CONFIG,
-    TOKENIZER,
     DecoderFacts,
-    EncoderFacts,
     FileFacts,
     Manifest,
     Quantization,
 )
 from speech_runtime.contract import DECODER_WITH_PAST, ENCODER
-from speech_runtime.features import EXTRACTORS, check_fit, read_feature_extractor
+from speech_runtime.features import read_feature_extractor
 from speech_runtime.interrupts import heeded
 
 from .accuracy import convert_accurately
 from .audio_sets import AudioSet, audio_files, audio_set
+from .configuration import write_configuration
 from .conversion import Conversion
 from .errors import ExportError
 from .expectation import expectations
@@ -58,9 +55,9 @@ from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite
 from .staging import staged
-from .text.runtime_tokenizer import runtime_tokenizer
 from .trace import save, trace, traceables
 from .verify import NEW_TOKENS, compare, judge, verification
+from .weight_checks import check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -176,13 +173,12 @@ def _write(
 ) -> Manifest:
     """Write everything in float32 into `directory`; the manifest comes last and is not verified yet."""
     model = composite.model
-    if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in model.parameters()):
-        raise ExportError("the model must be float32 on the CPU to be exported: model.float().cpu()")
+    check_weights(model)
     training = model.training
     model.eval()
     try:
         encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k, static_cache)
-        _write_configuration(composite, encoder, directory)
+        write_configuration(composite, encoder, decoder, directory)
         fast = fast_on_cpu(model.encoder, options.encoder_in_bytes) if options.target == "cpu" else nullcontext()
         with traceable(model), fast:
             for graph in traceables(model, encoder, decoder):
@@ -228,32 +224,6 @@ def _suit_cpu(model: ir.Model, graph: str, decoder: DecoderFacts) -> DecoderFact
 def _file_facts(directory: Path) -> dict[str, FileFacts]:
     files = (path for path in sorted(directory.iterdir()) if path.is_file() and path.name != MANIFEST)
     return {path.name: FileFacts.of(path) for path in files}
-
-
-def _write_configuration(composite: Composite, encoder: EncoderFacts, directory: Path) -> None:
-    """Write all but the graphs, and let the runtime read it: what it refuses need not be traced first."""
-    composite.model.config.save_pretrained(directory)
-    composite.model.generation_config.save_pretrained(directory)
-    try:
-        _ = GenerationConfig.from_file(directory / GENERATION_CONFIG).start_token_ids(1)
-        _write_feature_extractor(composite.feature_extractor, encoder, directory)
-    except SpeechError as error:
-        raise ExportError(f"the runtime does not take this model: {error}") from error
-    if composite.tokenizer is not None:
-        composite.tokenizer.save_pretrained(directory)
-        runtime_tokenizer(composite.tokenizer).save(str(directory / TOKENIZER))
-
-
-def _write_feature_extractor(extractor: Any | None, encoder: EncoderFacts, directory: Path) -> None:
-    """Write the extractor if the runtime knows its kind; it refuses settings that it cannot follow."""
-    kind = type(extractor).__name__
-    if extractor is None:
-        return
-    if kind not in EXTRACTORS:
-        logger.warning("The runtime does not know %s: the bundle takes ready-made features, not audio.", kind)
-        return
-    extractor.save_pretrained(directory)
-    check_fit(read_feature_extractor(directory / PREPROCESSOR_CONFIG), encoder)
 
 
 def _audio_set(

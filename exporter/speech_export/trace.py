@@ -30,7 +30,7 @@ from speech_runtime.contract import (
 )
 from speech_runtime.interrupts import interruption
 
-from .errors import ExportError
+from .errors import ExportError, reason
 from .facts import encoder_width
 from .graphs import DecoderInit, DecoderWithPast, DecoderWithStaticPast, Encoder
 
@@ -141,9 +141,9 @@ def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
     except torch.onnx.errors.OnnxExporterError as error:
         if (interrupt := interruption(error)) is not None:
             raise interrupt from error
-        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        cause = reason(error.__cause__ or error)
         raise ExportError(
-            f"{graph.family} cannot be exported yet, its {graph.name} cannot be traced: {reason}"
+            f"{graph.family} cannot be exported yet, its {graph.name} cannot be traced: {cause}"
         ) from error
     assert program is not None  # noqa: S101 - only dynamo=False returns None
     return program.model

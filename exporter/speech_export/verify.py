@@ -12,6 +12,7 @@ from speech_runtime.bundle import Verification
 
 from .errors import VerificationError
 from .expectation import BEAMS, Expectation, best_words
+from .generation_settings import only_tokens
 from .settings import Limits
 from .word_errors import word_error_rate
 
@@ -52,8 +53,12 @@ class Comparison:
 
 
 def compare(expected: Iterable[Expectation], exported: OnnxSpeechSeq2Seq, *, search: bool = True) -> Comparison:
-    """Compare on every batch; without `search` only what follows torch's own tokens."""
+    """Compare on every batch; without `search` only what follows torch's own tokens.
+
+    The searches of `exported` forget its stored settings, as the expected ones did.
+    """
     result = Comparison()
+    exported.generation_config = only_tokens(exported.generation_config)
     for each in expected:
         encoded = exported.encode(each.batch.inputs, each.batch.attention_mask)
         logits = torch.from_numpy(exported.forward(encoder_outputs=encoded, decoder_input_ids=each.tokens).logits)

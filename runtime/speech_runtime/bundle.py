@@ -22,6 +22,7 @@ from .strict import FieldError, from_json, listed, shown
 
 FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
+CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
 TOKENIZER = "tokenizer.json"

@@ -52,7 +52,7 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object, parse_float=_finite)
     except RecursionError:
-        raise ValueError("its lists and objects are nested too deep") from None
+        raise ValueError("its lists and objects are nested too deeply") from None
 
 
 def _not_regular(path: Path) -> OSError:

@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 Record = TypeVar("Record")
 
-
 _SHOWN_PROBLEMS = 20
 _LONGEST_INTEGER = 63
 """Bits of an integer: what a C library takes, and a list is never longer than."""
