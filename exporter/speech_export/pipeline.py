@@ -175,7 +175,7 @@ def _write(
     model.eval()
     try:
         encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k, static_cache)
-        _write_configuration(composite, encoder, directory)
+        _write_configuration(composite, encoder, decoder.vocab_size, directory)
         fast = fast_on_cpu(model.encoder, options.encoder_in_bytes) if options.target == "cpu" else nullcontext()
         with traceable(model), fast:
             for graph in traceables(model, encoder, decoder):
@@ -223,12 +223,12 @@ def _file_facts(directory: Path) -> dict[str, FileFacts]:
     return {path.name: FileFacts.of(path) for path in files}
 
 
-def _write_configuration(composite: Composite, encoder: EncoderFacts, directory: Path) -> None:
+def _write_configuration(composite: Composite, encoder: EncoderFacts, vocab_size: int, directory: Path) -> None:
     """Write all but the graphs, and let the runtime read it: what it refuses need not be traced first."""
     composite.model.config.save_pretrained(directory)
     composite.model.generation_config.save_pretrained(directory)
     try:
-        _ = GenerationConfig.from_file(directory / GENERATION_CONFIG).start_token_ids(1)
+        _ = GenerationConfig.from_file(directory / GENERATION_CONFIG, vocab_size).start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:
         raise ExportError(f"the runtime does not take this model: {error}") from error

@@ -12,10 +12,11 @@ from .engines.profile_limits import ProfileLimits, Range
 from .errors import BundleError
 from .facts import DecoderFacts as DecoderFacts
 from .facts import EncoderFacts as EncoderFacts
-from .strict import FieldError, from_json
+from .strict import FieldError, from_json, read_json
 
 FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
+CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
 TOKENIZER = "tokenizer.json"
@@ -237,7 +238,7 @@ def _read_manifest(directory: Path) -> Manifest:
             f"there is no directory {directory}; export a model into it: speech-export MODEL -o {directory}"
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         hint = " (it looks like a Hugging Face checkpoint)" if (directory / "config.json").exists() else ""
         raise BundleError(

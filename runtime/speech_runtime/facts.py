@@ -1,5 +1,6 @@
 """What the runtime must know of the two halves of a model: a part of the manifest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,11 @@ class EncoderFacts:
     frame_stride: int | None = None
     extra_frames: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that no encoder has: `FieldError`."""
+        sizes = ("feature_size", "heads", "min_length", "max_length", "stride", "frame_stride")
+        _check_positive(self, "encoder", sizes)
+
 
 @dataclass(frozen=True)
 class DecoderFacts:
@@ -64,7 +70,9 @@ class DecoderFacts:
     masks_audio: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a static cache without a length, and another with one: `FieldError`."""
+        """Refuse sizes that no decoder has, a static cache without a length, and another with one: `FieldError`."""
+        sizes = ("layers", "heads", "head_dim", "vocab_size", "max_positions", "max_tokens", "top_k", "cache_length")
+        _check_positive(self, "decoder", sizes)
         if (self.cache == "static") != (self.cache_length is not None):
             stated = f"decoder.cache is {self.cache!r} and decoder.cache_length is {self.cache_length}"
             raise FieldError([f"{stated}, but a static cache has a length, and only a static one"])
@@ -74,3 +82,14 @@ class DecoderFacts:
         """Tokens that a step may have before it and its own, whatever limits them; None where nothing does."""
         known = [limit for limit in (self.max_positions, self.cache_length) if limit is not None]
         return min(known, default=None)
+
+
+def _check_positive(facts: object, name: str, sizes: Sequence[str]) -> None:
+    values = {size: getattr(facts, size) for size in sizes}
+    problems = [
+        f"{name}.{size} is {value}, it must be at least 1"
+        for size, value in values.items()
+        if value is not None and value < 1
+    ]
+    if problems:
+        raise FieldError(problems)

@@ -1,12 +1,21 @@
 """Frozen dataclasses from JSON, strictly: unknown, missing and wrongly typed fields are all listed, none ignored."""
 
+import json
+import math
+import reprlib
+import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
+
+_SHOWN = reprlib.Repr()
+"""Values in messages: the beginning is enough, and nesting without end is not followed."""
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 80
 
 
 class FieldError(ValueError):
@@ -15,6 +24,28 @@ class FieldError(ValueError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON, as `json.loads` does.
+
+    Raises:
+        ValueError: it is not JSON, or nested deeper than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its lists or objects are nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """Parse a file of JSON.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: see `parse_json`; or it is not UTF-8.
+    """
+    return parse_json(path.read_text(encoding="utf-8"))
 
 
 def from_json(record: type[Record], value: object, where: str = "") -> Record:
@@ -64,10 +95,11 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if origin is Literal and value in arguments:
         return value
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        beyond = abs(value) > sys.float_info.max  # an integer that no float holds
+        return float(value) if not beyond else math.inf if value > 0 else -math.inf
     if kind in (int, str, bool, type(None)) and type(value) is kind:
         return value
-    problems.append(f"{where or 'the value'} is {value!r}, expected {_describe(kind)}")
+    problems.append(f"{where or 'the value'} is {_SHOWN.repr(value)}, expected {_describe(kind)}")
     return None
 
 
@@ -86,13 +118,13 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, problems: lis
         attempts.append((kind, found))
     records = [found for kind, found in attempts if is_dataclass(kind) and value is not None]
     expected = " or ".join(_describe(kind) for kind in kinds)
-    problems.extend(records[0] if records else [f"{where or 'the value'} is {value!r}, expected {expected}"])
+    problems.extend(records[0] if records else [f"{where or 'the value'} is {_SHOWN.repr(value)}, expected {expected}"])
     return None
 
 
 def _convert_record(record: Any, value: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(value, Mapping):
-        problems.append(f"{where or 'the value'} is {value!r}, expected an object")
+        problems.append(f"{where or 'the value'} is {_SHOWN.repr(value)}, expected an object")
         return None
     arguments = _arguments(record, value, where, problems)
     problems.extend(

@@ -1,6 +1,5 @@
 """What every feature extractor is, which ones there are, and how one is read from `preprocessor_config.json`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from ..audio import Samples
 from ..bundle import PREPROCESSOR_CONFIG, Bundle, EncoderFacts
 from ..errors import BundleError
-from ..strict import FieldError, from_json
+from ..strict import FieldError, from_json, read_json
 from .seamless import SeamlessExtractor
 from .spectrogram import SpectrogramExtractor
 from .speech_to_text import SpeechToTextExtractor
@@ -73,7 +72,7 @@ def read_feature_extractor(path: Path) -> FeatureExtractor:
             follow.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
     kind = config.get("feature_extractor_type") if isinstance(config, dict) else None
