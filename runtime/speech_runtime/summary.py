@@ -4,11 +4,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from .bundle import (
     GENERATION_CONFIG,
-    TOKENIZER,
     Bundle,
     DecoderFacts,
     EncoderFacts,
@@ -16,9 +13,9 @@ from .bundle import (
     Verification,
 )
 from .engines.tensorrt_library import NAMES
-from .errors import BundleError
 from .features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
+from .tokenizer import tokenizer_of
 
 _MIB = 2**20
 _LABEL_WIDTH = 15
@@ -89,12 +86,9 @@ def _extractor_settings(extractor: FeatureExtractor | None) -> dict[str, Any] | 
 
 
 def _tokenizer_facts(bundle: Bundle) -> dict[str, Any] | None:
-    if not bundle.has(TOKENIZER):
+    tokenizer = tokenizer_of(bundle)
+    if tokenizer is None:
         return None
-    try:
-        tokenizer = Tokenizer.from_file(str(bundle.path(TOKENIZER)))
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise BundleError(f"{bundle.path(TOKENIZER)} cannot be read: {error}; export the model again") from error
     return {"model": type(tokenizer.model).__name__, "vocab_size": tokenizer.get_vocab_size()}
 
 
