@@ -1,7 +1,7 @@
 """`SpeechGenerator`: an exported model from model input to token ids."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, NoReturn, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,6 +47,15 @@ class SpeechGenerator:
         self._encoder = SpeechEncoder(engine, manifest.encoder)
         recorded = manifest.decoder.cache == "static" and engine.recordings
         self._memories = StepMemories(engine, manifest.decoder) if recorded else None
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied, and say what to do instead."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled or copied, its graphs are in the memory of this process; give "
+            "the other process the bundle's directory, and load it there with "
+            "OnnxSpeechSeq2Seq.from_pretrained(directory). "
+            "Threads can share one model"
+        )
 
     def encode(self, inputs: ArrayLike, attention_mask: ArrayLike | None = None) -> EncoderOutput:
         """Run the encoder.

@@ -17,7 +17,7 @@ from .engines.devices import load_engine, options_for
 from .engines.engine import Engine
 from .engines.engine_options import EngineOptions
 from .engines.session_options import SessionOptions
-from .errors import AudioError, BundleError
+from .errors import AudioError, BundleError, GenerationError
 from .features import FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
 from .generation.generate import Extras, SearchKeywords
@@ -29,7 +29,7 @@ from .generator import Language, SpeechGenerator
 from .hub import bundle_directory
 from .inputs import check_lengths, check_memory, fits_memory
 from .many import Steps, transcribe_many
-from .tokenizer import tokenizer_of
+from .tokenizer import token_ids, tokenizer_of
 from .transcription import Transcription, hypotheses
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             config.check_vocabulary(self.manifest.decoder.vocab_size)
         first = [*config.start_token_ids(1), *([] if (forced := config.forced_bos_token_id) is None else [forced])]
         last = list(config.eos_token_ids[:1])
-        sequences = [[*first, *self._token_ids(text), *last] for text in texts]
+        sequences = [[*first, *token_ids(self.tokenizer, text), *last] for text in texts]
         encoded = self.encode(*self._extractor()([self.load(audio, sampling_rate)]))
         return sequence_logprobs(self._decoder(encoded), sequences, self.manifest.decoder.vocab_size)
 
@@ -298,6 +298,10 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         """Keywords for a search, checked; what it returns is what was heard, and no more unless asked for."""
         settings: dict[str, Any] = {"num_return_sequences": 1, **keywords}
         language, decoder_input_ids = settings.pop("language", None), settings.pop("decoder_input_ids", None)
+        if kept := [name for name in ("output_scores", "output_logits") if settings.get(name)]:
+            raise GenerationError(
+                f"{' and '.join(kept)}: a transcription has no place for that; call generate() instead"
+            )
         config = self.generation_config.updated(Extras.split(settings)[1])
         config.check_vocabulary(self.manifest.decoder.vocab_size)
         return settings, language, decoder_input_ids
@@ -306,15 +310,6 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         """Whether a batch fits this machine's memory."""
         longest = max(self._extractor().input_length(clip.size, "audio") for clip in clips)
         return fits_memory(len(clips), longest, self.manifest.encoder)
-
-    def _token_ids(self, text: str) -> list[int]:
-        if self.tokenizer is None:
-            raise BundleError(f"the bundle has no {TOKENIZER}: texts cannot be scored")
-        try:
-            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # the library's own, where a tokenizer only decodes
-            raise BundleError(f"the bundle's {TOKENIZER} only decodes, it cannot encode {text!r}") from error
-        return ids
 
     def _extractor(self) -> FeatureExtractor:
         if self.feature_extractor is None:

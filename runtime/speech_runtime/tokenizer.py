@@ -28,3 +28,18 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
             "export the model again with its own"
         )
     return tokenizer
+
+
+def token_ids(tokenizer: Tokenizer | None, text: str) -> list[int]:
+    """Encode a text without special tokens.
+
+    Raises:
+        BundleError: there is no tokenizer, or it only decodes.
+    """
+    if tokenizer is None:
+        raise BundleError(f"the bundle has no {TOKENIZER}: texts cannot be scored")
+    try:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    except Exception as error:  # the library's own, where a tokenizer only decodes
+        raise BundleError(f"the bundle's {TOKENIZER} only decodes, it cannot encode {text!r}") from error
+    return ids
