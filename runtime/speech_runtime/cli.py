@@ -45,7 +45,7 @@ Exit codes:
     "--n-best", type=click.IntRange(1), default=1, help="Hypotheses of each file, with as many beams or more."
 )
 @setting_flags
-@click.option("--seed", type=int, help="For the same samples again.")
+@click.option("--seed", type=click.IntRange(0), help="For the same samples again.")
 @click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Write a file for each, instead of to stdout.")
 @click.option(
@@ -82,8 +82,10 @@ def main(
     """Transcribe audio FILES with the exported model in BUNDLE, a directory or a Hub id; `-` is audio from stdin.
 
     Text goes to stdout in the order given, one line a file, or one a hypothesis with --n-best. A file that cannot be
-    transcribed is named on stderr and gets an empty line. The other formats have the score of each hypothesis; JSON
-    has tokens, seconds of audio, encoding and decoding, and the most memory that the process took so far, too.
+    transcribed is named on stderr and gets an empty line; so is one whose text is cut off by its length or by
+    --max-time. The other formats have the score of each hypothesis and how it ended (finished: end, length, time or
+    stopped); JSON has tokens, seconds of audio, encoding and decoding, and the most memory that the process took so
+    far, too.
 
     Settings that are not given come from the bundle's generation_config.json.
     """
@@ -139,6 +141,8 @@ def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: b
             if isinstance(result, AudioError):
                 click.echo(f"Error: {result}", err=True)
                 failed += 1
+            elif result.cut:
+                click.echo(f"Warning: {file}: {result.cut}", err=True)
             write(file, result)
             progress.update(1)
     return failed

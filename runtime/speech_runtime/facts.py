@@ -94,14 +94,3 @@ class DecoderFacts:
         """Tokens that a step may have before it and its own, whatever limits them; None where nothing does."""
         known = [limit for limit in (self.max_positions, self.cache_length) if limit is not None]
         return min(known, default=None)
-
-
-def _check_positive(facts: object, name: str, sizes: Sequence[str]) -> None:
-    values = {size: getattr(facts, size) for size in sizes}
-    problems = [
-        f"{name}.{size} is {value}, it must be at least 1"
-        for size, value in values.items()
-        if value is not None and value < 1
-    ]
-    if problems:
-        raise FieldError(problems)

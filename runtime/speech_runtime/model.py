@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -16,18 +17,19 @@ from .engines.devices import load_engine, options_for
 from .engines.engine import Engine
 from .engines.engine_options import EngineOptions
 from .engines.session_options import SessionOptions
-from .errors import AudioError, BundleError
+from .errors import AudioError, BundleError, GenerationError
 from .features import FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
 from .generation.generate import Extras, SearchKeywords
+from .generation.label_tokens import LabelTokens
 from .generation.language import in_language
 from .generation.likelihood import sequence_logprobs
 from .generation.prompts import Prompts
-from .generation.tokenizer import read_tokenizer
 from .generator import Language, SpeechGenerator
 from .hub import bundle_directory
 from .inputs import check_lengths, check_memory, fits_memory
 from .many import Steps, transcribe_many
+from .tokenizer import token_ids, tokenizer_of
 from .transcription import Transcription, hypotheses
 from .whole_load import load_whole
 
@@ -57,9 +59,10 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         generation_config: GenerationConfig,
         feature_extractor: FeatureExtractor | None,
         tokenizer: Tokenizer | None,
+        label_tokens: LabelTokens | None = None,
     ) -> None:
         """Compose a model of its parts; without extractor or tokenizer it generates, but does not transcribe."""
-        super().__init__(engine, manifest, generation_config, tokenizer)
+        super().__init__(engine, manifest, generation_config, tokenizer, label_tokens)
         self.feature_extractor = feature_extractor
 
     @classmethod
@@ -103,9 +106,10 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             model = cls(
                 engine,
                 manifest,
-                GenerationConfig.from_file(bundle.path(GENERATION_CONFIG)),
+                GenerationConfig.from_file(bundle.path(GENERATION_CONFIG), manifest.decoder.vocab_size),
                 feature_extractor_of(bundle),
-                read_tokenizer(bundle.path(TOKENIZER)) if bundle.has(TOKENIZER) else None,
+                tokenizer_of(bundle),
+                LabelTokens.of(bundle),
             )
             logger.info(
                 "%s: files found and checked in %.3f s, loaded in %.3f s",
@@ -143,9 +147,10 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         config = self.generation_config
         if language is not None:
             config = in_language(config, self.tokenizer, language, 1)
+            config.check_vocabulary(self.manifest.decoder.vocab_size)
         first = [*config.start_token_ids(1), *([] if (forced := config.forced_bos_token_id) is None else [forced])]
         last = list(config.eos_token_ids[:1])
-        sequences = [[*first, *self._token_ids(text), *last] for text in texts]
+        sequences = [[*first, *token_ids(self.tokenizer, text), *last] for text in texts]
         encoded = self.encode(*self._extractor()([self.load(audio, sampling_rate)]))
         return sequence_logprobs(self._decoder(encoded), sequences, self.manifest.decoder.vocab_size)
 
@@ -185,14 +190,21 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             batch_size: see `transcribe_all`.
             keywords: see `generate`.
 
+        Warns:
+            UserWarning: a text is cut off, by its maximal length for example; once a call.
+
         Raises:
             AudioError: audio that cannot be transcribed; names the clip. `transcribe_all` goes on after it.
         """
         clips = audio if isinstance(audio, list) else [audio]
-        texts = []
+        texts: list[str] = []
+        warned = False
         for heard in self.transcribe_all(clips, sampling_rate=sampling_rate, batch_size=batch_size, **keywords):
             if isinstance(heard, AudioError):
                 raise heard
+            if heard.cut and not warned:
+                warnings.warn(f"audio[{len(texts)}]: {heard.cut}; transcribe_all marks all such texts", stacklevel=2)
+                warned = True
             texts.append(heard.text)
         return texts if isinstance(audio, list) else texts[0]
 
@@ -211,7 +223,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             sampling_rate: see `transcribe`.
             batch_size: clips that are encoded and searched together, at most.
             keywords: see `generate`; lists have a value for each clip. `max_time` is that of a batch. After `cancel`,
-                the clips that are left come back empty and marked as interrupted.
+                the clips that are left come back empty and marked as "stopped".
 
         Yields:
             What was heard, in the order of `audio`; for audio that cannot be transcribed, the error that says why.
@@ -265,7 +277,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         seconds = [clip.size / extractor.sampling_rate for clip in clips]
         settings, language, decoder_input_ids = self._settings(keywords)
         if (cancel := keywords.get("cancel")) is not None and cancel.is_set():
-            return [Transcription("", [], 0.0, [], "cancel", length, 0.0, 0.0) for length in seconds]
+            return [Transcription("", [], 0.0, "stopped", [], length, 0.0, 0.0) for length in seconds]
         begin = time.perf_counter()
         encoded = self._encoder.clips(clips, extractor)
         encode_seconds, begin = time.perf_counter() - begin, time.perf_counter()
@@ -279,7 +291,6 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             Transcription(
                 **vars(best),
                 alternatives=others,
-                interrupted=found.interrupted,
                 audio_seconds=length,
                 encode_seconds=encode_seconds / len(clips),
                 decode_seconds=decode_seconds / len(clips),
@@ -291,22 +302,18 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         """Keywords for a search, checked; what it returns is what was heard, and no more unless asked for."""
         settings: dict[str, Any] = {"num_return_sequences": 1, **keywords}
         language, decoder_input_ids = settings.pop("language", None), settings.pop("decoder_input_ids", None)
-        self.generation_config.updated(Extras.split(settings)[1])
+        if kept := [name for name in ("output_scores", "output_logits") if settings.get(name)]:
+            raise GenerationError(
+                f"{' and '.join(kept)}: a transcription has no place for that; call generate() instead"
+            )
+        config = self.generation_config.updated(Extras.split(settings)[1])
+        config.check_vocabulary(self.manifest.decoder.vocab_size)
         return settings, language, decoder_input_ids
 
     def _fits(self, clips: Sequence[Samples]) -> bool:
         """Whether a batch fits this machine's memory."""
         longest = max(self._extractor().input_length(clip.size, "audio") for clip in clips)
         return fits_memory(len(clips), longest, self.manifest.encoder)
-
-    def _token_ids(self, text: str) -> list[int]:
-        if self.tokenizer is None:
-            raise BundleError(f"the bundle has no {TOKENIZER}: texts cannot be scored")
-        try:
-            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # the library's own, where a tokenizer only decodes
-            raise BundleError(f"the bundle's {TOKENIZER} only decodes, it cannot encode {text!r}") from error
-        return ids
 
     def _extractor(self) -> FeatureExtractor:
         if self.feature_extractor is None:

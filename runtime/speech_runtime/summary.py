@@ -6,7 +6,6 @@ from typing import Any
 
 from .bundle import (
     GENERATION_CONFIG,
-    TOKENIZER,
     Bundle,
     DecoderFacts,
     EncoderFacts,
@@ -16,7 +15,7 @@ from .bundle import (
 from .engines.tensorrt_library import NAMES
 from .features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
-from .generation.tokenizer import read_tokenizer
+from .tokenizer import tokenizer_of
 
 _MIB = 2**20
 _LABEL_WIDTH = 15
@@ -87,9 +86,9 @@ def _extractor_settings(extractor: FeatureExtractor | None) -> dict[str, Any] | 
 
 
 def _tokenizer_facts(bundle: Bundle) -> dict[str, Any] | None:
-    if not bundle.has(TOKENIZER):
+    tokenizer = tokenizer_of(bundle)
+    if tokenizer is None:
         return None
-    tokenizer = read_tokenizer(bundle.path(TOKENIZER))
     return {"model": type(tokenizer.model).__name__, "vocab_size": tokenizer.get_vocab_size()}
 
 

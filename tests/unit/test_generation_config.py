@@ -46,7 +46,7 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
         ({"bad_words_ids": [[]]}, "bad_words_ids has an empty sequence"),
         ({"decoder_start_token_id": [1.5]}, "decoder_start_token_id"),
         ({"num_beams": 10**9}, "num_beams is 1000000000, it must be at least 1 and at most 1,024"),
-        ({"num_return_sequences": 1025, "do_sample": True}, "num_return_sequences is 1025"),
+        ({"num_return_sequences": 65_537, "do_sample": True}, "num_return_sequences is 65537"),
         ({"max_new_tokens": 10**9}, "max_new_tokens is 1000000000, .* at most 131,072"),
         ({"max_length": 2**63}, "max_length is 9223372036854775808"),
         ({"min_new_tokens": -1}, "min_new_tokens is -1"),

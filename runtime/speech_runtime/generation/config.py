@@ -146,7 +146,7 @@ class GenerationConfig:
 
     @classmethod
     def from_file(cls, path: Path, vocab_size: int | None = None) -> "GenerationConfig":
-        """Read a `generation_config.json`.
+        """Read a `generation_config.json`, and check its token ids where the decoder's `vocab_size` is given.
 
         Args:
             path: of the file.
@@ -154,15 +154,14 @@ class GenerationConfig:
 
         Raises:
             BundleError: it cannot be read.
-            GenerationError: it holds a setting that is out of range, or one that would change the output and that this
-                release does not follow.
+            GenerationError: a setting is out of range, or would change the output and this release does not follow it.
         """
         try:
             content = read_json(path)
+            if not isinstance(content, dict):
+                raise ValueError("it is not an object of settings")
         except (OSError, ValueError) as error:
             raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
-        if not isinstance(content, dict):
-            raise BundleError(f"{path} is not an object of settings; export the model again")
         given = {name: value for name, value in content.items() if value is not None}
         try:
             config = cls()._with(_followed(given))
@@ -173,11 +172,7 @@ class GenerationConfig:
         return config
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Check that every token that is fed, forced or waited for is one of the decoder's `vocab_size`.
-
-        Raises:
-            GenerationError: token ids are outside; every problem is listed.
-        """
+        """Raise `GenerationError` unless every token that is fed, forced or awaited is one of the `vocab_size`."""
         if problems := vocabulary_problems(vars(self), vocab_size):
             raise GenerationError("; ".join(problems))
 

@@ -6,7 +6,10 @@ from math import inf
 from typing import Any
 
 MOST_BEAMS = 1024
-"""The ceiling of beams and of samples. Each is a row of every tensor of a step."""
+"""The ceiling of beams. Each is a row of every tensor of a step."""
+
+MOST_SAMPLES = 2**16
+"""The ceiling of sequences that are returned for an utterance; samples are rows likewise."""
 
 MOST_TOKENS = 2**17
 """The ceiling of a sequence's length, several hours of speech: buffers of that length are made before a search."""
@@ -21,7 +24,6 @@ def _between(least: float, most: float) -> _Range:
     return (lambda value: least <= value <= most, f"at least {least:,} and at most {most:,}")
 
 
-_COUNT = _between(1, MOST_BEAMS)
 _LENGTH = _between(0, MOST_TOKENS)
 _FACTOR = _between(_SMALLEST, _LARGEST)
 _PROBABILITY: _Range = (lambda value: 0 < value <= 1, "above 0 and at most 1")
@@ -32,7 +34,8 @@ _DECAY: _Range = (
 )
 
 _RANGES: dict[str, _Range] = {
-    **dict.fromkeys(("num_beams", "num_return_sequences"), _COUNT),
+    "num_beams": _between(1, MOST_BEAMS),
+    "num_return_sequences": _between(1, MOST_SAMPLES),
     **dict.fromkeys(("max_new_tokens", "max_length"), _between(1, MOST_TOKENS)),
     **dict.fromkeys(("min_new_tokens", "min_length", "no_repeat_ngram_size"), _LENGTH),
     **dict.fromkeys(("repetition_penalty", "temperature"), _FACTOR),
