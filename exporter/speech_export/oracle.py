@@ -18,10 +18,13 @@ class Oracle:
     def __init__(
         self, model: SpeechEncoderDecoderModel, inputs: NDArray[np.float32], attention_mask: NDArray[np.int64]
     ) -> None:
-        """Encode `inputs` [batch, samples] or [batch, time, features], with their mask [batch, samples or time]."""
+        """Encode `inputs` [batch, samples] or [batch, time, features], with their mask [batch, samples or time].
+
+        They are computed with in the precision of the model.
+        """
         self._model = model
         self._decoder = decoder_family(model.decoder)
-        self._inputs = torch.from_numpy(inputs)
+        self._inputs = torch.from_numpy(inputs).to(model.dtype)
         takes_mask = encoder_family(model.encoder).takes_mask
         self._mask = {"attention_mask": torch.from_numpy(attention_mask)} if takes_mask else {}
 
@@ -31,10 +34,14 @@ class Oracle:
             tokens: Tensor = self._model.generate(self._inputs, **self._mask, past_key_values=_cache(), **settings)
         return tokens.numpy()
 
-    def logprobs(self, tokens: NDArray[np.int64]) -> Tensor:
-        """Log-probabilities float32 [batch, tokens, vocabulary] of what follows each of `tokens` [batch, tokens]."""
+    def logprobs(self, tokens: NDArray[np.int64], at_a_time: int | None = None) -> Tensor:
+        """Log-probabilities [batch, tokens, vocabulary] of what follows each of `tokens` [batch, tokens].
+
+        They are in the precision of the model. So many tokens as `at_a_time` says go in together, the others are in
+        the cache by then; without it, all of them, or as many as the family takes.
+        """
         cache, logits = _cache(), []
-        chunks = torch.split(torch.from_numpy(tokens), self._decoder.max_tokens or tokens.shape[1], dim=1)
+        chunks = torch.split(torch.from_numpy(tokens), at_a_time or self._decoder.max_tokens or tokens.shape[1], dim=1)
         with self._decoder.adapt(self._model.decoder), torch.no_grad():
             encoded = self._encoded()
             for chunk in chunks:

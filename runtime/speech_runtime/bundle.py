@@ -42,6 +42,8 @@ class Verification:
         p99_logprob_difference: what 99 of 100 differences are below.
         word_error_rate: of the bundle with `beams` beams, where it is known what was said: 0.01 is one in a hundred.
         reference_word_error_rate: of torch.
+        torch_rounding: largest difference of torch's own log-probabilities, float32 against float64. It is measured
+            only where `max_logprob_difference` is beyond the plain limit, and only then written.
     """
 
     audio: str
@@ -55,6 +57,7 @@ class Verification:
     p99_logprob_difference: float | None = None
     word_error_rate: float | None = None
     reference_word_error_rate: float | None = None
+    torch_rounding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,11 @@ class Manifest:
     def write(self, directory: Path) -> None:
         """Write the manifest into the bundle's `directory`, whole or not at all."""
         partial = directory / f".{MANIFEST}.partial"
+        content = asdict(self)
+        if self.verification is not None and self.verification.torch_rounding is None:
+            del content["verification"]["torch_rounding"]  # the first release refuses fields that it does not know
         try:
-            partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             partial.replace(directory / MANIFEST)
         finally:
             partial.unlink(missing_ok=True)
