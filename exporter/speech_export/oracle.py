@@ -59,10 +59,12 @@ class Oracle:
         """What the decoder attends to, float32 [batch, frames, width], and its mask [batch, frames]."""
         with torch.no_grad():
             hidden_states = getattr(self._model, "enc_to_dec_proj", nn.Identity())(self._encoded()[0])
-        if not self._mask:
-            return hidden_states, torch.ones(hidden_states.shape[:2], dtype=torch.int64)
-        frames = hidden_states.shape[1]
-        return hidden_states, self._model.encoder._get_feature_vector_attention_mask(frames, **self._mask)
+        mask = self.frame_mask(hidden_states.shape[1])
+        return hidden_states, torch.ones(hidden_states.shape[:2], dtype=torch.int64) if mask is None else mask
+
+    def frame_mask(self, frames: int) -> Tensor | None:
+        """Which of so many frames hold audio, [batch, frames]; None for an encoder that takes no mask: all of them."""
+        return self._model.encoder._get_feature_vector_attention_mask(frames, **self._mask) if self._mask else None
 
     def _encoded(self) -> Any:
         return self._model.encoder(self._inputs, **self._mask)

@@ -24,7 +24,7 @@ class Limits:
 
     logprob_difference: float = 1e-4
     agreement: float = 1.0
-    torch_roundings: float = 4.0
+    torch_roundings: float = 16.0
 
 
 QUANTIZED_LIMITS = Limits(math.inf, 0.98)

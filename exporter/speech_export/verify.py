@@ -35,6 +35,7 @@ class Comparison:
         largest: difference of all log-probabilities that are compared.
         in_proportion: largest difference, in proportion to the log-probability.
         texts: what was said, what torch heard, what the bundle heard.
+        frames: those that hold audio of each clip whose number differs: torch's, the bundle's.
     """
 
     equal: dict[int, list[int]] = field(default_factory=lambda: {1: [0, 0], BEAMS: [0, 0]})
@@ -43,6 +44,7 @@ class Comparison:
     largest: float = 0.0
     in_proportion: float = 0.0
     texts: list[tuple[str, str, str]] = field(default_factory=list)
+    frames: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def agreement(self) -> float:
@@ -94,6 +96,9 @@ def compare(expected: Iterable[Expectation], exported: OnnxSpeechSeq2Seq, *, sea
     result = Comparison()
     for each in expected:
         encoded = exported.encode(each.batch.inputs, each.batch.attention_mask)
+        if each.frames is not None:
+            pairs = zip(each.frames.tolist(), exported.frame_mask(encoded).sum(axis=1).tolist(), strict=True)
+            result.frames += [(of_torch, found) for of_torch, found in pairs if of_torch != found]
         logits = torch.from_numpy(exported.forward(encoder_outputs=encoded, decoder_input_ids=each.tokens).logits)
         logprobs = torch.log_softmax(logits, dim=-1)
         best = logprobs.argmax(dim=-1).numpy()
@@ -151,6 +156,8 @@ def judge(
             contradicts itself it is named instead of the graphs.
     """
     problems, allowed = [], limits.logprob_difference
+    if result.frames:  # however little a frame changes
+        problems.append("in the encoder's mask a clip has {1} frames, in torch's {0}".format(*result.frames[0]))
     if own is not None:
         allowed = max(allowed, limits.torch_roundings * own.rounding_in_proportion)  # the first where it is NaN
     if not result.in_proportion <= allowed:  # NaN is a problem too
