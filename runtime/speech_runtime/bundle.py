@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .contract import GRAPHS
 from .engines.profile_limits import ProfileLimits, Range
@@ -181,14 +181,18 @@ class Manifest:
         """SHA-256 of each file of the graphs."""
         return {name: file.sha256 for name, file in self.files.items() if ".onnx" in name}
 
-    def write(self, directory: Path) -> None:
-        """Write the manifest into the bundle's `directory`, whole or not at all."""
-        partial = directory / f".{MANIFEST}.partial"
+    def content(self) -> dict[str, Any]:
+        """Return what is written; a rounding that was not measured is left out."""
         content = asdict(self)
         if self.verification is not None and self.verification.torch_rounding is None:
             del content["verification"]["torch_rounding"]  # the first release refuses fields that it does not know
+        return content
+
+    def write(self, directory: Path) -> None:
+        """Write the manifest into the bundle's `directory`, whole or not at all."""
+        partial = directory / f".{MANIFEST}.partial"
         try:
-            partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(self.content(), indent=2) + "\n", encoding="utf-8")
             partial.replace(directory / MANIFEST)
         finally:
             partial.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ def summarize(bundle: Bundle) -> dict[str, Any]:
     return {
         "directory": str(bundle.directory),
         "size": bundle.size,
-        **asdict(bundle.manifest),
+        **bundle.manifest.content(),
         "input_seconds": _input_seconds(bundle.manifest.encoder, extractor),
         "feature_extractor": _extractor_settings(extractor),
         "tokenizer": _tokenizer_facts(bundle),

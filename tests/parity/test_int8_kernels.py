@@ -125,8 +125,8 @@ def test_four_bits_of_every_shape_too(
     assert np.linalg.norm(run(node, x, *weights) - expected) <= tolerance * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize(("accuracy_level", "survives"), [(1, True), (4, True), ("int8", False)])
-def test_what_a_channel_of_outliers_does_to_the_next_word(accuracy_level: int | str, survives: bool) -> None:
+@pytest.mark.parametrize(("accuracy_level", "least", "most"), [(1, 0.97, 1), (4, 0.6, 0.9), ("int8", 0, 0.2)])
+def test_what_a_channel_of_outliers_does_to_the_next_word(accuracy_level: int | str, least: float, most: float) -> None:
     """One channel of the states is 300 times as large as the others; weights as they come.
 
     Activations in bytes have one scale for all of a tensor in int8 products, and one for each block in `MatMulNBits`:
@@ -149,7 +149,7 @@ def test_what_a_channel_of_outliers_does_to_the_next_word(accuracy_level: int | 
         node = ir.node("MatMulNBits", [activations(), *weights], attributes, domain="com.microsoft", name="product")
         found = run(node, x, *weights)
     agreement = (found.argmax(axis=-1) == expected.argmax(axis=-1)).mean()
-    assert (agreement >= 0.8) == survives, agreement
+    assert least <= agreement <= most
 
 
 def products(bundle: Bundle) -> Iterator[tuple[str, NDArray[np.int8], NDArray[np.float32]]]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import onnx
 import pytest
 
 from conftest import Pair
+from handmade_bundle import VERIFICATION, make_bundle
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle import FileFacts
 
@@ -114,3 +116,12 @@ def test_a_bundle_of_before_there_were_engines_opens(copy: Path) -> None:
     edit_manifest(copy, older)
     manifest = Bundle.open(copy).manifest
     assert (manifest.engines, manifest.encoder.frame_stride, manifest.encoder.extra_frames) == ((), None, 1)
+
+
+@pytest.mark.parametrize("rounding", [None, 2.5e-4])
+def test_the_rounding_of_torch_is_written_only_where_it_was_measured(rounding: float | None, tmp_path: Path) -> None:
+    """Runtimes of the first release refuse fields that they do not know."""
+    bundle = make_bundle(tmp_path / "bundle", verification=replace(VERIFICATION, torch_rounding=rounding))
+    written = json.loads((bundle / "bundle.json").read_text())["verification"]
+    assert ("torch_rounding" in written) == (rounding is not None)
+    assert Bundle.open(bundle).manifest.verification == replace(VERIFICATION, torch_rounding=rounding)
