@@ -114,7 +114,8 @@ _MIB = 2**20
 @click.option(
     "--tolerance",
     type=float,
-    help=f"Largest difference of log-probabilities allowed. [default: {Limits.logprob_difference:g}; quantised: any]",
+    help=f"Largest difference of log-probabilities allowed. [default: {Limits.logprob_difference:g}, or "
+    f"{Limits.torch_roundings:g} times what torch itself is off by, float32 against float64; quantised: any]",
 )
 @click.option(
     "--min-agreement",
@@ -183,9 +184,11 @@ def main(
 
 
 def _limits(precision: PrecisionOptions, tolerance: float | None, min_agreement: float | None) -> Limits | None:
-    """What was asked for; None where nothing was."""
+    """What was asked for; None where nothing was. A tolerance holds as it is given, however torch rounds."""
     given = {"logprob_difference": tolerance, "agreement": min_agreement}
     asked = {name: value for name, value in given.items() if value is not None}
+    if tolerance is not None:
+        asked["torch_roundings"] = 0.0
     return replace(QUANTIZED_LIMITS if precision.below_float32 else Limits(), **asked) if asked else None
 
 

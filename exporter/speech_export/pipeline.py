@@ -5,7 +5,7 @@ import math
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -51,12 +51,12 @@ from .precision import PrecisionOptions
 from .quantizer import Quantizer
 from .rewrites.fast_on_cpu import fast_on_cpu
 from .rewrites.traceable import traceable
-from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
+from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits, OnStage
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite
 from .staging import staged
 from .trace import save, trace, traceables
-from .verify import NEW_TOKENS, compare, judge, verification
+from .verify import NEW_TOKENS, judge, verification, verify
 from .weight_checks import check_weights
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def export(
     calibration_audio: str | Path | None = None,
     limits: Limits | None = None,
     overwrite: bool = False,
-    on_stage: Callable[[str], None] = logger.info,
+    on_stage: OnStage = logger.info,
 ) -> Bundle:
     """Export a composite model to the bundle `output_dir`, for ONNX Runtime.
 
@@ -139,7 +139,7 @@ def export(
             _convert(composite, manifest, directory, options, measured_on, limits, begin)
         else:
             begin("verifying against torch")
-            _verify(composite, manifest, directory, measured_on, limits or Limits())
+            _verify(composite, manifest, directory, measured_on, limits or Limits(), begin)
         interrupts.check()
     return Bundle.open(output_dir)
 
@@ -148,7 +148,7 @@ def _compose(
     model: SpeechEncoderDecoderModel | Composite | str | Path,
     feature_extractor: Any | None,
     tokenizer: Any | None,
-    on_stage: Callable[[str], None],
+    on_stage: OnStage,
 ) -> Composite:
     if isinstance(model, Composite):
         return model
@@ -169,7 +169,7 @@ def _write(
     top_k: int,
     static_cache: int | None,
     options: PrecisionOptions,
-    on_stage: Callable[[str], None],
+    on_stage: OnStage,
 ) -> Manifest:
     """Write everything in float32 into `directory`; the manifest comes last and is not verified yet."""
     model = composite.model
@@ -238,12 +238,12 @@ def _new_tokens(manifest: Manifest) -> int:
     return min(NEW_TOKENS, (manifest.decoder.longest or sys.maxsize) - 1)
 
 
-def _verify(composite: Composite, manifest: Manifest, directory: Path, audio: AudioSet, limits: Limits) -> None:
+def _verify(
+    composite: Composite, manifest: Manifest, directory: Path, audio: AudioSet, limits: Limits, on_stage: OnStage
+) -> None:
     """Verify the float32 bundle in `directory` and enter the result in its manifest."""
     exported = OnnxSpeechSeq2Seq.from_pretrained(directory, check_hashes=False)
-    result = compare(expectations(composite.model, audio, _new_tokens(manifest), whole=True), exported)
-    verified = verification(result, audio.description, audio.clips)
-    judge(result, verified, limits, free_searches=True)
+    verified = verify(composite.model, exported, audio, _new_tokens(manifest), limits, on_stage)
     replace(manifest, verification=verified).write(directory)
 
 
@@ -254,7 +254,7 @@ def _convert(
     options: PrecisionOptions,
     audio: AudioSet,
     limits: Limits | None,
-    on_stage: Callable[[str], None],
+    on_stage: OnStage,
 ) -> None:
     """Convert what is in `directory`'s float32 into it, and enter what was measured in its manifest."""
     if not audio.speech:

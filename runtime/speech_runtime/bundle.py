@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .atomic.file import write_text
 from .contract import GRAPHS
@@ -49,6 +49,8 @@ class Verification:
         p99_logprob_difference: what 99 of 100 differences are below.
         word_error_rate: of the bundle with `beams` beams, where it is known what was said: 0.01 is one in a hundred.
         reference_word_error_rate: of torch.
+        torch_rounding: largest difference of torch's own log-probabilities, float32 against float64. It is measured
+            only where `max_logprob_difference` is beyond the plain limit, and only then written.
     """
 
     audio: str
@@ -62,6 +64,7 @@ class Verification:
     p99_logprob_difference: float | None = None
     word_error_rate: float | None = None
     reference_word_error_rate: float | None = None
+    torch_rounding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,16 @@ class Manifest:
         """SHA-256 of each file of the graphs."""
         return {name: file.sha256 for name, file in self.files.items() if ".onnx" in name}
 
+    def content(self) -> dict[str, Any]:
+        """Return what is written; a rounding that was not measured is left out."""
+        content = asdict(self)
+        if self.verification is not None and self.verification.torch_rounding is None:
+            del content["verification"]["torch_rounding"]  # the first release refuses fields that it does not know
+        return content
+
     def write(self, directory: Path) -> None:
         """Write the manifest into the bundle's `directory`, whole or not at all."""
-        write_text(directory / MANIFEST, json.dumps(asdict(self), indent=2) + "\n")
+        write_text(directory / MANIFEST, json.dumps(self.content(), indent=2) + "\n")
 
 
 @dataclass(frozen=True)

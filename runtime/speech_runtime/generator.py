@@ -71,6 +71,10 @@ class SpeechGenerator:
         """
         return self._encoder(inputs, attention_mask)
 
+    def frame_mask(self, encoded: EncoderOutput) -> NDArray[np.int64]:
+        """Return which frames of an encoded batch hold audio: int64 [batch, frames], 1 where they do."""
+        return self._engine.download(encoded.attention_mask)
+
     @overload
     def generate(
         self,

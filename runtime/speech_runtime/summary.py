@@ -38,7 +38,7 @@ def summarize(bundle: Bundle) -> dict[str, Any]:
     return {
         "directory": str(bundle.directory),
         "size": bundle.size,
-        **asdict(bundle.manifest),
+        **bundle.manifest.content(),
         "input_seconds": _input_seconds(bundle.manifest.encoder, extractor),
         "feature_extractor": _extractor_settings(extractor),
         "tokenizer": _tokenizer_facts(bundle),
@@ -160,6 +160,8 @@ def verification_lines(verification: Verification) -> list[str]:
     if verification.mean_logprob_difference is not None and verification.p99_logprob_difference is not None:
         mean, high = verification.mean_logprob_difference, verification.p99_logprob_difference
         difference += f" (mean {mean:.1e}, 99 % below {high:.1e})"
+    if verification.torch_rounding is not None:
+        difference += f"; torch's own, float32 against float64, {verification.torch_rounding:.1e}"
     agreement = f"greedy {verification.greedy_agreement:.2%}"
     agreement += f", {verification.beams} beams {verification.beam_agreement:.2%}"
     if verification.token_agreement is not None:

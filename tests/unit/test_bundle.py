@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from transformers import SpeechEncoderDecoderModel
 
 from conftest import CHECKPOINT, Pair
+from handmade_bundle import VERIFICATION, make_bundle
 from speech_runtime import Bundle, BundleError, GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle import FileFacts
 
@@ -194,3 +196,12 @@ def test_the_loss_of_labels_starts_as_config_json_says(copy: Path, tokens: dict[
     found = OnnxSpeechSeq2Seq.from_pretrained(copy).forward(inputs, labels=labels)
     assert found.loss == pytest.approx(expected.loss.item(), abs=1e-4)
     assert abs(found.loss - usual) > 1e-3
+
+
+@pytest.mark.parametrize("rounding", [None, 2.5e-4])
+def test_the_rounding_of_torch_is_written_only_where_it_was_measured(rounding: float | None, tmp_path: Path) -> None:
+    """Runtimes of the first release refuse fields that they do not know."""
+    bundle = make_bundle(tmp_path / "bundle", verification=replace(VERIFICATION, torch_rounding=rounding))
+    written = json.loads((bundle / "bundle.json").read_text())["verification"]
+    assert ("torch_rounding" in written) == (rounding is not None)
+    assert Bundle.open(bundle).manifest.verification == replace(VERIFICATION, torch_rounding=rounding)

@@ -58,7 +58,7 @@ def sequence_logprobs(
         vocab_size: of the decoder.
 
     Raises:
-        GenerationError: a sequence without a token after the start token.
+        GenerationError: a sequence without a token after the start token, or one whose score is no number.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
     if (lengths < 2).any():
@@ -74,4 +74,10 @@ def sequence_logprobs(
         logprobs = log_softmax(decoder.logits_of_beams(padded[rows, :-1]))
         chosen = np.take_along_axis(logprobs, padded[rows, 1:, None], axis=2)[:, :, 0]
         totals.append(np.where(counted[rows], chosen, np.float32(0)).sum(axis=1, dtype=np.float32))
-    return np.concatenate(totals)
+    scores = np.concatenate(totals)
+    if (wrong := np.flatnonzero(np.isnan(scores))).size:
+        raise GenerationError(
+            f"the score of sequence {wrong[0]} is no number: the model's numbers have overflowed on this audio; leave "
+            "it out, or export with --precision fp32 if the bundle has another one"
+        )
+    return scores

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import DecoderFacts
+from ..errors import GenerationError
 from .candidates import Candidates, log_softmax
 from .config import GenerationConfig
 from .independent import IndependentSearch
@@ -121,6 +122,7 @@ class _Loop:
         while not self._search.done:
             whole = self._whole or self._steps.needs_whole(self._search.length)
             raw = self._decoder.step(tokens, beams, whole) if count else self._decoder.start(prompt, whole)
+            self._check_numbers(raw, count + 1)
             candidates = self._to_choose_by(raw)
             if self._steps.steps:
                 candidates = self._steps(candidates, self._search.length, self._live if count else self._first_live)
@@ -136,6 +138,16 @@ class _Loop:
                 tokens, beams = self._without_closed(tokens, beams)
         self._done.append((self._rows, self._search.result()))
         return self._output(prompt.shape[1], count)
+
+    def _check_numbers(self, raw: Candidates, step: int) -> None:
+        """NaN would win or lose every comparison, and words would come out that nothing speaks for."""
+        if rows := raw.rows_without_numbers():
+            utterances = ", ".join(str(self._rows[row]) for row in rows)
+            raise GenerationError(
+                f"the scores of step {step} are not finite for utterance {utterances} of the batch, counted from 0: "
+                "the model's numbers have overflowed on this audio; leave it out, or export with --precision fp32 "
+                "if the bundle has another one"
+            )
 
     def _to_choose_by(self, raw: Candidates) -> Candidates:
         if raw.whole and self._log_probabilities:
