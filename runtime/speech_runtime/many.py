@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .audio import Samples
+import numpy as np
+
+from .audio import Samples, is_file
 from .batches import by_length
 from .errors import AudioError, GenerationError
 from .transcription import Transcription
@@ -38,8 +40,11 @@ def transcribe_many(
     """Transcribe clips; see `OnnxSpeechSeq2Seq.transcribe_all`.
 
     Raises:
+        AudioError: `audio` is one clip and no list.
         GenerationError: a batch size below 1, or as many values of a keyword as there are clips are not there.
     """
+    if _is_one_clip(audio):
+        raise AudioError("transcribe_all takes a list of clips, and got one; give it as [audio], or use transcribe")
     if batch_size < 1:
         raise GenerationError(f"batch_size is {batch_size}, it must be at least 1")
     shared = dict(keywords)
@@ -70,6 +75,11 @@ def _load(steps: Steps[Audio], position: int, clip: Audio) -> Samples | AudioErr
         return steps.load(position, clip)
     except AudioError as error:
         return error
+
+
+def _is_one_clip(audio: object) -> bool:
+    """Whether it is a clip itself, whose letters, bytes, lines or samples would be taken for clips."""
+    return is_file(audio) or isinstance(audio, (bytes, Mapping)) or (isinstance(audio, np.ndarray) and audio.ndim < 2)
 
 
 def _is_list(values: object) -> bool:

@@ -212,6 +212,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             What was heard, in the order of `audio`; for audio that cannot be transcribed, the error that says why.
 
         Raises:
+            AudioError: `audio` is one clip and no list.
             GenerationError: settings that the model cannot follow.
         """
         _ = self._settings(keywords)
