@@ -7,6 +7,7 @@
 
 import logging
 
+from .audio import AudioLimits
 from .bundle import Bundle
 from .encoder import EncoderOutput
 from .engines.engine_options import EngineOptions
@@ -22,6 +23,7 @@ from .transcription import Hypothesis, Transcription
 
 __all__ = [
     "AudioError",
+    "AudioLimits",
     "BenchError",
     "Bundle",
     "BundleError",
