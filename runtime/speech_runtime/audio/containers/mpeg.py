@@ -21,8 +21,11 @@ _BITRATES = {  # kbit/s, by whether it is MPEG 1, and by layer
 }
 _RATES = (44100, 48000, 32000)
 _MPEG_1, _MPEG_2, _RESERVED = 3, 2, 1
-_LOST_AT_START = 2
-"""Frames that a decoder may skip, where a file begins in the middle of a recording."""
+_LOST_AT_START = 1
+"""Frames of which a decoder may skip a part, where a file begins in the middle of a recording."""
+
+_DECODER_DELAY = 529
+"""Samples that a decoder takes away behind those that the encoder put in front, where it is told of them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def mpeg_extent(source: Source) -> Extent:
         raise DamagedError(
             f"has {count - 1:,} frames, and counts {declared:,}: two files in one, or joined from two; split it"
         )
-    return Extent()
+    return Extent(frames=max(0, declared * first.samples - _trimmed(source.read_at(start, first.length))))
 
 
 @lru_cache(maxsize=4096)
@@ -104,9 +107,22 @@ def _declared(frame: bytes) -> int | None:
     """Frames that the first one counts, itself not among them."""
     if frame[36:40] == b"VBRI":
         return int.from_bytes(frame[50:54], "big")
+    tag = _xing(frame)
+    return int.from_bytes(tag[8:12], "big") if len(tag) >= 12 and tag[7] & 1 else None
+
+
+def _trimmed(frame: bytes) -> int:
+    """Samples at both ends that are none of the recording, by the part of the first frame that LAME writes."""
+    tag = _xing(frame)
+    if len(tag) < 8:
+        return 0
+    fields = sum(size for bit, size in enumerate((4, 4, 100, 4)) if tag[7] >> bit & 1)
+    delays = int.from_bytes(tag[8 + fields + 21 : 8 + fields + 24], "big")
+    return (delays >> 12) + max(delays & 0xFFF, _DECODER_DELAY)
+
+
+def _xing(frame: bytes) -> bytes:
+    """The tag in a frame that counts the others, empty where there is none."""
     mono, mpeg_1 = frame[3] >> 6 == 3, frame[1] >> 3 & 3 == _MPEG_1
-    side = (17 if mono else 32) if mpeg_1 else (9 if mono else 17)
-    tag = frame[4 + side : 4 + side + 12]
-    if tag[:4] not in (b"Xing", b"Info") or len(tag) < 12 or not tag[7] & 1:
-        return None
-    return int.from_bytes(tag[8:12], "big")
+    tag = frame[4 + ((17 if mono else 32) if mpeg_1 else (9 if mono else 17)) :]
+    return tag if tag[:4] in (b"Xing", b"Info") else b""
