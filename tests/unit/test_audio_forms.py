@@ -135,7 +135,7 @@ def test_channels_that_cancel_each_other_out_are_named(left: float) -> None:
     [
         (
             {"max_seconds": 2},
-            r"lasts 3 s, the limit is 2 s; split it .* AudioLimits\(max_seconds=…\) \(--max-audio-seconds\)",
+            r"lasts 3.0 s, the limit is 2 s; split it .* AudioLimits\(max_seconds=…\) \(--max-audio-seconds\)",
         ),
         ({"max_samples": 47_999}, "has 48,000 samples, the limit is 47,999; split it"),
         ({"max_bytes": 96_043}, "has more bytes, the limit is 96,043; save it, and give its path"),

@@ -22,13 +22,13 @@ class AudioLimits:
         max_wait: seconds until the next bytes come out of a pipe.
     """
 
-    max_seconds: float = 7200
+    max_seconds: float = 7200.0
     max_samples: int = 2**29
     max_channels: int = 32
-    min_rate: float = 1000
-    max_rate: float = 768_000
+    min_rate: float = 1000.0
+    max_rate: float = 768_000.0
     max_bytes: int = 2**30
-    max_wait: float = 60
+    max_wait: float = 60.0
 
     def __post_init__(self) -> None:
         """Refuse limits that are not positive numbers."""
@@ -52,9 +52,9 @@ class AudioLimits:
         if not 0 < hertz < math.inf:
             raise AudioError(f"{what}; {_TRUE_RATE}, a number above 0")
         if hertz < self.min_rate:
-            raise AudioError(f"{what}, the least is {self.min_rate:,} Hz; {_TRUE_RATE}, or lower {flag('min_rate')}")
+            raise AudioError(f"{what}, the least is {self.min_rate:,g} Hz; {_TRUE_RATE}, or lower {flag('min_rate')}")
         if hertz > self.max_rate:
-            self._refuse("max_rate", what, f"{self.max_rate:,} Hz", _TRUE_RATE)
+            self._refuse("max_rate", what, f"{self.max_rate:,g} Hz", _TRUE_RATE)
 
     def check_size(self, frames: int, channels: int, rate: float, name: str) -> None:
         """Check so many samples a channel, at a rate that is checked.
@@ -66,7 +66,7 @@ class AudioLimits:
             remedy = "give the channel that has the speech"
             self._refuse("max_channels", f"{name}: has {channels} channels", f"{self.max_channels}", remedy)
         if frames > self.max_seconds * rate:
-            self._refuse("max_seconds", f"{name}: lasts {frames / rate:,.0f} s", f"{self.max_seconds:,} s", _SPLIT)
+            self._refuse("max_seconds", f"{name}: lasts {frames / rate:,.1f} s", f"{self.max_seconds:,g} s", _SPLIT)
         if frames * channels > self.max_samples:
             self._refuse("max_samples", f"{name}: has {frames * channels:,} samples", f"{self.max_samples:,}", _SPLIT)
 

@@ -147,7 +147,7 @@ def _read_pipe(descriptor: int, count: int, limits: AudioLimits, name: str) -> b
     waiting.register(descriptor, select.POLLIN)
     if not waiting.poll(limits.max_wait * 1000):
         raise AudioError(
-            f"{name}: nothing came out of this pipe for {limits.max_wait:,} s; "
+            f"{name}: nothing came out of this pipe for {limits.max_wait:,g} s; "
             f"start what writes to it, or raise {flag('max_wait')}"
         )
     return os.read(descriptor, count)
