@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .audio import AudioLimits
     from .bundle import Bundle
     from .encoder import EncoderOutput
     from .engines.engine_options import EngineOptions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AudioError": "errors",
+    "AudioLimits": "audio",
     "BenchError": "errors",
     "Bundle": "bundle",
     "BundleError": "errors",
@@ -48,6 +50,7 @@ _MODULES = {
 
 __all__ = [
     "AudioError",
+    "AudioLimits",
     "BenchError",
     "Bundle",
     "BundleError",

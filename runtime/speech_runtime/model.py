@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .audio import AudioFile, Samples, duration, file_name, is_file, prepare, read_audio
+from .audio import Audio, AudioLimits, Clip, Samples, clip_of
 from .bundle import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, Manifest
 from .engines.devices import load_engine, options_for
 from .engines.engine import Engine
@@ -34,9 +34,6 @@ from .transcription import Transcription, hypotheses
 from .whole_load import load_whole
 
 logger = logging.getLogger(__name__)
-
-Audio = AudioFile | NDArray[np.floating]
-"""A file, an open one, or mono samples of full scale ±1."""
 
 BATCH_SIZE = 8
 """Clips of a list that are encoded and searched together."""
@@ -161,6 +158,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
+        limits: AudioLimits | None = None,
         **keywords: Unpack[ClipKeywords],
     ) -> str: ...
 
@@ -171,6 +169,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
+        limits: AudioLimits | None = None,
         **keywords: Unpack[ClipKeywords],
     ) -> list[str]: ...
 
@@ -180,13 +179,16 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
+        limits: AudioLimits | None = None,
         **keywords: Unpack[ClipKeywords],
     ) -> str | list[str]:
         """Transcribe one clip, or a list of clips of any length; texts come in the order of the clips.
 
         Args:
-            audio: files, or arrays of mono floating-point samples.
-            sampling_rate: of arrays, Hz; the model's own where it is None. Files know their own.
+            audio: paths of files, their bytes or open files; arrays of mono floating-point samples; dictionaries of
+                samples and "sampling_rate", as `datasets` has them; or (rate, samples), as gradio has them.
+            sampling_rate: of arrays, Hz; the model's own where it is None. All others know their own.
+            limits: the most that a clip may ask for.
             batch_size: see `transcribe_all`.
             keywords: see `generate`.
 
@@ -199,7 +201,8 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         clips = audio if isinstance(audio, list) else [audio]
         texts: list[str] = []
         warned = False
-        for heard in self.transcribe_all(clips, sampling_rate=sampling_rate, batch_size=batch_size, **keywords):
+        settings: dict[str, Any] = {"sampling_rate": sampling_rate, "batch_size": batch_size, "limits": limits}
+        for heard in self.transcribe_all(clips, **settings, **keywords):
             if isinstance(heard, AudioError):
                 raise heard
             if heard.cut and not warned:
@@ -214,6 +217,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
+        limits: AudioLimits | None = None,
         **keywords: Unpack[ClipKeywords],
     ) -> Iterator[Transcription | AudioError]:
         """Transcribe any number of clips, in batches of similar length and in bounded memory.
@@ -222,6 +226,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             audio: see `transcribe`; it may be a generator: clips are taken as they are needed.
             sampling_rate: see `transcribe`.
             batch_size: clips that are encoded and searched together, at most.
+            limits: see `transcribe`.
             keywords: see `generate`; lists have a value for each clip. `max_time` is that of a batch. After `cancel`,
                 the clips that are left come back empty and marked as "stopped".
 
@@ -229,35 +234,27 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             What was heard, in the order of `audio`; for audio that cannot be transcribed, the error that says why.
 
         Raises:
+            AudioError: `audio` is one clip and no list.
             GenerationError: settings that the model cannot follow.
         """
         _ = self._settings(keywords)
-        rate = sampling_rate or self._extractor().sampling_rate
-        steps: Steps[Audio] = Steps(
-            seconds=lambda clip: duration(clip) if is_file(clip) else np.size(clip) / rate,  # type: ignore[arg-type]
-            load=lambda i, clip: self.load(clip, sampling_rate, f"audio[{i}]"),
+        steps = Steps(
+            sampling_rate=self._extractor().sampling_rate,
+            load=lambda clip: self._load(clip, limits),
             fits=self._fits,
             transcribe=self.transcriptions,
         )
-        return transcribe_many(audio, steps, batch_size, keywords)
+        return transcribe_many(audio, steps, batch_size, keywords, sampling_rate)
 
-    def load(self, audio: Audio, sampling_rate: int | None = None, name: str = "audio") -> Samples:
+    def load(
+        self, audio: Audio, sampling_rate: int | None = None, name: str = "audio", limits: AudioLimits | None = None
+    ) -> Samples:
         """Read or check one clip: float32 [samples] at the model's sampling rate.
 
         Raises:
             AudioError: it cannot be transcribed.
         """
-        extractor = self._extractor()
-        begin, rate = time.perf_counter(), extractor.sampling_rate
-        if is_file(audio):
-            samples, name = read_audio(audio, rate), file_name(audio)
-        else:
-            samples = prepare(audio, rate if sampling_rate is None else sampling_rate, rate, name)
-        length = extractor.input_length(samples.size, name)
-        check_lengths(np.array([length]), self.manifest.encoder, name)
-        check_memory(1, length, self.manifest.encoder, name)
-        logger.info("%s: %.1f s of audio read in %.3f s", *(name, samples.size / rate, time.perf_counter() - begin))
-        return samples
+        return self._load(clip_of(audio, sampling_rate, name), limits)
 
     def transcriptions(self, clips: Sequence[Samples], **keywords: Unpack[ClipKeywords]) -> list[Transcription]:
         """Transcribe clips of `load` as one batch, with all that is known about each.
@@ -297,6 +294,17 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             )
             for length, (best, *others) in zip(seconds, hypotheses(found, config, self.tokenizer), strict=True)
         ]
+
+    def _load(self, clip: Clip, limits: AudioLimits | None) -> Samples:
+        extractor, begin = self._extractor(), time.perf_counter()
+        samples = clip.load(extractor.sampling_rate, limits)
+        extractor.check_level(samples, clip.name)
+        length = extractor.input_length(samples.size, clip.name)
+        check_lengths(np.array([length]), self.manifest.encoder, clip.name)
+        check_memory(1, length, self.manifest.encoder, clip.name)
+        seconds = samples.size / extractor.sampling_rate
+        logger.info("%s: %.1f s of audio read in %.3f s", clip.name, seconds, time.perf_counter() - begin)
+        return samples
 
     def _settings(self, keywords: ClipKeywords) -> tuple[dict[str, Any], Language | None, Prompts | None]:
         """Keywords for a search, checked; what it returns is what was heard, and no more unless asked for."""

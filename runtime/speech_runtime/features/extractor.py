@@ -41,6 +41,13 @@ class FeatureExtractor(Protocol):
             AudioError: the clip is too short or too long to be analysed.
         """
 
+    def check_level(self, samples: Samples, name: str) -> None:
+        """Check that what is in a clip does not vanish in its features.
+
+        Raises:
+            AudioError: it does; says why.
+        """
+
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Analyse, normalise and pad clips.
 
