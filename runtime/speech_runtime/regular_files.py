@@ -5,6 +5,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
@@ -62,8 +63,8 @@ def _not_regular(path: Path) -> OSError:
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it has the key {next(name for name in names if names.count(name) > 1)!r} twice")
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it has the key {name[:120]!r} twice")
     return content
 
 

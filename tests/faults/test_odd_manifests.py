@@ -60,6 +60,7 @@ def test_what_is_no_file_is_refused(name: str, replace: Callable[[Path], object]
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 50_000 + "1" + "}" * 50_000, "nested too deeply"),
         ('{"num_beams": 1, "num_beams": 2}', "it has the key 'num_beams' twice"),
+        ("{" + ",".join(f'"k{i}": {i}' for i in [*range(100_000), 99_999]) + "}", "it has the key 'k99999' twice"),
         ('{"num_beams": 1e999}', "the number 1e999 is too large"),
         ('{"num_beams": ' + "9" * 10_000 + "}", "cannot be read"),
         ("[]", "not an object|type None|version None"),

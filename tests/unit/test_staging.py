@@ -172,6 +172,29 @@ def test_a_change_in_the_last_moment_is_put_back(old: Path, rename_kind: str, mo
     assert {path.name: path.read_text() for path in old.iterdir()} == {MANIFEST: "old", "notes.txt": "years of work"}
 
 
+def test_what_cannot_be_put_back_is_kept_and_named(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an exchange, somebody takes the place in the moment in which nothing is there."""
+    monkeypatch.setattr(rename, "_system_call", lambda: None)
+    looks = iter(range(9))
+    genuine = staging._foreign_files
+
+    def late(bundle: Path) -> list[str]:
+        look, found = next(looks), genuine(bundle)
+        if look == 1:
+            (bundle / "notes.txt").write_text("years of work")
+        if look == 2:
+            old.mkdir()
+            (old / "other.txt").write_text("of another")
+        return found
+
+    monkeypatch.setattr(staging, "_foreign_files", late)
+    with pytest.raises(ExportError, match=r"bundle\..*\.kept"), staged(old, overwrite=True) as directory:
+        write(directory, "new")
+    assert [path.name for path in old.iterdir()] == ["other.txt"]
+    (kept,) = old.parent.glob("bundle.*.kept")
+    assert (kept / "notes.txt").read_text() == "years of work"
+
+
 def test_engines_and_files_of_the_manifest_are_of_the_bundle(old: Path, rename_kind: str) -> None:
     write(old, '{"files": {"vocab.json": {}}}')
     for name in ("vocab.json", "engines/tensorrt_rtx-0123abcd/encoder.engine", ".bundle.json.0123abcd.partial"):

@@ -10,6 +10,7 @@ A container whose lock is free belongs to a process that was killed: the next ru
 back first where OUT is missing.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from ..interrupts import held
 from .file import PARTIAL
-from .lock import lock
+from .lock import lock, locked_directory
 from .rename import exchange, rename_new
 from .sync import sync_directory, sync_tree
 
@@ -61,7 +62,7 @@ def publish(new: Path, target: Path, replaceable: Callable[[Path], None] | None 
         OSError: it cannot be put there. Whatever is raised, what was at `target` still is.
     """
     sync_tree(new)
-    with held():
+    with held(), locked_directory(target.parent):  # what is taken from there and put back is not another's meanwhile
         if replaceable is None or not os.path.lexists(target):
             rename_new(new, target)
         else:
@@ -90,11 +91,22 @@ def _replace(new: Path, target: Path, replaceable: Callable[[Path], None]) -> No
         if old is not new:
             rename_new(new, target)
     except BaseException:
-        if old is not new:
-            rename_new(old, target)
-        else:
+        if old is new:
             exchange(new, target)
+        else:
+            _put_back(old, target)
         raise
+
+
+def _put_back(old: Path, target: Path) -> None:
+    try:
+        rename_new(old, target)
+    except FileExistsError:  # a program that knows nothing of locks was faster: nothing of it is lost, nor of `old`
+        kept = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".kept", dir=target.parent))
+        old.replace(kept)
+        raise FileExistsError(
+            errno.EEXIST, f"something new is there; what was there before is {kept}", str(target)
+        ) from None
 
 
 def _make_container(target: Path) -> tuple[Path, int]:
