@@ -108,7 +108,7 @@ def _publish(staging: Path, target: Path, overwrite: bool) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ExportError(
-            f"the bundle cannot be put at {target}: {error.strerror}; what was there is as it was. Choose another "
+            f"the bundle cannot be put at {target}: {error.strerror}. Choose another "
             "output directory, one that is no mount point for example"
         ) from error
 

@@ -104,9 +104,7 @@ def _put_back(old: Path, target: Path) -> None:
     except FileExistsError:  # a program that knows nothing of locks was faster: nothing of it is lost, nor of `old`
         kept = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".kept", dir=target.parent))
         old.replace(kept)
-        raise FileExistsError(
-            errno.EEXIST, f"something new is there; what was there before is {kept}", str(target)
-        ) from None
+        raise OSError(errno.EBUSY, f"something new is there; what was there before is {kept}", str(target)) from None
 
 
 def _make_container(target: Path) -> tuple[Path, int]:
