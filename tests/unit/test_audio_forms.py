@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+from dataclasses import fields
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -13,6 +14,9 @@ import soundfile
 from recordings import RATE, recording
 from speech_runtime import AudioError, AudioLimits
 from speech_runtime.audio import clip_of, read_audio
+from speech_runtime.audio.limits import flag_name
+from speech_runtime.cli import main
+from speech_runtime.command_line.audio_flags import take_audio_limits
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
 INTEGERS = (NOISE * 32768).astype(np.int16)
@@ -231,3 +235,16 @@ def test_whatever_an_open_file_raises_is_its_error() -> None:
         read_audio("name\0with nothing", RATE)
     with pytest.raises(AudioError, match="Is a directory"):
         read_audio("/", RATE)
+
+
+def test_every_budget_has_a_flag() -> None:
+    flags = {flag for option in main.params for flag in option.opts}
+    assert {f"--{flag_name(budget.name)}" for budget in fields(AudioLimits)} <= flags
+
+
+def test_flags_become_budgets() -> None:
+    options = {"max_audio_seconds": 5.0, "max_audio_samples": 6, "max_audio_channels": 7, "min_audio_rate": 8.0}
+    options |= {"max_audio_rate": 9.0, "max_audio_bytes": 10, "max_audio_wait": 11.0}
+    others: dict[str, Any] = {**options, "num_beams": 4}
+    assert take_audio_limits(others) == AudioLimits(5.0, 6, 7, 8.0, 9.0, 10, 11.0)
+    assert others == {"num_beams": 4}
