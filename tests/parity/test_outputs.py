@@ -68,6 +68,37 @@ def test_the_loss_of_labels_is_that_of_torch(pair: Callable[[str], Pair]) -> Non
         model.exported.forward(inputs, mask)
 
 
+def test_labels_of_any_length_together_are_those_alone(pair: Callable[[str], Pair]) -> None:
+    model, (inputs, mask) = pair("mbart"), padded_batch([1603, 977, 2411, 1200])
+    lengths, labels = [1, 3, 9, 20], np.random.default_rng(3).integers(4, VOCABULARY, (4, 20))
+    for row, length in zip(labels, lengths, strict=True):
+        row[length:] = -100
+    model.reference.config.pad_token_id, model.reference.config.decoder_start_token_id = PAD, START
+    with torch.no_grad():
+        expected = model.reference(
+            torch.from_numpy(inputs), attention_mask=torch.from_numpy(mask), labels=torch.from_numpy(labels)
+        )
+    together = model.exported.forward(inputs, mask, labels=labels)
+    assert together.loss == pytest.approx(float(expected.loss), abs=1e-4)
+    alone = [
+        model.exported.forward(inputs[row : row + 1], mask[row : row + 1], labels=labels[row : row + 1, :length]).loss
+        for row, length in enumerate(lengths)
+    ]
+    assert together.loss == pytest.approx(np.average(alone, weights=lengths), abs=1e-5)
+
+
+def test_tokens_beyond_the_positions_are_refused_by_name(pair: Callable[[str], Pair]) -> None:
+    model, (inputs, mask) = pair("mbart").exported, padded_batch(LENGTHS)
+    positions = model.manifest.decoder.max_positions
+    for name in ("labels", "decoder_input_ids"):
+        tokens = np.full((3, positions), 5)
+        assert model.forward(inputs, mask, **{name: tokens}).logits.shape == (3, positions, VOCABULARY)
+        for longer in (positions + 1, 2 * positions):
+            message = f"be given {longer} tokens, the start token included, and it takes {positions} at most"
+            with pytest.raises(GenerationError, match=message):
+                model.forward(inputs, mask, **{name: np.full((3, longer), 5)})
+
+
 def test_texts_are_scored_as_torch_does(digits: Pair) -> None:
     model, clip = digits.exported, str(CHECKPOINT.parent / "audio" / "02-espeak-us.wav")
     heard = model.transcribe(clip)
