@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..contract import DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs, graph_outputs
-from ..errors import BundleError, EngineError
+from ..errors import BundleError, EngineError, EngineMemoryError
 from .cuda_graphs import CudaGraphs
 from .engine import Prepared
 from .graph_providers import engine_cache, graph_providers
-from .host_memory import give_back_freed, share_arena
+from .host_memory import give_back_freed, is_out_of_memory, share_arena
 from .optimized_graphs import cache_entry, open_through_cache
 from .processor import bytes_saturate
 from .providers import check_providers, import_onnxruntime, preload_libraries, raise_provider_failure
@@ -166,6 +166,10 @@ class OnnxRuntimeEngine:
                 with self._turn:
                     return call()
             except Exception as error:  # ONNX Runtime's errors have no base of their own
+                if is_out_of_memory(error):
+                    raise EngineMemoryError(
+                        _no_memory(graph, "fewer clips at once, fewer beams or shorter audio")
+                    ) from error
                 raise EngineError(f"{graph} failed: {error}") from error
 
         return partial(in_turn, in_turn(lambda: self._prepare(graph, inputs, outputs, into)))
@@ -244,6 +248,8 @@ class OnnxRuntimeEngine:
             session = self._runtime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
         except Exception as error:
             raise_provider_failure(error, asked, self._not_loaded)
+            if is_out_of_memory(error):
+                raise EngineMemoryError(_no_memory(path.name, "a smaller model, int8 for example")) from error
             raise BundleError(f"{path} cannot be loaded: {error}") from error
         check_providers(session, asked, self._not_loaded)
         return session
@@ -267,6 +273,10 @@ class OnnxRuntimeEngine:
             settings.add_session_config_entry(_SHARED_ARENA, "1")
         settings.log_severity_level = _SEVERITIES[options.log_severity]
         return settings
+
+
+def _no_memory(graph: str, remedy: str) -> str:
+    return f"{graph} needs more memory than is left (ulimit -v and a container's limit count); try {remedy}"
 
 
 def _is_small(bundle: Bundle, graph: str) -> bool:
