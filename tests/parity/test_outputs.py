@@ -90,6 +90,7 @@ def test_labels_of_any_length_together_are_those_alone(pair: Callable[[str], Pai
 def test_tokens_beyond_the_positions_are_refused_by_name(pair: Callable[[str], Pair]) -> None:
     model, (inputs, mask) = pair("mbart").exported, padded_batch(LENGTHS)
     positions = model.manifest.decoder.max_positions
+    assert positions is not None
     for name in ("labels", "decoder_input_ids"):
         tokens = np.full((3, positions), 5)
         assert model.forward(inputs, mask, **{name: tokens}).logits.shape == (3, positions, VOCABULARY)

@@ -19,6 +19,7 @@ from .cuda_graphs import CudaGraphs
 from .engine import Prepared
 from .graph_providers import engine_cache, graph_providers
 from .host_memory import give_back_freed, is_out_of_memory, share_arena
+from .native_calls import NATIVE_CALLS
 from .optimized_graphs import cache_entry, open_through_cache
 from .processor import bytes_saturate
 from .providers import check_providers, import_onnxruntime, preload_libraries, raise_provider_failure
@@ -161,9 +162,7 @@ class OnnxRuntimeEngine:
 
         def in_turn(call: Callable[[], Result]) -> Result:
             try:
-                if self._cuda_graphs is None:
-                    return call()
-                with self._turn:
+                with NATIVE_CALLS, self._turn:
                     return call()
             except Exception as error:  # ONNX Runtime's errors have no base of their own
                 if is_out_of_memory(error):
