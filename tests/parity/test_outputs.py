@@ -272,3 +272,28 @@ def test_many_threads_give_the_answers_of_one(pair: Callable[[str], Pair]) -> No
         together = list(pool.map(lambda call: model.generate(*call[0], **call[1]), calls))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("calls", [40, pytest.param(2000, marks=pytest.mark.full)])
+def test_threads_share_a_tokenizer_and_leave_it_as_it_was(digits: Pair, calls: int) -> None:
+    """16 threads mix texts that are scored, decoded and truncated by a user of the same tokenizer."""
+    model, clip = digits.exported, str(CHECKPOINT.parent / "audio" / "02-espeak-us.wav")
+    samples, random = model.load(clip), np.random.default_rng(0)
+    words = ["one", "two", "three", "four", "five", "nine"]
+    texts = [" ".join(random.choice(words, random.integers(1, 9))) for _ in range(32)]
+    tokenizer = model.tokenizer
+
+    def call(number: int) -> Any:
+        text = texts[number % len(texts)]
+        if number % 8 == 0:
+            return model.score(samples, [text]).tolist()
+        if number % 8 == 1:
+            return model.transcribe(samples, num_beams=2, stop_strings="two")
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        return tokenizer.decode(ids), tokenizer.decode_batch([ids, ids[:1]], skip_special_tokens=True)
+
+    before, alone = tokenizer.to_str(), [call(number) for number in range(64)]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(call, range(16 * calls)))
+    assert together == [alone[number % 64] for number in range(16 * calls)]
+    assert tokenizer.to_str() == before
