@@ -76,7 +76,7 @@ def test_logits_that_are_not_numbers_are_no_score(broken: float) -> None:
     table[7] = broken
     with (
         np.errstate(invalid="ignore"),
-        pytest.raises(GenerationError, match="text 1 cannot be scored: the model's logits are not numbers"),
+        pytest.raises(GenerationError, match="the score of sequence 1 is no number: the model's numbers"),
     ):
         sequence_logprobs(TableDecoder(table), [[START, 5, END], [START, 7, END]], VOCABULARY)
 
