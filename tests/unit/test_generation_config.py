@@ -52,7 +52,7 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
         ({"min_new_tokens": -1}, "min_new_tokens is -1"),
         ({"length_penalty": math.nan}, "length_penalty is nan"),
         ({"length_penalty": -math.inf}, "length_penalty is -inf"),
-        ({"length_penalty": 10**400}, "length_penalty is inf"),
+        ({"length_penalty": 10**400}, r"length_penalty is 1000.*000, which is too large"),
         ({"length_penalty": 1e30}, r"length_penalty is 1e\+30, it must be at least -100 and at most 100"),
         ({"temperature": math.inf}, "temperature is inf"),
         ({"temperature": 1e-300}, "temperature is 1e-300, it must be at least"),

@@ -294,5 +294,7 @@ def test_logits_that_are_not_numbers_end_in_an_error_that_says_where(
 ) -> None:
     config = GenerationConfig(eos_token_id=3, pad_token_id=0, max_new_tokens=6, min_new_tokens=6, **settings)
     prompt = np.array([[4], [9], [5]])
-    with pytest.raises(GenerationError, match=r"no token is possible|nothing can be drawn|not numbers"):
+    with pytest.raises(
+        GenerationError, match=rf"scores of step {length} are not finite for utterance {row} of the batch"
+    ):
         decode(BrokenDecoder(broken, length, row), FACTS, prompt, config, Hooks(generator=np.random.default_rng(0)))
