@@ -113,7 +113,23 @@ def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
 def test_a_search_that_is_settled_takes_fewer_steps_to_the_same(
     seed: int, beams: int, penalty: float, early_stopping: bool | str, data: st.DataObject
 ) -> None:
-    table, returned = random_table(seed, 20, 4.0), data.draw(st.integers(1, beams))
+    check_settled(seed, beams, penalty, early_stopping, data.draw(st.integers(1, beams)))
+
+
+@pytest.mark.parametrize(
+    ("seed", "beams", "penalty", "returned"),
+    [(115763, 2, -1.0, 1), (3892834495, 2, -1.0, 1), (3981755864, 5, 0.0, 4), (2000161894, 4, 0.0, 3)],
+)
+def test_one_utterance_is_full_and_the_other_cannot_improve(
+    seed: int, beams: int, penalty: float, returned: int
+) -> None:
+    """All are closed, each for another reason: there is no row left to go on with."""
+    check_settled(seed, beams, penalty, True, returned)
+
+
+def check_settled(seed: int, beams: int, penalty: float, early_stopping: bool | str, returned: int) -> None:
+    """A search of two utterances finds the same whether or not it may end early."""
+    table = random_table(seed, 20, 4.0)
     table[:, 2] += 4.0  # ends are likely
     config = GenerationConfig().updated(
         {

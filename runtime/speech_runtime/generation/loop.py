@@ -165,7 +165,7 @@ class _Loop:
         if self._search.done or self._keeps or self._hooks.on_step is not None:
             return tokens, beams
         open_rows = self._search.open_rows
-        if 2 * open_rows.sum() > len(open_rows):
+        if not 0 < 2 * open_rows.sum() <= len(open_rows):
             return tokens, beams
         (closed,), (rows,) = np.nonzero(~open_rows), np.nonzero(open_rows)
         self._done.append((self._rows[closed], self._search.rows(closed).result()))

@@ -107,7 +107,8 @@ class BeamSearch:
             tokens.append(utterance.live.tokens)
             beams.append(utterance.live.beams)
         self.length += 1
-        self.done = all_end or not any_open or (all_full and rules.early_stopping is True)
+        all_closed = rules.when_settled and not self.open_rows.any()
+        self.done = all_end or not any_open or (all_full and rules.early_stopping is True) or all_closed
         return tokens, beams
 
     def rows(self, rows: Tokens) -> Self:
