@@ -97,18 +97,19 @@ class BeamSearch:
         if not choices or self._any_ends(choices):
             choices = self._best(candidates, rules.kept) if is_sorted else self._best_of_all(candidates, raw)
             ends = self._ending(choices, cut)
-        all_end = all_full = True
+        all_end = all_full = all_closed = True
         any_open = False
         tokens, beams = [], []
         for utterance, choice, ending in zip(self._utterances, choices, ends, strict=True):
             all_end &= utterance.advance(choice, ending)
             all_full &= utterance.finished.is_full
+            all_closed &= utterance.is_closed
             any_open |= utterance.finished.is_improvable
             tokens.append(utterance.live.tokens)
             beams.append(utterance.live.beams)
         self.length += 1
-        all_closed = rules.when_settled and not self.open_rows.any()
-        self.done = all_end or not any_open or (all_full and rules.early_stopping is True) or all_closed
+        settled = all_closed and rules.when_settled
+        self.done = all_end or not any_open or (all_full and rules.early_stopping is True) or settled
         return tokens, beams
 
     def rows(self, rows: Tokens) -> Self:
