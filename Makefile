@@ -4,6 +4,8 @@ BIN := .venv/bin
 DIGITS := examples/digits
 BENCH := PYTHONPATH=benchmarks:$(DIGITS) $(BIN)/python -W ignore benchmarks/run.py
 export PYTHON
+unexport VENV  # of the user's shell
+.NOTPARALLEL:  # all targets share .venv
 
 .PHONY: demo test test-all test-cases test-gpu test-arm64 matrix half host-time bench bench-quick lint types lock lock-check clean
 

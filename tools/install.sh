@@ -4,6 +4,7 @@
 #   tools/install.sh export,cpu,audio                      with the newest of Python 3.11 to 3.14 on PATH
 #   PYTHON=python3.12 tools/install.sh dev                 with another one
 set -eu
+unset CDPATH
 cd "$(dirname "$0")/.."
 extras=$1
 environment=${VENV:-.venv}
@@ -43,35 +44,42 @@ choose_python() {
   fail "speech-export needs Python 3.11 to 3.14, and $found: $get_python"
 }
 
-# Every package has a wheel for these; elsewhere pip compiles some.
-check_compiler() {
+# torch and ONNX Runtime come as wheels only, and for these.
+check_platform() {
   case "$(uname -s) $(uname -m)" in
     "Linux x86_64" | "Linux aarch64") [ "$("$1" -c 'import platform; print(platform.libc_ver()[0])')" = glibc ] && return ;;
     "Darwin arm64") return ;;
   esac
-  command -v cc > /dev/null || fail "some packages have no wheel for $(uname -sm) and are compiled, and there is no cc on \
-PATH: install a compiler (apt install build-essential python3-dev, or apk add build-base python3-dev)"
+  fail "torch and ONNX Runtime have no build for $(uname -sm) with this C library: take a Linux with glibc (Debian, Ubuntu, \
+Fedora) on x86-64 or arm64, or macOS on Apple silicon"
 }
 
 announce() {
   case "$(uname -s) $1" in
-    "Linux export,cpu,audio") size="2.7 GB to download, 5.1 GB on disk; with the CPU build of torch 0.3 and 1.4 GB (docs/install.md)" ;;
-    "Linux dev") size="3.0 GB to download, 5.9 GB on disk; with the CPU build of torch 0.6 and 2.1 GB (docs/install.md)" ;;
-    *" bench") size="0.1 GB more" ;;
+    "Linux export,cpu,audio") size="2.8 GB to download, 5.1 GB on disk; with the CPU build of torch 0.3 and 1.4 GB, see docs/install.md" ;;
+    "Linux dev") size="up to 3.0 GB to download, 5.5 GB on disk; with the CPU build of torch 0.5 and 1.8 GB, see docs/install.md" ;;
+    *" bench") size="0.1 GB more to download" ;;
     *" lock") size="60 MB to download" ;;
     *) size="about 0.5 GB to download, 1.5 GB on disk" ;;
   esac
   echo "Installing speech-export[$1] into $environment with Python $2: $size."
 }
 
-if [ ! -x "$environment/bin/python" ]; then
+if [ ! -x "$environment/bin/python" ] && [ ! -L "$environment/bin/python" ]; then
   python=$(choose_python)
-  "$python" -c 'import ensurepip, venv' 2> /dev/null \
-    || fail "$python has no ensurepip, so it cannot make a virtual environment: apt install python3-venv"
-  check_compiler "$python"
+  "$python" -c 'import ensurepip, venv' 2> /dev/null || fail "$python has no ensurepip, so it cannot make a virtual \
+environment: apt install python$(version_of "$python")-venv"
+  [ "$extras" = lock ] || check_platform "$python"
   "$python" -m venv "$environment"
 fi
 version=$(version_of "$environment/bin/python") \
   || fail "the Python of $environment does not run any more; remove it with make clean, and try again"
+case $version in
+  2.* | 3.[0-9] | 3.10) fail "$environment has Python $version, and 3.11 is the oldest that works; make clean, and try again" ;;
+esac
+[ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$version" ] \
+  || fail "$environment has Python $version, and PYTHON=$PYTHON is another or does not run; make clean, and try again"
 announce "$extras" "$version"
-"$environment/bin/pip" install --disable-pip-version-check -c constraints.txt -e ".[$extras]"
+# There is no pip yet where making the environment was interrupted, or uv made it.
+"$environment/bin/python" -m pip --version > /dev/null 2>&1 || "$environment/bin/python" -m ensurepip > /dev/null
+"$environment/bin/python" -m pip install --no-user --disable-pip-version-check -c constraints.txt -e ".[$extras]"

@@ -34,7 +34,8 @@ PLATFORMS = {
     "macOS 14 arm64": "aarch64-apple-darwin",
     "Windows x86-64": "x86_64-pc-windows-msvc",
 }
-PASSED_ON = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+PASSED_ON = ("PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", *_PROXIES, *map(str.lower, _PROXIES))
 """Variables of this machine that uv may see: how to reach the registry, and nothing of what it answers."""
 BUILT = ("tensorrt-rtx-cu13",)
 """Packages without wheels that need no compiler: this one holds a few lines of Python over its two wheels."""

@@ -9,15 +9,16 @@ import pytest
 from conftest import REPOSITORY
 
 SCRIPT = REPOSITORY / "tools" / "install.sh"
-PROGRAMS = ("sh", "dirname", "mkdir", "cp", "chmod", "cat")
+PROGRAMS = ("sh", "dirname", "mkdir", "cp", "touch")
 PYTHON = """#!/bin/sh
 case "$*" in
   *version_info*) echo {version} ;;
+  "-m ensurepip") touch "${{0%python}}pip" ;;
   *ensurepip*) exit {ensurepip} ;;
   *libc_ver*) echo {libc} ;;
-  "-m venv "*)
-    mkdir -p "$3/bin" && cp "$0" "$3/bin/python"
-    printf '#!/bin/sh\\necho pip "$@"\\n' > "$3/bin/pip" && chmod +x "$3/bin/pip" ;;
+  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && touch "$3/bin/pip" ;;
+  "-m pip --version") [ -e "${{0%python}}pip" ] ;;
+  "-m pip "*) shift && echo "$@" ;;
 esac
 """
 
@@ -79,7 +80,7 @@ def test_the_newest_python_is_taken_and_pip_gets_the_tested_set(machine: FakeMac
     assert "[export,cpu,audio]" in announced
     assert "with Python 3.13:" in announced
     assert "GB to download" in announced
-    assert pip == "pip install --disable-pip-version-check -c constraints.txt -e .[export,cpu,audio]"
+    assert pip == "pip install --no-user --disable-pip-version-check -c constraints.txt -e .[export,cpu,audio]"
 
 
 @pytest.mark.parametrize("newer", ["3.15", "3.9"])
@@ -122,8 +123,8 @@ def test_no_python_at_all(machine: FakeMachine) -> None:
 
 def test_without_ensurepip(machine: FakeMachine) -> None:
     machine.has("python3.12", "3.12", ensurepip=False)
-    message = said(machine.install())
-    assert message == ("python3.12 has no ensurepip, so it cannot make a virtual environment: apt install python3-venv")
+    remedy = "python3.12 has no ensurepip, so it cannot make a virtual environment: apt install python3.12-venv"
+    assert said(machine.install()) == remedy
     assert not machine.environment.exists()
 
 
@@ -131,18 +132,43 @@ def test_without_ensurepip(machine: FakeMachine) -> None:
     ("system", "architecture", "libc"),
     [("Linux", "x86_64", ""), ("Linux", "riscv64", "glibc"), ("Darwin", "x86_64", "")],
 )
-def test_where_something_must_be_compiled_a_compiler_is_asked_for(
-    machine: FakeMachine, system: str, architecture: str, libc: str
-) -> None:
+def test_a_platform_without_torch(machine: FakeMachine, system: str, architecture: str, libc: str) -> None:
     machine.is_a(system, architecture).has("python3.13", "3.13", libc=libc)
-    message = said(machine.install())
-    assert "there is no cc on PATH: install a compiler (apt install build-essential" in message
-    machine.has("cc", "")
-    assert machine.install().returncode == 0
+    assert f"torch and ONNX Runtime have no build for {system} {architecture}" in said(machine.install())
+    assert machine.install("lock").returncode == 0
 
 
-def test_an_environment_whose_python_is_gone(machine: FakeMachine) -> None:
+@pytest.mark.parametrize("kind", ["script", "link"])
+def test_an_environment_whose_python_is_gone(machine: FakeMachine, kind: str) -> None:
     machine.has("python3.13", "3.13")
     assert machine.install().returncode == 0
-    (machine.environment / "bin" / "python").write_text("#!/nowhere/python\n")
+    python = machine.environment / "bin" / "python"
+    python.unlink()
+    if kind == "link":
+        python.symlink_to("/nowhere/python")
+    else:
+        python.write_text("#!/nowhere/python\n")
+        python.chmod(0o755)
     assert "does not run any more; remove it with make clean, and try again" in said(machine.install())
+
+
+def test_an_environment_without_pip(machine: FakeMachine) -> None:
+    """Ctrl-C came while it was made, or uv made it."""
+    machine.has("python3.13", "3.13")
+    assert machine.install().returncode == 0
+    (machine.environment / "bin" / "pip").unlink()
+    result = machine.install()
+    assert result.returncode == 0, result.stderr
+    assert "pip install" in result.stdout
+    assert (machine.environment / "bin" / "pip").exists()
+
+
+def test_an_environment_of_another_python(machine: FakeMachine) -> None:
+    machine.has("python3.13", "3.13").has("python3.12", "3.12")
+    assert machine.install().returncode == 0
+    assert "has Python 3.13, and PYTHON=python3.12 is another" in said(machine.install(python="python3.12"))
+    assert machine.install(python="python3.13").returncode == 0
+    machine.environment.joinpath("bin", "python").write_text(
+        (machine.bin / "python3.12").read_text().replace("3.12", "3.10")
+    )
+    assert "has Python 3.10, and 3.11 is the oldest that works; make clean" in said(machine.install())
