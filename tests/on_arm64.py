@@ -29,7 +29,7 @@ KINDS = {
     "int8-decoder": ("--decoder-precision", "int8", *AUDIO),
     "tensorrt": ("--target", "tensorrt"),
     "tensorrt-int8": ("--target", "tensorrt", "--precision", "int8", *AUDIO),
-    "cuda-static-cache": ("--target", "cuda", "--static-cache", "32"),
+    "cuda-static-cache": ("--target", "cuda", "--static-cache", "64"),
 }
 """Flags for every precision and every set of operators that a CPU runs; half precision is for GPUs only."""
 THERE = Path("/opt/speech-export")
