@@ -15,20 +15,22 @@ fail() {
   exit 1
 }
 
-get_python='apt install python3 python3-venv make git (Debian 12, Ubuntu 24.04 or later), brew install python@3.13, or
-uv python install 3.13 && make PYTHON="$(uv python find 3.13)"'
+get_python='apt install python3 python3-venv make git (Debian 12, Ubuntu 24.04 or later), brew install python@3.13, or uv python install 3.13 && make PYTHON="$(uv python find 3.13)"'
 
 # Prints the version of an interpreter, 3.13 for example; fails where it does not run: a shim of pyenv may not.
 version_of() {
   "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null
 }
 
+is_too_old() {
+  case $1 in 2.* | 3.[0-9] | 3.10) return 0 ;; esac
+  return 1
+}
+
 choose_python() {
   if [ -n "${PYTHON:-}" ]; then
     version=$(version_of "$PYTHON") || fail "PYTHON=$PYTHON does not run; give the path of a Python 3.11 or later"
-    case $version in
-      2.* | 3.[0-9] | 3.10) fail "PYTHON=$PYTHON is Python $version, and 3.11 is the oldest that works: $get_python" ;;
-    esac
+    ! is_too_old "$version" || fail "PYTHON=$PYTHON is Python $version, and 3.11 is the oldest that works: $get_python"
     echo "$PYTHON"
     return
   fi
@@ -74,9 +76,7 @@ environment: apt install python$(version_of "$python")-venv"
 fi
 version=$(version_of "$environment/bin/python") \
   || fail "the Python of $environment does not run any more; remove it with make clean, and try again"
-case $version in
-  2.* | 3.[0-9] | 3.10) fail "$environment has Python $version, and 3.11 is the oldest that works; make clean, and try again" ;;
-esac
+! is_too_old "$version" || fail "$environment has Python $version, and 3.11 is the oldest that works; make clean, and try again"
 [ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$version" ] \
   || fail "$environment has Python $version, and PYTHON=$PYTHON is another or does not run; make clean, and try again"
 announce "$extras" "$version"

@@ -165,5 +165,6 @@ def _import_runtime() -> Any:
         return importlib.import_module("cuda.bindings.runtime")
     except (ImportError, OSError, RuntimeError) as error:
         raise EngineError(
-            f"cuda-python is needed to run engines ({error}): {how_to_install('tensorrt')}, or [tensorrt-rtx]"
+            f"cuda-python is needed to run engines ({error}): {how_to_install('tensorrt')}, "
+            f"or {how_to_install('tensorrt-rtx')}"
         ) from error

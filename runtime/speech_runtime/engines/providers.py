@@ -41,7 +41,7 @@ def import_onnxruntime(options: SessionOptions) -> Any:
     for name in asked:
         if name not in available:
             # Both builds unpack into the same folder, so that the one for the CPU can hide the other.
-            first = "pip uninstall onnxruntime" if name in (CUDA, TENSORRT) else ""
+            first = "pip uninstall onnxruntime" if name in (CUDA, TENSORRT, TENSORRT_RTX) else ""
             raise EngineError(
                 f"device {options.device!r} needs the {name}, and this ONNX Runtime has only {', '.join(available)}: "
                 f"{_install(name, first)}"
@@ -128,5 +128,5 @@ def _in_brackets(said: str) -> str:
 
 def _install(provider: str, first: str = "") -> str:
     if provider not in _EXTRAS:
-        return f"install a build of ONNX Runtime with the {provider}"
+        return f"{first and f'{first}, then '}install a build of ONNX Runtime with the {provider}"
     return how_to_install(*_EXTRAS[provider], first=first)
