@@ -257,26 +257,38 @@ CORE_DECODERS = ("bert", "gpt2", "bart", "mbart")
 """Those that most tests use."""
 
 
-def composite(decoder: str, encoder: str = "wav2vec2", seed: int = 0) -> SpeechEncoderDecoderModel:
-    """An encoder and a decoder of the given families, of different widths, ready to generate."""
+def composite(
+    decoder: str, encoder: str = "wav2vec2", seed: int = 0, spread: float = _SPREAD
+) -> SpeechEncoderDecoderModel:
+    """An encoder and a decoder of the given families, of different widths, ready to generate.
+
+    `spread` is the standard deviation of their weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = SpeechEncoderDecoderModel(encoder=encoder_model(encoder), decoder=decoder_model(decoder)).eval()
+        speech, text = encoder_model(encoder, spread), decoder_model(decoder, spread)
+        model = SpeechEncoderDecoderModel(encoder=speech, decoder=text).eval()
         _randomise(model)
     padding = model.decoder.config.pad_token_id
     model.generation_config = GenerationConfig(decoder_start_token_id=START, pad_token_id=padding, eos_token_id=EOS)
     return model
 
 
-def encoder_model(family: str) -> PreTrainedModel:
+def encoder_model(family: str, spread: float = _SPREAD) -> PreTrainedModel:
     """A tiny encoder; the one of Speech2Text exists only as a part of its model."""
-    config = ENCODERS[family]()
+    config = _spread(ENCODERS[family](), spread)
     return Speech2TextEncoder(config) if config.model_type == "speech_to_text" else AutoModel.from_config(config)
 
 
-def decoder_model(family: str) -> PreTrainedModel:
+def decoder_model(family: str, spread: float = _SPREAD) -> PreTrainedModel:
     """A tiny decoder with cross-attention."""
-    return AutoModelForCausalLM.from_config(DECODERS[family]())
+    return AutoModelForCausalLM.from_config(_spread(DECODERS[family](), spread))
+
+
+def _spread(config: PretrainedConfig, spread: float) -> PretrainedConfig:
+    """The configuration with weights so far apart, whichever name it has for that."""
+    setattr(config, "init_std" if hasattr(config, "init_std") else "initializer_range", spread)
+    return config
 
 
 def _randomise(model: nn.Module) -> None:

@@ -20,6 +20,9 @@ REFERENCES = "reference.tsv"
 
 _SUFFIXES = frozenset({".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
 _CLIPS = 4
+_PAUSE = 0.01
+"""Loudness between bursts, as a share of theirs. In digital silence all frames are equal: their rounding errors are
+equal too, so that they add up in long sums instead of averaging out, and a frame taken for another is not noticed."""
 _BATCH = 4
 
 Samples = NDArray[np.float32]
@@ -151,7 +154,7 @@ def _generated(shortest: int, sampling_rate: int, generator: np.random.Generator
     for clip in range(_CLIPS):
         time = np.arange(max(shortest, int(sampling_rate * (0.9 + 0.57 * clip)) + clip)) / sampling_rate
         tone = np.sin(2 * np.pi * (110 * 2**clip) * time * (1 + 0.1 * np.sin(2 * np.pi * 2 * time)))
-        bursts = np.maximum(np.sin(2 * np.pi * 3 * time), 0)
+        bursts = np.maximum(np.sin(2 * np.pi * 3 * time), _PAUSE)
         yield (0.1 * bursts * (tone + generator.standard_normal(time.size))).astype(np.float32)
 
 

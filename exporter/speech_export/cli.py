@@ -9,6 +9,7 @@ import click
 
 from speech_runtime import Bundle, SpeechError
 from speech_runtime.command_line.console import log_on_stderr
+from speech_runtime.command_line.entry import exit_when_interrupted
 from speech_runtime.command_line.hub_flags import hub_flags
 from speech_runtime.summary import measured_on, verification_lines
 
@@ -113,7 +114,8 @@ _MIB = 2**20
 @click.option(
     "--tolerance",
     type=float,
-    help=f"Largest difference of log-probabilities allowed. [default: {Limits.logprob_difference:g}; quantised: any]",
+    help=f"Largest difference of log-probabilities allowed. [default: {Limits.logprob_difference:g}, or "
+    f"{Limits.torch_roundings:g} times what torch itself is off by, float32 against float64; quantised: any]",
 )
 @click.option(
     "--min-agreement",
@@ -122,6 +124,7 @@ _MIB = 2**20
     f"quantised: {QUANTIZED_LIMITS.agreement:g}]",
 )
 @click.version_option(package_name="speech-export")
+@exit_when_interrupted()
 @log_on_stderr("speech_export", "speech_runtime", start="\n")
 @engine_flags
 def main(
@@ -181,9 +184,11 @@ def main(
 
 
 def _limits(precision: PrecisionOptions, tolerance: float | None, min_agreement: float | None) -> Limits | None:
-    """What was asked for; None where nothing was."""
+    """What was asked for; None where nothing was. A tolerance holds as it is given, however torch rounds."""
     given = {"logprob_difference": tolerance, "agreement": min_agreement}
     asked = {name: value for name, value in given.items() if value is not None}
+    if tolerance is not None:
+        asked["torch_roundings"] = 0.0
     return replace(QUANTIZED_LIMITS if precision.below_float32 else Limits(), **asked) if asked else None
 
 

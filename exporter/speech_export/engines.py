@@ -2,20 +2,21 @@
 
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from speech_runtime.bundle import ENGINES, Bundle, DecoderFacts, EngineSet, FileFacts, Manifest
+from speech_runtime.atomic.directory import publish, staging_directory
+from speech_runtime.atomic.lock import locked_directory
+from speech_runtime.bundle import ENGINES, Bundle, DecoderFacts, EngineSet, FileFacts, Manifest, pinned_bundle
 from speech_runtime.engines.cuda import Cuda
 from speech_runtime.engines.profile_limits import ProfileLimits
 from speech_runtime.engines.profiles import graph_profiles
 from speech_runtime.engines.tensorrt_library import TensorRt
 
 from .errors import ExportError
-from .staging import full_disk_named
+from .staging import ENGINES_DIRECTORY, HALF_WRITTEN, full_disk_named
 from .tensorrt import BuildOptions, OnStep, build_engine
 
 OnGraph = Callable[[str], OnStep | None]
@@ -75,7 +76,7 @@ def add_engines(
             graphs=bundle.manifest.graph_hashes,
             files={path.name: FileFacts.of(path) for path in sorted(staging.iterdir())},
         )
-        _enter(bundle, built, staging)
+        _enter(bundle.directory, built, staging)
     return built
 
 
@@ -102,32 +103,45 @@ def _held(limits: ProfileLimits, decoder: DecoderFacts) -> ProfileLimits:
 def _beside(directory: Path) -> Iterator[Path]:
     """An empty directory beside the bundle, on the same disk, that is gone in the end unless it was moved."""
     try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".partial", dir=directory.parent))
-    except OSError as error:
-        raise ExportError(f"cannot write to {directory.parent}: {error.strerror}; copy the bundle elsewhere") from error
-    try:
-        with full_disk_named(directory.parent):
+        with full_disk_named(directory.parent), staging_directory(directory) as staging:
             yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    except PermissionError as error:
+        raise ExportError(f"cannot write to {directory.parent}: {error.strerror}; copy the bundle elsewhere") from error
 
 
-def _enter(bundle: Bundle, built: EngineSet, staging: Path) -> None:
-    """Move the engines in under a name that no manifest has yet; the manifest, replaced in one go, makes them real."""
-    manifest = Manifest.read(bundle.directory)  # somebody may have built others in the meantime
-    alike = [engines for engines in manifest.engines if _take_the_same_place(engines, built)]
-    kept = [engines for engines in manifest.engines if engines not in alike]
-    target = bundle.path(ENGINES) / built.directory
-    target.parent.mkdir(exist_ok=True)
-    staging.chmod(0o755)
-    staging.rename(target)
-    try:
-        replace(manifest, engines=(*kept, built)).write(bundle.directory)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
-    for engines in alike:
-        shutil.rmtree(bundle.path(ENGINES) / engines.directory, ignore_errors=True)
+def _enter(directory: Path, built: EngineSet, staging: Path) -> None:
+    """Move the engines in under a name that no manifest has yet; the manifest, replaced in one go, makes them real.
+
+    Builders of engines for the same bundle take turns. The directory is held open: where another bundle takes its
+    place, nothing is written there.
+    """
+    with pinned_bundle(directory) as pin, locked_directory(pin.path) as locked:
+        root = pin.path
+        manifest = Manifest.read(root)  # somebody may have built others in the meantime
+        if manifest.graph_hashes != built.graphs:
+            raise ExportError(f"{directory} was replaced while its engines were built; build them again")
+        alike = [engines for engines in manifest.engines if _take_the_same_place(engines, built)]
+        kept = [engines for engines in manifest.engines if engines not in alike]
+        target = root / ENGINES / built.directory
+        target.parent.mkdir(exist_ok=True)
+        try:
+            publish(staging, target)
+            replace(manifest, engines=(*kept, built)).write(root)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+        if locked:
+            _remove_unlisted(root, {engines.directory for engines in (*kept, built)})
+
+
+def _remove_unlisted(root: Path, listed: set[str]) -> None:
+    """Remove engines that others take the place of, or whose builder was killed, and half-written manifests."""
+    for path in (root / ENGINES).iterdir():
+        if path.name not in listed and ENGINES_DIRECTORY.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in root.iterdir():
+        if HALF_WRITTEN.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _take_the_same_place(one: EngineSet, other: EngineSet) -> bool:

@@ -29,6 +29,7 @@ class Expectation:
         logprobs: float32 [batch, length, words] of what follows each token.
         words: which they are, int64 of the same shape, best first; None where it is the whole vocabulary.
         spoken: bool [batch, length], false where a sequence has ended.
+        frames: int64 [batch], those of the encoder that hold audio of each clip; None where it takes no mask.
     """
 
     batch: Batch
@@ -37,6 +38,7 @@ class Expectation:
     logprobs: Tensor
     words: Tensor | None
     spoken: NDArray[np.bool_]
+    frames: NDArray[np.int64] | None
 
     @property
     def beams(self) -> int:
@@ -59,13 +61,15 @@ def expectations(
     ends = [] if end is None else list(end) if isinstance(end, (list, tuple)) else [end]
     for batch in audio.batches:
         oracle = Oracle(model, batch.inputs, batch.attention_mask)
+        mask = oracle.frame_mask(batch.attention_mask.shape[1])  # of frames enough for any encoder
+        frames = None if mask is None else mask.sum(dim=-1).to(torch.int64).numpy()
         for beams in (1, BEAMS):
             search: GenerationSettings = {"num_beams": beams, "num_return_sequences": 1, "max_new_tokens": new_tokens}
             tokens = oracle.generate(**search)
             logprobs, words = oracle.logprobs(tokens), None
             if not whole:
                 logprobs, words = best_words(logprobs)
-            yield Expectation(batch, search, tokens, logprobs, words, _spoken(tokens, ends))
+            yield Expectation(batch, search, tokens, logprobs, words, _spoken(tokens, ends), frames)
 
 
 def best_words(logprobs: Tensor) -> tuple[Tensor, Tensor]:

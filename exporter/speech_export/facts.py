@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from speech_runtime.bundle import DecoderFacts, EncoderFacts
 
-from .errors import ExportError
+from .errors import ExportError, reason
 from .families import decoder_family, encoder_family
 from .precision import Target
 
@@ -32,14 +32,24 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
         ExportError: its family cannot be exported, or its configuration lacks one of them.
     """
     family = encoder_family(encoder)
+    name = encoder.config.model_type
+    if getattr(encoder.config, "num_hidden_layers", 1) < 1:
+        raise ExportError(
+            f"the encoder, {name}, has no layers: num_hidden_layers is {encoder.config.num_hidden_layers}"
+        )
     if family.facts is None and not hasattr(encoder, "_get_feature_vector_attention_mask"):
         raise ExportError(
-            f"{encoder.config.model_type} is no encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
+            f"{name} is no encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
             "an attention mask for it"
         )
-    facts = (family.facts or _waveform_facts)(encoder)
-    neutral = not family.takes_mask or _padding_is_neutral(encoder, facts)
-    stride, extra = _output_frames(encoder, facts, family.takes_mask)
+    try:
+        facts = (family.facts or _waveform_facts)(encoder)
+        neutral = not family.takes_mask or _padding_is_neutral(encoder, facts)
+        stride, extra = _output_frames(encoder, facts, family.takes_mask)
+    except ExportError:
+        raise
+    except Exception as error:  # whatever an encoder stumbles over whose configuration contradicts itself
+        raise ExportError(f"{name} cannot be exported, it does not run as an encoder: {reason(error)}") from error
     return replace(facts, padding_neutral=neutral, frame_stride=stride, extra_frames=extra)
 
 
@@ -55,10 +65,16 @@ def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: in
     logits, caches = _one_step(model)
     own, cross = ([layer.keys for layer in cache.layers if layer.keys is not None] for cache in caches)
     name = model.decoder.config.model_type
+    if not own:
+        raise ExportError(f"the decoder, {name}, has no layers: its configuration asks for none")
     if not cross:
         raise ExportError(f"{name} has no cross-attention: as a decoder it would never hear the audio")
     if {(*key.shape[:2], key.shape[3]) for key in own} != {(*key.shape[:2], key.shape[3]) for key in cross}:
         raise ExportError(f"{name} cannot be exported: its layers have caches of different shapes")
+    if bool(logits.isnan().any()):
+        raise ExportError(
+            f"the decoder, {name}, computes NaN; look at layer_norm_eps and the like in its configuration"
+        )
     vocab_size = int(logits.shape[-1])
     facts = DecoderFacts(
         layers=len(own),
@@ -156,7 +172,13 @@ def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, takes_mask: bo
         width = () if facts.feature_size is None else (facts.feature_size,)
         inputs, mask = torch.zeros((1, length, *width)), torch.ones(1, length, dtype=torch.int64)
         with torch.no_grad():
-            counts.append(int(encoder(inputs, attention_mask=mask if takes_mask else None)[0].shape[1]))
+            hidden_states = encoder(inputs, attention_mask=mask if takes_mask else None)[0]
+        if bool(hidden_states.isnan().any()):
+            name = encoder.config.model_type
+            raise ExportError(
+                f"the encoder, {name}, computes NaN; look at layer_norm_eps and the like in its configuration"
+            )
+        counts.append(int(hidden_states.shape[1]))
     risen, frames = lengths[2] - lengths[1], counts[2] - counts[1]
     stride = lengths[2]
     if frames:  # where it does not divide evenly, one more may have been on its way
@@ -179,9 +201,8 @@ def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[Dyn
                 use_cache=True,
             ).logits
     except Exception as error:  # whatever a decoder that is no half of a composite stumbles over
-        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         raise ExportError(
-            f"{decoder.config.model_type} cannot be exported, it does not run as a decoder: {reason}"
+            f"{decoder.config.model_type} cannot be exported, it does not run as a decoder: {reason(error)}"
         ) from error
     return logits, (own, cross)
 

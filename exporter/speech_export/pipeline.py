@@ -5,7 +5,7 @@ import math
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,27 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import torch
 from transformers import SpeechEncoderDecoderModel
 
-from speech_runtime import Bundle, GenerationConfig, OnnxSpeechSeq2Seq, SpeechError
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.bundle import (
     FORMAT_VERSION,
-    GENERATION_CONFIG,
     MANIFEST,
     PREPROCESSOR_CONFIG,
-    TOKENIZER,
     DecoderFacts,
-    EncoderFacts,
     FileFacts,
     Manifest,
     Quantization,
 )
 from speech_runtime.contract import DECODER_WITH_PAST, ENCODER
-from speech_runtime.features import EXTRACTORS, check_fit, read_feature_extractor
+from speech_runtime.features import read_feature_extractor
+from speech_runtime.interrupts import heeded
 
 from .accuracy import convert_accurately
 from .audio_sets import AudioSet, audio_files, audio_set
+from .configuration import write_configuration
 from .conversion import Conversion
 from .errors import ExportError
 from .expectation import expectations
@@ -53,13 +51,13 @@ from .precision import PrecisionOptions
 from .quantizer import Quantizer
 from .rewrites.fast_on_cpu import fast_on_cpu
 from .rewrites.traceable import traceable
-from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
+from .settings import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits, OnStage
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite
 from .staging import staged
-from .text.runtime_tokenizer import runtime_tokenizer
 from .trace import save, trace, traceables
-from .verify import NEW_TOKENS, compare, judge, verification
+from .verify import NEW_TOKENS, judge, verification, verify
+from .weight_checks import check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +80,7 @@ def export(
     calibration_audio: str | Path | None = None,
     limits: Limits | None = None,
     overwrite: bool = False,
-    on_stage: Callable[[str], None] = logger.info,
+    on_stage: OnStage = logger.info,
 ) -> Bundle:
     """Export a composite model to the bundle `output_dir`, for ONNX Runtime.
 
@@ -124,19 +122,25 @@ def export(
         check_static_cache(static_cache, options.target)
     if calibration_audio is not None:
         audio_files(calibration_audio)
-    with staged(Path(output_dir), overwrite=overwrite) as directory:
+    with heeded() as interrupts, staged(Path(output_dir), overwrite=overwrite) as directory:
+
+        def begin(stage: str) -> None:
+            interrupts.check()
+            on_stage(stage)
+
         extractor = feature_extractor or getattr(processor, "feature_extractor", None)
-        composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), on_stage)
+        composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), begin)
         traced = directory / _FLOAT32 if options.below_float32 else directory
         traced.mkdir(exist_ok=True)
-        manifest = _write(composite, traced, top_k, static_cache, options, on_stage)
+        manifest = _write(composite, traced, top_k, static_cache, options, begin)
         measured_on = _audio_set(manifest, traced, audio, calibration_audio)
         if options.below_float32:
-            on_stage(f"converting to {options.precision} and measuring")
-            _convert(composite, manifest, directory, options, measured_on, limits, on_stage)
+            begin(f"converting to {options.precision} and measuring")
+            _convert(composite, manifest, directory, options, measured_on, limits, begin)
         else:
-            on_stage("verifying against torch")
-            _verify(composite, manifest, directory, measured_on, limits or Limits())
+            begin("verifying against torch")
+            _verify(composite, manifest, directory, measured_on, limits or Limits(), begin)
+        interrupts.check()
     return Bundle.open(output_dir)
 
 
@@ -144,7 +148,7 @@ def _compose(
     model: SpeechEncoderDecoderModel | Composite | str | Path,
     feature_extractor: Any | None,
     tokenizer: Any | None,
-    on_stage: Callable[[str], None],
+    on_stage: OnStage,
 ) -> Composite:
     if isinstance(model, Composite):
         return model
@@ -165,17 +169,16 @@ def _write(
     top_k: int,
     static_cache: int | None,
     options: PrecisionOptions,
-    on_stage: Callable[[str], None],
+    on_stage: OnStage,
 ) -> Manifest:
     """Write everything in float32 into `directory`; the manifest comes last and is not verified yet."""
     model = composite.model
-    if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in model.parameters()):
-        raise ExportError("the model must be float32 on the CPU to be exported: model.float().cpu()")
+    check_weights(model)
     training = model.training
     model.eval()
     try:
         encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k, static_cache)
-        _write_configuration(composite, encoder, directory)
+        write_configuration(composite, encoder, decoder, directory)
         fast = fast_on_cpu(model.encoder, options.encoder_in_bytes) if options.target == "cpu" else nullcontext()
         with traceable(model), fast:
             for graph in traceables(model, encoder, decoder):
@@ -223,32 +226,6 @@ def _file_facts(directory: Path) -> dict[str, FileFacts]:
     return {path.name: FileFacts.of(path) for path in files}
 
 
-def _write_configuration(composite: Composite, encoder: EncoderFacts, directory: Path) -> None:
-    """Write all but the graphs, and let the runtime read it: what it refuses need not be traced first."""
-    composite.model.config.save_pretrained(directory)
-    composite.model.generation_config.save_pretrained(directory)
-    try:
-        _ = GenerationConfig.from_file(directory / GENERATION_CONFIG).start_token_ids(1)
-        _write_feature_extractor(composite.feature_extractor, encoder, directory)
-    except SpeechError as error:
-        raise ExportError(f"the runtime does not take this model: {error}") from error
-    if composite.tokenizer is not None:
-        composite.tokenizer.save_pretrained(directory)
-        runtime_tokenizer(composite.tokenizer).save(str(directory / TOKENIZER))
-
-
-def _write_feature_extractor(extractor: Any | None, encoder: EncoderFacts, directory: Path) -> None:
-    """Write the extractor if the runtime knows its kind; it refuses settings that it cannot follow."""
-    kind = type(extractor).__name__
-    if extractor is None:
-        return
-    if kind not in EXTRACTORS:
-        logger.warning("The runtime does not know %s: the bundle takes ready-made features, not audio.", kind)
-        return
-    extractor.save_pretrained(directory)
-    check_fit(read_feature_extractor(directory / PREPROCESSOR_CONFIG), encoder)
-
-
 def _audio_set(
     manifest: Manifest, directory: Path, files: Sequence[str | Path], calibration: str | Path | None
 ) -> AudioSet:
@@ -261,12 +238,12 @@ def _new_tokens(manifest: Manifest) -> int:
     return min(NEW_TOKENS, (manifest.decoder.longest or sys.maxsize) - 1)
 
 
-def _verify(composite: Composite, manifest: Manifest, directory: Path, audio: AudioSet, limits: Limits) -> None:
+def _verify(
+    composite: Composite, manifest: Manifest, directory: Path, audio: AudioSet, limits: Limits, on_stage: OnStage
+) -> None:
     """Verify the float32 bundle in `directory` and enter the result in its manifest."""
     exported = OnnxSpeechSeq2Seq.from_pretrained(directory, check_hashes=False)
-    result = compare(expectations(composite.model, audio, _new_tokens(manifest), whole=True), exported)
-    verified = verification(result, audio.description, audio.clips)
-    judge(result, verified, limits, free_searches=True)
+    verified = verify(composite.model, exported, audio, _new_tokens(manifest), limits, on_stage)
     replace(manifest, verification=verified).write(directory)
 
 
@@ -277,7 +254,7 @@ def _convert(
     options: PrecisionOptions,
     audio: AudioSet,
     limits: Limits | None,
-    on_stage: Callable[[str], None],
+    on_stage: OnStage,
 ) -> None:
     """Convert what is in `directory`'s float32 into it, and enter what was measured in its manifest."""
     if not audio.speech:

@@ -1,7 +1,11 @@
 """What an export can be asked for, apart from the model: shared by the command and the Python function."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+OnStage = Callable[[str], None]
+"""Told what is being done."""
 
 DEFAULT_TOP_K = 64
 """Candidates a step returns for each beam."""
@@ -11,12 +15,16 @@ DEFAULT_TOP_K = 64
 class Limits:
     """How far the exported graphs may be from the torch model.
 
-    `agreement` is the share of equal tokens; below 1 it lets through searches that had to choose between equals.
-    `logprob_difference` is that of a log-probability of 0; one of -10 may differ by twice as much, as rounding does.
+    Attributes:
+        logprob_difference: of a log-probability of 0; one of -10 may differ by twice as much, as rounding does.
+        agreement: the share of equal tokens; below 1 it lets through searches that had to choose between equals.
+        torch_roundings: of a float32 bundle. Where it is beyond `logprob_difference`, it may still be so many times as
+            far from torch as torch's own float32 is from float64 on the same audio; 0 for no such allowance.
     """
 
     logprob_difference: float = 1e-4
     agreement: float = 1.0
+    torch_roundings: float = 16.0
 
 
 QUANTIZED_LIMITS = Limits(math.inf, 0.98)

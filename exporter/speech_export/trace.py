@@ -28,8 +28,9 @@ from speech_runtime.contract import (
     graph_inputs,
     graph_outputs,
 )
+from speech_runtime.interrupts import interruption
 
-from .errors import ExportError
+from .errors import ExportError, reason
 from .facts import encoder_width
 from .graphs import DecoderInit, DecoderWithPast, DecoderWithStaticPast, Encoder
 
@@ -138,9 +139,11 @@ def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        if (interrupt := interruption(error)) is not None:
+            raise interrupt from error
+        cause = reason(error.__cause__ or error)
         raise ExportError(
-            f"{graph.family} cannot be exported yet, its {graph.name} cannot be traced: {reason}"
+            f"{graph.family} cannot be exported yet, its {graph.name} cannot be traced: {cause}"
         ) from error
     assert program is not None  # noqa: S101 - only dynamo=False returns None
     return program.model

@@ -1,23 +1,28 @@
 """The exported bundle against the torch model, in numbers: tokens of its searches, log-probabilities, words."""
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle import Verification
 
+from .audio_sets import AudioSet
 from .errors import VerificationError
-from .expectation import BEAMS, Expectation, best_words
-from .settings import Limits
+from .expectation import BEAMS, Expectation, best_words, expectations
+from .generation_settings import only_tokens
+from .self_agreement import SelfAgreement, in_proportion, self_agreement
+from .settings import Limits, OnStage
 from .word_errors import word_error_rate
 
 NEW_TOKENS = 32
-_LARGE = 10.0
-"""A log-probability of this size may differ by twice as much as one of 0: float32 has so many digits, no more."""
 
 
 @dataclass
@@ -31,6 +36,7 @@ class Comparison:
         largest: difference of all log-probabilities that are compared.
         in_proportion: largest difference, in proportion to the log-probability.
         texts: what was said, what torch heard, what the bundle heard.
+        frames: those that hold audio of each clip whose number differs: torch's, the bundle's.
     """
 
     equal: dict[int, list[int]] = field(default_factory=lambda: {1: [0, 0], BEAMS: [0, 0]})
@@ -39,6 +45,7 @@ class Comparison:
     largest: float = 0.0
     in_proportion: float = 0.0
     texts: list[tuple[str, str, str]] = field(default_factory=list)
+    frames: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def agreement(self) -> float:
@@ -51,19 +58,62 @@ class Comparison:
         return float(np.concatenate(self.differences).mean())
 
 
+def verify(
+    model: SpeechEncoderDecoderModel,
+    exported: OnnxSpeechSeq2Seq,
+    audio: AudioSet,
+    new_tokens: int,
+    limits: Limits,
+    on_stage: OnStage,
+) -> Verification:
+    """Compare a float32 bundle with torch; where they differ too much, torch with itself before the bundle is refused.
+
+    Args:
+        model: the torch model.
+        exported: the bundle.
+        audio: what to measure on.
+        new_tokens: the most that a search may add.
+        limits: what is allowed.
+        on_stage: told what is being done.
+
+    Raises:
+        VerificationError: see `judge`.
+    """
+    expected = partial(expectations, model, audio, new_tokens, whole=True)
+    result = compare(expected(), exported)
+    verified = verification(result, audio.description, audio.clips)
+    try:
+        judge(result, verified, limits, free_searches=True)
+    except VerificationError:
+        on_stage("comparing torch with itself")
+        own = self_agreement(model, expected())
+        verified = replace(verified, torch_rounding=own.rounding)
+        judge(result, verified, limits, free_searches=True, own=own)
+    return verified
+
+
 def compare(expected: Iterable[Expectation], exported: OnnxSpeechSeq2Seq, *, search: bool = True) -> Comparison:
-    """Compare on every batch; without `search` only what follows torch's own tokens."""
+    """Compare on every batch; without `search` only what follows torch's own tokens.
+
+    The searches of `exported` forget its stored settings, as the expected ones did.
+    """
     result = Comparison()
+    exported.generation_config = only_tokens(exported.generation_config)
     for each in expected:
         encoded = exported.encode(each.batch.inputs, each.batch.attention_mask)
+        if each.frames is not None:
+            pairs = zip(each.frames.tolist(), exported.frame_mask(encoded).sum(axis=1).tolist(), strict=True)
+            result.frames += [(of_torch, found) for of_torch, found in pairs if of_torch != found]
         logits = torch.from_numpy(exported.forward(encoder_outputs=encoded, decoder_input_ids=each.tokens).logits)
         logprobs = torch.log_softmax(logits, dim=-1)
         best = logprobs.argmax(dim=-1).numpy()
         expected_best = each.logprobs.argmax(dim=-1).numpy() if each.words is None else each.words[:, :, 0].numpy()
         result.next_equal[0] += int((best == expected_best)[each.spoken].sum())
         result.next_equal[1] += int(each.spoken.sum())
-        error = (each.logprobs - (logprobs if each.words is None else logprobs.gather(-1, each.words))).abs()
-        result.in_proportion = _larger(result.in_proportion, float((error / (1 + each.logprobs.abs() / _LARGE)).max()))
+        found_logprobs = logprobs if each.words is None else logprobs.gather(-1, each.words)
+        error = (each.logprobs - found_logprobs).abs()
+        proportion = float(in_proportion(each.logprobs, found_logprobs).max())
+        result.in_proportion = _larger(result.in_proportion, proportion)
         result.largest = _larger(result.largest, float(error.max()))
         if each.words is None:
             error = error.gather(-1, best_words(each.logprobs)[1])
@@ -96,7 +146,9 @@ def verification(result: Comparison, description: str, clips: int) -> Verificati
     )
 
 
-def judge(result: Comparison, verified: Verification, limits: Limits, *, free_searches: bool) -> None:
+def judge(
+    result: Comparison, verified: Verification, limits: Limits, *, free_searches: bool, own: SelfAgreement | None = None
+) -> None:
     """Raise VerificationError beyond `limits`; it says what differs by how much.
 
     Args:
@@ -105,13 +157,22 @@ def judge(result: Comparison, verified: Verification, limits: Limits, *, free_se
         limits: what is allowed.
         free_searches: hold free searches against `limits.agreement`, and not only each next token: one token of a
             quantised model that differs may make all that follow different ones.
+        own: how far torch agrees with itself, where that was measured: what it rounds is allowed for, and where it
+            contradicts itself it is named instead of the graphs.
     """
-    problems = []
-    if not result.in_proportion <= limits.logprob_difference:  # NaN is a problem too
-        problems.append(
+    problems, allowed = [], limits.logprob_difference
+    if result.frames:  # however little a frame changes
+        problems.append("in the encoder's mask a clip has {1} frames, in torch's {0}".format(*result.frames[0]))
+    if own is not None:
+        allowed = max(allowed, limits.torch_roundings * own.rounding_in_proportion)  # the first where it is NaN
+    if not result.in_proportion <= allowed:  # NaN is a problem too
+        problem = (
             f"log-probabilities differ by up to {verified.max_logprob_difference:.2g}, the limit is "
             f"{limits.logprob_difference:.2g} (--tolerance)"
         )
+        if own is not None:
+            problem += _beside(own, limits)
+        problems.append(problem)
     agreements = {"greedy": verified.greedy_agreement, f"{BEAMS} beams": verified.beam_agreement}
     for search, agreement in (agreements if free_searches else {"next token": result.agreement}).items():
         if agreement < limits.agreement:
@@ -119,8 +180,23 @@ def judge(result: Comparison, verified: Verification, limits: Limits, *, free_se
                 f"only {agreement:.2%} of the tokens are the same ({search}), the limit is {limits.agreement:.2%} "
                 "(--min-agreement)"
             )
+    if problems and own is not None and not own.caching_in_proportion <= allowed:
+        raise VerificationError(
+            f"the torch model does not agree with itself in transformers {version('transformers')}: log-probabilities "
+            f"differ by up to {own.caching_in_proportion:.2g} between decoding all tokens at once and "
+            "one after the other with a cache. No export can be equal to both; install a release of transformers in "
+            "which they agree. Compared with it as it is, " + "; ".join(problems)
+        )
     if problems:
         raise VerificationError(f"the exported graphs do not say what the torch model says: {'; '.join(problems)}")
+
+
+def _beside(own: SelfAgreement, limits: Limits) -> str:
+    """What is said of torch's rounding beside the difference of a bundle."""
+    if math.isnan(own.rounding):
+        return "; torch's own rounding is not known, for the model cannot be computed in float64"
+    allowance = f", and {limits.torch_roundings:g} times that is allowed" if limits.torch_roundings else ""
+    return f"; torch's own, float32 against float64 on the same audio, differ by {own.rounding:.2g}{allowance}"
 
 
 def token_agreement(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:

@@ -10,6 +10,7 @@ from .command_line.hub_flags import hub_flags
 from .errors import SpeechError
 from .hub import bundle_directory
 from .summary import describe, summarize
+from .whole_load import load_whole
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,11 +24,14 @@ def main(bundle: str, as_json: bool, **hub: Any) -> None:
     All files are checked first; the exit code is 1 where the bundle is damaged.
     """
     try:
-        checked = Bundle.open(bundle_directory(bundle, **hub))
-        text = json.dumps(summarize(checked), indent=2, ensure_ascii=False) if as_json else describe(checked)
+        text = load_whole(bundle_directory(bundle, **hub), _json if as_json else describe)
     except SpeechError as error:
         raise click.ClickException(str(error)) from error
     click.echo(text)
+
+
+def _json(bundle: Bundle) -> str:
+    return json.dumps(summarize(bundle), indent=2, ensure_ascii=False)
 
 
 if __name__ == "__main__":

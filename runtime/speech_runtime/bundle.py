@@ -2,20 +2,27 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from .atomic.file import write_text
 from .contract import GRAPHS
 from .engines.profile_limits import ProfileLimits, Range
 from .errors import BundleError
+from .external_data import external_data_problems
 from .facts import DecoderFacts as DecoderFacts
 from .facts import EncoderFacts as EncoderFacts
-from .strict import FieldError, from_json
+from .pinned import PinnedDirectory, pinned
+from .regular_files import open_regular, read_json
+from .strict import FieldError, from_json, listed, shown
 
 FORMAT_VERSION = 2
 MANIFEST = "bundle.json"
+CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
 TOKENIZER = "tokenizer.json"
@@ -42,6 +49,8 @@ class Verification:
         p99_logprob_difference: what 99 of 100 differences are below.
         word_error_rate: of the bundle with `beams` beams, where it is known what was said: 0.01 is one in a hundred.
         reference_word_error_rate: of torch.
+        torch_rounding: largest difference of torch's own log-probabilities, float32 against float64. It is measured
+            only where `max_logprob_difference` is beyond the plain limit, and only then written.
     """
 
     audio: str
@@ -55,6 +64,7 @@ class Verification:
     p99_logprob_difference: float | None = None
     word_error_rate: float | None = None
     reference_word_error_rate: float | None = None
+    torch_rounding: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,17 +104,22 @@ class FileFacts:
     @classmethod
     def of(cls, path: Path) -> "FileFacts":
         """Read them off the file at `path`."""
-        with path.open("rb") as file:
-            return cls(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        with open_regular(path) as file:
+            return cls(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
     def problem(self, path: Path, written: str, *, check_hashes: bool) -> str | None:
         """Why the file at `path` is not what it was after `written`, "the export" for example; None where it is."""
-        if not path.is_file():
+        try:
+            with open_regular(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != self.size:
+                    return f"{path.name} has {size:,} bytes instead of {self.size:,}"
+                if check_hashes and hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:
+                    return f"{path.name} was changed after {written} (its SHA-256 differs)"
+        except FileNotFoundError:
             return f"{path.name} is missing"
-        if path.stat().st_size != self.size:
-            return f"{path.name} has {path.stat().st_size:,} bytes instead of {self.size:,}"
-        if check_hashes and FileFacts.of(path) != self:
-            return f"{path.name} was changed after {written} (its SHA-256 differs)"
+        except OSError as error:
+            return f"{path.name} cannot be read: {error.strerror}"
         return None
 
 
@@ -165,35 +180,45 @@ class Manifest:
         Raises:
             BundleError: there is none, or it is not valid; every problem is listed.
         """
-        return _read_manifest(directory)
+        with pinned_bundle(directory) as pin:
+            return _read_manifest(directory, pin.path)
 
     @property
     def strays(self) -> list[str]:
         """Names of files that are more than a name: nothing outside the bundle is ever read or downloaded."""
         names = [*self.files, *(name for engines in self.engines for name in (engines.directory, *engines.files))]
-        return [name for name in names if Path(name).name != name or name == ".."]
+        return [name for name in names if not _is_plain(name)]
 
     @property
     def graph_hashes(self) -> dict[str, str]:
         """SHA-256 of each file of the graphs."""
         return {name: file.sha256 for name, file in self.files.items() if ".onnx" in name}
 
+    def content(self) -> dict[str, Any]:
+        """Return what is written; a rounding that was not measured is left out."""
+        content = asdict(self)
+        if self.verification is not None and self.verification.torch_rounding is None:
+            del content["verification"]["torch_rounding"]  # the first release refuses fields that it does not know
+        return content
+
     def write(self, directory: Path) -> None:
         """Write the manifest into the bundle's `directory`, whole or not at all."""
-        partial = directory / f".{MANIFEST}.partial"
-        try:
-            partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-            partial.replace(directory / MANIFEST)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text(directory / MANIFEST, json.dumps(self.content(), indent=2) + "\n")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked bundle on disk."""
+    """A checked bundle on disk.
+
+    Attributes:
+        directory: its name.
+        manifest: what is in it.
+        root: what its files are read through, while it is pinned; its directory where it is None.
+    """
 
     directory: Path
     manifest: Manifest
+    root: Path | None = None
 
     @classmethod
     def open(cls, directory: str | Path, *, check_hashes: bool = True) -> "Bundle":
@@ -207,18 +232,24 @@ class Bundle:
             BundleError: there is no bundle, or it is damaged; every problem is listed.
         """
         directory = Path(directory)
-        manifest = Manifest.read(directory)
-        problems = list(_file_problems(directory, manifest, check_hashes))
-        if problems:
+        with pinned_bundle(directory) as pin:
+            return cls(directory, cls.of_pinned(directory, pin, check_hashes=check_hashes).manifest)
+
+    @classmethod
+    def of_pinned(cls, directory: Path, pin: PinnedDirectory, *, check_hashes: bool) -> "Bundle":
+        """The bundle in a directory that is held open, checked; see `open`. Every file of it is watched."""
+        pin.watch(MANIFEST)
+        manifest = _read_manifest(directory, pin.path)
+        if problems := list(_file_problems(pin, manifest, check_hashes)):
             raise BundleError(
-                f"the bundle {directory} is damaged: {'; '.join(problems)}. Copy it again, or export it again "
+                f"the bundle {directory} is damaged: {listed(problems)}. Copy it again, or export it again "
                 "with speech-export"
             )
-        return cls(directory, manifest)
+        return cls(directory, manifest, pin.path)
 
     def path(self, name: str) -> Path:
         """The file `name` of this bundle."""
-        return self.directory / name
+        return (self.root or self.directory) / name
 
     def has(self, name: str) -> bool:
         """Whether the file `name` is part of this bundle."""
@@ -230,27 +261,43 @@ class Bundle:
         return sum(file.size for file in self.manifest.files.values())
 
 
-def _read_manifest(directory: Path) -> Manifest:
-    path = directory / MANIFEST
-    if not directory.is_dir():
+@contextmanager
+def pinned_bundle(directory: Path) -> Iterator[PinnedDirectory]:
+    """Hold the directory of a bundle open while the block runs.
+
+    Raises:
+        BundleError: it is not there, or something in it cannot be read.
+    """
+    try:
+        with pinned(directory) as pin:
+            yield pin
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
             f"there is no directory {directory}; export a model into it: speech-export MODEL -o {directory}"
-        )
+        ) from None
+    except OSError as error:
+        raise BundleError(f"the bundle {directory} cannot be read: {error.strerror}; check its permissions") from error
+
+
+def _read_manifest(directory: Path, root: Path) -> Manifest:
+    """The manifest of the bundle `directory`, which is read through `root`."""
+    path = directory / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(root / MANIFEST)
     except FileNotFoundError:
-        hint = " (it looks like a Hugging Face checkpoint)" if (directory / "config.json").exists() else ""
+        hint = " (it looks like a Hugging Face checkpoint)" if (root / "config.json").exists() else ""
         raise BundleError(
             f"{directory} is not a bundle{hint}: it has no {MANIFEST}. Export it first: "
             f"speech-export {directory} -o BUNDLE"
         ) from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
+        said = error.strerror if isinstance(error, OSError) else error
+        raise BundleError(f"{path} cannot be read: {said}; export the model again") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"{path} has format version {version!r}, this release reads {FORMAT_VERSION}; export the model again, or "
-            "install the release of speech-export that wrote it"
+            f"{path} has format version {shown(version)}, this release reads {FORMAT_VERSION}; export the model again, "
+            "or install the release of speech-export that wrote it"
         )
     try:
         return from_json(Manifest, content)
@@ -258,12 +305,20 @@ def _read_manifest(directory: Path) -> Manifest:
         raise BundleError(f"{path} is not valid: {error}; export the model again") from None
 
 
-def _file_problems(directory: Path, manifest: Manifest, check_hashes: bool) -> Iterator[str]:
+def _file_problems(pin: PinnedDirectory, manifest: Manifest, check_hashes: bool) -> Iterator[str]:
     yield from (f"{name} is not in {MANIFEST}" for name in REQUIRED_FILES if name not in manifest.files)
     strays = manifest.strays
-    yield from (f"{name!r} points outside the bundle" for name in strays)
-    for name, expected in manifest.files.items():
-        if name in strays:
-            continue
-        if problem := expected.problem(directory / name, "the export", check_hashes=check_hashes):
+    yield from (f"{shown(name)} points outside the bundle" for name in strays)
+    names = manifest.files.keys() - strays
+    sizes = {name: manifest.files[name].size for name in names}
+    for name in sorted(names):
+        path = pin.watch(name)
+        if problem := manifest.files[name].problem(path, "the export", check_hashes=check_hashes):
             yield problem
+        elif name.endswith(".onnx"):
+            yield from external_data_problems(path, sizes)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether this is the name of a file, and nothing that leads elsewhere or that no file can have."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0") and name.isprintable()

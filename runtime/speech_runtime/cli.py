@@ -1,19 +1,20 @@
 """The `speech-transcribe` command."""
 
-import io
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import click
 import numpy as np
 
 from .audio import AudioFile
-from .command_line.console import log_on_stderr
+from .command_line.audio_flags import audio_limit_flags, take_audio_limits
+from .command_line.console import complain, log_on_stderr
 from .command_line.cuda_graphs_flag import cuda_graphs_flag
+from .command_line.entry import exit_when_interrupted
 from .command_line.formats import FORMATS
 from .command_line.hub_flags import hub_flags
 from .command_line.setting_flags import given, setting_flags
@@ -24,8 +25,6 @@ from .errors import AudioError, SpeechError
 from .model import BATCH_SIZE, OnnxSpeechSeq2Seq
 
 SOME_FAILED = 3
-INTERRUPTED = 130
-
 
 _EXIT_CODES = f"""\b
 Exit codes:
@@ -33,7 +32,8 @@ Exit codes:
   1    the bundle, a setting or the output is not as it must be
   2    the command line is not
   {SOME_FAILED}    some files could not be transcribed; the others are
-  {INTERRUPTED}  interrupted; what is written is whole
+  130  interrupted by Ctrl-C; what is written is whole
+  143  ended by SIGTERM; likewise
 """
 
 
@@ -45,7 +45,7 @@ Exit codes:
     "--n-best", type=click.IntRange(1), default=1, help="Hypotheses of each file, with as many beams or more."
 )
 @setting_flags
-@click.option("--seed", type=int, help="For the same samples again.")
+@click.option("--seed", type=click.IntRange(0), help="For the same samples again.")
 @click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Write a file for each, instead of to stdout.")
 @click.option(
@@ -55,10 +55,12 @@ Exit codes:
     "--device", default="cpu", show_default=True, help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example."
 )
 @click.option("--threads", type=click.IntRange(0), default=0, help="Threads of one operator; 0: all cores.")
+@audio_limit_flags
 @cuda_graphs_flag
 @hub_flags
 @click.option("--verbose", is_flag=True, help="Say on stderr what is done, and how long each stage takes.")
 @click.version_option(package_name="speech-export")
+@exit_when_interrupted()
 def main(
     bundle: str,
     files: tuple[str, ...],
@@ -81,13 +83,19 @@ def main(
     """Transcribe audio FILES with the exported model in BUNDLE, a directory or a Hub id; `-` is audio from stdin.
 
     Text goes to stdout in the order given, one line a file, or one a hypothesis with --n-best. A file that cannot be
-    transcribed is named on stderr and gets an empty line. The other formats have the score of each hypothesis; JSON
-    has tokens, seconds of audio, encoding and decoding, and the most memory that the process took so far, too.
+    transcribed is named on stderr and gets an empty line; so is one whose text is cut off by its length or by
+    --max-time. The other formats have the score of each hypothesis and how it ended (finished: end, length, time or
+    stopped); JSON has tokens, seconds of audio, encoding and decoding, and the most memory that the process took so
+    far, too.
 
     Settings that are not given come from the bundle's generation_config.json.
     """
     if files.count("-") > 1:
         raise click.UsageError("stdin (-) can be read once only")
+    try:
+        limits = take_audio_limits(settings)
+    except AudioError as error:
+        raise click.UsageError(str(error)) from error
     keywords = {**given(settings), "num_return_sequences": n_best, "language": language}
     if seed is not None:
         keywords["generator"] = np.random.default_rng(seed)
@@ -110,26 +118,31 @@ def main(
             elif threads:
                 raise click.UsageError(f"--threads is for ONNX Runtime, and --device {device} runs without it")
             model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=options, **hub)
-            results = model.transcribe_all(map(_opened, files), batch_size=batch_size, **keywords)
+            results = model.transcribe_all(map(_opened, files), batch_size=batch_size, limits=limits, **keywords)
             # Lines of text on a terminal are the progress; a bar would run into them.
             lines = verbose or (output_dir is None and sys.stdout.isatty())
-            failed = _write(files, results, write, bar=sys.stderr.isatty() and not lines)
+            failed = _write(files, results, write, bar=sys.stderr is not None and sys.stderr.isatty() and not lines)
     except SpeechError as error:
         raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo("Interrupted", err=True)
-        sys.exit(INTERRUPTED)
     if failed:
-        click.echo(f"{failed} of {len(files)} files could not be transcribed", err=True)
+        complain(f"{failed} of {len(files)} files could not be transcribed")
         sys.exit(SOME_FAILED)
 
 
+class _Stdin:
+    """Audio that comes from stdin. It is read when its turn comes."""
+
+    name = "stdin"
+
+    def read(self, count: int) -> bytes:
+        """Read so many bytes, fewer at the end."""
+        if sys.stdin is None:
+            raise OSError("it is closed")
+        return sys.stdin.buffer.read(count)
+
+
 def _opened(file: str) -> AudioFile:
-    if file != "-":
-        return file
-    stdin = io.BytesIO(sys.stdin.buffer.read())  # audio is read from any position, a pipe is not
-    stdin.name = "stdin"
-    return stdin
+    return cast("BinaryIO", _Stdin()) if file == "-" else file
 
 
 def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: bool) -> int:
@@ -139,8 +152,10 @@ def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: b
     with click.progressbar(length=len(files), label="Transcribing", file=sys.stderr, hidden=hidden) as progress:
         for file, result in zip(files, results, strict=True):
             if isinstance(result, AudioError):
-                click.echo(f"Error: {result}", err=True)
+                complain(f"Error: {result}")
                 failed += 1
+            elif result.cut:
+                click.echo(f"Warning: {file}: {result.cut}", err=True)
             write(file, result)
             progress.update(1)
     return failed

@@ -12,7 +12,7 @@ from .contract import ATTENTION_MASK, ENCODER, ENCODER_ATTENTION_MASK, ENCODER_H
 from .engines.engine import Engine, Value
 from .features import FeatureExtractor
 from .features.padding import pad
-from .inputs import check_inputs, check_memory
+from .inputs import check_inputs
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class SpeechEncoder:
     def __call__(self, inputs: ArrayLike, attention_mask: ArrayLike | None = None) -> EncoderOutput:
         """Encode model input; see `SpeechGenerator.encode`."""
         values, mask = check_inputs(inputs, attention_mask, self._facts)
-        check_memory(values.shape[0], values.shape[1], self._facts)
         outputs = self._engine.run(
             ENCODER,
             {self._facts.input_name: self._engine.upload(values), ATTENTION_MASK: self._engine.upload(mask)},

@@ -21,5 +21,9 @@ class EngineError(SpeechError, RuntimeError):
     """A graph cannot be run: a library or execution provider is missing, session options contradict, or it failed."""
 
 
+class EngineMemoryError(EngineError):
+    """A graph needs more memory than this process, or the device, has left. The engine goes on working."""
+
+
 class BenchError(SpeechError, ValueError):
     """A benchmark that cannot be run: options out of range, cases beyond a model, or a process that was killed."""

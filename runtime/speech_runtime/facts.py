@@ -1,10 +1,25 @@
 """What the runtime must know of the two halves of a model: a part of the manifest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from .contract import Cache
 from .strict import FieldError
+
+_MOST = {"layers": 1_000, "heads": 10_000}
+"""Far more than any model has: lists are as long."""
+_LEAST = {"min_length": 0, "extra_frames": 0}
+
+
+def _check_sizes(record: object, where: str) -> None:
+    """Refuse a size below 1, or above what a model can have: `FieldError`."""
+    problems = []
+    for name, value in ((field.name, getattr(record, field.name)) for field in fields(record)):  # type: ignore[arg-type]
+        least, most = _LEAST.get(name, 1), _MOST.get(name, 2**31)
+        if type(value) is int and not least <= value <= most:
+            problems.append(f"{where}.{name} is {value}, expected {least:,} to {most:,}")
+    if problems:
+        raise FieldError(problems)
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,10 @@ class EncoderFacts:
     padding_neutral: bool = True
     frame_stride: int | None = None
     extra_frames: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no model has: `FieldError`."""
+        _check_sizes(self, "encoder")
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,8 @@ class DecoderFacts:
     masks_audio: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a static cache without a length, and another with one: `FieldError`."""
+        """Refuse sizes that no model has, a static cache without a length, and another with one: `FieldError`."""
+        _check_sizes(self, "decoder")
         if (self.cache == "static") != (self.cache_length is not None):
             stated = f"decoder.cache is {self.cache!r} and decoder.cache_length is {self.cache_length}"
             raise FieldError([f"{stated}, but a static cache has a length, and only a static one"])

@@ -1,7 +1,7 @@
 """`SpeechGenerator`: an exported model from model input to token ids."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, NoReturn, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,7 @@ from .errors import GenerationError
 from .generation.config import GenerationConfig
 from .generation.decoder import CachedDecoder
 from .generation.generate import Extras, SearchKeywords, generate
+from .generation.label_tokens import LabelTokens
 from .generation.language import in_language
 from .generation.likelihood import ForwardOutput, cross_entropy
 from .generation.likelihood import decoder_input_ids as shifted_right
@@ -30,16 +31,31 @@ class SpeechGenerator:
     """The graphs of a bundle with their searches."""
 
     def __init__(
-        self, engine: Engine, manifest: Manifest, generation_config: GenerationConfig, tokenizer: Tokenizer | None
+        self,
+        engine: Engine,
+        manifest: Manifest,
+        generation_config: GenerationConfig,
+        tokenizer: Tokenizer | None,
+        label_tokens: LabelTokens | None = None,
     ) -> None:
         """Compose it of its parts; without tokenizer there are no languages, stop strings and streams."""
         self.manifest = manifest
         self.generation_config = generation_config
         self.tokenizer = tokenizer
+        self._label_tokens = label_tokens or LabelTokens()
         self._engine = engine
         self._encoder = SpeechEncoder(engine, manifest.encoder)
         recorded = manifest.decoder.cache == "static" and engine.recordings
         self._memories = StepMemories(engine, manifest.decoder) if recorded else None
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied, and say what to do instead."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled or copied, its graphs are in the memory of this process; give "
+            "the other process the bundle's directory, and load it there with "
+            "OnnxSpeechSeq2Seq.from_pretrained(directory). "
+            "Threads can share one model"
+        )
 
     def encode(self, inputs: ArrayLike, attention_mask: ArrayLike | None = None) -> EncoderOutput:
         """Run the encoder.
@@ -54,6 +70,10 @@ class SpeechGenerator:
             AudioError: another shape or dtype, not finite, shorter than one frame, or too long for this machine.
         """
         return self._encoder(inputs, attention_mask)
+
+    def frame_mask(self, encoded: EncoderOutput) -> NDArray[np.int64]:
+        """Return which frames of an encoded batch hold audio: int64 [batch, frames], 1 where they do."""
+        return self._engine.download(encoded.attention_mask)
 
     @overload
     def generate(
@@ -133,7 +153,9 @@ class SpeechGenerator:
             attention_mask: see `encode`.
             encoder_outputs: of `encode`, instead of `inputs`.
             decoder_input_ids: int64 [batch, tokens], the start token included.
-            labels: int64 [batch, tokens], instead of `decoder_input_ids`: what should be said; -100 does not count.
+            labels: int64 [batch, tokens], instead of `decoder_input_ids`: what should be said; -100 does not count. As
+                in transformers they start from the token that config.json names; where it names none, from that of
+                the settings.
 
         Raises:
             GenerationError: tokens that there are not, or both or neither of the two.
@@ -145,8 +167,8 @@ class SpeechGenerator:
         if labels is None:
             tokens = check_tokens(decoder_input_ids, encoded.batch, vocab_size)  # type: ignore[arg-type]
             return ForwardOutput(self._decoder(encoded).logits(tokens))
-        start = config.start_token_ids(encoded.batch)
-        checked, tokens = shifted_right(labels, start, max(config.fill_token_id, 0), vocab_size)
+        start, pad = self._label_tokens.resolved(config, encoded.batch, vocab_size)
+        checked, tokens = shifted_right(labels, start, pad, vocab_size)
         logits = self._decoder(encoded).logits(tokens)
         return ForwardOutput(logits, cross_entropy(logits, checked))
 
@@ -159,10 +181,11 @@ class SpeechGenerator:
     ) -> tuple[GenerateOutput, GenerationConfig]:
         """Search, and the settings that were searched with."""
         extras, settings = Extras.split(keywords)
-        config = self.generation_config.updated(settings)
+        config, facts = self.generation_config.updated(settings), self.manifest.decoder
         if language is not None:
             config = in_language(config, self.tokenizer, language, encoded.batch)
-        facts = self.manifest.decoder
+        if config is not self.generation_config:
+            config.check_vocabulary(facts.vocab_size)
         given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
 
         def decoder(rows: Tokens, longest: int) -> CachedDecoder:

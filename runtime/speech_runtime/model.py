@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -10,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .audio import AudioFile, Samples, duration, file_name, is_file, prepare, read_audio
+from .audio import Audio, AudioLimits, Clip, Samples, clip_of
 from .bundle import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, Manifest
 from .engines.devices import load_engine, options_for
 from .engines.engine import Engine
 from .engines.engine_options import EngineOptions
 from .engines.session_options import SessionOptions
-from .errors import AudioError, BundleError
+from .errors import AudioError, BundleError, GenerationError
 from .features import FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
 from .generation.generate import Extras, SearchKeywords
+from .generation.label_tokens import LabelTokens
 from .generation.language import in_language
 from .generation.likelihood import sequence_logprobs
 from .generation.prompts import Prompts
@@ -27,12 +29,11 @@ from .generator import Language, SpeechGenerator
 from .hub import bundle_directory
 from .inputs import check_lengths, check_memory, fits_memory
 from .many import Steps, transcribe_many
+from .tokenizer import token_ids, tokenizer_of
 from .transcription import Transcription, hypotheses
+from .whole_load import load_whole
 
 logger = logging.getLogger(__name__)
-
-Audio = AudioFile | NDArray[np.floating]
-"""A file, an open one, or mono samples of full scale ±1."""
 
 BATCH_SIZE = 8
 """Clips of a list that are encoded and searched together."""
@@ -55,9 +56,10 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         generation_config: GenerationConfig,
         feature_extractor: FeatureExtractor | None,
         tokenizer: Tokenizer | None,
+        label_tokens: LabelTokens | None = None,
     ) -> None:
         """Compose a model of its parts; without extractor or tokenizer it generates, but does not transcribe."""
-        super().__init__(engine, manifest, generation_config, tokenizer)
+        super().__init__(engine, manifest, generation_config, tokenizer, label_tokens)
         self.feature_extractor = feature_extractor
 
     @classmethod
@@ -94,21 +96,25 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         where = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         begin = time.perf_counter()
         directory = bundle_directory(name, **where, engines=isinstance(chosen, EngineOptions))  # type: ignore[arg-type]
-        bundle = Bundle.open(directory, check_hashes=check_hashes)
-        tokenizer, checked = bundle.path(TOKENIZER), time.perf_counter()
-        engine, manifest = load_engine(bundle, chosen, check_hashes=check_hashes)
-        model = cls(
-            engine,
-            manifest,
-            GenerationConfig.from_file(bundle.path(GENERATION_CONFIG)),
-            feature_extractor_of(bundle),
-            Tokenizer.from_file(str(tokenizer)) if bundle.has(TOKENIZER) else None,
-        )
-        logger.info(
-            "%s: files found and checked in %.3f s, loaded in %.3f s",
-            *(name, checked - begin, time.perf_counter() - checked),
-        )
-        return model
+
+        def load(bundle: Bundle) -> "OnnxSpeechSeq2Seq":
+            checked = time.perf_counter()
+            engine, manifest = load_engine(bundle, chosen, check_hashes=check_hashes)
+            model = cls(
+                engine,
+                manifest,
+                GenerationConfig.from_file(bundle.path(GENERATION_CONFIG), manifest.decoder.vocab_size),
+                feature_extractor_of(bundle),
+                tokenizer_of(bundle),
+                LabelTokens.of(bundle),
+            )
+            logger.info(
+                "%s: files found and checked in %.3f s, loaded in %.3f s",
+                *(name, checked - begin, time.perf_counter() - checked),
+            )
+            return model
+
+        return load_whole(directory, load, check_hashes=check_hashes)
 
     def score(
         self,
@@ -138,9 +144,10 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         config = self.generation_config
         if language is not None:
             config = in_language(config, self.tokenizer, language, 1)
+            config.check_vocabulary(self.manifest.decoder.vocab_size)
         first = [*config.start_token_ids(1), *([] if (forced := config.forced_bos_token_id) is None else [forced])]
         last = list(config.eos_token_ids[:1])
-        sequences = [[*first, *self._token_ids(text), *last] for text in texts]
+        sequences = [[*first, *token_ids(self.tokenizer, text), *last] for text in texts]
         encoded = self.encode(*self._extractor()([self.load(audio, sampling_rate)]))
         return sequence_logprobs(self._decoder(encoded), sequences, self.manifest.decoder.vocab_size)
 
@@ -151,6 +158,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
+        limits: AudioLimits | None = None,
         **keywords: Unpack[ClipKeywords],
     ) -> str: ...
 
@@ -161,6 +169,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
+        limits: AudioLimits | None = None,
         **keywords: Unpack[ClipKeywords],
     ) -> list[str]: ...
 
@@ -170,24 +179,35 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
+        limits: AudioLimits | None = None,
         **keywords: Unpack[ClipKeywords],
     ) -> str | list[str]:
         """Transcribe one clip, or a list of clips of any length; texts come in the order of the clips.
 
         Args:
-            audio: files, or arrays of mono floating-point samples.
-            sampling_rate: of arrays, Hz; the model's own where it is None. Files know their own.
+            audio: paths of files, their bytes or open files; arrays of mono floating-point samples; dictionaries of
+                samples and "sampling_rate", as `datasets` has them; or (rate, samples), as gradio has them.
+            sampling_rate: of arrays, Hz; the model's own where it is None. All others know their own.
+            limits: the most that a clip may ask for.
             batch_size: see `transcribe_all`.
             keywords: see `generate`.
+
+        Warns:
+            UserWarning: a text is cut off, by its maximal length for example; once a call.
 
         Raises:
             AudioError: audio that cannot be transcribed; names the clip. `transcribe_all` goes on after it.
         """
         clips = audio if isinstance(audio, list) else [audio]
-        texts = []
-        for heard in self.transcribe_all(clips, sampling_rate=sampling_rate, batch_size=batch_size, **keywords):
+        texts: list[str] = []
+        warned = False
+        settings: dict[str, Any] = {"sampling_rate": sampling_rate, "batch_size": batch_size, "limits": limits}
+        for heard in self.transcribe_all(clips, **settings, **keywords):
             if isinstance(heard, AudioError):
                 raise heard
+            if heard.cut and not warned:
+                warnings.warn(f"audio[{len(texts)}]: {heard.cut}; transcribe_all marks all such texts", stacklevel=2)
+                warned = True
             texts.append(heard.text)
         return texts if isinstance(audio, list) else texts[0]
 
@@ -197,6 +217,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
+        limits: AudioLimits | None = None,
         **keywords: Unpack[ClipKeywords],
     ) -> Iterator[Transcription | AudioError]:
         """Transcribe any number of clips, in batches of similar length and in bounded memory.
@@ -205,42 +226,35 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             audio: see `transcribe`; it may be a generator: clips are taken as they are needed.
             sampling_rate: see `transcribe`.
             batch_size: clips that are encoded and searched together, at most.
+            limits: see `transcribe`.
             keywords: see `generate`; lists have a value for each clip. `max_time` is that of a batch. After `cancel`,
-                the clips that are left come back empty and marked as interrupted.
+                the clips that are left come back empty and marked as "stopped".
 
         Yields:
             What was heard, in the order of `audio`; for audio that cannot be transcribed, the error that says why.
 
         Raises:
+            AudioError: `audio` is one clip and no list.
             GenerationError: settings that the model cannot follow.
         """
         _ = self._settings(keywords)
-        rate = sampling_rate or self._extractor().sampling_rate
-        steps: Steps[Audio] = Steps(
-            seconds=lambda clip: duration(clip) if is_file(clip) else np.size(clip) / rate,  # type: ignore[arg-type]
-            load=lambda i, clip: self.load(clip, sampling_rate, f"audio[{i}]"),
+        steps = Steps(
+            sampling_rate=self._extractor().sampling_rate,
+            load=lambda clip: self._load(clip, limits),
             fits=self._fits,
             transcribe=self.transcriptions,
         )
-        return transcribe_many(audio, steps, batch_size, keywords)
+        return transcribe_many(audio, steps, batch_size, keywords, sampling_rate)
 
-    def load(self, audio: Audio, sampling_rate: int | None = None, name: str = "audio") -> Samples:
+    def load(
+        self, audio: Audio, sampling_rate: int | None = None, name: str = "audio", limits: AudioLimits | None = None
+    ) -> Samples:
         """Read or check one clip: float32 [samples] at the model's sampling rate.
 
         Raises:
             AudioError: it cannot be transcribed.
         """
-        extractor = self._extractor()
-        begin, rate = time.perf_counter(), extractor.sampling_rate
-        if is_file(audio):
-            samples, name = read_audio(audio, rate), file_name(audio)
-        else:
-            samples = prepare(audio, rate if sampling_rate is None else sampling_rate, rate, name)
-        length = extractor.input_length(samples.size, name)
-        check_lengths(np.array([length]), self.manifest.encoder, name)
-        check_memory(1, length, self.manifest.encoder, name)
-        logger.info("%s: %.1f s of audio read in %.3f s", *(name, samples.size / rate, time.perf_counter() - begin))
-        return samples
+        return self._load(clip_of(audio, sampling_rate, name), limits)
 
     def transcriptions(self, clips: Sequence[Samples], **keywords: Unpack[ClipKeywords]) -> list[Transcription]:
         """Transcribe clips of `load` as one batch, with all that is known about each.
@@ -260,7 +274,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         seconds = [clip.size / extractor.sampling_rate for clip in clips]
         settings, language, decoder_input_ids = self._settings(keywords)
         if (cancel := keywords.get("cancel")) is not None and cancel.is_set():
-            return [Transcription("", [], 0.0, [], "cancel", length, 0.0, 0.0) for length in seconds]
+            return [Transcription("", [], 0.0, "stopped", [], length, 0.0, 0.0) for length in seconds]
         begin = time.perf_counter()
         encoded = self._encoder.clips(clips, extractor)
         encode_seconds, begin = time.perf_counter() - begin, time.perf_counter()
@@ -274,7 +288,6 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             Transcription(
                 **vars(best),
                 alternatives=others,
-                interrupted=found.interrupted,
                 audio_seconds=length,
                 encode_seconds=encode_seconds / len(clips),
                 decode_seconds=decode_seconds / len(clips),
@@ -282,26 +295,33 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             for length, (best, *others) in zip(seconds, hypotheses(found, config, self.tokenizer), strict=True)
         ]
 
+    def _load(self, clip: Clip, limits: AudioLimits | None) -> Samples:
+        extractor, begin = self._extractor(), time.perf_counter()
+        samples = clip.load(extractor.sampling_rate, limits)
+        extractor.check_level(samples, clip.name)
+        length = extractor.input_length(samples.size, clip.name)
+        check_lengths(np.array([length]), self.manifest.encoder, clip.name)
+        check_memory(1, length, self.manifest.encoder, clip.name)
+        seconds = samples.size / extractor.sampling_rate
+        logger.info("%s: %.1f s of audio read in %.3f s", clip.name, seconds, time.perf_counter() - begin)
+        return samples
+
     def _settings(self, keywords: ClipKeywords) -> tuple[dict[str, Any], Language | None, Prompts | None]:
         """Keywords for a search, checked; what it returns is what was heard, and no more unless asked for."""
         settings: dict[str, Any] = {"num_return_sequences": 1, **keywords}
         language, decoder_input_ids = settings.pop("language", None), settings.pop("decoder_input_ids", None)
-        self.generation_config.updated(Extras.split(settings)[1])
+        if kept := [name for name in ("output_scores", "output_logits") if settings.get(name)]:
+            raise GenerationError(
+                f"{' and '.join(kept)}: a transcription has no place for that; call generate() instead"
+            )
+        config = self.generation_config.updated(Extras.split(settings)[1])
+        config.check_vocabulary(self.manifest.decoder.vocab_size)
         return settings, language, decoder_input_ids
 
     def _fits(self, clips: Sequence[Samples]) -> bool:
         """Whether a batch fits this machine's memory."""
         longest = max(self._extractor().input_length(clip.size, "audio") for clip in clips)
         return fits_memory(len(clips), longest, self.manifest.encoder)
-
-    def _token_ids(self, text: str) -> list[int]:
-        if self.tokenizer is None:
-            raise BundleError(f"the bundle has no {TOKENIZER}: texts cannot be scored")
-        try:
-            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # the library's own, where a tokenizer only decodes
-            raise BundleError(f"the bundle's {TOKENIZER} only decodes, it cannot encode {text!r}") from error
-        return ids
 
     def _extractor(self) -> FeatureExtractor:
         if self.feature_extractor is None:

@@ -1,5 +1,6 @@
 """Frozen dataclasses from JSON, strictly: unknown, missing and wrongly typed fields are all listed, none ignored."""
 
+import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -8,12 +9,27 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 Record = TypeVar("Record")
 
+_SHOWN_PROBLEMS = 20
+_LONGEST_INTEGER = 63
+"""Bits of an integer: what a C library takes, and a list is never longer than."""
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
+
+shown = _SHORT.repr
+"""`repr` for messages: short, and of a value of any size and depth."""
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first of what may be thousands of problems, for a message."""
+    more = len(problems) - _SHOWN_PROBLEMS
+    return "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more:,} more" if more > 0 else "")
+
 
 class FieldError(ValueError):
     """All that is wrong with a record; `problems` has one line each."""
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
+        super().__init__(listed(problems))
         self.problems = problems
 
 
@@ -60,14 +76,17 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         pairs = enumerate(zip(kinds, value, strict=True))
         return tuple(_convert(kind, item, f"{where}[{i}]", problems) for i, (kind, item) in pairs)
     if origin is dict and isinstance(value, Mapping):
-        return {str(key): _convert(arguments[1], item, f"{where}[{key!r}]", problems) for key, item in value.items()}
+        return {key: _convert(arguments[1], item, f"{where}[{key[:120]!r}]", problems) for key, item in value.items()}
     if origin is Literal and value in arguments:
         return value
+    if kind in (int, float) and type(value) is int and value.bit_length() > _LONGEST_INTEGER:
+        problems.append(f"{where or 'the value'} is {shown(value)}, which is too large")
+        return None
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind in (int, str, bool, type(None)) and type(value) is kind:
         return value
-    problems.append(f"{where or 'the value'} is {value!r}, expected {_describe(kind)}")
+    problems.append(f"{where or 'the value'} is {shown(value)}, expected {_describe(kind)}")
     return None
 
 
@@ -86,13 +105,13 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, where: str, problems: lis
         attempts.append((kind, found))
     records = [found for kind, found in attempts if is_dataclass(kind) and value is not None]
     expected = " or ".join(_describe(kind) for kind in kinds)
-    problems.extend(records[0] if records else [f"{where or 'the value'} is {value!r}, expected {expected}"])
+    problems.extend(records[0] if records else [f"{where or 'the value'} is {shown(value)}, expected {expected}"])
     return None
 
 
 def _convert_record(record: Any, value: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(value, Mapping):
-        problems.append(f"{where or 'the value'} is {value!r}, expected an object")
+        problems.append(f"{where or 'the value'} is {shown(value)}, expected an object")
         return None
     arguments = _arguments(record, value, where, problems)
     problems.extend(
@@ -106,7 +125,7 @@ def _convert_record(record: Any, value: Any, where: str, problems: list[str]) ->
 def _arguments(record: Any, value: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
     """The fields of `record` that `value` has."""
     hints, prefix = _type_hints(record), f"{where}." if where else ""
-    problems.extend(f"{prefix}{name} is not a known field" for name in value if name not in hints)
+    problems.extend(f"{prefix}{name[:120]} is not a known field" for name in value if name not in hints)
     return {name: _convert(hints[name], value[name], f"{prefix}{name}", problems) for name in value if name in hints}
 
 

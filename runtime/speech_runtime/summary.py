@@ -4,11 +4,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from .bundle import (
     GENERATION_CONFIG,
-    TOKENIZER,
     Bundle,
     DecoderFacts,
     EncoderFacts,
@@ -16,9 +13,9 @@ from .bundle import (
     Verification,
 )
 from .engines.tensorrt_library import NAMES
-from .errors import BundleError
 from .features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
+from .tokenizer import tokenizer_of
 
 _MIB = 2**20
 _LABEL_WIDTH = 15
@@ -41,7 +38,7 @@ def summarize(bundle: Bundle) -> dict[str, Any]:
     return {
         "directory": str(bundle.directory),
         "size": bundle.size,
-        **asdict(bundle.manifest),
+        **bundle.manifest.content(),
         "input_seconds": _input_seconds(bundle.manifest.encoder, extractor),
         "feature_extractor": _extractor_settings(extractor),
         "tokenizer": _tokenizer_facts(bundle),
@@ -89,12 +86,9 @@ def _extractor_settings(extractor: FeatureExtractor | None) -> dict[str, Any] | 
 
 
 def _tokenizer_facts(bundle: Bundle) -> dict[str, Any] | None:
-    if not bundle.has(TOKENIZER):
+    tokenizer = tokenizer_of(bundle)
+    if tokenizer is None:
         return None
-    try:
-        tokenizer = Tokenizer.from_file(str(bundle.path(TOKENIZER)))
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise BundleError(f"{bundle.path(TOKENIZER)} cannot be read: {error}; export the model again") from error
     return {"model": type(tokenizer.model).__name__, "vocab_size": tokenizer.get_vocab_size()}
 
 
@@ -166,6 +160,8 @@ def verification_lines(verification: Verification) -> list[str]:
     if verification.mean_logprob_difference is not None and verification.p99_logprob_difference is not None:
         mean, high = verification.mean_logprob_difference, verification.p99_logprob_difference
         difference += f" (mean {mean:.1e}, 99 % below {high:.1e})"
+    if verification.torch_rounding is not None:
+        difference += f"; torch's own, float32 against float64, {verification.torch_rounding:.1e}"
     agreement = f"greedy {verification.greedy_agreement:.2%}"
     agreement += f", {verification.beams} beams {verification.beam_agreement:.2%}"
     if verification.token_agreement is not None:

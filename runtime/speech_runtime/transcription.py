@@ -1,13 +1,12 @@
 """What is heard in a clip."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
 from .generation.config import GenerationConfig
+from .generation.finish import Finish
 from .generation.output import GenerateOutput
-from .generation.stopping import Interruption
 
 
 @dataclass(frozen=True)
@@ -18,11 +17,19 @@ class Hypothesis:
         text: without special tokens.
         tokens: ids of the sequence, start and end tokens included, padding not.
         score: log-probability of the new tokens / (their number ** length_penalty).
+        finished: how it ended; "end", or what cut it off: "length", its maximal length; "time", `max_time`; "stopped",
+            `cancel`.
     """
 
     text: str
     tokens: list[int]
     score: float
+    finished: Finish
+
+    @property
+    def cut(self) -> str | None:
+        """What cut the text off, and what to do about it, in words; None where it is whole."""
+        return _CUTS.get(self.finished)
 
 
 @dataclass(frozen=True)
@@ -31,14 +38,12 @@ class Transcription(Hypothesis):
 
     Attributes:
         alternatives: the other hypotheses, where `num_return_sequences` asks for more than one; the better first.
-        interrupted: what ended the search before it was done, if anything did.
         audio_seconds: length of the clip.
         encode_seconds: of the clip's batch, shared out among its clips.
         decode_seconds: likewise.
     """
 
     alternatives: list[Hypothesis]
-    interrupted: Interruption | None
     audio_seconds: float
     encode_seconds: float
     decode_seconds: float
@@ -46,14 +51,17 @@ class Transcription(Hypothesis):
 
 def hypotheses(found: GenerateOutput, config: GenerationConfig, tokenizer: Tokenizer) -> list[list[Hypothesis]]:
     """What was found for each utterance, the best first."""
-    sequences = [_without_padding(sequence, config) for sequence in found.sequences.tolist()]
+    rows = zip(found.sequences.tolist(), found.lengths.tolist(), strict=True)
+    sequences = [sequence[:length] for sequence, length in rows]
     texts = tokenizer.decode_batch(sequences, skip_special_tokens=True)
-    scores = found.sequences_scores.tolist()
-    flat = [Hypothesis(*parts) for parts in zip(texts, sequences, scores, strict=True)]
+    parts = zip(texts, sequences, found.sequences_scores.tolist(), found.finished.tolist(), strict=True)
+    flat = [Hypothesis(*each) for each in parts]
     returned = config.num_return_sequences
     return [flat[begin : begin + returned] for begin in range(0, len(flat), returned)]
 
 
-def _without_padding(sequence: Sequence[int], config: GenerationConfig) -> list[int]:
-    ends = [i for i, token in enumerate(sequence[1:], start=1) if token in config.eos_token_ids]
-    return list(sequence[: ends[0] + 1] if ends else sequence)
+_CUTS: dict[Finish, str] = {
+    "length": "the text is cut off at its maximal length; allow more tokens with max_new_tokens (--max-new-tokens)",
+    "time": "the text is cut off because its time was over; allow more with max_time (--max-time)",
+    "stopped": "the text is cut off because the search was cancelled",
+}

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from tokenizers import Tokenizer, decoders, models
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
@@ -38,6 +37,7 @@ from speech_export.sources.configs import load_configs
 from speech_export.sources.hub import HubOptions, load
 from speech_export.sources.pair import load_pair
 from speech_runtime import BundleError, OnnxSpeechSeq2Seq
+from tiny_checkpoint import save_tokenizer
 
 TINY_OPT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 90, "ffn_dim": 40}
 TINY_OPT |= {"word_embed_proj_dim": 32, "max_position_embeddings": 64}
@@ -46,15 +46,6 @@ CLIP = REPOSITORY / "examples" / "digits" / "audio" / "01-flite-slt.wav"
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def save_tokenizer(directory: Path) -> None:
-    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "<pad>": 3} | {f"▁w{i}": i for i in range(4, 90)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.decoder = decoders.Metaspace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    ).save_pretrained(directory)
 
 
 def save_encoder(family: str, directory: Path) -> Path:
@@ -186,6 +177,7 @@ def test_the_hub_is_asked_as_told() -> None:
         "token": "hf_secret",
         "cache_dir": "/cache",
         "local_files_only": True,
+        "trust_remote_code": False,
     }
 
 

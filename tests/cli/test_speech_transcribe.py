@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def test_flags_become_settings(digits: Pair, references: dict[Path, str], monkey
 
     def transcribe_all(self: OnnxSpeechSeq2Seq, audio: Iterable[str], **keywords: Any) -> Iterator[Transcription]:
         seen.update(keywords)
-        return (Transcription("", [], 0.0, [], None, 1.0, 0.0, 0.0) for _ in audio)
+        return (Transcription("", [], 0.0, "end", [], 1.0, 0.0, 0.0) for _ in audio)
 
     monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", transcribe_all)
     flags = {
@@ -173,6 +174,84 @@ def test_flags_become_settings(digits: Pair, references: dict[Path, str], monkey
     assert seen["early_stopping"] is True
 
 
+@pytest.mark.parametrize("layout", ["text", "json", "jsonl", "tsv"])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(
+    ("flags", "finished", "said"),
+    [
+        (("--max-new-tokens", 2), "length", "cut off at its maximal length; allow more tokens with"),
+        (("--max-length", 3), "length", "cut off at its maximal length"),
+        (("--max-new-tokens", 2, "--forced-eos-token-id", 2), "length", "cut off at its maximal length"),
+        (("--max-time", 0), "time", "cut off because its time was over"),
+        ((), "end", None),
+    ],
+)
+def test_a_cut_is_marked(
+    digits: Pair,
+    references: dict[Path, str],
+    flags: tuple[object, ...],
+    finished: str,
+    said: str | None,
+    beams: int,
+    layout: str,
+) -> None:
+    files = list(references)[:2]
+    result = run(digits.directory, *files, "--num-beams", beams, "--format", layout, *flags)
+    assert result.exit_code == 0
+    assert [f"Warning: {file}: the text is {said}" in result.stderr for file in files] == [said is not None] * 2
+    if layout == "json":
+        assert [entry["finished"] for entry in json.loads(result.stdout)] == [finished] * 2
+    elif layout == "jsonl":
+        assert [json.loads(line)["finished"] for line in result.stdout.splitlines()] == [finished] * 2
+    elif layout == "tsv":
+        assert [row[4] for row in csv.reader(io.StringIO(result.stdout), delimiter="\t")][1:] == [finished] * 2
+
+
+def test_transcribe_warns_once_of_cuts(digits: Pair, references: dict[Path, str]) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        digits.exported.transcribe(list(references)[:3], max_new_tokens=2)
+        digits.exported.transcribe(list(references)[:3])
+    (warning,) = caught
+    assert str(warning.message).startswith("audio[0]: the text is cut off at its maximal length; allow more tokens")
+    assert warning.filename == __file__
+
+
+@pytest.mark.parametrize("flag", ["--bad-words-ids", "--sequence-bias", "--exponential-decay-length-penalty"])
+def test_json_nested_without_end_is_refused(digits: Pair, references: dict[Path, str], flag: str) -> None:
+    result = run(digits.directory, next(iter(references)), flag, "[" * 50_000)
+    assert (result.exit_code, type(result.exception)) == (2, SystemExit)
+    assert "is nested too deeply" in result.stderr or "are nested too deeply" in result.stderr
+
+
+@pytest.mark.parametrize("seed", ["-1", "-99", "1.5", "x"])
+def test_a_seed_that_is_none_is_refused(seed: str, tmp_path: Path) -> None:
+    result = run(tmp_path, "x.wav", "--do-sample", "--seed", seed)
+    assert (result.exit_code, type(result.exception)) == (2, SystemExit)
+    assert "Invalid value for '--seed'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--forced-bos-token-id", -1), "forced_bos_token_id has -1, but the decoder's tokens are 0 … 31"),
+        (("--forced-bos-token-id", 32), "forced_bos_token_id has 32"),
+        (("--decoder-start-token-id", -5), "decoder_start_token_id has -5"),
+        (("--eos-token-id", "2,99"), "eos_token_id has 99"),
+        (("--length-penalty", "nan"), "length_penalty is nan"),
+        (("--num-beams", 10**9), "num_beams is 1000000000, it must be at least 1 and at most 1,024"),
+        (("--max-time", "nan"), "max_time is nan"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    digits: Pair, references: dict[Path, str], flags: tuple[object, ...], message: str
+) -> None:
+    result = run(digits.directory, next(iter(references)), *flags)
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
 def test_n_best(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:
     (first, text), (second, _) = list(references.items())[:2]
     missing = tmp_path / "missing.wav"
@@ -190,10 +269,11 @@ def test_n_best(digits: Pair, references: dict[Path, str], tmp_path: Path) -> No
 def test_tsv_and_json_lines(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:
     files = [*list(references)[:2], tmp_path / "missing\twith a tab.wav"]
     rows = list(csv.reader(io.StringIO(run(digits.directory, *files, "--format", "tsv").stdout), delimiter="\t"))
-    assert rows[0] == ["file", "rank", "score", "text"]
+    assert rows[0] == ["file", "rank", "score", "text", "finished"]
     assert [(row[0], row[1], row[3]) for row in rows[1:3]] == [(str(file), "1", references[file]) for file in files[:2]]
     assert float(rows[1][2]) < 0
-    assert rows[3] == [str(files[2]), "", "", ""]
+    assert {row[4] for row in rows[1:3]} == {"end"}
+    assert rows[3] == [str(files[2]), "", "", "", ""]
     lines = run(digits.directory, *files, "--format", "jsonl").stdout.splitlines()
     assert [json.loads(line).get("text") for line in lines] == [references[file] for file in files[:2]] + [None]
     assert "no such file" in json.loads(lines[2])["error"]
@@ -213,7 +293,7 @@ def test_a_file_for_each(digits: Pair, references: dict[Path, str], tmp_path: Pa
     if "json" in layout:
         assert json.loads(written)["text"] == references[first]
     else:
-        assert written.splitlines()[-1].endswith(references[first])
+        assert written.splitlines()[-1].endswith(references[first] + ("\tend" if layout == "tsv" else ""))
 
 
 def test_where_nothing_can_be_written(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def test_what_does_not_fit_is_halved(digits: Pair, clips: dict[str, Any], monkey
 
     monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcriptions", counted)
     file, facts = clips["files"][0], digits.exported.manifest.encoder
-    for_two = speech_runtime.inputs._attention_bytes(2, digits.exported.load(file).size, facts)
-    monkeypatch.setattr(speech_runtime.inputs, "_physical_memory", lambda: for_two)
+    for_two = speech_runtime.inputs._least_bytes(2, digits.exported.load(file).size, facts)
+    monkeypatch.setattr(speech_runtime.inputs, "free_memory_bytes", lambda: for_two)
     assert digits.exported.transcribe([file] * 7, batch_size=7) == clips["texts"][:1] * 7
     assert sizes == [1, 2, 2, 2]
 
@@ -75,16 +75,16 @@ def test_what_does_not_fit_is_halved(digits: Pair, clips: dict[str, Any], monkey
 def test_after_a_cancel_the_rest_is_empty(digits: Pair, clips: dict[str, Any]) -> None:
     cancel = threading.Event()
     results = digits.exported.transcribe_all(clips["files"], batch_size=1, cancel=cancel)
-    assert next(results).interrupted is None
+    assert next(results).finished == "end"
     cancel.set()
     rest = list(results)
     assert len(rest) == len(clips["files"]) - 1
-    assert {(heard.text, heard.interrupted) for heard in rest} == {("", "cancel")}
+    assert {(heard.text, heard.finished) for heard in rest} == {("", "stopped")}
 
 
 def test_a_deadline_is_marked(digits: Pair, clips: dict[str, Any]) -> None:
     (heard,) = digits.exported.transcribe_all(clips["files"][:1], max_time=0.0)
-    assert heard.interrupted == "max_time"
+    assert heard.finished == "time"
 
 
 def test_an_open_file_is_read(digits: Pair, clips: dict[str, Any]) -> None:

@@ -68,6 +68,38 @@ def test_the_loss_of_labels_is_that_of_torch(pair: Callable[[str], Pair]) -> Non
         model.exported.forward(inputs, mask)
 
 
+def test_labels_of_any_length_together_are_those_alone(pair: Callable[[str], Pair]) -> None:
+    model, (inputs, mask) = pair("mbart"), padded_batch([1603, 977, 2411, 1200])
+    lengths, labels = [1, 3, 9, 20], np.random.default_rng(3).integers(4, VOCABULARY, (4, 20))
+    for row, length in zip(labels, lengths, strict=True):
+        row[length:] = -100
+    model.reference.config.pad_token_id, model.reference.config.decoder_start_token_id = PAD, START
+    with torch.no_grad():
+        expected = model.reference(
+            torch.from_numpy(inputs), attention_mask=torch.from_numpy(mask), labels=torch.from_numpy(labels)
+        )
+    together = model.exported.forward(inputs, mask, labels=labels)
+    assert together.loss == pytest.approx(float(expected.loss), abs=1e-4)
+    alone = [
+        model.exported.forward(inputs[row : row + 1], mask[row : row + 1], labels=labels[row : row + 1, :length]).loss
+        for row, length in enumerate(lengths)
+    ]
+    assert together.loss == pytest.approx(np.average(alone, weights=lengths), abs=1e-5)
+
+
+def test_tokens_beyond_the_positions_are_refused_by_name(pair: Callable[[str], Pair]) -> None:
+    model, (inputs, mask) = pair("mbart").exported, padded_batch(LENGTHS)
+    positions = model.manifest.decoder.max_positions
+    assert positions is not None
+    for name in ("labels", "decoder_input_ids"):
+        tokens = np.full((3, positions), 5)
+        assert model.forward(inputs, mask, **{name: tokens}).logits.shape == (3, positions, VOCABULARY)
+        for longer in (positions + 1, 2 * positions):
+            message = f"be given {longer} tokens, the start token included, and it takes {positions} at most"
+            with pytest.raises(GenerationError, match=message):
+                model.forward(inputs, mask, **{name: np.full((3, longer), 5)})
+
+
 def test_texts_are_scored_as_torch_does(digits: Pair) -> None:
     model, clip = digits.exported, str(CHECKPOINT.parent / "audio" / "02-espeak-us.wav")
     heard = model.transcribe(clip)
@@ -172,11 +204,11 @@ def test_a_search_is_ended_between_steps(pair: Callable[[str], Pair]) -> None:
     cancel.set()
     for beams in (1, 3):
         found = model.generate(*batch, num_beams=beams, max_new_tokens=30, cancel=cancel, return_dict_in_generate=True)
-        assert (found.interrupted, found.steps, found.sequences.shape[1]) == ("cancel", 1, 2)
+        assert (set(found.finished), found.steps, found.sequences.shape[1]) == ({"stopped"}, 1, 2)
         late = model.generate(*batch, num_beams=beams, max_new_tokens=30, max_time=0, return_dict_in_generate=True)
-        assert (late.interrupted, late.steps) == ("max_time", 1)
+        assert (set(late.finished), late.steps) == ({"time"}, 1)
     done = model.generate(*batch, max_new_tokens=3, max_time=60, return_dict_in_generate=True)
-    assert done.interrupted is None
+    assert set(done.finished) <= {"end", "length"}
 
 
 def test_own_processors_and_criteria_are_followed(pair: Callable[[str], Pair]) -> None:
@@ -240,3 +272,28 @@ def test_many_threads_give_the_answers_of_one(pair: Callable[[str], Pair]) -> No
         together = list(pool.map(lambda call: model.generate(*call[0], **call[1]), calls))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("calls", [40, pytest.param(2000, marks=pytest.mark.full)])
+def test_threads_share_a_tokenizer_and_leave_it_as_it_was(digits: Pair, calls: int) -> None:
+    """16 threads mix texts that are scored, decoded and truncated by a user of the same tokenizer."""
+    model, clip = digits.exported, str(CHECKPOINT.parent / "audio" / "02-espeak-us.wav")
+    samples, random = model.load(clip), np.random.default_rng(0)
+    words = ["one", "two", "three", "four", "five", "nine"]
+    texts = [" ".join(random.choice(words, random.integers(1, 9))) for _ in range(32)]
+    tokenizer = model.tokenizer
+
+    def call(number: int) -> Any:
+        text = texts[number % len(texts)]
+        if number % 8 == 0:
+            return model.score(samples, [text]).tolist()
+        if number % 8 == 1:
+            return model.transcribe(samples, num_beams=2, stop_strings="two")
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        return tokenizer.decode(ids), tokenizer.decode_batch([ids, ids[:1]], skip_special_tokens=True)
+
+    before, alone = tokenizer.to_str(), [call(number) for number in range(64)]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(call, range(16 * calls)))
+    assert together == [alone[number % 64] for number in range(16 * calls)]
+    assert tokenizer.to_str() == before

@@ -1,13 +1,15 @@
 """Generation settings: read, overridden, and refused with what is wrong."""
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import GenerationConfig as ReferenceConfig
 
-from speech_runtime import GenerationConfig, GenerationError
+from speech_runtime import BundleError, GenerationConfig, GenerationError
 
 
 def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
@@ -33,7 +35,7 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
         ({"num_beam_groups": 2}, "num_beam_groups is for group beam search"),
         ({"dola_layers": "high"}, "dola_layers is for DoLa decoding"),
         ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens is for assisted generation"),
-        ({"temperature": 0.0}, "temperature is 0.0, it must be above 0"),
+        ({"temperature": 0.0}, "temperature is 0.0, it must be at least 1e-30"),
         ({"top_p": 1.5}, "top_p is 1.5, it must be above 0 and at most 1"),
         ({"num_return_sequences": 2}, "num_return_sequences is 2 but num_beams only 1"),
         ({"exponential_decay_length_penalty": (2, 1.1)}, "exponential_decay_length_penalty needs an eos_token_id"),
@@ -43,11 +45,110 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
         ),
         ({"bad_words_ids": [[]]}, "bad_words_ids has an empty sequence"),
         ({"decoder_start_token_id": [1.5]}, "decoder_start_token_id"),
+        ({"num_beams": 10**9}, "num_beams is 1000000000, it must be at least 1 and at most 1,024"),
+        ({"num_return_sequences": 65_537, "do_sample": True}, "num_return_sequences is 65537"),
+        ({"max_new_tokens": 10**9}, "max_new_tokens is 1000000000, .* at most 131,072"),
+        ({"max_length": 2**63}, "max_length is 9223372036854775808"),
+        ({"min_new_tokens": -1}, "min_new_tokens is -1"),
+        ({"length_penalty": math.nan}, "length_penalty is nan"),
+        ({"length_penalty": -math.inf}, "length_penalty is -inf"),
+        ({"length_penalty": 10**400}, r"length_penalty is 1000.*000, which is too large"),
+        ({"length_penalty": 1e30}, r"length_penalty is 1e\+30, it must be at least -100 and at most 100"),
+        ({"temperature": math.inf}, "temperature is inf"),
+        ({"temperature": 1e-300}, "temperature is 1e-300, it must be at least"),
+        ({"repetition_penalty": math.nan}, "repetition_penalty is nan"),
+        ({"repetition_penalty": -1.3}, "repetition_penalty is -1.3"),
+        ({"top_p": math.nan}, "top_p is nan"),
+        ({"max_time": math.nan}, "max_time is nan"),
+        ({"max_time": math.inf}, "max_time is inf"),
+        ({"exponential_decay_length_penalty": (2, math.nan), "eos_token_id": 2}, r"\(2, nan\), it must be a START"),
+        ({"sequence_bias": [[[5], math.nan]]}, "sequence_bias .* it must be at most"),
+        ({"sequence_bias": [[[5], math.inf]]}, "sequence_bias .* it must be at most"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(GenerationError, match=message):
         GenerationConfig().updated(settings)
+
+
+OUTSIDE = [-1, -5, 32, 99, 2**40]
+"""Token ids that a decoder of 32 tokens does not have."""
+
+
+@pytest.mark.parametrize("token", OUTSIDE)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("forced_bos_token_id", lambda token: token),
+        ("forced_eos_token_id", lambda token: [2, token]),
+        ("decoder_start_token_id", lambda token: token),
+        ("bos_token_id", lambda token: token),  # the start token, where there is no other
+        ("eos_token_id", lambda token: [2, token]),
+        ("bad_words_ids", lambda token: [[5], [6, token]]),
+        ("sequence_bias", lambda token: [[[5, token], -2.0]]),
+    ],
+)
+def test_token_ids_outside_the_vocabulary_are_refused(
+    name: str, value: Callable[[int], Any], token: int, tmp_path: Path
+) -> None:
+    _refused(name, value(token), token, tmp_path)
+
+
+@pytest.mark.parametrize("token", [-5, 32, 99])
+@pytest.mark.parametrize("name", ["eos_token_id", "pad_token_id"])
+def test_an_end_or_padding_outside_the_vocabulary_is_refused(name: str, token: int, tmp_path: Path) -> None:
+    _refused(name, token, token, tmp_path)
+
+
+def _refused(name: str, value: Any, token: int, tmp_path: Path) -> None:
+    settings = {name: value}
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps(settings))
+    with pytest.raises(GenerationError, match=rf"generation_config.json: {name} has {token}, .*leave the setting out"):
+        GenerationConfig.from_file(path, vocab_size=32)
+    with pytest.raises(GenerationError, match=f"{name} has {token}"):
+        GenerationConfig().updated(settings).check_vocabulary(32)
+
+
+def test_the_edges_of_the_vocabulary_are_in_it() -> None:
+    GenerationConfig().updated(
+        {"forced_bos_token_id": 31, "decoder_start_token_id": 0, "eos_token_id": [0, 31], "bad_words_ids": [[31]]}
+    ).check_vocabulary(32)
+
+
+def test_no_end_and_no_padding_may_be_written_as_minus_one(tmp_path: Path) -> None:
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"decoder_start_token_id": 0, "eos_token_id": -1, "pad_token_id": -1}))
+    config = GenerationConfig.from_file(path, vocab_size=32)
+    assert (config.eos_token_ids, config.pad_token_id) == ((), None)
+
+
+def test_suppressing_a_token_that_there_is_not_changes_nothing() -> None:
+    GenerationConfig().updated({"suppress_tokens": [-1, 99], "begin_suppress_tokens": [32]}).check_vocabulary(32)
+
+
+def test_a_begin_that_is_never_used_may_be_of_another_vocabulary(tmp_path: Path) -> None:
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"decoder_start_token_id": 1, "bos_token_id": 50256}))
+    assert GenerationConfig.from_file(path, vocab_size=32).start_token_ids(1) == (1,)
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"eos_token_id": ' * 50_000, "nested too deeply"),
+        ('{"eos_token_id": 2', "cannot be read"),
+        ("[1, 2]", "is not an object of settings"),
+        ("null", "is not an object of settings"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_settings_is_named(written: str | bytes, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "generation_config.json"
+    path.write_bytes(written if isinstance(written, bytes) else written.encode())
+    with pytest.raises(BundleError, match=rf"generation_config.json .*{problem}"):
+        GenerationConfig.from_file(path)
 
 
 def test_settings_without_effect_are_taken(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import speech_runtime.inputs
 from speech_runtime import AudioError
 from speech_runtime.bundle import EncoderFacts
 from speech_runtime.inputs import check_inputs, check_memory
@@ -41,10 +42,29 @@ def test_bad_input_is_refused(inputs: np.ndarray, mask: np.ndarray | None, messa
         check_inputs(inputs, mask, ENCODER)
 
 
-def test_an_hour_is_refused_with_what_it_would_need() -> None:
-    with pytest.raises(AudioError, match=r"would need about [\d,]+ GiB.*split the audio"):
-        check_memory(1, 3600 * 16000, ENCODER)
-    check_memory(8, 30 * 16000, EncoderFacts("input_values", None, 16, 400, None, 320))
+@pytest.mark.parametrize(
+    ("batch", "length", "encoder", "free", "needed"),
+    [
+        (1, 3600 * 16000, ENCODER, 2**30, "1.29 GiB"),
+        (8, 30 * 16000, ENCODER, 80 * 2**20, "0.09 GiB"),
+        (1, 1_800_000, FEATURES, 600 * 2**20, "1.10 GiB"),
+    ],
+)
+def test_input_that_cannot_fit_is_refused_with_what_it_needs(
+    batch: int, length: int, encoder: EncoderFacts, free: int, needed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speech_runtime.inputs, "free_memory_bytes", lambda: free)
+    with pytest.raises(AudioError, match=rf"need {needed} of memory or more, .* may take .* GiB; split the audio"):
+        check_memory(batch, length, encoder)
+    monkeypatch.setattr(speech_runtime.inputs, "free_memory_bytes", lambda: 2 * free)
+    check_memory(batch, length, encoder)
+
+
+def test_twenty_minutes_are_not_refused_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled model takes 1.04 GiB for them, and a wav2vec2-base 1.93 GiB for 30 s in a batch of two."""
+    monkeypatch.setattr(speech_runtime.inputs, "free_memory_bytes", lambda: 2 * 2**30)
+    check_memory(1, 1200 * 16000, EncoderFacts("input_values", None, 4, 1560, None, 640))
+    check_memory(2, 30 * 16000, EncoderFacts("input_values", None, 12, 400, None, 320))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The cache of optimised graphs: used when it fits, never when it is stale, and never in the way."""
 
 import logging
+import os
 import shutil
 import stat
 from collections.abc import Callable
@@ -66,8 +67,8 @@ def test_the_second_load_reads_what_the_first_wrote(
     loaded.clear()
     np.testing.assert_array_equal(answer(OnnxRuntimeEngine(bundle, cached)), expected)
     assert [level for _, level in loaded] == [levels.ORT_DISABLE_ALL] * len(GRAPHS)
-    assert sorted(path.parent for path, _ in loaded) == entries(cached)
-    optimized = onnx.load(next(path for path, _ in loaded if path.stem == ENCODER), load_external_data=False)
+    assert bundle.directory not in [path.parent for path, _ in loaded]
+    optimized = onnx.load(next(entries(cached)[-1].glob("encoder.onnx")), load_external_data=False)
     assert "Add" not in [node.op_type for node in optimized.graph.node]
 
 
@@ -76,7 +77,9 @@ def test_an_entry_is_readable_by_all_and_has_its_weights_beside_it(bundle: Bundl
     for entry in entries(cached):
         assert stat.S_IMODE(entry.stat().st_mode) == 0o755
         graph = entry.name.rpartition("-")[0]
-        assert sorted(path.name for path in entry.iterdir()) == [f"{graph}.onnx", f"{graph}.onnx.data"]
+        assert sorted(path.name for path in entry.iterdir()) == sorted(
+            ["files.json", f"{graph}.onnx", f"{graph}.onnx.data"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -96,10 +99,13 @@ def test_an_entry_is_readable_by_all_and_has_its_weights_beside_it(bundle: Bundl
 )
 def test_what_the_optimisation_depends_on_is_in_the_name(bundle: Bundle, change: Callable[..., Any]) -> None:
     options = SessionOptions(optimized_model_cache="c")
-    known = cache_entry(bundle, ENCODER, options, "1.0")
-    assert cache_entry(bundle, ENCODER, SessionOptions(optimized_model_cache="c", intra_op_threads=4), "1.0") == known
+    known = cache_entry(bundle, ENCODER, options, "1.0", 2)
+    assert cache_entry(bundle, ENCODER, options, "1.0", 4) != known
+    assert (
+        cache_entry(bundle, ENCODER, SessionOptions(optimized_model_cache="c", memory_pattern=True), "1.0", 2) == known
+    )
     changed_bundle, changed_options, release = change(bundle, options)
-    assert cache_entry(changed_bundle, ENCODER, changed_options, release) != known
+    assert cache_entry(changed_bundle, ENCODER, changed_options, release, 2) != known
 
 
 def remade(bundle: Bundle) -> Path:
@@ -118,21 +124,54 @@ def remade(bundle: Bundle) -> Path:
 
 def test_another_processor_has_entries_of_its_own(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     options = SessionOptions(optimized_model_cache="c")
-    known = cache_entry(bundle, ENCODER, options, "1.0")
-    monkeypatch.setattr(optimized_graphs.np, "show_config", lambda mode: {"SIMD Extensions": {"found": ["SVE"]}})
-    assert cache_entry(bundle, ENCODER, options, "1.0") != known
+    known = cache_entry(bundle, ENCODER, options, "1.0", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(optimized_graphs.np, "show_config", lambda mode: {"SIMD Extensions": {"found": ["SVE"]}})
+        assert cache_entry(bundle, ENCODER, options, "1.0", 2) != known
+    monkeypatch.setattr(optimized_graphs, "instructions", lambda: frozenset({"avx", "another"}))
+    assert cache_entry(bundle, ENCODER, options, "1.0", 2) != known
 
 
-def test_a_damaged_entry_is_written_again(
-    bundle: Bundle, cached: SessionOptions, caplog: pytest.LogCaptureFixture
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def changed_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("encoder.onnx.data", lambda path: path.write_bytes(path.read_bytes()[:100])),
+        ("encoder.onnx.data", changed_byte),
+        ("encoder.onnx", changed_byte),
+        ("files.json", lambda path: path.write_text("[" * 100_000)),
+        ("files.json", lambda path: path.write_text("{}")),
+        ("files.json", Path.unlink),
+        ("encoder.onnx", piped),
+        ("encoder.onnx", lambda path: path.with_name("more").write_text("")),
+    ],
+    ids=["cut", "byte", "byte of the graph", "nested facts", "no facts", "facts missing", "pipe", "one file more"],
+)
+def test_a_changed_entry_is_never_loaded_and_written_again(
+    file: str,
+    change: Callable[[Path], object],
+    bundle: Bundle,
+    cached: SessionOptions,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     expected = answer(OnnxRuntimeEngine(bundle, cached))
-    damaged = next(entry for entry in entries(cached) if entry.name.startswith("encoder")) / "encoder.onnx.data"
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[:100])
+    entry = next(entry for entry in entries(cached) if entry.name.startswith("encoder"))
+    damaged = entry / file
+    whole = {path.name: path.read_bytes() for path in entry.iterdir()}
+    change(damaged)
     np.testing.assert_array_equal(answer(OnnxRuntimeEngine(bundle, cached)), expected)
     assert "is not used, and written again" in caplog.text
-    assert damaged.read_bytes() == whole
+    assert {path.name: path.read_bytes() for path in entry.iterdir()} == whole
 
 
 def test_a_cache_that_cannot_be_written_is_logged(

@@ -131,3 +131,28 @@ def test_draws_without_replacement_are_distributed_as_one_after_the_other() -> N
 def test_nothing_is_drawn_where_nothing_can_be(scores: list[float]) -> None:
     with pytest.raises(GenerationError, match="nothing can be drawn"):
         sample(np.array([[scores]], dtype=np.float32), np.random.default_rng(0))
+
+
+SIGNS = {
+    "positive": [0.5, 3.0, 9.0],
+    "negative": [-0.5, -3.0, -9.0],
+    "mixed": [-4.0, 0.0, 4.0],
+    "zero": [0.0, 0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("penalty", [0.5, 1.3, 4.0])
+@pytest.mark.parametrize("scores", SIGNS.values(), ids=SIGNS)
+@pytest.mark.parametrize("beams", [1, 4])
+def test_a_word_that_was_said_gets_rarer_whatever_the_sign_of_its_score(
+    beams: int, scores: list[float], penalty: float
+) -> None:
+    """Of a prompt that is never said again, too: token 0 is only there."""
+    sequences = np.tile(np.array([0, 2, 2]), (1, beams, 1))
+    given = np.tile(np.array(scores, dtype=np.float32), (1, beams, 1))
+    found = processors.repetition_penalty(penalty)(sequences, given)
+    flat = torch.from_numpy(sequences[0]), torch.from_numpy(given[0].copy())
+    np.testing.assert_array_equal(found[0], theirs.RepetitionPenaltyLogitsProcessor(penalty)(*flat).numpy())
+    rarer = found[:, :, [0, 2]] <= given[:, :, [0, 2]]
+    assert (rarer if penalty > 1 else found[:, :, [0, 2]] >= given[:, :, [0, 2]]).all()
+    np.testing.assert_array_equal(found[:, :, 1], given[:, :, 1])

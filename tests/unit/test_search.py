@@ -12,6 +12,7 @@ from transformers import GenerationConfig as ReferenceConfig
 
 from speech_runtime.bundle import DecoderFacts
 from speech_runtime.errors import GenerationError
+from speech_runtime.generation.candidates import Candidates
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.loop import Hooks, decode
 from speech_runtime.generation.scores import Scores, Sequences
@@ -277,3 +278,39 @@ def test_a_processor_may_write_into_the_scores(beams: int) -> None:
     np.testing.assert_array_equal(found[0].sequences, found[1].sequences)
     np.testing.assert_array_equal(found[0].token_logprobs, found[1].token_logprobs)
     np.testing.assert_array_equal(found[0].logits, found[1].logits)
+
+
+class BrokenDecoder(TableDecoder):
+    """Answers with logits that are not numbers for one utterance, from sequences of so many tokens on."""
+
+    def __init__(self, broken: float, length: int, row: int) -> None:
+        super().__init__(random_table(0, FACTS.vocab_size, 1.0), FACTS.top_k)
+        self.broken, self.length, self.row = broken, length, row
+
+    def _answer(self, whole: bool) -> Candidates:
+        found = super()._answer(whole)
+        if self.sequences.shape[2] < self.length:
+            return found
+        scores = found.scores.copy()
+        scores[self.row] = self.broken if whole else np.nan  # what the softmax of the graph makes of all of them
+        return found.with_scores(scores)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("row", [0, 2])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_beams": 3}, {"num_beams": 3, "repetition_penalty": 1.3}, {"do_sample": True}, {"temperature": 0.5}],
+    ids=str,
+)
+def test_logits_that_are_not_numbers_end_in_an_error_that_says_where(
+    settings: dict[str, Any], row: int, length: int, broken: float
+) -> None:
+    config = GenerationConfig(eos_token_id=3, pad_token_id=0, max_new_tokens=6, min_new_tokens=6, **settings)
+    prompt = np.array([[4], [9], [5]])
+    with pytest.raises(
+        GenerationError, match=rf"scores of step {length} are not finite for utterance {row} of the batch"
+    ):
+        decode(BrokenDecoder(broken, length, row), FACTS, prompt, config, Hooks(generator=np.random.default_rng(0)))

@@ -1,12 +1,17 @@
 """A bundle appears all at once or not at all, and never damages what was there."""
 
 import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
+from speech_export import staging
 from speech_export.errors import ExportError
 from speech_export.staging import staged
+from speech_runtime.atomic import directory as directory_module
+from speech_runtime.atomic import rename
 from speech_runtime.bundle import MANIFEST
 
 
@@ -77,3 +82,175 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(ExportError, match="is a file"), staged(tmp_path / "file", overwrite=True):
         pass
+
+
+@pytest.fixture(params=["exchange", "plain renames"])
+def rename_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With the renames of this system, and as where it has none."""
+    if request.param == "plain renames":
+        monkeypatch.setattr(rename, "_system_call", lambda: None)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("content", ["bundle.json", "thesis.tex", None])
+@pytest.mark.parametrize("kind", ["directory", "file", "link"])
+def test_what_appears_during_the_export_is_not_replaced(
+    kind: str, content: str | None, tmp_path: Path, rename_kind: str
+) -> None:
+    target, elsewhere = tmp_path / "bundle", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if content is None and rename_kind == "plain renames":
+        content = "x"  # an empty directory is replaced there by a plain rename, and nothing is lost
+    with (
+        pytest.raises(ExportError, match="exists already|is a file|leads to"),
+        staged(target, overwrite=False) as directory,
+    ):
+        write(directory, "new")
+        if kind == "directory":
+            target.mkdir()
+            if content is not None:
+                (target / content).write_text("of somebody else")
+        elif kind == "file":
+            target.write_text("of somebody else")
+        else:
+            target.symlink_to(elsewhere)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"bundle", "elsewhere"}
+    if kind == "directory" and content is not None:
+        assert (target / content).read_text() == "of somebody else"
+
+
+def test_of_two_exports_to_one_place_the_second_is_refused(tmp_path: Path, rename_kind: str) -> None:
+    target = tmp_path / "bundle"
+    with (
+        pytest.raises(ExportError, match="exists already"),
+        staged(target, overwrite=False) as second,
+        staged(target, overwrite=False) as first,
+    ):
+        write(first, "first")
+        write(second, "second")
+    assert (target / MANIFEST).read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "audio/clip.wav", "engines/mine.txt", ".git/config", "encoder.onnx.orig"]
+)
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_overwrite_spares_files_of_the_user(name: str, when: str, old: Path, rename_kind: str) -> None:
+    def add() -> None:
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_text("years of work")
+
+    if when == "before":
+        add()
+    with (
+        pytest.raises(ExportError, match=f"has files that are not of the bundle: {name}; it is not replaced"),
+        staged(old, overwrite=True) as directory,
+    ):
+        write(directory, "new")
+        add()
+    assert (old / name).read_text() == "years of work"
+    assert (old / MANIFEST).read_text() == "old"
+    assert [path.name for path in old.parent.iterdir()] == ["bundle"]
+
+
+def test_a_change_in_the_last_moment_is_put_back(old: Path, rename_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's file appears between the last look and the rename."""
+    looks = iter(range(9))
+    genuine = staging._foreign_files
+
+    def late(bundle: Path) -> list[str]:
+        found = genuine(bundle)
+        if next(looks) == 1:
+            (bundle / "notes.txt").write_text("years of work")
+        return found
+
+    monkeypatch.setattr(staging, "_foreign_files", late)
+    with pytest.raises(ExportError, match="notes.txt"), staged(old, overwrite=True) as directory:
+        write(directory, "new")
+    assert {path.name: path.read_text() for path in old.iterdir()} == {MANIFEST: "old", "notes.txt": "years of work"}
+
+
+def test_what_cannot_be_put_back_is_kept_and_named(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an exchange, somebody takes the place in the moment in which nothing is there."""
+    monkeypatch.setattr(rename, "_system_call", lambda: None)
+    looks = iter(range(9))
+    genuine = staging._foreign_files
+
+    def late(bundle: Path) -> list[str]:
+        look, found = next(looks), genuine(bundle)
+        if look == 1:
+            (bundle / "notes.txt").write_text("years of work")
+        if look == 2:
+            old.mkdir()
+            (old / "other.txt").write_text("of another")
+        return found
+
+    monkeypatch.setattr(staging, "_foreign_files", late)
+    with pytest.raises(ExportError, match=r"bundle\..*\.kept"), staged(old, overwrite=True) as directory:
+        write(directory, "new")
+    assert [path.name for path in old.iterdir()] == ["other.txt"]
+    (kept,) = old.parent.glob("bundle.*.kept")
+    assert (kept / "notes.txt").read_text() == "years of work"
+
+
+def test_engines_and_files_of_the_manifest_are_of_the_bundle(old: Path, rename_kind: str) -> None:
+    write(old, '{"files": {"vocab.json": {}}}')
+    for name in ("vocab.json", "engines/tensorrt_rtx-0123abcd/encoder.engine", ".bundle.json.0123abcd.partial"):
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_text("")
+    with staged(old, overwrite=True) as directory:
+        write(directory, "new")
+    assert [path.name for path in old.iterdir()] == [MANIFEST]
+
+
+def test_a_link_is_followed_and_stays(old: Path, rename_kind: str) -> None:
+    link = old.with_name("link")
+    link.symlink_to(old.name)
+    with pytest.raises(ExportError, match="exists already"), staged(link, overwrite=False):
+        pass
+    with staged(link, overwrite=True) as directory:
+        write(directory, "new")
+    assert link.is_symlink()
+    assert (old / MANIFEST).read_text() == "new"
+    assert {path.name for path in old.parent.iterdir()} == {"bundle", "link"}
+    link.unlink()
+    link.symlink_to("nowhere")
+    with pytest.raises(ExportError, match="a link that leads nowhere"), staged(link, overwrite=True):
+        pass
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_the_umask_is_respected(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        with staged(tmp_path / "bundle", overwrite=False) as directory:
+            write(directory, "new")
+            assert stat.S_IMODE(directory.parent.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "bundle").stat().st_mode) == 0o777 & ~mask
+    assert stat.S_IMODE((tmp_path / "bundle" / MANIFEST).stat().st_mode) == 0o666 & ~mask
+
+
+def test_all_is_synced_before_the_rename_and_the_parent_after(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    sync, exchanged = os.fsync, directory_module.exchange
+
+    def synced(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    def exchange(one: Path, other: Path) -> bool:
+        done.append("rename")
+        return exchanged(one, other)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(directory_module, "exchange", exchange)
+    with staged(old, overwrite=True) as directory:
+        write(directory, "new")
+        (directory / "engines").mkdir()
+        (directory / "engines" / "file").write_text("")
+    assert set(done[:-2]) == {MANIFEST, "file", "engines", "new"}
+    assert done[-3:] == ["new", "rename", old.parent.name]

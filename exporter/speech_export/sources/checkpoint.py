@@ -3,15 +3,18 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from transformers import PretrainedConfig, SpeechEncoderDecoderModel
+from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle import MANIFEST
 
 from ..errors import ExportError, shortened
+from .adapters import refuse_adapters
 from .composite import Composite
 from .flax import find_flax_weights, load_flax
-from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer, load_weights
+from .hub import ANONYMOUS, HubOptions, load, load_config, load_extractor, load_tokenizer
 from .speech2text2 import load_speech2text2_config, renamed_weights
+from .weights import load_weights
 
 COMPOSITE = "speech-encoder-decoder"
 
@@ -28,16 +31,19 @@ def load_checkpoint(
         without: `feature-extractor` or `tokenizer`, where the bundle is to do without; both may be missing then.
 
     Raises:
-        ExportError: nothing there, not a composite, or weights, tokenizer or extractor are missing.
+        ExportError: nothing there, not a composite, adapters beside it, weights that are missing or left over,
+            or no tokenizer or extractor.
     """
     if (Path(name) / MANIFEST).exists():
         raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
+    refuse_adapters(name, hub)
     config = load_speech2text2_config(name, hub) or load_config(name, hub)
     if config.model_type != COMPOSITE:
         raise ExportError(
             f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; to join it with "
             "another one, give --encoder and --decoder"
         )
+    _check_generation_config(name, hub)
     flax_weights = find_flax_weights(name, hub)
     model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
     parts = processor or name
@@ -52,6 +58,12 @@ def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechE
             "save it again with save_pretrained"
         )
     return model
+
+
+def _check_generation_config(name: str, hub: HubOptions) -> None:
+    """Check that generation settings can be read where there are any: transformers would go on without them."""
+    if cached_file(name, GENERATION_CONFIG_NAME, **hub.keywords(), _raise_exceptions_for_missing_entries=False):
+        load(GenerationConfig, name, f"generation settings ({GENERATION_CONFIG_NAME})", hub)
 
 
 def _architecture(config: PretrainedConfig) -> str:

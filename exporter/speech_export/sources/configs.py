@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PretrainedConfig, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
-from ..errors import ExportError
+from ..errors import ExportError, reason
 from ..families import check_not_refused
 from .composite import Composite
 from .hub import ANONYMOUS, HubOptions, load_config
@@ -38,10 +38,8 @@ def load_configs(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = AN
             config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder_config, decoder_config)
             model = SpeechEncoderDecoderModel(config).eval()
         except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ExportError(
-                f"no composite can be made of {encoder_config.model_type} and {decoder_config.model_type}: {reason}"
-            ) from error
+            kinds = f"{encoder_config.model_type} and {decoder_config.model_type}"
+            raise ExportError(f"no composite can be made of {kinds}: {reason(error)}") from error
     model.generation_config = generation_config(model.decoder)
     source = f"{encoder_config.model_type} + {decoder_config.model_type}, random weights, seed {seed}"
     return Composite(model, None, None, source, tuple(name for name, _ in model.named_parameters()))
@@ -65,7 +63,5 @@ def _of_json(text: str, name: str = "the configuration") -> PretrainedConfig:
         fields: dict[str, Any] = json.loads(text)
         return AutoConfig.for_model(**fields)
     except (ValueError, TypeError, KeyError) as error:
-        problem = str(error).strip().partition("\n")[0]
-        if "model_type" not in text:
-            problem = "it has no model_type"
+        problem = reason(error) if "model_type" in text else "it has no model_type"
         raise ExportError(f"{name} is no configuration of transformers: {problem}: {text[:80]}") from error

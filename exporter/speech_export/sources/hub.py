@@ -6,12 +6,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
 
-from ..errors import ExportError
-from .positions import compute_position_tables
+from ..errors import ExportError, reason
 from .speech2text2_tokenizer import TextTokenizer
 
 FOR_TRAINING_ONLY = "masked_spec_embed"
@@ -19,6 +16,13 @@ FOR_TRAINING_ONLY = "masked_spec_embed"
 
 FEATURE_EXTRACTOR, TOKENIZER = "feature-extractor", "tokenizer"
 """What a bundle can do without."""
+
+_ASKS_TO_RUN_CODE = "custom code"
+_NEVER_RUN = (
+    "needs Python code of its own (auto_map), and speech-export never runs a checkpoint's code "
+    "(trust_remote_code=False); save it again with classes of transformers, or load it in Python yourself and give the "
+    "model to speech_export.export"
+)
 
 
 @dataclass(frozen=True)
@@ -44,30 +48,32 @@ ANONYMOUS = HubOptions()
 """The latest revision, cached where the Hub's own client caches."""
 
 
-def load(factory: Any, name: str, what: str, hub: HubOptions, **options: Any) -> Any:
-    """`factory.from_pretrained(name)`.
+def load(factory: Any, name: str, what: str, hub: HubOptions, remedy: str = "", **options: Any) -> Any:
+    """`factory.from_pretrained(name)`, without any code that may be beside it.
 
     Args:
         factory: an Auto class, or a model class.
         name: directory or Hub id.
         what: is loaded, for the error.
         hub: how to reach the Hub.
+        remedy: what to do where it cannot be loaded, for the error.
         options: more keywords of `from_pretrained`.
 
     Raises:
         ExportError: it is not there, or it is damaged.
     """
     try:
-        return factory.from_pretrained(name, **hub.keywords(), **options)
+        return factory.from_pretrained(name, trust_remote_code=False, **hub.keywords(), **options)
     except UnpicklingError as error:
         raise ExportError(
             f"{name}: {what} could not be loaded: the pickled file holds more than tensors, and such files may run "
             "code; save the model again as safetensors"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # damaged files make transformers stumble anywhere
+        if _ASKS_TO_RUN_CODE in str(error):
+            raise ExportError(f"{name}: {what} {_NEVER_RUN}") from error
         place = "from this directory" if Path(name).is_dir() else "from the Hub, and there is no such directory"
-        raise ExportError(f"{name}: {what} could not be loaded {place}: {reason}") from error
+        raise ExportError(f"{name}: {what} could not be loaded {place}: {reason(error)}{remedy}") from error
 
 
 def load_config(name: str, hub: HubOptions) -> PretrainedConfig:
@@ -75,23 +81,21 @@ def load_config(name: str, hub: HubOptions) -> PretrainedConfig:
     return load(AutoConfig, name, "a configuration", hub)
 
 
-def load_weights(
-    factory: Any, name: str, config: PretrainedConfig, hub: HubOptions, key_mapping: dict[str, str] | None = None
-) -> tuple[Any, list[str]]:
-    """A float32 model ready to run, and the names of the weights that its checkpoint lacks."""
-    options = {"config": config, "dtype": torch.float32, "output_loading_info": True, "key_mapping": key_mapping}
-    model, info = load(factory, name, "weights", hub, **options)
-    compute_position_tables(model)
-    return model.eval(), sorted(key for key in info["missing_keys"] if not key.endswith(FOR_TRAINING_ONLY))
-
-
 def load_extractor(name: str, hub: HubOptions, without: Collection[str] = ()) -> Any:
     """The feature extractor of a speech encoder; None where `without` names it."""
     if FEATURE_EXTRACTOR in without:
         return None
-    return load(AutoFeatureExtractor, name, "a feature extractor (preprocessor_config.json)", hub)
+    return load(
+        AutoFeatureExtractor, name, "a feature extractor (preprocessor_config.json)", hub, _elsewhere(FEATURE_EXTRACTOR)
+    )
 
 
 def load_tokenizer(name: str, hub: HubOptions, without: Collection[str] = ()) -> Any:
     """The tokenizer of a text decoder; None where `without` names it."""
-    return None if TOKENIZER in without else load(TextTokenizer, name, "a tokenizer (tokenizer.json)", hub)
+    if TOKENIZER in without:
+        return None
+    return load(TextTokenizer, name, "a tokenizer (tokenizer.json)", hub, _elsewhere(TOKENIZER))
+
+
+def _elsewhere(part: str) -> str:
+    return f"; say where there is one (--processor), or do without (--without {part})"

@@ -16,9 +16,11 @@ from transformers import (
 
 from ..errors import ExportError
 from ..families import check_not_refused
+from .adapters import refuse_adapters
 from .checkpoint import COMPOSITE
 from .composite import Composite
-from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer, load_weights
+from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer
+from .weights import load_part
 
 _SPEECH_INPUTS = ("input_values", "input_features")
 
@@ -39,18 +41,21 @@ def load_pair(
     Raises:
         ExportError: nothing there, no speech encoder, or no decoder with cross-attention.
     """
+    for half in (encoder, decoder):
+        refuse_adapters(half, hub)
     encoder_config, decoder_config = load_config(encoder, hub), load_config(decoder, hub)
     if COMPOSITE in (encoder_config.model_type, decoder_config.model_type):
         raise ExportError("--encoder and --decoder take one half each; give a composite checkpoint as MODEL")
     check_not_refused(decoder_config)
-    decoder_config = as_decoder(decoder_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder_model, missing = load_weights(AutoModel, encoder, encoder_config, hub)
+        encoder_model, missing = load_part(AutoModel, encoder, encoder_config, encoder_config, hub)
         if encoder_config.is_encoder_decoder:
             encoder_model = encoder_model.get_encoder()
         _check_encoder(encoder_model, encoder)
-        decoder_model, random_weights = load_weights(AutoModelForCausalLM, decoder, decoder_config, hub)
+        decoder_model, random_weights = load_part(
+            AutoModelForCausalLM, decoder, as_decoder(decoder_config), decoder_config, hub
+        )
         model = SpeechEncoderDecoderModel(encoder=encoder_model, decoder=decoder_model).eval()
     random_weights = [*missing, *(f"decoder.{name}" for name in random_weights)]
     random_weights += [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj")]

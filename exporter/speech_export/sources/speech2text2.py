@@ -26,9 +26,9 @@ def load_speech2text2_config(name: str, hub: HubOptions) -> PretrainedConfig | N
     """
     try:
         settings, _ = PretrainedConfig.get_config_dict(name, **hub.keywords())
-    except (OSError, ValueError):
+    except Exception:
         return None  # who loads it as what it is says why
-    decoder = settings.get("decoder")
+    decoder = settings.get("decoder") if isinstance(settings, dict) else None
     if not isinstance(decoder, dict) or decoder.get("model_type") != _MODEL_TYPE:
         return None
     return SpeechEncoderDecoderConfig.from_dict({**settings, "decoder": _as_trocr(decoder)})

@@ -55,12 +55,13 @@ class TextTokenizer:
     """`AutoTokenizer`, and the tokenizer that it does not know."""
 
     @staticmethod
-    def from_pretrained(name: str, **options: Any) -> Any:
+    def from_pretrained(name: str, *, trust_remote_code: bool = False, **options: Any) -> Any:
         """The tokenizer of a directory or Hub id.
 
         Args:
             name: directory or Hub id.
-            options: of `AutoTokenizer.from_pretrained`.
+            trust_remote_code: whether code beside it may run.
+            options: more keywords of `AutoTokenizer.from_pretrained`.
 
         Raises:
             OSError: there is none; likewise other errors of `AutoTokenizer`.
@@ -72,7 +73,7 @@ class TextTokenizer:
             return Speech2Text2Tokenizer.from_pretrained(name, **options)
         if kind is not None and "auto_map" not in settings and tokenizer_class_from_name(kind) is None:
             _require_tokenizer_json(name, kind, options)
-        return AutoTokenizer.from_pretrained(name, **options)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
 
 
 def _require_tokenizer_json(name: str, kind: str, options: dict[str, Any]) -> None:

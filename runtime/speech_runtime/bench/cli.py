@@ -10,6 +10,7 @@ import click
 
 from ..command_line.console import log_on_stderr
 from ..command_line.cuda_graphs_flag import cuda_graphs_flag
+from ..command_line.entry import exit_when_interrupted
 from ..engines.devices import DEVICES, ENGINES
 from ..errors import SpeechError
 from .device import gpu_of
@@ -56,6 +57,7 @@ def _shown(name: str) -> str:
 @click.option("--quick", is_flag=True, help="Fewer cases and runs; what is given besides still holds.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write everything measured to this file.")
 @click.version_option(package_name="speech-export")
+@exit_when_interrupted()
 @log_on_stderr("speech_runtime", start="\n")
 def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: Any) -> None:
     """Measure what each BUNDLE costs on this machine: time, throughput, memory, load time and size.

@@ -3,9 +3,15 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
+
+
+def complain(text: str) -> None:
+    """Write a line to stderr. Where nobody can read it, the work goes on."""
+    with suppress(OSError):
+        click.echo(text.encode("utf-8", "backslashreplace"), err=True)
 
 
 class _StderrHandler(logging.Handler):
@@ -19,7 +25,7 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         seconds = f"[{record.created - self._begin:.3f} s]"
         what = f"{record.levelname.capitalize()}:" if record.levelno >= logging.WARNING else seconds
-        click.echo(f"{self._start}{what} {record.getMessage()}", err=True)
+        complain(f"{self._start}{what} {record.getMessage()}")
 
 
 @contextmanager

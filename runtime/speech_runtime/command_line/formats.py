@@ -43,8 +43,11 @@ def _text(_: str, result: Result, count: int) -> str:
 
 def _tsv(file: str, result: Result, _: int) -> str:
     """One row for each hypothesis; one with the file alone where nothing was heard."""
-    rows = [(file, i, f"{found.score:.6f}", found.text) for i, found in enumerate(_hypotheses(result), start=1)]
-    return _rows(rows or [(file, "", "", "")])
+    rows = [
+        (file, i, f"{found.score:.6f}", found.text, found.finished)
+        for i, found in enumerate(_hypotheses(result), start=1)
+    ]
+    return _rows(rows or [(file, "", "", "", "")])
 
 
 def _rows(rows: Iterable[Iterable[object]]) -> str:
@@ -74,5 +77,5 @@ FORMATS = {
     "text": Format(".txt", _text),
     "json": Format(".json", _json, start="[\n", between=",\n", end="\n]\n"),
     "jsonl": Format(".jsonl", _json_line),
-    "tsv": Format(".tsv", _tsv, header=_rows([("file", "rank", "score", "text")])),
+    "tsv": Format(".tsv", _tsv, header=_rows([("file", "rank", "score", "text", "finished")])),
 }

@@ -1,10 +1,11 @@
 """A flag of the command line for every setting of `generate()`."""
 
-import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from ..regular_files import parse_json
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -20,9 +21,9 @@ def ids(value: str) -> list[int]:
 def nested(value: str) -> Any:
     """A nested list, as JSON."""
     try:
-        return json.loads(value)
+        return parse_json(value)
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no JSON: {error}") from None
+        raise click.BadParameter(f"{value[:80]!r} is no JSON: {error}") from None
 
 
 _EARLY_STOPPING = {"true": True, "false": False, "never": "never"}

@@ -1,13 +1,15 @@
 """Where `speech-transcribe` writes: all results to stdout, or each to a file of its own."""
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import click
 
+from ..interrupts import held
 from .formats import Format, Result
 
 
@@ -20,20 +22,46 @@ class Writer(Protocol):
 
 @contextmanager
 def to_stdout(layout: Format, hypotheses: int) -> Iterator[Writer]:
-    """Write results one after the other; what was begun is ended, whatever happens."""
+    """Write results one after the other; what was begun is ended, whatever happens.
+
+    Raises:
+        click.ClickException: stdout is closed, or its disk is full.
+        click.exceptions.Exit: who read stdout has gone.
+    """
+    if sys.stdout is None:
+        raise click.ClickException("stdout is closed; leave it open, or write to files with --output-dir")
     written = 0
 
     def write(file: str, result: Result) -> None:
         nonlocal written
         before = layout.between if written else layout.header + layout.start
-        click.echo(before + layout.entry(file, result, hypotheses), nl=False)
-        written += 1
+        with held():  # what is written stays whole
+            _echo(before + layout.entry(file, result, hypotheses))
+            written += 1
 
     try:
         yield write
     finally:
-        if written:
-            click.echo(layout.end, nl=False)
+        with held():
+            if written:
+                _echo(layout.end)
+
+
+def _echo(text: str) -> None:
+    """Write to stdout. What its encoding does not have, as a name that is no Unicode, is escaped as JSON does it."""
+    try:
+        click.echo(text.encode(sys.stdout.encoding, "backslashreplace"), nl=False)
+    except OSError as error:
+        _abandon_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise click.exceptions.Exit(1) from error
+        raise click.ClickException(f"stdout cannot be written: {error.strerror}; the rest is lost") from error
+
+
+def _abandon_stdout() -> None:
+    """Let what is left in the buffer go nowhere: Python would fail again when it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -52,7 +80,9 @@ def to_directory(directory: Path, layout: Format, hypotheses: int, files: Iterab
         target = targets[file]
         unfinished = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            unfinished.write_text(layout.header + layout.entry(file, result, hypotheses), encoding="utf-8")
+            unfinished.write_text(
+                layout.header + layout.entry(file, result, hypotheses), encoding="utf-8", errors="backslashreplace"
+            )
             unfinished.replace(target)
         except OSError as error:
             raise click.FileError(str(target), error.strerror) from error

@@ -68,7 +68,7 @@ def load_engine(bundle: Bundle, options: Options, *, check_hashes: bool = True) 
     manifest = bundle.manifest
     if isinstance(options, SessionOptions):
         _check_target(bundle, options.device)
-        return OnnxRuntimeEngine(bundle, options), manifest
+        return OnnxRuntimeEngine(bundle, options, check_hashes=check_hashes), manifest
     engine = TensorRtEngine(bundle, options, check_hashes=check_hashes)
     step_tokens = min(engine.step_tokens, manifest.decoder.max_tokens or engine.step_tokens)
     return engine, replace(manifest, decoder=replace(manifest.decoder, max_tokens=step_tokens))

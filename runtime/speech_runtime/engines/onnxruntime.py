@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..contract import DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs, graph_outputs
-from ..errors import BundleError, EngineError
+from ..errors import BundleError, EngineError, EngineMemoryError
 from .cuda_graphs import CudaGraphs
 from .engine import Prepared
 from .graph_providers import engine_cache, graph_providers
-from .host_memory import give_back_freed, share_arena
+from .host_memory import give_back_freed, is_out_of_memory, share_arena
+from .native_calls import NATIVE_CALLS
 from .optimized_graphs import cache_entry, open_through_cache
 from .processor import bytes_saturate
 from .providers import check_providers, import_onnxruntime, preload_libraries, raise_provider_failure
@@ -62,8 +63,13 @@ replace: 6 times for an Add and a LayerNormalization of 499 × 1024 numbers (1.3
 class OnnxRuntimeEngine:
     """The graphs of a bundle as ONNX Runtime sessions. See `engine.Engine`."""
 
-    def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
+    def __init__(self, bundle: Bundle, options: SessionOptions, *, check_hashes: bool = True) -> None:
         """Load all three graphs.
+
+        Args:
+            bundle: of the graphs.
+            options: how they run.
+            check_hashes: compare the SHA-256 of what is in the cache of optimised graphs.
 
         Raises:
             EngineError: ONNX Runtime or the provider is missing, or takes another option.
@@ -71,6 +77,7 @@ class OnnxRuntimeEngine:
         """
         self._runtime = import_onnxruntime(options)
         self._options = options
+        self._check_hashes = check_hashes
         quantization = bundle.manifest.quantization
         self._exact_bytes = quantization is not None and quantization.multiplies_bytes and bytes_saturate()
         # Graphs for other targets are standard ONNX: no product is one of bytes before ONNX Runtime makes it one.
@@ -155,11 +162,13 @@ class OnnxRuntimeEngine:
 
         def in_turn(call: Callable[[], Result]) -> Result:
             try:
-                if self._cuda_graphs is None:
-                    return call()
-                with self._turn:
+                with NATIVE_CALLS, self._turn:
                     return call()
             except Exception as error:  # ONNX Runtime's errors have no base of their own
+                if is_out_of_memory(error):
+                    raise EngineMemoryError(
+                        _no_memory(graph, "fewer clips at once, fewer beams or shorter audio")
+                    ) from error
                 raise EngineError(f"{graph} failed: {error}") from error
 
         return partial(in_turn, in_turn(lambda: self._prepare(graph, inputs, outputs, into)))
@@ -208,7 +217,8 @@ class OnnxRuntimeEngine:
         if self._options.optimized_model_cache is None:
             session = open_graph(path)
         else:
-            session = open_through_cache(cache_entry(bundle, graph, self._options, version), path, open_graph)
+            entry = cache_entry(bundle, graph, self._options, version, threads)
+            session = open_through_cache(entry, path, open_graph, check_hashes=self._check_hashes)
         _check_signature(session, bundle, graph)
         return session
 
@@ -237,6 +247,8 @@ class OnnxRuntimeEngine:
             session = self._runtime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
         except Exception as error:
             raise_provider_failure(error, asked, self._not_loaded)
+            if is_out_of_memory(error):
+                raise EngineMemoryError(_no_memory(path.name, "a smaller model, int8 for example")) from error
             raise BundleError(f"{path} cannot be loaded: {error}") from error
         check_providers(session, asked, self._not_loaded)
         return session
@@ -260,6 +272,10 @@ class OnnxRuntimeEngine:
             settings.add_session_config_entry(_SHARED_ARENA, "1")
         settings.log_severity_level = _SEVERITIES[options.log_severity]
         return settings
+
+
+def _no_memory(graph: str, remedy: str) -> str:
+    return f"{graph} needs more memory than is left (ulimit -v and a container's limit count); try {remedy}"
 
 
 def _is_small(bundle: Bundle, graph: str) -> bool:

@@ -1,29 +1,36 @@
 """Graphs as ONNX Runtime leaves them after its optimisation, on disk, so that the next load need not repeat it.
 
 Whatever the outcome of that optimisation depends on is in the name of an entry: the graph and its weights, the release
-of ONNX Runtime, the providers with their options, the level, and the instructions of this processor, since the level
-"all" lays out weights for them. A stale entry is never found; it is safe to delete any.
+of ONNX Runtime, the providers with their options, the level, threads, and the instructions of this processor, since the
+level "all" lays out weights for them. A stale entry is never found; it is safe to delete any. An entry has the SHA-256
+of its files in a file of its own: one that was changed is not loaded, but written again.
 """
 
 import hashlib
 import json
 import logging
+import os
 import platform
 import shutil
-import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..atomic.directory import publish, staging_directory
+from ..bundle import Bundle, FileFacts
 from ..errors import SpeechError
-from .processor import bytes_saturate
+from ..pinned import pinned
+from ..regular_files import read_json
+from ..strict import from_json
+from .processor import bytes_saturate, instructions
 from .session_options import SessionOptions
 
 logger = logging.getLogger(__name__)
 
 _DIGEST_LENGTH = 32
+_FACTS = "files.json"
 
 
 class OpenGraph(Protocol):
@@ -37,7 +44,7 @@ class OpenGraph(Protocol):
         """Raises SpeechError where the graph cannot be loaded, or not be saved."""
 
 
-def cache_entry(bundle: Bundle, graph: str, options: SessionOptions, runtime_version: str) -> Path:
+def cache_entry(bundle: Bundle, graph: str, options: SessionOptions, runtime_version: str, threads: int) -> Path:
     """The directory of the optimised `graph` of `bundle`, whether it is there or not.
 
     Args:
@@ -45,6 +52,7 @@ def cache_entry(bundle: Bundle, graph: str, options: SessionOptions, runtime_ver
         graph: its name.
         options: with an `optimized_model_cache`.
         runtime_version: of ONNX Runtime.
+        threads: of one operator of this graph.
     """
     files = {name: facts.sha256 for name, facts in bundle.manifest.files.items() if name.startswith(f"{graph}.onnx")}
     known = {
@@ -52,13 +60,19 @@ def cache_entry(bundle: Bundle, graph: str, options: SessionOptions, runtime_ver
         "onnxruntime": runtime_version,
         "providers": options.execution_providers,
         "graph_optimization": options.graph_optimization,
-        "processor": [platform.machine(), np.show_config(mode="dicts")["SIMD Extensions"], bytes_saturate()],
+        "threads": [threads, options.inter_op_threads],
+        "processor": [
+            platform.machine(),
+            np.show_config(mode="dicts")["SIMD Extensions"],
+            sorted(instructions()),
+            bytes_saturate(),
+        ],
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
     return Path(options.optimized_model_cache or ".") / f"{graph}-{digest[:_DIGEST_LENGTH]}"
 
 
-def open_through_cache(entry: Path, graph: Path, open_graph: OpenGraph) -> Any:
+def open_through_cache(entry: Path, graph: Path, open_graph: OpenGraph, *, check_hashes: bool = True) -> Any:
     """Make a session of the optimised graph in `entry`, which is written first where it is not there.
 
     A cache that cannot be read or written costs time only: it is logged, and the graph itself is loaded.
@@ -67,26 +81,39 @@ def open_through_cache(entry: Path, graph: Path, open_graph: OpenGraph) -> Any:
         entry: of `cache_entry`.
         graph: the graph in the bundle.
         open_graph: makes the session.
+        check_hashes: compare the SHA-256 of the files in `entry`; sizes are always compared.
 
     Raises:
         SpeechError: the graph itself cannot be loaded.
     """
     if entry.is_dir():
         try:
-            return open_graph(entry / graph.name, optimized=True)
-        except SpeechError as error:
+            return _open_entry(entry, graph.name, open_graph, check_hashes)
+        except (SpeechError, OSError, ValueError) as error:
             logger.warning("The optimised graph %s is not used, and written again: %s", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".partial", dir=entry.parent))
+        with staging_directory(entry) as staging:
+            return _optimize(staging, entry, graph, open_graph)
     except OSError as error:
         logger.warning("The cache of optimised graphs cannot be written: %s", error)
         return open_graph(graph)
-    try:
-        return _optimize(staging, entry, graph, open_graph)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _open_entry(entry: Path, name: str, open_graph: OpenGraph, check_hashes: bool) -> Any:
+    with pinned(entry) as pin:
+        known = read_json(pin.watch(_FACTS))
+        if not isinstance(known, dict) or set(known) != {name, *(f for f in os.listdir(pin.path) if f != _FACTS)}:  # noqa: PTH208
+            raise ValueError(f"its files are not those of its {_FACTS}")
+        for file, facts in known.items():
+            problem = from_json(FileFacts, facts).problem(pin.watch(file), "it was written", check_hashes=check_hashes)
+            if problem:
+                raise ValueError(problem)
+        session = open_graph(pin.path / name, optimized=True)
+        if not pin.unchanged():
+            raise ValueError("it was changed while it was loaded")
+        return session
 
 
 def _optimize(staging: Path, entry: Path, graph: Path, open_graph: OpenGraph) -> Any:
@@ -97,8 +124,9 @@ def _optimize(staging: Path, entry: Path, graph: Path, open_graph: OpenGraph) ->
         logger.warning("The optimised %s cannot be written: %s", graph.name, error)
         return session
     try:
-        staging.chmod(0o755)  # mkdtemp lets nobody else in
-        staging.rename(entry)
+        facts = {path.name: asdict(FileFacts.of(path)) for path in sorted(staging.iterdir())}
+        (staging / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+        publish(staging, entry)
     except OSError as error:
         if not entry.is_dir():  # nor has another process put it there in the meantime
             logger.warning("The optimised %s cannot be written: %s", graph.name, error)

@@ -15,7 +15,12 @@ def bytes_saturate() -> bool:
     x86 processors before VNNI add pairs of them in 16 bits, and cut off what does not fit: the results of int8 graphs
     are then wrong by a little, or by much. Where it cannot be found out, yes.
     """
-    return platform.machine().lower() in ("x86_64", "amd64") and not _DOT_PRODUCTS & _flags(_CPUINFO)
+    return platform.machine().lower() in ("x86_64", "amd64") and not _DOT_PRODUCTS & instructions()
+
+
+def instructions() -> frozenset[str]:
+    """Instruction sets of this processor, as Linux names them; none elsewhere."""
+    return _flags(_CPUINFO)
 
 
 def _flags(cpuinfo: Path) -> frozenset[str]:

@@ -1,6 +1,5 @@
 """What every feature extractor is, which ones there are, and how one is read from `preprocessor_config.json`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from ..audio import Samples
 from ..bundle import PREPROCESSOR_CONFIG, Bundle, EncoderFacts
 from ..errors import BundleError
+from ..regular_files import read_json
 from ..strict import FieldError, from_json
 from .seamless import SeamlessExtractor
 from .spectrogram import SpectrogramExtractor
@@ -39,6 +39,13 @@ class FeatureExtractor(Protocol):
 
         Raises:
             AudioError: the clip is too short or too long to be analysed.
+        """
+
+    def check_level(self, samples: Samples, name: str) -> None:
+        """Check that what is in a clip does not vanish in its features.
+
+        Raises:
+            AudioError: it does; says why.
         """
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -73,15 +80,15 @@ def read_feature_extractor(path: Path) -> FeatureExtractor:
             follow.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
     kind = config.get("feature_extractor_type") if isinstance(config, dict) else None
     extractor = EXTRACTORS.get(str(kind))
     if extractor is None:
         raise BundleError(
-            f"{path.name} describes a feature extractor of type {kind}; this release knows {', '.join(EXTRACTORS)}; "
-            "export the model without it, and give generate() the model input instead of audio"
+            f"{path.name} describes a feature extractor of type {str(kind)[:80]}; this release knows "
+            f"{', '.join(EXTRACTORS)}; export the model without it, and give generate() model input instead of audio"
         )
     known = {field.name for field in fields(extractor)}  # type: ignore[arg-type]  # a protocol cannot ask for fields
     try:

@@ -60,6 +60,9 @@ class SeamlessExtractor:
         padded = frames + -frames % _PAD_TO_MULTIPLE_OF
         return len(range(1, min(frames, padded - padded % self.stride), self.stride))
 
+    def check_level(self, samples: Samples, name: str) -> None:
+        """Any level will do: logarithms make a shift of it."""
+
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Analyse, normalise, pad and stack clips.
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..audio import Samples
 from ..errors import AudioError, BundleError
 from .filter_bank import frame_count, log_mel_filter_bank, samples_of
+from .levels import check_loudness
 from .ranges import check_least
 
 
@@ -56,6 +57,14 @@ class SpectrogramExtractor:
         """
         self._frames(samples, name)
         return self.max_length
+
+    def check_level(self, samples: Samples, name: str) -> None:
+        """Check that a clip is not too quiet: energies below a fixed floor are all the same.
+
+        Raises:
+            AudioError: it is.
+        """
+        check_loudness(samples, name)
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Analyse, pad and normalise clips.

@@ -63,6 +63,9 @@ class SpeechToTextExtractor:
         least = 2 if self.do_ceptral_normalize and self.normalize_vars else 1
         return frame_count(samples, self.sampling_rate, least, name)
 
+    def check_level(self, samples: Samples, name: str) -> None:
+        """Any level will do: logarithms make a shift of it."""
+
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Analyse, pad and normalise clips.
 

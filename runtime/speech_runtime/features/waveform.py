@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Samples
+from .levels import check_loudness, check_spikes
 from .padding import pad
 from .ranges import check_least
 
@@ -43,6 +44,15 @@ class WaveformExtractor:
     def input_length(self, samples: int, name: str = "the clip") -> int:  # noqa: ARG002  # every length will do
         """Samples."""
         return samples
+
+    def check_level(self, samples: Samples, name: str) -> None:
+        """Check that a clip is neither too quiet nor hidden behind spikes: it is divided by its standard deviation.
+
+        Raises:
+            AudioError: it is.
+        """
+        check_loudness(samples, name)
+        check_spikes(samples, name)
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Pad clips to the longest of them and normalise them.

@@ -39,6 +39,12 @@ class Candidates:
         self._set_in_order()
         return self._scores
 
+    def rows_without_numbers(self) -> list[int]:
+        """Utterances with a beam whose best score is NaN or infinite: its logits were, or all of them were -inf."""
+        best = self._scores.max(axis=-1) if self.whole else self._scores[:, :, 0]
+        finite = np.isfinite(best)
+        return [] if finite.all() else np.flatnonzero(~finite.all(axis=1)).tolist()
+
     def with_scores(self, scores: NDArray[np.float32]) -> "Candidates":
         """The same tokens with other scores."""
         return Candidates(self.ids, scores, whole=self.whole)

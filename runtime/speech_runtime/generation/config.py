@@ -1,13 +1,14 @@
 """Generation settings: one frozen, validated dataclass with the names and meaning of transformers' GenerationConfig."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ..errors import GenerationError
+from ..errors import BundleError, GenerationError
+from ..regular_files import read_json
 from ..strict import FieldError, updated
+from .setting_ranges import range_problems, vocabulary_problems
 
 DEFAULT_NEW_TOKENS = 20
 """How many tokens transformers generates where no length is set."""
@@ -127,11 +128,7 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range or contradict each other."""
-        problems = [
-            f"{name} is {value}, it must be {words}"
-            for name, (fits, words) in _RANGES.items()
-            if (value := getattr(self, name)) is not None and not fits(value)
-        ]
+        problems = range_problems(vars(self))
         independent = self.do_sample and self.num_beams == 1
         if self.num_return_sequences > self.num_beams and not independent:
             problems.append(
@@ -148,15 +145,36 @@ class GenerationConfig:
             raise GenerationError("; ".join(problems))
 
     @classmethod
-    def from_file(cls, path: Path) -> "GenerationConfig":
-        """Read a `generation_config.json`.
+    def from_file(cls, path: Path, vocab_size: int | None = None) -> "GenerationConfig":
+        """Read a `generation_config.json`, and check its token ids where the decoder's `vocab_size` is given.
+
+        Args:
+            path: of the file.
+            vocab_size: of the decoder; where it is given, token ids must be below it.
 
         Raises:
-            GenerationError: it holds a setting that would change the output and that this release does not follow.
+            BundleError: it cannot be read.
+            GenerationError: a setting is out of range, or would change the output and this release does not follow it.
         """
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = read_json(path)
+            if not isinstance(content, dict):
+                raise ValueError("it is not an object of settings")
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
         given = {name: value for name, value in content.items() if value is not None}
-        return cls()._with(_followed(given), path.name)
+        try:
+            config = cls()._with(_followed(given))
+            if vocab_size is not None:
+                config.check_vocabulary(vocab_size)
+        except GenerationError as error:
+            raise GenerationError(f"{path.name}: {error}") from None
+        return config
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise `GenerationError` unless every token that is fed, forced or awaited is one of the `vocab_size`."""
+        if problems := vocabulary_problems(vars(self), vocab_size):
+            raise GenerationError("; ".join(problems))
 
     def updated(self, settings: Mapping[str, Any]) -> "GenerationConfig":
         """A copy with the keywords of a call.
@@ -164,15 +182,15 @@ class GenerationConfig:
         Raises:
             GenerationError: unknown, wrongly typed or contradictory settings.
         """
-        return self._with(_followed(settings), "the settings") if settings else self
+        return self._with(_followed(settings)) if settings else self
 
-    def _with(self, given: Mapping[str, Any], origin: str) -> "GenerationConfig":
+    def _with(self, given: Mapping[str, Any]) -> "GenerationConfig":
         try:
             return updated(self, given)
         except FieldError as error:
             unknown = any(problem.endswith("is not a known field") for problem in error.problems)
             remedy = f"; known settings are {', '.join(_NAMES)}" if unknown else ""
-            raise GenerationError(f"{origin}: {error}{remedy}") from None
+            raise GenerationError(f"{error}{remedy}") from None
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -251,26 +269,6 @@ class GenerationConfig:
 
 
 _NAMES = tuple(field.name for field in fields(GenerationConfig))
-_Range = tuple[Callable[[Any], bool], str]
-_POSITIVE: _Range = (lambda value: value > 0, "above 0")
-_PROBABILITY: _Range = (lambda value: 0 < value <= 1, "above 0 and at most 1")
-_SHARE: _Range = (lambda value: 0 <= value < 1, "at least 0 and below 1")
-
-
-def _at_least(least: int) -> _Range:
-    return (lambda value: value >= least, f"at least {least}")
-
-
-_RANGES: dict[str, _Range] = {
-    **dict.fromkeys(("num_beams", "num_return_sequences", "max_new_tokens", "max_length"), _at_least(1)),
-    **dict.fromkeys(("min_new_tokens", "min_length", "no_repeat_ngram_size", "top_k"), _at_least(0)),
-    **dict.fromkeys(("repetition_penalty", "temperature"), _POSITIVE),
-    **dict.fromkeys(("top_p", "typical_p", "top_h"), _PROBABILITY),
-    **dict.fromkeys(("epsilon_cutoff", "eta_cutoff"), _SHARE),
-    "min_p": (lambda value: 0 <= value <= 1, "at least 0 and at most 1"),
-    "max_time": _at_least(0),
-}
-
 _LEFT_OUT: dict[str, tuple[str, object]] = {
     "assistant_early_exit": ("assisted generation", None),
     "constraints": ("constrained beam search", None),
@@ -282,6 +280,7 @@ _LEFT_OUT: dict[str, tuple[str, object]] = {
     "num_beam_groups": ("group beam search", 1),
     "penalty_alpha": ("contrastive search", 0.0),
     "prompt_lookup_num_tokens": ("assisted generation", None),
+    "token_healing": ("prompts that end within a word", False),
     "watermarking_config": ("watermarking", None),
 }
 """Settings of transformers that are not followed, what they are for, and the value at which they change nothing."""
@@ -292,17 +291,22 @@ _WITHOUT_EFFECT = frozenset(
         *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
         *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),  # of text that is the encoder's input
         *("transformers_version", "_from_model_config"),
-        *("assistant_confidence_threshold", "assistant_lookbehind", "is_assistant", "num_assistant_tokens"),
-        *("num_assistant_tokens_schedule", "target_lookbehind"),
+        *("assistant_confidence_threshold", "assistant_ensemble_weight", "assistant_lookbehind", "is_assistant"),
+        *("max_matching_ngram_size", "num_assistant_tokens", "num_assistant_tokens_schedule", "speculation_type"),
+        *("target_lookbehind", "use_mtp", "continuous_batching_config", "max_cache_len", "prefill_chunk_size"),
     }
 )
 """Settings that cannot change the token ids of these searches."""
+
+_MINUS_ONE_IS_NONE = frozenset({"eos_token_id", "pad_token_id"})
+"""Token ids that some checkpoints write as -1 for none; to transformers too it is a token that never comes."""
 
 
 def _followed(given: Mapping[str, Any]) -> dict[str, Any]:
     bias = given.get("sequence_bias")
     if isinstance(bias, Mapping):  # transformers takes both, and writes a list
         given = {**given, "sequence_bias": list(bias.items())}
+    given = {name: None if name in _MINUS_ONE_IS_NONE and value == -1 else value for name, value in given.items()}
     left_out = [
         f"{name} is for {purpose}, which this runtime does not do; leave it out"
         for name, (purpose, neutral) in _LEFT_OUT.items()

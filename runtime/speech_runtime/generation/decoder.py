@@ -19,6 +19,7 @@ from ..contract import (
     cache_names,
 )
 from ..engines.engine import Engine, Prepared, Value
+from ..errors import GenerationError
 from .cache import Binding, SelfAttentionCache
 from .candidates import Candidates, in_order, whole_vocabulary
 from .growing_cache import GrowingCache
@@ -135,8 +136,27 @@ class CachedDecoder:
             whole[row] = list(own)
         return whole
 
+    def check_positions(self, tokens: int, name: str) -> None:
+        """Check that the decoder has a position for each of so many tokens, which errors call `name`.
+
+        Raises:
+            GenerationError: it has not; or its static cache has no room for them.
+        """
+        limit = self._facts.longest
+        if limit is not None and tokens > limit:
+            longer = "" if limit == self._facts.max_positions else ", or export the model again with --static-cache"
+            raise GenerationError(
+                f"{name}: the decoder would be given {tokens:,} tokens, the start token included, and it takes "
+                f"{limit:,} at most; shorten the text, or split the audio and its text{longer}"
+            )
+
     def logits(self, input_ids: Tokens) -> NDArray[np.float32]:
-        """Decode tokens int64 [batch, tokens] as one beam: logits float32 [batch, tokens, vocabulary]."""
+        """Decode tokens int64 [batch, tokens] as one beam: logits float32 [batch, tokens, vocabulary].
+
+        Raises:
+            GenerationError: the decoder does not take so many tokens.
+        """
+        self.check_positions(input_ids.shape[1], "decoder_input_ids or labels")
         runs = self._runs(input_ids[:, None], [[0]] * len(input_ids), _WHOLE)
         return np.concatenate([self._by_beam(logits) for (logits,) in runs], axis=2)[:, 0]
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .continuations import Continuation
+from .finish import Finish
 
 LOWEST = -1e9
 """What transformers adds to the score of a hypothesis that must not be chosen."""
@@ -17,12 +18,14 @@ class Hypothesis(NamedTuple):
         is_finished: whether there is a finished hypothesis in it.
         new_tokens: that it has behind the prompt.
         last: of its continuations.
+        finish: how it ended.
     """
 
     score: float
     is_finished: bool
     new_tokens: int
     last: Continuation
+    finish: Finish
 
 
 class Finished:
@@ -37,7 +40,7 @@ class Finished:
 
     def __init__(self, beams: int, returned: int) -> None:
         """Start with empty places; so many of them are `returned` in the end."""
-        self.best = [Hypothesis(LOWEST, False, 0, (0.0, 0, 0, 0.0))] * beams
+        self.best = [Hypothesis(LOWEST, False, 0, (0.0, 0, 0, 0.0), "end")] * beams
         self.any = self.is_full = False
         self.is_improvable = True
         self._returned = returned

@@ -108,7 +108,7 @@ def generate(
             replace(hooks, stopping=Stopping(criteria), on_step=stream),
         )
         if stream is not None:
-            stream.end(found.sequences[0].tolist())
+            stream.end(found.sequences[0, : found.lengths[0]].tolist())
         outputs.append(found)
     return outputs[0] if len(outputs) == 1 else _merged(outputs, prompts, config)
 
@@ -128,17 +128,22 @@ def _merged(outputs: list[GenerateOutput], prompts: list[Prompt], config: Genera
     order = np.argsort(np.concatenate([prompt.rows for prompt in prompts]), kind="stable")
     returned = config.num_return_sequences
 
+    def ordered(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        whole: NDArray[Any] = np.concatenate(arrays)
+        return whole.reshape(-1, returned, *whole.shape[1:])[order].reshape(whole.shape)
+
     def joined(arrays: Sequence[NDArray[Any]], filler: float) -> NDArray[Any]:
         width = max(array.shape[1] for array in arrays)
-        padded = [np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=filler) for array in arrays]
-        whole: NDArray[Any] = np.concatenate(padded)
-        return whole.reshape(-1, returned, width)[order].reshape(-1, width)
+        return ordered(
+            [np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=filler) for array in arrays]
+        )
 
     return GenerateOutput(
         sequences=joined([output.sequences for output in outputs], config.fill_token_id),
-        sequences_scores=joined([output.sequences_scores[:, None] for output in outputs], 0)[:, 0],
+        sequences_scores=ordered([output.sequences_scores for output in outputs]),
         token_logprobs=joined([output.token_logprobs for output in outputs], 0.0),
         beam_indices=joined([output.beam_indices for output in outputs], -1),
         steps=sum(output.steps for output in outputs),
-        interrupted=next((output.interrupted for output in outputs if output.interrupted), None),
+        lengths=ordered([output.lengths for output in outputs]),
+        finished=ordered([output.finished for output in outputs]),
     )

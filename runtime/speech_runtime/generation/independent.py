@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ..errors import GenerationError
 from .candidates import Candidates
 from .config import GenerationConfig
+from .finish import Cut
 from .sampling import sample
 from .state import Hypotheses, Rows, Tokens, is_among, raw_logprobs, take_rows
 from .stopping import Stopping
@@ -41,6 +42,7 @@ class IndependentSearch:
         self._token_logprobs = np.zeros((*shape, max_length - self.length), dtype=np.float32)
         self._lengths = np.full(shape, self.length)
         self._ended = np.zeros(shape, dtype=bool)
+        self._finished = np.full(shape, "end", dtype="<U7")  # unless something cuts it off
         self.done = False
 
     @property
@@ -58,7 +60,7 @@ class IndependentSearch:
         """See `Search.decided`: every token of the first sequence."""
         return [row[0, : lengths[0]].tolist() for row, lengths in zip(self._live, self._lengths, strict=True)]
 
-    def advance(self, candidates: Candidates, raw: Candidates, last: bool) -> tuple[Rows, Rows]:
+    def advance(self, candidates: Candidates, raw: Candidates, cut: Cut | None) -> tuple[Rows, Rows]:
         """See `Search.advance`."""
         batch = len(candidates.ids)
         beam_idx = np.broadcast_to(np.arange(self._sequences), (batch, self._sequences))
@@ -88,7 +90,12 @@ class IndependentSearch:
         self.length += 1
         self._lengths[open_] = self.length
         ends = is_among(tokens, self._eos) | self._stopping.of(self.live)
-        if last or self.length >= self._max_length:
+        if self.length >= self._max_length:
+            cut = "length"
+            if self._config.forced_eos_token_ids:  # the end is not the model's word
+                ends[:] = False
+        if cut is not None:
+            self._finished[open_ & ~ends] = cut
             ends[:] = True
         self._ended |= ends
         self.done = bool(self._ended.all())
@@ -113,4 +120,5 @@ class IndependentSearch:
             scores=self._token_logprobs.sum(axis=2, dtype=np.float32) / penalty,
             token_logprobs=self._token_logprobs[:, :, taken],
             beam_indices=np.where(behind, -1, beams)[:, :, taken],
+            finished=self._finished,
         )

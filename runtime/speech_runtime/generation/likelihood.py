@@ -31,9 +31,17 @@ def decoder_input_ids(labels: ArrayLike, start: Sequence[int], fill: int, vocab_
     """Labels int64 [batch, tokens] and what the decoder is given to say them: shifted right, behind the start token.
 
     As `shift_tokens_right` of transformers: labels of -100 do not count, and are `fill` as an input.
+
+    Raises:
+        GenerationError: labels are of another shape or dtype, or there are no such tokens.
     """
-    given = np.asarray(labels)
-    checked = check_tokens(np.where(given == IGNORED, fill, given), len(start), vocab_size)
+    try:
+        given = np.asarray(labels)
+    except ValueError:
+        raise GenerationError(
+            f"labels must be integers [{len(start)}, tokens], got rows of several lengths; fill them up with {IGNORED}"
+        ) from None
+    checked = check_tokens(np.where(given == IGNORED, fill, given), len(start), vocab_size, "labels")
     inputs = np.concatenate([np.array(start, dtype=np.int64)[:, None], checked[:, :-1]], axis=1)
     return np.where(given == IGNORED, IGNORED, checked), inputs
 
@@ -58,11 +66,14 @@ def sequence_logprobs(
         vocab_size: of the decoder.
 
     Raises:
-        GenerationError: a sequence without a token after the start token.
+        GenerationError: a sequence has no token after the start token, more tokens than the decoder takes, or one that
+            is not in its vocabulary; or the model's answer is not a number. Names the sequence.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
     if (lengths < 2).any():
-        raise GenerationError(f"sequence {int(lengths.argmin())} has no token to score")
+        raise GenerationError(f"text {int(lengths.argmin())} has no token to score")
+    decoder.check_positions(int(lengths.max()) - 1, f"text {int(lengths.argmax())}")
+    _check_vocabulary(sequences, vocab_size)
     padded = np.zeros((len(sequences), int(lengths.max())), dtype=np.int64)
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence
@@ -74,4 +85,19 @@ def sequence_logprobs(
         logprobs = log_softmax(decoder.logits_of_beams(padded[rows, :-1]))
         chosen = np.take_along_axis(logprobs, padded[rows, 1:, None], axis=2)[:, :, 0]
         totals.append(np.where(counted[rows], chosen, np.float32(0)).sum(axis=1, dtype=np.float32))
-    return np.concatenate(totals)
+    scores = np.concatenate(totals)
+    if (wrong := np.flatnonzero(np.isnan(scores))).size:
+        raise GenerationError(
+            f"the score of sequence {wrong[0]} is no number: the model's numbers have overflowed on this audio; leave "
+            "it out, or export with --precision fp32 if the bundle has another one"
+        )
+    return scores
+
+
+def _check_vocabulary(sequences: Sequence[Sequence[int]], vocab_size: int) -> None:
+    for row, sequence in enumerate(sequences):
+        if unknown := sorted({token for token in sequence if not 0 <= token < vocab_size}):
+            raise GenerationError(
+                f"text {row} has the tokens {unknown}, and the decoder knows 0 … {vocab_size - 1}: the bundle's "
+                "tokenizer.json has more words than its model; leave them out of the text"
+            )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import DecoderFacts
+from ..errors import GenerationError
 from .candidates import Candidates, log_softmax
 from .config import GenerationConfig
 from .independent import IndependentSearch
@@ -18,7 +19,7 @@ from .scores import Processor
 from .search import BeamSearch
 from .state import Hypotheses, Rows, Search, Tokens
 from .static_cache import check_static_length
-from .stopping import Deadline, Interruption, Stopping
+from .stopping import Deadline, Stopping
 
 logger = logging.getLogger(__name__)
 
@@ -117,17 +118,17 @@ class _Loop:
         # The beams are alike until the first token is chosen: the prompt is decoded once, as one beam for all of them.
         tokens: Rows = ()
         beams: Rows = ()
-        interrupted, count = None, 0
+        count = 0
         while not self._search.done:
             whole = self._whole or self._steps.needs_whole(self._search.length)
             raw = self._decoder.step(tokens, beams, whole) if count else self._decoder.start(prompt, whole)
+            self._check_numbers(raw, count + 1)
             candidates = self._to_choose_by(raw)
             if self._steps.steps:
                 candidates = self._steps(candidates, self._search.length, self._live if count else self._first_live)
             if self._keeps:
                 self._keep(raw, candidates)
-            interrupted = self._hooks.deadline.passed()
-            tokens, beams = self._search.advance(candidates, raw, last=interrupted is not None)
+            tokens, beams = self._search.advance(candidates, raw, self._hooks.deadline.passed())
             if not count:
                 beams = [[0] * self._beams] * len(beams)
             count += 1
@@ -136,7 +137,17 @@ class _Loop:
             if len(tokens) > 1:
                 tokens, beams = self._without_closed(tokens, beams)
         self._done.append((self._rows, self._search.result()))
-        return self._output(prompt.shape[1], count, interrupted)
+        return self._output(prompt.shape[1], count)
+
+    def _check_numbers(self, raw: Candidates, step: int) -> None:
+        """NaN would win or lose every comparison, and words would come out that nothing speaks for."""
+        if rows := raw.rows_without_numbers():
+            utterances = ", ".join(str(self._rows[row]) for row in rows)
+            raise GenerationError(
+                f"the scores of step {step} are not finite for utterance {utterances} of the batch, counted from 0: "
+                "the model's numbers have overflowed on this audio; leave it out, or export with --precision fp32 "
+                "if the bundle has another one"
+            )
 
     def _to_choose_by(self, raw: Candidates) -> Candidates:
         if raw.whole and self._log_probabilities:
@@ -189,9 +200,10 @@ class _Loop:
             scores=np.concatenate([part.scores for part in parts])[order],
             token_logprobs=joined([part.token_logprobs for part in parts], longest - prompt_length, 0.0),
             beam_indices=joined([part.beam_indices for part in parts], longest - prompt_length, -1),
+            finished=np.concatenate([part.finished for part in parts])[order],
         )
 
-    def _output(self, prompt_length: int, steps: int, interrupted: Interruption | None) -> GenerateOutput:
+    def _output(self, prompt_length: int, steps: int) -> GenerateOutput:
         found = self._found(prompt_length)
         batch, returned = found.scores.shape
 
@@ -207,7 +219,8 @@ class _Loop:
             token_logprobs=flat(found.token_logprobs),
             beam_indices=flat(beams),
             steps=steps,
-            interrupted=interrupted,
+            lengths=flat(found.lengths),
+            finished=flat(found.finished),
             scores=tuple(self._scores) if self._hooks.keep_scores else None,
             logits=tuple(self._logits) if self._hooks.keep_logits else None,
         )

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .stopping import Interruption
-
 
 @dataclass(frozen=True)
 class GenerateOutput:
@@ -20,7 +18,9 @@ class GenerateOutput:
         token_logprobs: float32 [rows, new tokens], the model's own, before any setting changed them; 0 behind the end.
         beam_indices: int64 [rows, new tokens]: the row of `scores` that each token was chosen on; -1 behind the end.
         steps: of the decoder; fewer than transformers' where the result is certain earlier.
-        interrupted: what ended the search before it was done, if anything did.
+        lengths: int64 [rows]: tokens of each sequence, prompt and end token included, padding not.
+        finished: strings [rows], how each sequence ended: "end", by an end token, a stop string or a criterion;
+            "length", cut off at its maximal length; "time", by `max_time`; "stopped", by `cancel`.
         scores: with `output_scores`: of every step what was chosen by, float32 [utterances × beams, vocabulary].
         logits: with `output_logits`: of every step, float32 [utterances × beams, vocabulary].
     """
@@ -30,6 +30,7 @@ class GenerateOutput:
     token_logprobs: NDArray[np.float32]
     beam_indices: NDArray[np.int64]
     steps: int
-    interrupted: Interruption | None
+    lengths: NDArray[np.int64]
+    finished: NDArray[np.str_]
     scores: tuple[NDArray[np.float32], ...] | None = None
     logits: tuple[NDArray[np.float32], ...] | None = None

@@ -50,19 +50,17 @@ def prompts(given: Prompts | None, start: Sequence[int], vocab_size: int) -> lis
     ]
 
 
-def check_tokens(given: ArrayLike, batch: int, vocab_size: int) -> Tokens:
-    """Check token ids [batch, tokens].
+def check_tokens(given: ArrayLike, batch: int, vocab_size: int, name: str = "decoder_input_ids") -> Tokens:
+    """Check token ids [batch, tokens], which errors call `name`.
 
     Raises:
         GenerationError: another shape or dtype, or tokens that there are not.
     """
     tokens = np.asarray(given)
     if tokens.ndim != 2 or tokens.shape[0] != batch or tokens.shape[1] == 0 or tokens.dtype.kind not in "iu":
-        raise GenerationError(
-            f"decoder_input_ids must be integers [{batch}, tokens], got {tokens.dtype} {list(tokens.shape)}"
-        )
+        raise GenerationError(f"{name} must be integers [{batch}, tokens], got {tokens.dtype} {list(tokens.shape)}")
     if tokens.min() < 0 or tokens.max() >= vocab_size:
-        raise GenerationError(f"decoder_input_ids must be 0 … {vocab_size - 1}, got {tokens.min()} … {tokens.max()}")
+        raise GenerationError(f"{name} must be 0 … {vocab_size - 1}, got {tokens.min()} … {tokens.max()}")
     return tokens.astype(np.int64)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .candidates import Candidates
 from .config import GenerationConfig
 from .continuations import Choice, Continuation, best_of_all, best_of_sorted, continuations_kept
+from .finish import Cut, Finish
 from .finished import LOWEST
 from .state import Hypotheses, Rows, Tokens, pick, take_rows
 from .stopping import Stopping
@@ -39,6 +40,7 @@ class BeamSearch:
         self._max_length = max_length
         self._stopping = stopping
         self._generator = generator
+        self._forces_end = bool(config.forced_eos_token_ids)
         self._rules = Rules(
             prompt=self._prompt_length,
             ends=frozenset(config.eos_token_ids),
@@ -84,16 +86,17 @@ class BeamSearch:
             prefixes.append(rivals[0, : self.length if same.all() else int(same.argmin())].tolist())
         return prefixes
 
-    def advance(self, candidates: Candidates, raw: Candidates, last: bool) -> tuple[Rows, Rows]:
+    def advance(self, candidates: Candidates, raw: Candidates, cut: Cut | None) -> tuple[Rows, Rows]:
         """See `Search.advance`."""
         rules = self._rules
-        ends: Sequence[Sequence[bool] | None] = [None] * len(self._utterances)
+        ends: Sequence[Sequence[Finish | None] | None] = [None] * len(self._utterances)
         is_sorted = candidates is raw and not raw.whole and self._generator is None
-        last = last or self.length + 1 >= self._max_length
-        choices = self._best(candidates, rules.beams) if is_sorted and not last and not self._stopping.criteria else []
+        if self.length + 1 >= self._max_length:
+            cut = "length"
+        choices = self._best(candidates, rules.beams) if is_sorted and not cut and not self._stopping.criteria else []
         if not choices or self._any_ends(choices):
             choices = self._best(candidates, rules.kept) if is_sorted else self._best_of_all(candidates, raw)
-            ends = self._ending(choices, last)
+            ends = self._ending(choices, cut)
         all_end = all_full = all_closed = True
         any_open = False
         tokens, beams = [], []
@@ -132,6 +135,12 @@ class BeamSearch:
             scores=np.array([[hypothesis.score for hypothesis in row] for row in best], dtype=np.float32),
             token_logprobs=np.array(filled(itemgetter(3), 0.0), dtype=np.float32),
             beam_indices=np.array(filled(itemgetter(1), -1), dtype=np.int64),
+            finished=np.array(
+                [
+                    [utterance.cut or hypothesis.finish for hypothesis in row]
+                    for utterance, row in zip(self._utterances, best, strict=True)
+                ]
+            ),
         )
 
     def _sequence(self, row: int, path: Choice, length: int) -> list[int]:
@@ -159,12 +168,13 @@ class BeamSearch:
                     return True
         return False
 
-    def _ending(self, choices: Sequence[Choice], last: bool) -> list[list[bool]]:
-        """Whether each continuation ends its sequence."""
+    def _ending(self, choices: Sequence[Choice], cut: Cut | None) -> list[list[Finish | None]]:
+        """How each continuation ends its sequence, None where it goes on."""
         tokens = [[token for _, _, token, _ in choice] for choice in choices]
-        ends = [[last or token in self._rules.ends for token in row] for row in tokens]
+        forced = cut == "length" and self._forces_end  # the end is not the model's word
+        ends = [[token in self._rules.ends and not forced for token in row] for row in tokens]
         if self._stopping.criteria:
             beams = np.array([[beam for _, beam, _, _ in choice] for choice in choices])
             sequences = np.concatenate([pick(self.live, beams), np.array(tokens)[:, :, None]], axis=2)
             ends = (self._stopping.of(sequences) | np.array(ends)).tolist()
-        return ends
+        return [["end" if end else cut for end in row] for row in ends]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .candidates import Candidates
+from .finish import Cut
 
 Tokens = NDArray[np.int64]
 
@@ -25,6 +26,7 @@ class Hypotheses:
         scores: float32 [batch, returned]: log-probability / (new tokens ** length_penalty).
         token_logprobs: float32 [batch, returned, longest - prompt], the model's own, before any setting changed them.
         beam_indices: int64, like token_logprobs: the beam that each token was chosen on; -1 behind the end.
+        finished: strings [batch, returned], how each ended; see `Finish`.
     """
 
     sequences: Tokens
@@ -32,6 +34,7 @@ class Hypotheses:
     scores: NDArray[np.float32]
     token_logprobs: NDArray[np.float32]
     beam_indices: Tokens
+    finished: NDArray[np.str_]
 
 
 class Search(Protocol):
@@ -52,13 +55,13 @@ class Search(Protocol):
     def decided(self) -> list[list[int]]:
         """For each utterance the tokens that its result is sure to begin with, the prompt included."""
 
-    def advance(self, candidates: Candidates, raw: Candidates, last: bool) -> tuple[Rows, Rows]:
+    def advance(self, candidates: Candidates, raw: Candidates, cut: Cut | None) -> tuple[Rows, Rows]:
         """Go one token further.
 
         Args:
             candidates: of every live sequence, or of one where all are still alike (the first step).
             raw: the same before any setting changed them: log-probabilities, or logits of the whole vocabulary.
-            last: end every sequence with this token.
+            cut: what ends every sequence with this token, if anything does; its maximal length need not be said.
 
         Returns:
             The tokens to decode next and the beams they continue.

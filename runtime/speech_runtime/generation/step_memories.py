@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,7 @@ class StepMemories:
         self._facts = facts
         self._left = engine.recordings
         self._free: dict[tuple[int, int], list[Lent]] = {}
+        self._returned: deque[tuple[tuple[int, int], Lent]] = deque()
         self._lock = threading.Lock()
 
     def lend(self, search: object, encoder_hidden_states: Value, encoder_attention_mask: Value) -> Lent | None:
@@ -48,7 +50,8 @@ class StepMemories:
         lent = self._take(batch, held)
         if lent is None:
             return None
-        weakref.finalize(search, self._give_back, (batch, held), lent).atexit = False
+        # Python collects `search` at any time, in a thread that may hold the lock: a deque is appended to without one.
+        weakref.finalize(search, self._returned.append, ((batch, held), lent)).atexit = False
         if held > frames:
             states = self._engine.download(encoder_hidden_states)
             encoder_hidden_states = self._engine.upload(_filled_up(states, held))
@@ -59,6 +62,9 @@ class StepMemories:
 
     def _take(self, batch: int, frames: int) -> Lent | None:
         with self._lock:
+            while self._returned:
+                sizes, lent = self._returned.popleft()
+                self._free.setdefault(sizes, []).append(lent)
             if free := self._free.get((batch, frames)):
                 return free.pop()
             if not self._left:
@@ -70,10 +76,6 @@ class StepMemories:
         fixed = {name: allocate(shape, self._engine.dtype(DECODER_WITH_PAST, name)) for name in names}
         fixed[ENCODER_ATTENTION_MASK] = allocate((batch, frames), np.dtype(np.int64))
         return Lent(StepMemory(self._engine, facts, batch), fixed)
-
-    def _give_back(self, sizes: tuple[int, int], lent: Lent) -> None:
-        with self._lock:
-            self._free.setdefault(sizes, []).append(lent)
 
 
 def _filled_up(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:

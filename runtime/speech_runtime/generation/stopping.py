@@ -14,8 +14,6 @@ from .state import Tokens
 StoppingCriterion = Callable[[Tokens], NDArray[np.bool_]]
 """Sequences int64 [rows, length], the prompt included, to whether each is to end here: bool [rows]."""
 
-Interruption = Literal["max_time", "cancel"]
-
 
 @dataclass(frozen=True)
 class Stopping:
@@ -48,10 +46,10 @@ class Deadline:
     cancel: Event | None = None
     begin: float = field(default_factory=time.perf_counter)
 
-    def passed(self) -> Interruption | None:
+    def passed(self) -> Literal["time", "stopped"] | None:
         """Why the search has to end now, or None."""
         if self.cancel is not None and self.cancel.is_set():
-            return "cancel"
+            return "stopped"
         if self.max_time is not None and time.perf_counter() - self.begin > self.max_time:
-            return "max_time"
+            return "time"
         return None

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from ..errors import GenerationError
 from .continuations import Choice, float32, score_of
+from .finish import Cut, Finish
 from .finished import LOWEST, Finished, Hypothesis
 
 _TO_SPARE = 1e-3
@@ -76,18 +77,20 @@ class UtteranceSearch:
         self.live = Live([LOWEST if beam else 0.0 for beam in range(rules.beams)], alike, alike, alike)
         self.steps: list[Live] = []
         self.finished = Finished(rules.beams, rules.returned)
+        self.cut: Cut | None = None
+        """What ended the search before it was done; then any hypothesis may have been overtaken."""
 
     @property
     def is_closed(self) -> bool:
         """Whether no continuation may join the finished hypotheses any more."""
         return not self.finished.is_improvable or (self._rules.early_stopping is True and self.finished.is_full)
 
-    def advance(self, choice: Choice, ends: Sequence[bool] | None) -> bool:
+    def advance(self, choice: Choice, ends: Sequence[Finish | None] | None) -> bool:
         """Go on with the best continuations that do not end; those that do, and are among the best, are finished.
 
         Args:
             choice: of continuations, `Rules.kept`; as many as there are beams are enough where none of those ends.
-            ends: whether each of them does; None if none.
+            ends: how each of them ends, None where it goes on; None if all go on.
 
         Returns:
             Whether all end.
@@ -102,7 +105,9 @@ class UtteranceSearch:
                 "the model's logits are not numbers"
             )
         if ends is not None:
-            if True in ends[: rules.beams]:
+            if not self.is_closed:
+                self.cut = next((end for end in ends if end in ("time", "stopped")), None)
+            if any(ends[: rules.beams]):
                 self._finish(choice, ends)
             lowered = _lowered([score for score, _, _, _ in choice], ends)
             pairs = zip(lowered, choice, strict=True)
@@ -112,7 +117,7 @@ class UtteranceSearch:
         self.steps.append(self.live)
         if self.finished.any or rules.length_penalty < 0 or self.live.scores[0] <= LOWEST:
             self._look_ahead()
-        return ends is not None and False not in ends
+        return ends is not None and None not in ends
 
     def path(self, hypothesis: Hypothesis) -> Choice:
         """All its continuations, the first one first."""
@@ -122,15 +127,17 @@ class UtteranceSearch:
             path.append((step.scores[beam], step.beams[beam], step.tokens[beam], step.logprobs[beam]))
         return path[: hypothesis.new_tokens][::-1]
 
-    def _finish(self, choice: Choice, ends: Sequence[bool]) -> None:
-        finishing = [end and rank < self._rules.beams for rank, end in enumerate(ends)]
+    def _finish(self, choice: Choice, ends: Sequence[Finish | None]) -> None:
+        finishing = [end is not None and rank < self._rules.beams for rank, end in enumerate(ends)]
         new_tokens = len(self.steps) + 1
         scores = self._divided([score for score, _, _, _ in choice], new_tokens)
         if self.is_closed:
             scores = _lowered(scores, [True] * len(scores))
         scores = _lowered(scores, [not truth for truth in finishing])
-        places = zip(scores, finishing, choice, strict=True)
-        self.finished.add(Hypothesis(score, truth, new_tokens, last) for score, truth, last in places)
+        places = zip(scores, finishing, choice, ends, strict=True)
+        self.finished.add(
+            Hypothesis(score, truth, new_tokens, last, end or "end") for score, truth, last, end in places
+        )
 
     def _look_ahead(self) -> None:
         rules, best, new_tokens = self._rules, self.live.scores[0], len(self.steps)
@@ -148,6 +155,6 @@ class UtteranceSearch:
         return float32([score / (divisor or _SMALLEST) for score in scores])
 
 
-def _lowered(scores: Sequence[float], unwanted: Sequence[bool]) -> list[float]:
+def _lowered(scores: Sequence[float], unwanted: Sequence[object]) -> list[float]:
     pairs = zip(scores, unwanted, strict=True)
     return float32([score + LOWEST if truth else score for score, truth in pairs])

@@ -1,0 +1,67 @@
+"""Generation settings of a checkpoint: what of them a bundle holds, and none of them while an export is verified."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig as TorchConfig
+from transformers import PreTrainedModel
+
+from speech_runtime import GenerationConfig, GenerationError
+
+logger = logging.getLogger(__name__)
+
+_TOKENS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+_DEFAULTS = TorchConfig()
+_FOR_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
+
+
+def write_settings(config: TorchConfig, path: Path) -> None:
+    """Write a `generation_config.json` that says to the runtime what `config` says to transformers.
+
+    Settings that transformers does not know either, and those of sampling that no sampling has use for and the runtime
+    refuses, are left out; a warning names them.
+    """
+    settings = {name: value for name, value in config.to_diff_dict().items() if value is not None}
+    ignored = {name: value for name, value in settings.items() if _is_ignored(name, value, settings)}
+    if ignored:
+        said = ", ".join(f"{name} ({value!r})" for name, value in sorted(ignored.items()))
+        logger.warning("The runtime does not follow these settings of generation_config.json, left out: %s", said)
+    kept = {name: value for name, value in settings.items() if name not in ignored}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _is_ignored(name: str, value: Any, settings: dict[str, Any]) -> bool:
+    if name not in vars(_DEFAULTS):
+        return True
+    if name not in _FOR_SAMPLING or settings.get("do_sample"):
+        return False
+    try:
+        GenerationConfig().updated({name: value})
+    except GenerationError:
+        return True
+    return False
+
+
+@contextmanager
+def plain_search(model: PreTrainedModel) -> Iterator[None]:
+    """Let a torch model search by its start, end and padding tokens alone, as `only_tokens` lets the runtime.
+
+    What else a checkpoint stores, such as sampling, forced tokens or a time limit, says nothing of the graphs; and
+    transformers takes from `model.generation_config` whatever a call leaves open.
+    """
+    stored = model.generation_config
+    tokens = {name: getattr(stored, name, None) for name in _TOKENS}
+    model.generation_config = TorchConfig(**{name: None if token == -1 else token for name, token in tokens.items()})
+    try:
+        yield
+    finally:
+        model.generation_config = stored
+
+
+def only_tokens(config: GenerationConfig) -> GenerationConfig:
+    """The runtime's settings with the start, end and padding tokens of `config`, all else by default."""
+    return GenerationConfig(**{name: getattr(config, name) for name in _TOKENS})

@@ -1,0 +1,126 @@
+"""Weights of a checkpoint in a model: none is lacking unsaid, none is left over, none has another shape."""
+
+import copy
+import re
+from typing import Any
+
+import torch
+import transformers
+from transformers import MODEL_FOR_PRETRAINING_MAPPING, MODEL_MAPPING, PretrainedConfig, PreTrainedModel
+
+from ..errors import ExportError, shortened
+from .hub import FOR_TRAINING_ONLY, HubOptions, load
+from .positions import compute_position_tables
+
+_COMPUTED = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|masked_bias|inv_freq|num_batches_tracked|version"
+    rf"|embed_positions\.(weights|_float_tensor)|{FOR_TRAINING_ONLY})$"
+)
+"""What checkpoints of older releases hold beside weights: models compute it, or need it for training only."""
+
+
+def load_weights(
+    factory: Any, name: str, config: PretrainedConfig, hub: HubOptions, key_mapping: dict[str, str] | None = None
+) -> tuple[Any, list[str]]:
+    """Load all weights of a checkpoint into a float32 model.
+
+    Args:
+        factory: a model class.
+        name: directory or Hub id.
+        config: of the model.
+        hub: how to reach the Hub.
+        key_mapping: pattern → replacement, for names of the checkpoint.
+
+    Returns:
+        The model, ready to run, and the names of the weights that its checkpoint lacks.
+
+    Raises:
+        ExportError: weights cannot be read, or they are those of another model; names them.
+    """
+    model, missing, unused = _load(factory, name, config, hub, key_mapping)
+    _refuse_unused(name, unused)
+    return model, missing
+
+
+def load_part(factory: Any, name: str, config: PretrainedConfig, whole: PretrainedConfig, hub: HubOptions) -> Any:
+    """Load a part of a checkpoint, such as the decoder of a translation model, or an encoder without its CTC head.
+
+    Args:
+        factory: an Auto class.
+        name: directory or Hub id.
+        config: of the part.
+        whole: the checkpoint's own configuration. What the model that it was saved from has, and the part has not, is
+            left out, as `from_encoder_decoder_pretrained` does.
+        hub: how to reach the Hub.
+
+    Returns:
+        The model, ready to run, and the names of the weights that its checkpoint lacks.
+
+    Raises:
+        ExportError: weights cannot be read, or not even the checkpoint's own model has them; names them.
+    """
+    model, missing, unused = _load(factory, name, config, hub)
+    shared = {f"{prefix}shared.weight" for prefix in ("", f"{model.base_model_prefix}.")}
+    if shared.intersection(unused) and any(key.endswith("decoder.embed_tokens.weight") for key in missing):
+        # One embedding for both halves is saved once, under a name that a decoder alone does not have.
+        embedding = f"{model.base_model_prefix}.decoder.embed_tokens.weight"
+        prefix = re.escape(model.base_model_prefix)
+        model, missing, unused = _load(factory, name, config, hub, {rf"^({prefix}\.)?shared\.weight$": embedding})
+    if unused:
+        known = _names_of_whole(whole)
+        prefix = f"{model.base_model_prefix}."
+        _refuse_unused(name, [key for key in unused if key.removeprefix(prefix) not in known])
+    return model, missing
+
+
+def _load(
+    factory: Any, name: str, config: PretrainedConfig, hub: HubOptions, key_mapping: dict[str, str] | None = None
+) -> tuple[Any, list[str], list[str]]:
+    """A model, the names that its checkpoint lacks, and those that the model lacks."""
+    model, info = load(
+        factory,
+        name,
+        "weights",
+        hub,
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+        key_mapping=key_mapping,
+        ignore_mismatched_sizes=True,  # they are refused below, by name
+    )
+    misshapen = [
+        f"{key} is {list(found)}, not {list(expected)}" for key, found, expected in sorted(info["mismatched_keys"])
+    ]
+    if misshapen:
+        raise ExportError(
+            f"{name}: weights do not fit config.json, whose model has other shapes: {shortened(misshapen)}; give it "
+            "the config.json that it was saved with"
+        )
+    compute_position_tables(model)
+    missing = sorted(key for key in info["missing_keys"] if not key.endswith(FOR_TRAINING_ONLY))
+    return model.eval(), missing, sorted(key for key in info["unexpected_keys"] if not _COMPUTED.search(key))
+
+
+def _refuse_unused(name: str, unused: list[str]) -> None:
+    if unused:
+        raise ExportError(
+            f"{name}: the model of its config.json has no place for {len(unused)} of its weights: {shortened(unused)}; "
+            "they would be left out: mend config.json (number of layers, add_adapter, model_type and the like), or "
+            "save the checkpoint again without them"
+        )
+
+
+def _names_of_whole(config: PretrainedConfig) -> set[str]:
+    """Names of all weights that models of this configuration have, without the prefix that some of them share."""
+    named = [getattr(transformers, str(name), None) for name in config.architectures or ()]
+    classes: list[Any] = [kind for kind in named if isinstance(kind, type) and issubclass(kind, PreTrainedModel)]
+    classes += [
+        kinds[type(config)] for kinds in (MODEL_MAPPING, MODEL_FOR_PRETRAINING_MAPPING) if type(config) in kinds
+    ]
+    names: set[str] = set()
+    for kind in classes:
+        if kind.config_class is type(config):
+            with torch.device("meta"):
+                model = kind(copy.deepcopy(config))
+            names.update(key.removeprefix(f"{model.base_model_prefix}.") for key in model.state_dict())
+    return names

@@ -1,0 +1,153 @@
+"""Where audio comes from: a file, a pipe, an open file, or bytes; each opened once."""
+
+import io
+import os
+import select
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeGuard
+
+from ..errors import AudioError
+from .limits import AudioLimits, flag
+
+AudioFile = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
+"""A path, an open file, or the bytes of a file."""
+
+_AT_ONCE = 2**20
+
+
+def is_file(audio: object) -> TypeGuard[AudioFile]:
+    """Whether it is a file, and not samples."""
+    return isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(audio, "read")
+
+
+def file_name(file: AudioFile) -> str:
+    """What to call a file in errors."""
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return "the bytes"
+    if isinstance(file, (str, os.PathLike)):
+        return os.fsdecode(file)
+    return str(getattr(file, "name", "the open file"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """An audio file that can be read at any position.
+
+    Attributes:
+        name: in errors.
+        size: in bytes.
+        content: the descriptor of a regular file, or all bytes of anything else.
+    """
+
+    name: str
+    size: int
+    content: int | bytes
+
+    def read_at(self, position: int, count: int) -> bytes:
+        """Read `count` bytes from a position on; fewer at the end."""
+        if isinstance(self.content, bytes):
+            return self.content[position : position + count]
+        return os.pread(self.content, count, position)
+
+
+class SourceReader(io.RawIOBase):
+    """A file of its own over a source, with some bytes replaced by others."""
+
+    def __init__(self, source: Source, replaced: tuple[int, bytes] | None = None) -> None:
+        self._source, self._position = source, 0
+        self._begin, self._bytes = replaced or (0, b"")
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as `buffer` takes, less at the end."""
+        content = bytearray(self._source.read_at(self._position, len(buffer)))
+        for i, byte in enumerate(self._bytes, start=self._begin - self._position):
+            if 0 <= i < len(content):
+                content[i] = byte
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position, which is returned."""
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}[whence]
+        return self._position
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+
+@contextmanager
+def open_source(file: AudioFile, limits: AudioLimits) -> Iterator[Source]:
+    """Open audio; what is no regular file is read into memory.
+
+    Raises:
+        AudioError: it is larger than `limits` allow, was opened as text, or changed while it was read.
+        OSError: it cannot be opened or read.
+    """
+    name = file_name(file)
+    if isinstance(file, (str, os.PathLike)):
+        # Who opens a pipe that nobody writes to would wait for ever, did he not say that he will not.
+        with open(file, "rb", buffering=0, opener=_without_waiting) as raw:
+            found = os.fstat(raw.fileno())
+            if stat.S_ISREG(found.st_mode):
+                yield Source(name, found.st_size, raw.fileno())
+                _check_unchanged(found, os.fstat(raw.fileno()), name)
+                return
+            content = _read_all(lambda count: _read_pipe(raw.fileno(), count, limits, name), limits, name)
+    elif isinstance(file, (bytes, bytearray, memoryview)):
+        content = bytes(file)
+        limits.check_bytes(len(content), name)
+    elif isinstance(file, io.TextIOBase):
+        raise AudioError(f"{name}: is open as text; open it with 'rb'")
+    else:
+        if callable(seekable := getattr(file, "seekable", None)) and seekable():
+            file.seek(0)
+        content = _read_all(file.read, limits, name)
+    yield Source(name, len(content), content)
+
+
+def is_regular(file: AudioFile) -> bool:
+    """Whether it is the path of a regular file; anything else can be read once only."""
+    try:
+        return isinstance(file, (str, os.PathLike)) and stat.S_ISREG(os.stat(file).st_mode)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _check_unchanged(before: os.stat_result, after: os.stat_result, name: str) -> None:
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        sizes = f"it had {before.st_size:,} bytes, and now has {after.st_size:,}"
+        raise AudioError(f"{name}: changed while it was read: {sizes}; transcribe it when it is complete")
+
+
+def _read_all(read: Callable[[int], bytes], limits: AudioLimits, name: str) -> bytes:
+    content = io.BytesIO()
+    while block := read(_AT_ONCE):
+        if not isinstance(block, (bytes, bytearray, memoryview)):
+            raise AudioError(f"{name}: gives {type(block).__name__} instead of bytes; open it with 'rb'")
+        content.write(block)
+        limits.check_bytes(content.tell(), name)
+    return content.getvalue()
+
+
+def _read_pipe(descriptor: int, count: int, limits: AudioLimits, name: str) -> bytes:
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    if not waiting.poll(limits.max_wait * 1000):
+        raise AudioError(
+            f"{name}: nothing came out of this pipe for {limits.max_wait:,g} s; "
+            f"start what writes to it, or raise {flag('max_wait')}"
+        )
+    return os.read(descriptor, count)

@@ -1,0 +1,42 @@
+"""A flag of the command line for every budget of `AudioLimits`."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from ..audio import AudioLimits
+from ..audio.limits import flag_name
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_DEFAULTS = AudioLimits()
+_HELP = {
+    "max_seconds": "Seconds of one file.",
+    "max_samples": "Samples of one file, all channels together.",
+    "max_channels": "Channels of one file.",
+    "min_rate": "Lowest sampling rate of a file, Hz.",
+    "max_rate": "Highest sampling rate of a file, Hz.",
+    "max_bytes": "Bytes that are read from stdin or a pipe.",
+    "max_wait": "Seconds to wait for the next bytes of a pipe.",
+}
+
+
+def audio_limit_flags(command: Command) -> Command:
+    """Decorate a command with all of them."""
+    for limit, text in reversed(_HELP.items()):
+        default = getattr(_DEFAULTS, limit)
+        option = click.option(
+            f"--{flag_name(limit)}", type=type(default), default=default, show_default=True, help=text
+        )
+        command = option(command)
+    return command
+
+
+def take_audio_limits(options: dict[str, Any]) -> AudioLimits:
+    """Take the budgets out of a command's options.
+
+    Raises:
+        AudioError: they are not positive.
+    """
+    return AudioLimits(**{limit: options.pop(flag_name(limit).replace("-", "_")) for limit in _HELP})

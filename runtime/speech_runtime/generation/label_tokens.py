@@ -1,0 +1,60 @@
+"""The tokens that `forward` needs besides labels, which are in config.json and not in generation_config.json."""
+
+from dataclasses import dataclass
+
+from ..bundle import CONFIG, Bundle
+from ..errors import BundleError, GenerationError
+from ..regular_files import read_json
+from .config import GenerationConfig
+
+
+@dataclass(frozen=True)
+class LabelTokens:
+    """What transformers' `shift_tokens_right` is given: tokens of the model's own configuration.
+
+    Training reads config.json, generation reads generation_config.json, and the two may differ.
+
+    Attributes:
+        start: the token before the first label; that of the generation settings where it is None.
+        pad: what labels of -100 are as an input; that of the generation settings where it is None.
+    """
+
+    start: int | None = None
+    pad: int | None = None
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "LabelTokens":
+        """Read them from a bundle's config.json; both are None where there is no such file.
+
+        Raises:
+            BundleError: the file cannot be read, or one of them is not a token id.
+        """
+        if not bundle.has(CONFIG):
+            return cls()
+        path = bundle.path(CONFIG)
+        try:
+            content = read_json(path)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
+        names = ("decoder_start_token_id", "pad_token_id")
+        found = [content.get(name) if isinstance(content, dict) else None for name in names]
+        for name, token in zip(names, found, strict=True):
+            if token is not None and type(token) is not int:
+                raise BundleError(f"{path}: {name} is {token!r}, it must be a token id; export the model again")
+        return cls(*found)
+
+    def resolved(self, config: GenerationConfig, batch: int, vocab_size: int) -> tuple[tuple[int, ...], int]:
+        """The start token of each utterance, and the token for labels of -100.
+
+        Raises:
+            GenerationError: there is no start token, or one of the two is outside the vocabulary.
+        """
+        start = config.start_token_ids(batch) if self.start is None else (self.start,) * batch
+        pad = max(config.fill_token_id, 0) if self.pad is None else self.pad
+        if outside := sorted({token for token in (*start, pad) if not 0 <= token < vocab_size}):
+            raise GenerationError(
+                f"labels start from and are padded with tokens of {CONFIG}, and {outside[0]} is none of the decoder's "
+                f"0 … {vocab_size - 1}; correct decoder_start_token_id and pad_token_id in the checkpoint's {CONFIG} "
+                "and export it again, or give decoder_input_ids"
+            )
+        return start, pad

@@ -1,0 +1,57 @@
+"""A command in a process of its own, interrupted at a random moment."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    was_running: bool
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    """The command `transcribe`, `export` or `bench`, as it is installed."""
+    start = f"from speech_runtime.command_line.commands import {name}; {name}()"
+    return [sys.executable, "-c", start, *map(str, arguments)]
+
+
+def interrupt(arguments: Sequence[str], number: signal.Signals, seconds: float) -> Ended:
+    """Run a command, and send it a signal after so many seconds; one that has ended gets none."""
+
+    def heed() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs are told to ignore it
+
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    time.sleep(seconds)
+    was_running = process.poll() is None
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    return Ended(process.returncode, stdout, stderr, was_running)
+
+
+def interrupt_at_random(
+    arguments: Sequence[str], tries: int, longest: float, check: Callable[[Ended], object], shortest: float = 0.0
+) -> Counter[int]:
+    """Interrupt a command so many times between two moments; how often it ended with which code."""
+    codes: Counter[int] = Counter()
+    moments = random.Random(tries)  # noqa: S311 - of a test
+    for i in range(tries):
+        number = (signal.SIGINT, signal.SIGTERM)[i % 2]
+        ended = interrupt(arguments, number, moments.uniform(shortest, longest))
+        # Before the first line of the command Python itself decides: the process is ended by the signal.
+        assert ended.code in ((128 + number, -number) if ended.was_running else (0,)), ended
+        assert "Traceback" not in ended.stderr or ended.code == -number, ended
+        check(ended)
+        codes[ended.code] += 1
+    return codes

@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM at random moments of whole commands: 130 or 143, whole output, whole bundles, no traceback."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import CHECKPOINT, Pair
+from faults.interrupted import Ended, command, interrupt_at_random
+from speech_runtime import Bundle
+
+TRIES, MANY = 12, 400
+EXPORTS, MANY_EXPORTS = 2, 60
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+@pytest.mark.parametrize("tries", [TRIES, pytest.param(MANY, marks=pytest.mark.full)])
+def test_transcriptions_end_with_whole_json(tries: int, digits: Pair, references: dict[Path, str]) -> None:
+    files = [*references] * 3
+
+    def whole(ended: Ended) -> None:
+        entries = json.loads(ended.stdout) if ended.stdout else []
+        assert [entry["text"] for entry in entries] == [references[file] for file in files[: len(entries)]]
+
+    arguments = command("transcribe", digits.directory, *files, "--format", "json", "--batch-size", 1, "--threads", 1)
+    codes = interrupt_at_random(arguments, tries, 4.0, whole)
+    assert codes.total() == tries
+
+
+@pytest.mark.parametrize("tries", [EXPORTS, pytest.param(MANY_EXPORTS, marks=pytest.mark.full)])
+def test_exports_leave_the_old_bundle(tries: int, digits: Pair, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    shutil.copytree(digits.directory, target)
+    old = Bundle.open(target).manifest
+
+    def whole(ended: Ended) -> None:
+        assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+        assert Bundle.open(target).manifest == old
+
+    arguments = command("export", CHECKPOINT, "-o", target, "--overwrite")
+    assert interrupt_at_random(arguments, tries, 20.0, whole, shortest=1.0).total() == tries

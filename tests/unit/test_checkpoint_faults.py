@@ -1,0 +1,180 @@
+"""Checkpoints with random faults: refused in words before tracing, or a bundle that says what transformers says."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import SpeechEncoderDecoderModel
+
+from conftest import ONE_THREAD
+from speech_export import ExportError, export, pipeline
+from speech_runtime import OnnxSpeechSeq2Seq
+from tiny_checkpoint import save_tiny
+
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    3,
+    10**9,
+    0.5,
+    float("nan"),
+    "",
+    "gelu",
+    "nonsense",
+    [],
+    [2],
+    {},
+)
+JSON_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "tokenizer_config.json")
+WEIGHTS = "model.safetensors"
+TRIES, ALL_TRIES, EXPORTS = 24, 1000, 6
+
+
+class Reached(Exception):  # noqa: N818 - no error: the checkpoint would be traced now
+    """Raised in place of tracing."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def spoilt(original: Path, copy: Path, chance: random.Random) -> str:
+    """Copy a checkpoint and change one thing; says which."""
+    shutil.copytree(original, copy)
+    faults: tuple[Callable[[Path, random.Random], str], ...] = (*[a_setting] * 6, *[a_tensor] * 3, a_file)
+    return chance.choice(faults)(copy, chance)
+
+
+def a_setting(copy: Path, chance: random.Random) -> str:
+    path = copy / chance.choice(JSON_FILES)
+    content: dict[str, Any] = json.loads(path.read_text())
+    fields = content
+    if path.name == "config.json" and chance.random() < 0.8:
+        fields = content[chance.choice(("encoder", "decoder"))]
+    name = chance.choice(sorted(fields))
+    value = chance.choice((*VALUES, *([fields[name] * 2, fields[name] + 1] if isinstance(fields[name], int) else [])))
+    gone = chance.random() < 0.2
+    if gone:
+        del fields[name]
+    else:
+        fields[name] = value
+    path.write_text(json.dumps(content))
+    return f"{path.name}: {name} {'gone' if gone else repr(value)}"
+
+
+def a_tensor(copy: Path, chance: random.Random) -> str:
+    weights = load_file(copy / WEIGHTS)
+    name = chance.choice(sorted(weights))
+    tensor = weights.pop(name)
+    kind = chance.choice(("lost", "renamed", "narrow", "nan", "half", "double", "byte", "flat", "more"))
+    changes: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+        "renamed": lambda: {f"{name}.old": tensor},
+        "narrow": lambda: {name: tensor[:-1].contiguous()},
+        "nan": lambda: {name: tensor.float() * float("nan")},
+        "half": lambda: {name: tensor.half()},
+        "double": lambda: {name: tensor.double()},
+        "byte": lambda: {name: tensor.to(torch.int8)},
+        "flat": lambda: {name: tensor.flatten()},
+        "more": lambda: {name: tensor, name.replace(".0.", ".7."): tensor.clone()},
+        "lost": dict,
+    }
+    save_file(weights | changes[kind](), copy / WEIGHTS, {"format": "pt"})
+    return f"{name} {kind}"
+
+
+def a_file(copy: Path, chance: random.Random) -> str:
+    path = copy / chance.choice(sorted(path.name for path in copy.iterdir()))
+    content = path.read_bytes()
+    kind = chance.choice(("lost", "empty", "cut", "null", "list", "bytes"))
+    if kind == "lost":
+        path.unlink()
+    else:
+        other = {"empty": b"", "cut": content[: len(content) // 2], "null": b"null", "list": b"[1]", "bytes": b"\xff\0"}
+        path.write_bytes(other[kind])
+    return f"{path.name} {kind}"
+
+
+@contextmanager
+def no_tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def reached(*_: object) -> None:
+        raise Reached
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "trace", reached)
+        yield
+
+
+def outcome(copy: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`refused` in words, or `reached` tracing; anything else is raised."""
+    try:
+        with no_tracing(monkeypatch):
+            export(str(copy), bundle)
+    except ExportError:
+        return "refused"
+    except Reached:
+        return "reached"
+    raise AssertionError("it was exported without tracing")
+
+
+def tried(seeds: range, tiny: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[str], list[Path]]:
+    """Outcomes of faults, and the checkpoints that would be traced."""
+    tally: Counter[str] = Counter()
+    good = []
+    for seed in seeds:
+        copy = folder / str(seed)
+        fault = spoilt(tiny, copy, random.Random(seed))  # noqa: S311 - no secret
+        try:
+            found = outcome(copy, folder / "bundle", monkeypatch)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, {fault}: {type(error).__name__}: {error}") from error
+        tally[found] += 1
+        if found == "reached":
+            good.append(copy)
+        else:
+            shutil.rmtree(copy)
+    assert not (folder / "bundle").exists()
+    return tally, good
+
+
+def test_a_checkpoint_with_a_fault_is_refused_in_words(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    tally, _ = tried(range(TRIES), tiny, tmp_path, monkeypatch)
+    record_property("faults of checkpoints", dict(tally))
+    assert tally["refused"] >= TRIES // 4
+    assert sum(tally.values()) == TRIES
+
+
+@pytest.mark.full
+def test_or_its_bundle_says_what_transformers_says(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    tally, good = tried(range(TRIES, ALL_TRIES), tiny, tmp_path, monkeypatch)
+    audio = np.random.default_rng(5).standard_normal((2, 1200)).astype(np.float32)
+    for copy in good[:: max(1, len(good) // EXPORTS)]:
+        try:
+            bundle = export(str(copy), copy / "bundle").directory
+        except ExportError:
+            tally["refused late"] += 1
+            continue
+        model = SpeechEncoderDecoderModel.from_pretrained(copy).eval()
+        found = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=ONE_THREAD).generate(audio, max_new_tokens=8)
+        expected = model.generate(torch.from_numpy(audio), max_new_tokens=8, return_dict_in_generate=False)
+        np.testing.assert_array_equal(found, expected)
+        tally["equal"] += 1
+    record_property("faults of checkpoints", dict(tally))
+    assert tally["equal"] > 0

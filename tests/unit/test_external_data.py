@@ -1,0 +1,124 @@
+"""Weights of a graph come from files of the bundle only, each from bytes of its own."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from handmade_bundle import make_bundle
+from speech_runtime import Bundle, BundleError
+from speech_runtime.bundle import MANIFEST, FileFacts
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "bundle", external_data=True)
+
+
+def enter(path: Path) -> None:
+    """Have the manifest say what the file is now."""
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest["files"][path.name] = vars(FileFacts.of(path))
+    (path.parent / MANIFEST).write_text(json.dumps(manifest))
+
+
+def describe(bundle: Path, change: Callable[[onnx.TensorProto], object]) -> None:
+    """Change how the encoder's first weight is described, and the manifest with it."""
+    path = bundle / "encoder.onnx"
+    model = onnx.load(path, load_external_data=False)
+    change(model.graph.initializer[0])
+    path.write_bytes(model.SerializeToString())
+    enter(path)
+
+
+def put(**values: str) -> Callable[[onnx.TensorProto], None]:
+    def change(tensor: onnx.TensorProto) -> None:
+        for key, value in values.items():
+            entry = next((entry for entry in tensor.external_data if entry.key == key), None)
+            (entry or tensor.external_data.add(key=key)).value = value
+
+    return change
+
+
+def test_weights_beside_the_graph_are_taken(bundle: Path) -> None:
+    assert Bundle.open(bundle).has("encoder.onnx.data")
+
+
+ELSEWHERE = [
+    "",
+    ".",
+    "..",
+    "../evil",
+    "/etc/passwd",
+    "a/../../b",
+    "encoder.onnx.data_evil",
+    "stranger",
+    "x\0y",
+    "folder",
+]
+ELSEWHERE += ["pipe", "link", "./encoder.onnx.data", "*/_ORT_MEM_ADDR_/*"]
+
+
+@pytest.mark.parametrize("location", ELSEWHERE)
+@pytest.mark.parametrize("check_hashes", [True, False])
+def test_other_files_are_refused(location: str, check_hashes: bool, bundle: Path) -> None:
+    (bundle / "stranger").write_bytes(bytes(10_000))
+    (bundle / "folder").mkdir()
+    os.mkfifo(bundle / "pipe")
+    (bundle / "link").symlink_to(bundle / "encoder.onnx.data")
+    describe(bundle, put(location=location))
+    with pytest.raises(BundleError, match=r"encoder\.onnx takes weights from .*, which is no file of the bundle"):
+        Bundle.open(bundle, check_hashes=check_hashes)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [{"offset": "-1"}, {"length": "-1"}, {"offset": str(2**62)}, {"length": "1000000000000000000"}, {"length": "1e3"},
+     {"offset": "9" * 5000}, {"length": "٣"}, {"offset": "4096", "length": "4096"}],
+)  # fmt: skip
+def test_bytes_that_are_not_there_are_refused(place: dict[str, str], bundle: Path) -> None:
+    describe(bundle, put(**place))
+    with pytest.raises(BundleError, match="takes weights from bytes that encoder.onnx.data does not have"):
+        Bundle.open(bundle)
+
+
+@pytest.mark.parametrize("key", ["__class__", "basepath", "Location", ""])
+def test_unknown_keys_are_refused(key: str, bundle: Path) -> None:
+    describe(bundle, put(**{key: "x"}))
+    with pytest.raises(BundleError, match="describes a weight in a way that is not known"):
+        Bundle.open(bundle)
+
+
+def test_a_key_given_twice_is_refused(bundle: Path) -> None:
+    describe(bundle, lambda tensor: tensor.external_data.add(key="location", value="encoder.onnx.data"))
+    with pytest.raises(BundleError, match="describes a weight in a way that is not known"):
+        Bundle.open(bundle)
+
+
+def test_weights_that_overlap_are_refused(bundle: Path) -> None:
+    path = bundle / "encoder.onnx"
+    model = onnx.load(path, load_external_data=False)
+    put(offset="0", length="4000")(model.graph.initializer[0])
+    put(offset="64", length="128")(model.graph.initializer[1])
+    path.write_bytes(model.SerializeToString())
+    enter(path)
+    with pytest.raises(BundleError, match="takes two weights from the same bytes of encoder.onnx.data"):
+        Bundle.open(bundle)
+
+
+def test_weights_within_nodes_are_found(bundle: Path) -> None:
+    """A constant in a branch of a node names its file as an initializer does."""
+    path = bundle / "encoder.onnx"
+    model = onnx.load(path, load_external_data=False)
+    tensor = onnx.TensorProto(data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL, name="w")
+    tensor.external_data.add(key="location", value="../evil")
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+    branch = onnx.helper.make_graph([constant], "branch", [], [])
+    model.graph.node.append(onnx.helper.make_node("If", ["x"], ["i"], then_branch=branch, else_branch=branch))
+    path.write_bytes(model.SerializeToString())
+    enter(path)
+    with pytest.raises(BundleError, match="'../evil', which is no file of the bundle"):
+        Bundle.open(bundle)

@@ -1,0 +1,145 @@
+"""How sequences end, and what cuts them off: `finished` of every search."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from speech_runtime.bundle import DecoderFacts
+from speech_runtime.generation.config import GenerationConfig
+from speech_runtime.generation.generate import Extras, generate
+from speech_runtime.generation.output import GenerateOutput
+from speech_runtime.generation.prompts import prompts
+from table_model import TableDecoder, random_table
+
+VOCABULARY, END = 20, 2
+FACTS = DecoderFacts(
+    layers=1, heads=1, head_dim=1, vocab_size=VOCABULARY, max_positions=None, max_tokens=None, top_k=VOCABULARY
+)
+TABLE = random_table(5, VOCABULARY, 3.0)
+BEAMS = pytest.mark.parametrize("beams", [1, 3])
+
+
+def search(
+    given: Any = ((1,),), extras: Extras | None = None, table: NDArray[np.float32] = TABLE, **settings: Any
+) -> GenerateOutput:
+    config = GenerationConfig(decoder_start_token_id=1, eos_token_id=END, pad_token_id=0).updated(settings)
+    start = config.start_token_ids(len(given))
+    return generate(
+        lambda rows, longest: TableDecoder(table, VOCABULARY),
+        *(FACTS, None, config, prompts(list(map(list, given)), start, VOCABULARY), extras or Extras()),
+    )
+
+
+def natural_length(beams: int) -> int:
+    found = search(num_beams=beams, max_new_tokens=60, length_penalty=0.0)  # which does not favour what goes on
+    assert found.finished.tolist() == ["end"]
+    assert found.sequences[0, found.lengths[0] - 1] == END
+    return int(found.lengths[0]) - 1
+
+
+def test_one_token_less_than_it_needs_is_a_cut_and_no_other() -> None:
+    needed = natural_length(1)
+    assert needed > 2
+    for limit, finished in ((needed - 1, "length"), (needed, "end"), (needed + 1, "end")):
+        found = search(max_new_tokens=limit)
+        assert found.finished.tolist() == [finished], limit
+        assert (found.sequences[0, : found.lengths[0]] == END).sum() == (finished == "end")
+
+
+@BEAMS
+def test_without_an_end_token_the_length_cuts_it(beams: int) -> None:
+    found = search(num_beams=beams, num_return_sequences=beams, max_new_tokens=6, eos_token_id=None)
+    assert found.finished.tolist() == ["length"] * beams
+    assert found.lengths.tolist() == [7] * beams
+
+
+@BEAMS
+def test_an_end_that_is_forced_at_the_limit_is_a_cut(beams: int) -> None:
+    needed = natural_length(beams)
+    found = search(num_beams=beams, max_new_tokens=needed - 1, forced_eos_token_id=END, length_penalty=0.0)
+    assert found.sequences[0, -1] == END
+    assert found.finished.tolist() == ["length"]
+    long = search(num_beams=beams, max_new_tokens=60, forced_eos_token_id=END, length_penalty=0.0)
+    assert long.finished.tolist() == ["end"]
+
+
+@BEAMS
+def test_a_criterion_of_the_caller_is_an_end_also_at_the_limit(beams: int) -> None:
+    def five(sequences: np.ndarray) -> np.ndarray:
+        return np.full(len(sequences), sequences.shape[1] == 5)
+
+    extras = Extras(stopping_criteria=[five])
+    for limit in (4, 9):
+        found = search(num_beams=beams, extras=extras, eos_token_id=None, max_new_tokens=limit)
+        assert (found.finished.tolist(), found.lengths.tolist()) == (["end"], [5])
+
+
+@BEAMS
+def test_time_and_cancel_are_told_apart(beams: int) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    cancelled = search(num_beams=beams, extras=Extras(cancel=cancel), max_new_tokens=9, min_new_tokens=5)
+    late = search(num_beams=beams, max_time=0, max_new_tokens=9, min_new_tokens=5)
+    assert (cancelled.finished.tolist(), late.finished.tolist()) == (["stopped"], ["time"])
+
+
+def test_what_had_ended_before_the_cancel_is_whole() -> None:
+    """Two prompts, of which one ends first; the search is cancelled in between."""
+    given = [(1, first) for first in range(3, 11)]
+    lengths = search(given, max_new_tokens=60).lengths
+    step = int(np.median(lengths)) - 2
+    assert lengths.min() - 2 <= step < lengths.max() - 2
+    cancel, seen = threading.Event(), []
+
+    def count(_: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        seen.append(1)
+        if len(seen) == step:
+            cancel.set()
+        return scores
+
+    found = search(given, Extras(cancel=cancel, logits_processor=[count]), max_new_tokens=60)
+    assert found.finished.tolist() == ["end" if length - 2 <= step else "stopped" for length in lengths]
+
+
+def test_prompts_of_different_lengths_keep_their_order() -> None:
+    given = [(1, 4), (1,), (1, 5, 6), (1, 7)]
+    found = search(given, max_new_tokens=4)
+    alone = [search([prompt], max_new_tokens=4) for prompt in given]
+    assert found.finished.tolist() == [one.finished[0] for one in alone]
+    assert found.lengths.tolist() == [one.lengths[0] for one in alone]
+    for row, one in zip(found.sequences, alone, strict=True):
+        np.testing.assert_array_equal(row[: one.lengths[0]], one.sequences[0])
+
+
+def test_every_sample_ends_by_itself() -> None:
+    extras = Extras(generator=np.random.default_rng(3))
+    found = search(extras=extras, do_sample=True, num_return_sequences=12, max_new_tokens=8)
+    last = found.sequences[np.arange(12), found.lengths - 1]
+    assert (found.finished == np.where(last == END, "end", "length")).all()
+    assert set(found.finished) == {"end", "length"}
+
+
+@BEAMS
+@pytest.mark.parametrize("none", [None, -1])
+def test_the_last_word_of_the_vocabulary_is_said_where_there_is_no_end(none: int | None, beams: int) -> None:
+    """-1 for none must not stand for the last token: neither banned, nor the end, nor padding."""
+    table = TABLE.copy()
+    table[:, -1] = TABLE.max() + 5
+    given = [(1,), (1, 3, 4, 5, 6, 7)]
+    settings = {"eos_token_id": none, "pad_token_id": none, "min_new_tokens": 4, "max_new_tokens": 6}
+    found = search(given, table=table, num_beams=beams, **settings)
+    for row, prompt, length in zip(found.sequences, given, found.lengths, strict=True):
+        assert row[len(prompt) : length].tolist() == [VOCABULARY - 1] * 6
+
+
+@BEAMS
+def test_a_minimum_of_new_tokens_does_not_count_the_prompt(beams: int) -> None:
+    table = TABLE.copy()
+    table[:, END] = TABLE.max() + 5
+    given = [(1,), (1, 3, 4, 5, 6, 7)]
+    found = search(given, table=table, num_beams=beams, min_new_tokens=4, max_new_tokens=9, length_penalty=0.0)
+    assert (found.lengths - [1, 6]).tolist() == [5, 5]
+    assert found.finished.tolist() == ["end", "end"]

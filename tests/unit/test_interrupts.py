@@ -1,0 +1,153 @@
+"""Signals: none is swallowed in a callback, none becomes another error, and each has its exit code."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from speech_runtime.command_line.entry import exit_when_interrupted
+from speech_runtime.errors import EngineError
+from speech_runtime.interrupts import Interrupted, heeded, held, interruption
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@pytest.fixture(params=CODES, ids=lambda number: number.name)
+def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield request.param
+    signal.signal(signal.SIGINT, before)
+
+
+class Thing:
+    """Something that a weak reference can be made of."""
+
+
+def in_a_weakref_callback(number: signal.Signals) -> None:
+    thing = Thing()
+    _ = weakref.ref(thing, lambda _: signal.raise_signal(number))
+    del thing
+
+
+def in_a_finalizer(number: signal.Signals) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    Finalized()
+
+
+def in_a_library(number: signal.Signals) -> None:
+    ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(number))()
+
+
+@pytest.mark.parametrize("swallow", [in_a_weakref_callback, in_a_finalizer, in_a_library])
+def test_what_a_callback_swallows_comes_again(
+    swallow: Callable[[signal.Signals], None], number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begin = time.perf_counter()
+    with pytest.raises(Interrupted), heeded():
+        swallow(number)
+        time.sleep(10)
+    assert time.perf_counter() - begin < 5
+    assert capfd.readouterr().err == ""
+
+
+def relabelled(number: signal.Signals) -> None:
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt as error:
+        raise EngineError("ONNX Runtime is not installed") from error
+
+
+def forgotten(number: signal.Signals) -> None:
+    with suppress(BaseException):  # as some libraries do
+        signal.raise_signal(number)
+
+
+def replaced(number: signal.Signals) -> None:
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+@pytest.mark.parametrize("work", [relabelled, forgotten, replaced, signal.raise_signal])
+def test_it_decides_how_a_command_ends(
+    work: Callable[[signal.Signals], None], number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(each) for each in CODES]
+    with pytest.raises(SystemExit) as ended, exit_when_interrupted():
+        with exit_when_interrupted():
+            work(number)
+        pytest.fail("it went on")
+    assert ended.value.code == CODES[number]
+    assert capsys.readouterr().err.strip() == "Interrupted"
+    assert [signal.getsignal(each) for each in CODES] == before
+
+
+def test_a_held_signal_waits_and_a_second_does_not(number: signal.Signals) -> None:
+    done = []
+    with pytest.raises(Interrupted), heeded():
+        with held():
+            signal.raise_signal(number)
+            done.append("whole")
+        done.append("too far")
+    assert done == ["whole"]
+    with pytest.raises(Interrupted), heeded(), held():
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        pytest.fail("the second waits too")
+
+
+def test_handlers_of_others_are_left_alone(number: signal.Signals) -> None:
+    seen = []
+    before = signal.signal(number, lambda *_: seen.append("theirs"))
+    try:
+        with heeded(), held():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+    assert seen == ["theirs"]
+
+
+def test_other_threads_heed_nothing_and_hold_nothing() -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with heeded(), held():
+                pass
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failures
+
+
+def test_the_interrupt_that_an_error_came_of_is_found() -> None:
+    interrupt = KeyboardInterrupt()
+    error = ValueError("cannot be exported")
+    error.__cause__ = RuntimeError()
+    error.__cause__.__context__ = interrupt
+    assert interruption(error) is interrupt
+    error.__cause__.__context__ = error  # a circle
+    assert interruption(error) is None
+
+
+def test_a_command_heeds_signals_before_it_imports_anything_that_takes_long() -> None:
+    code = (
+        "import sys, speech_runtime.command_line.commands; print([m for m in ('numpy', 'click') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert done.stdout == "[]\n", done

@@ -1,0 +1,111 @@
+"""Lists of clips, without a model: what is taken for a list, and what becomes of clips that cannot be heard."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speech_runtime import AudioError, AudioLimits, EngineError, GenerationError
+from speech_runtime.many import Steps, transcribe_many
+
+
+def echoing() -> Any:
+    """Steps that load a clip as it is, and hear it in itself."""
+    return Steps(16000, lambda clip: np.asarray(clip.audio), lambda _: True, lambda clips: clips)
+
+
+@pytest.mark.parametrize(
+    "clip",
+    ["x.wav", Path("x.wav"), b"RIFF", io.BytesIO(b"RIFF"), np.ones(8, np.float32), {"array": [0.1]}, (16000, [0.1])],
+    ids=["name", "path", "bytes", "open file", "samples", "dict", "tuple"],
+)
+def test_one_clip_is_no_list(clip: Any) -> None:
+    with pytest.raises(AudioError, match=r"takes a list of clips, and got one; give it as \[audio\]"):
+        transcribe_many(clip, echoing(), 8, {})
+
+
+@pytest.mark.parametrize(
+    ("clips", "count"),
+    [(["x.wav", "y.wav"], 2), (("x.wav",), 1), (np.ones((2, 8)), 2), (iter("ab"), 2), ([], 0)],
+    ids=["list", "tuple", "rows", "iterator", "empty"],
+)
+def test_any_list_is_one(clips: Any, count: int) -> None:
+    assert len(list(transcribe_many(clips, echoing(), 8, {}))) == count
+
+
+class Model:
+    """A model that fails on a batch with a clip of 13 samples, and hears in a clip its length."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.batches: list[list[int]] = []
+
+    def transcribe(self, clips: Sequence[np.ndarray], language: Sequence[str] | None = None) -> list[Any]:
+        self.batches.append([clip.size for clip in clips])
+        if 13 in self.batches[-1]:
+            raise self.error
+        return [(clip.size, *own) for clip, own in zip(clips, zip(language or [""] * len(clips)), strict=True)]
+
+    def steps(self) -> Any:
+        return Steps(16000, lambda clip: clip.load(16000), lambda _: True, self.transcribe)
+
+
+def noise(samples: int) -> np.ndarray:
+    return np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
+
+
+@pytest.mark.parametrize("error", [EngineError("graph failed"), MemoryError(), MemoryError("9 TiB")])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_what_fails_on_one_clip_is_its_error(error: Exception, batch_size: int) -> None:
+    clips = [noise(size) for size in (10, 11, 13, 12, 14, 13, 15)]
+    model, languages = Model(error), list("abcdefg")
+    found = list(transcribe_many(clips, model.steps(), batch_size, {"language": languages}))
+    expected = zip((10, 11, 13, 12, 14, 13, 15), languages, strict=True)
+    assert [result for result in found if isinstance(result, tuple)] == [pair for pair in expected if pair[0] != 13]
+    for i in (2, 5):
+        assert isinstance(found[i], AudioError)
+        assert f"audio[{i}]: the model failed on its 13 samples: {error or 'the memory is exhausted'}" in str(found[i])
+        assert found[i].__cause__ is error
+
+
+def test_other_errors_are_not_hidden() -> None:
+    with pytest.raises(GenerationError, match="of the call"):
+        list(transcribe_many([noise(13)], Model(GenerationError("of the call")).steps(), 8, {}))
+
+
+def test_every_odd_clip_is_an_error_in_its_place(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    odd = [
+        None,
+        5,
+        object(),
+        {},
+        {"array": noise(10)},
+        (float("nan"), noise(10)),
+        (16000, "x"),
+        "nowhere.wav",
+        tmp_path,
+        b"",
+        tmp_path / "pipe",
+        noise(10) * np.float32(3e38),
+        np.zeros((2, 9)),
+        np.zeros(0),
+        "\0",
+        "\udcff.wav",
+        [[1], [1, 2]],
+        {"bytes": b"RIFF"},
+        io.StringIO("text"),
+        np.array(["a"]),
+        np.ones(9, complex),
+        {"array": noise(9), "sampling_rate": "x"},
+    ]
+    clips = [clip for one in odd for clip in (one, noise(20))]
+    model = Model(EngineError("never"))
+    steps = Steps(16000, lambda clip: clip.load(16000, AudioLimits(max_wait=0.1)), lambda _: True, model.transcribe)
+    found: list[Any] = list(transcribe_many(clips, steps, 8, {}))
+    assert [type(result) for result in found[::2]] == [AudioError] * len(odd)
+    assert found[1::2] == [(20, "")] * len(odd)

@@ -1,0 +1,101 @@
+"""Where results are written: disks that are full, readers that have gone, and names that are no Unicode."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from speech_runtime import AudioError, Transcription
+from speech_runtime.command_line.formats import FORMATS
+from speech_runtime.command_line.writers import to_directory
+
+WRITE = """
+import click
+from speech_runtime import Transcription
+from speech_runtime.command_line.formats import FORMATS
+from speech_runtime.command_line.writers import to_stdout
+
+@click.command()
+@click.argument("layout")
+@click.argument("files", nargs=-1)
+def main(layout, files):
+    with to_stdout(FORMATS[layout], 1) as write:
+        for file in files:
+            write(file, Transcription("zwölf €", [0, 2], -0.5, [], None, 1.0, 0.0, 0.0))
+
+main()
+"""
+ODD = "a\udcff\udcfe.wav"
+
+
+def write(
+    layout: str, *files: str, stdout: int | None = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-c", WRITE, layout, *files]
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, env={**os.environ, **environment}, check=False
+    )
+
+
+@pytest.mark.parametrize("layout", list(FORMATS))
+def test_a_full_disk_is_named(layout: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = write(layout, "a.wav", "b.wav", stdout=full.fileno())
+    assert done.returncode == 1
+    assert done.stderr.decode() == "Error: stdout cannot be written: No space left on device; the rest is lost\n"
+
+
+def test_a_reader_that_has_gone_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = write("json", "a.wav", "b.wav", stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_closed_stdout_is_named() -> None:
+    command = f'exec >&-; exec {sys.executable} -c "$0" text a.wav'
+    done = subprocess.run(["sh", "-c", command, WRITE], stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"Error: stdout is closed; leave it open, or write to files with --output-dir\n"
+
+
+def test_names_that_are_no_unicode_are_escaped() -> None:
+    (entry,) = json.loads(write("json", ODD).stdout)
+    assert os.fsencode(entry["file"]) == b"a\xff\xfe.wav"
+    assert entry["text"] == "zwölf €"
+    assert write("tsv", ODD).stdout.decode().splitlines()[1] == "a\\udcff\\udcfe.wav\t1\t-0.500000\tzwölf €"
+
+
+def test_what_an_encoding_lacks_is_escaped() -> None:
+    assert write("text", "a.wav", PYTHONIOENCODING="latin-1").stdout == "zwölf \\u20ac\n".encode("latin-1")
+
+
+@pytest.mark.parametrize("layout", list(FORMATS))
+def test_a_file_of_its_own_for_a_name_that_is_no_unicode(tmp_path: Path, layout: str) -> None:
+    heard = Transcription("one", [0, 2], -0.5, [], None, 1.0, 0.0, 0.0)
+    with to_directory(tmp_path, FORMATS[layout], 1, [ODD, "b.wav"]) as write_one:
+        write_one(ODD, heard)
+        write_one("b.wav", AudioError("b.wav: is empty"))
+    (written,) = tmp_path.iterdir()
+    assert os.fsencode(written.name).startswith(b"a\xff\xfe.")
+    assert "one" in written.read_text()
+
+
+def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *_: object, **__: object) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    heard = Transcription("one", [0, 2], -0.5, [], None, 1.0, 0.0, 0.0)
+    with (
+        pytest.raises(click.FileError, match="No space left"),
+        to_directory(tmp_path, FORMATS["text"], 1, ["a.wav"]) as write_one,
+    ):
+        write_one("a.wav", heard)
+    assert list(tmp_path.iterdir()) == []
