@@ -1,17 +1,22 @@
 """Two configurations without weights: a composite to measure latency with, before anything is trained."""
 
-import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, PretrainedConfig, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
+from speech_runtime.regular_files import parse_json, read_json
+
 from ..errors import ExportError, reason
 from ..families import check_not_refused
 from .composite import Composite
 from .hub import ANONYMOUS, HubOptions, load_config
 from .pair import as_decoder, generation_config
+
+_REMEDY = "give a config.json of one model, a directory or Hub id with one, or a JSON object with model_type"
 
 
 def load_configs(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONYMOUS) -> Composite:
@@ -52,16 +57,22 @@ def read_config(given: str, hub: HubOptions = ANONYMOUS) -> PretrainedConfig:
         ExportError: it cannot be read; names it.
     """
     if given.lstrip().startswith("{"):
-        return _of_json(given)
-    if Path(given).is_file():
-        return _of_json(Path(given).read_text(encoding="utf-8"), given)
+        return _of_json(lambda: parse_json(given), f"the configuration {given[:80]}")
+    if os.path.lexists(given) and not Path(given).is_dir():
+        return _of_json(lambda: read_json(Path(given)), given)
     return load_config(given, hub)
 
 
-def _of_json(text: str, name: str = "the configuration") -> PretrainedConfig:
+def _of_json(read: Callable[[], Any], name: str) -> PretrainedConfig:
     try:
-        fields: dict[str, Any] = json.loads(text)
+        fields = read()
+    except OSError as error:
+        raise ExportError(f"{name} cannot be read: {error.strerror}; {_REMEDY}") from error
+    except ValueError as error:
+        raise ExportError(f"{name} cannot be read: {reason(error)}; {_REMEDY}") from error
+    if not isinstance(fields, dict) or not isinstance(fields.get("model_type"), str):
+        raise ExportError(f"{name} is no configuration of transformers: it has no model_type; {_REMEDY}")
+    try:
         return AutoConfig.for_model(**fields)
-    except (ValueError, TypeError, KeyError) as error:
-        problem = reason(error) if "model_type" in text else "it has no model_type"
-        raise ExportError(f"{name} is no configuration of transformers: {problem}: {text[:80]}") from error
+    except Exception as error:  # what a configuration checks of itself is its own affair
+        raise ExportError(f"{name} is no configuration of transformers: {reason(error)}; {_REMEDY}") from error

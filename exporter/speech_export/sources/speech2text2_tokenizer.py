@@ -1,6 +1,5 @@
 """The tokenizer of Speech2Text2, which transformers 5 no longer has and would take for another one, silently."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,12 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config, tok
 from transformers.tokenization_utils_base import FULL_TOKENIZER_FILE
 from transformers.utils import cached_file
 
+from speech_runtime.regular_files import read_json
+
+from ..errors import ExportError
+
+_REMEDY = "take the vocab.json that the tokenizer was saved with"
+
 
 class Speech2Text2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # transformers has no types
     """`transformers.Speech2Text2Tokenizer` as it was in transformers 4, for decoding.
@@ -17,12 +22,15 @@ class Speech2Text2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # trans
     Args:
         vocab_file: `vocab.json`, token → id; a token that ends in "@@" is not the last of its word.
         kwargs: as of any tokenizer.
+
+    Raises:
+        ExportError: the file cannot be read, or is no vocabulary.
     """
 
     vocab_files_names = {"vocab_file": "vocab.json"}  # noqa: RUF012 - declared so by the base class
 
-    def __init__(self, vocab_file: str, **kwargs: Any) -> None:
-        self._ids: dict[str, int] = json.loads(Path(vocab_file).read_text(encoding="utf-8"))
+    def __init__(self, vocab_file: str | None, **kwargs: Any) -> None:
+        self._ids: dict[str, int] = _read_vocabulary(vocab_file)
         self._tokens = {token_id: token for token, token_id in self._ids.items()}
         special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
         # Transformers 4 cleaned up where it was not told otherwise; transformers 5 does not.
@@ -74,6 +82,19 @@ class TextTokenizer:
         if kind is not None and "auto_map" not in settings and tokenizer_class_from_name(kind) is None:
             _require_tokenizer_json(name, kind, options)
         return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+
+
+def _read_vocabulary(file: str | None) -> dict[str, int]:
+    if file is None:  # transformers found no file of that name
+        raise ExportError(f"there is no file vocab.json; {_REMEDY}")
+    try:
+        ids = read_json(Path(file))
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise ExportError(f"{file} cannot be read: {said}; {_REMEDY}") from error
+    if not isinstance(ids, dict) or not all(type(token_id) is int and token_id >= 0 for token_id in ids.values()):
+        raise ExportError(f"{file} is no vocabulary: it is not an object of tokens and their ids; {_REMEDY}")
+    return ids
 
 
 def _require_tokenizer_json(name: str, kind: str, options: dict[str, Any]) -> None:

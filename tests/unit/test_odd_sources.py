@@ -1,0 +1,63 @@
+"""JSON that anybody may have written beside a checkpoint: refused by name, quickly."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from speech_export import ExportError
+from speech_export.sources.configs import read_config
+from speech_export.sources.hub import ANONYMOUS, load_tokenizer
+
+NESTED = '{"model_type": "bert", "a": ' + "[" * 100_000
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nested": (lambda path: path.write_text(NESTED), "cannot be read: its lists and objects are nested too deeply"),
+    "twice": (
+        lambda path: path.write_text('{"model_type": "bert", "a": 1, "a": 2}'),
+        "cannot be read: it has the key 'a' twice",
+    ),
+    "too large": (
+        lambda path: path.write_text('{"model_type": "bert", "a": 1e999}'),
+        "cannot be read: the number 1e999 is too large",
+    ),
+    "no Unicode": (lambda path: path.write_bytes(b"\xff\xfe"), "cannot be read: 'utf-8'"),
+}
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "pipe", "link to nowhere", "list"])
+def test_a_configuration_in_a_file(fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.json"
+    make, message = {
+        **FAULTS,
+        "pipe": (os.mkfifo, "cannot be read: is not a regular file"),
+        "link to nowhere": (lambda path: path.symlink_to("nowhere"), "cannot be read: No such file"),
+        "list": (lambda path: path.write_text("[]"), "is no configuration of transformers: it has no model_type"),
+    }[fault]
+    make(path)
+    with pytest.raises(ExportError, match=rf"{path} {message}.*; give a config\.json") as refused:
+        read_config(str(path))
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize("fault", ["nested", "twice", "too large"])
+def test_a_configuration_on_the_command_line(fault: str, tmp_path: Path) -> None:
+    make, message = FAULTS[fault]
+    make(tmp_path / "text")
+    with pytest.raises(ExportError, match=rf"the configuration .*{message}.*; give a config\.json") as refused:
+        read_config((tmp_path / "text").read_text())
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "pipe", "words"])
+def test_the_vocabulary_of_speech2text2(fault: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Speech2Text2Tokenizer"}))
+    make, message = {
+        **FAULTS,
+        "pipe": (os.mkfifo, "there is no file vocab.json"),
+        "words": (lambda path: path.write_text('{"a": "one"}'), "vocab.json is no vocabulary"),
+    }[fault]
+    make(tmp_path / "vocab.json")
+    with pytest.raises(ExportError, match=f"{message}.*; take the vocab.json that"):
+        load_tokenizer(str(tmp_path), ANONYMOUS)
