@@ -5,10 +5,10 @@ Each is made once, in a process of its own: `python benchmarks/prepare.py NAME D
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers.models.mbart.modeling_mbart import MBartEncoder
 
 from peers.protocol import missing
 from speech_export.sources.configs import load_configs
+from speech_runtime.atomic.directory import publish, staging_directory
 
 ENCODER_CONFIG = {
     "model_type": "wav2vec2",
@@ -65,18 +66,14 @@ def ensure(name: str, directory: Path) -> str | None:
     """
     if directory.exists():
         return None
-    staging = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)  # of an interrupted run
     directory.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-W", "ignore", __file__, name, str(staging)]
+    command = [sys.executable, "-W", "ignore", __file__, name, str(directory)]
     done = subprocess.run(  # noqa: S603 - ourselves
         command, env={**os.environ, "TRANSFORMERS_VERBOSITY": "error"}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        shutil.rmtree(staging, ignore_errors=True)
         said: list[str] = done.stderr.strip().splitlines()
         return said[-1] if said else f"it ended with exit code {done.returncode}"
-    staging.rename(directory)
     return None
 
 
@@ -92,16 +89,15 @@ def export_bundle(checkpoint: Path, directory: Path, precision: str) -> str | No
     return done.stderr.strip().splitlines()[-1] if done.returncode else None
 
 
-def checkpoint(directory: Path) -> None:
+def checkpoint(directory: Path, _: Path) -> None:
     """The reference shape with random weights."""
     composite = load_configs(json.dumps(ENCODER_CONFIG), json.dumps(DECODER_CONFIG))
     composite.model.save_pretrained(directory)
 
 
-def plain_onnx(directory: Path) -> None:
+def plain_onnx(directory: Path, others: Path) -> None:
     """The three graphs of `peers.plain_onnx`: transformers' modules as they are, through `torch.onnx.export`."""
-    model = SpeechEncoderDecoderModel.from_pretrained(_sibling(directory)).eval()
-    directory.mkdir()
+    model = SpeechEncoderDecoderModel.from_pretrained(others / "checkpoint").eval()
     config = model.decoder.config
     heads, width = config.decoder_attention_heads, config.d_model
     layers = config.decoder_layers
@@ -129,19 +125,18 @@ def plain_onnx(directory: Path) -> None:
     )
 
 
-def plain_onnx_int8(directory: Path) -> None:
+def plain_onnx_int8(directory: Path, others: Path) -> None:
     """The same after `quantize_dynamic` of ONNX Runtime, with its defaults."""
     from onnxruntime.quantization import quantize_dynamic
 
-    directory.mkdir()
     for graph in ("encoder", "decoder", "decoder_with_past"):
-        source = directory.with_name("plain-onnx") / f"{graph}.onnx"
+        source = others / "plain-onnx" / f"{graph}.onnx"
         quantize_dynamic(
             source, directory / f"{graph}.onnx", op_types_to_quantize=["MatMul"], use_external_data_format=True
         )
 
 
-def ctranslate2_model(directory: Path) -> None:
+def ctranslate2_model(directory: Path, others: Path) -> None:
     """The decoder for CTranslate2, int8, behind a text encoder of one layer that shares its embedding.
 
     What `ctranslate2-transformers-converter` would do; that takes an `MBartForConditionalGeneration` only.
@@ -149,7 +144,7 @@ def ctranslate2_model(directory: Path) -> None:
     from ctranslate2.converters.transformers import MBartLoader
     from ctranslate2.specs import common_spec, transformer_spec
 
-    model = SpeechEncoderDecoderModel.from_pretrained(_sibling(directory)).eval()
+    model = SpeechEncoderDecoderModel.from_pretrained(others / "checkpoint").eval()
     decoder, loader = model.decoder.model.decoder, MBartLoader()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -172,17 +167,16 @@ def ctranslate2_model(directory: Path) -> None:
     spec.config.decoder_start_token = "</s>"  # noqa: S105
     spec.validate()
     spec.optimize(quantization="int8")
-    directory.mkdir()
     spec.save(str(directory))
 
 
-RECIPES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+RECIPES: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "checkpoint": (checkpoint, ()),
     "plain-onnx": (plain_onnx, ()),
     "plain-onnx-int8": (plain_onnx_int8, ()),
     "ctranslate2": (ctranslate2_model, ("ctranslate2",)),
 }
-"""What makes each, and the packages that it needs besides those of `dev`."""
+"""What makes each in an empty directory, given that of the others, and the packages that it needs besides `dev`'s."""
 
 
 class _PlainEncoder(nn.Module):
@@ -242,20 +236,18 @@ def _export(module: nn.Module, examples: tuple[Any, ...], dynamic_shapes: tuple[
     program.save(str(path), external_data=True)
 
 
-def _sibling(directory: Path) -> Path:
-    """The checkpoint, which is made first."""
-    return directory.with_name("checkpoint")
-
-
 @click.command()
 @click.argument("name", type=click.Choice(sorted(RECIPES)))
 @click.argument("directory", type=click.Path(path_type=Path))
 def main(name: str, directory: Path) -> None:
-    """Make NAME in DIRECTORY, beside the checkpoint."""
+    """Make NAME in DIRECTORY, beside the checkpoint; it appears when it is complete."""
     recipe, packages = RECIPES[name]
     if absent := missing(packages):
         raise click.ClickException(f"{', '.join(absent)} not installed: pip install 'speech-export[bench]'")
-    recipe(directory)
+    with staging_directory(directory) as staging:
+        recipe(staging, directory.parent)
+        with suppress(FileExistsError):  # somebody else was faster
+            publish(staging, directory)
 
 
 if __name__ == "__main__":

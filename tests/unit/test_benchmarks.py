@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from compare import Outcome, compare, ratio
 from conftest import Pair
@@ -28,6 +29,7 @@ from peers.registry import (
     reference_contenders,
 )
 from prepare import RECIPES, ensure
+from prepare import main as prepare
 from speech_runtime.bench.options import Case
 from tables import digits_table, hidden_table, limits_line, operators_table, reference_table
 from unit.test_bench import measurement
@@ -232,6 +234,20 @@ def test_what_cannot_be_made_leaves_nothing_and_says_why(tmp_path: Path) -> None
     problem = ensure("plain-onnx", tmp_path / "plain-onnx")  # there is no checkpoint beside it
     assert problem
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_made_appears_when_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(directory: Path, others: Path) -> None:
+        assert others == tmp_path
+        assert not (tmp_path / "made").exists()
+        (directory / "part").write_text("whole")
+
+    monkeypatch.setitem(RECIPES, "plain-onnx", (make, ()))
+    for _ in range(2):  # the second time somebody else was faster
+        assert CliRunner().invoke(prepare, ["plain-onnx", str(tmp_path / "made")]).exit_code == 0
+        monkeypatch.setitem(RECIPES, "plain-onnx", (lambda directory, _: (directory / "part").write_text("late"), ()))
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert (tmp_path / "made" / "part").read_text() == "whole"
 
 
 def test_plots_are_drawn(tmp_path: Path) -> None:

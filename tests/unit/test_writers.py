@@ -25,7 +25,7 @@ from speech_runtime.command_line.writers import to_stdout
 def main(layout, files):
     with to_stdout(FORMATS[layout], 1) as write:
         for file in files:
-            write(file, Transcription("zwölf €", [0, 2], -0.5, [], None, 1.0, 0.0, 0.0))
+            write(file, Transcription("zwölf €", [0, 2], -0.5, "end", [], 1.0, 0.0, 0.0))
 
 main()
 """
@@ -68,7 +68,7 @@ def test_names_that_are_no_unicode_are_escaped() -> None:
     (entry,) = json.loads(write("json", ODD).stdout)
     assert os.fsencode(entry["file"]) == b"a\xff\xfe.wav"
     assert entry["text"] == "zwölf €"
-    assert write("tsv", ODD).stdout.decode().splitlines()[1] == "a\\udcff\\udcfe.wav\t1\t-0.500000\tzwölf €"
+    assert write("tsv", ODD).stdout.decode().splitlines()[1] == "a\\udcff\\udcfe.wav\t1\t-0.500000\tzwölf €\tend"
 
 
 def test_what_an_encoding_lacks_is_escaped() -> None:
@@ -77,7 +77,7 @@ def test_what_an_encoding_lacks_is_escaped() -> None:
 
 @pytest.mark.parametrize("layout", list(FORMATS))
 def test_a_file_of_its_own_for_a_name_that_is_no_unicode(tmp_path: Path, layout: str) -> None:
-    heard = Transcription("one", [0, 2], -0.5, [], None, 1.0, 0.0, 0.0)
+    heard = Transcription("one", [0, 2], -0.5, "end", [], 1.0, 0.0, 0.0)
     with to_directory(tmp_path, FORMATS[layout], 1, [ODD, "b.wav"]) as write_one:
         write_one(ODD, heard)
         write_one("b.wav", AudioError("b.wav: is empty"))
@@ -86,16 +86,24 @@ def test_a_file_of_its_own_for_a_name_that_is_no_unicode(tmp_path: Path, layout:
     assert "one" in written.read_text()
 
 
-def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, *_: object, **__: object) -> int:
-        self.touch()
+def test_the_longest_name_that_a_file_may_have(tmp_path: Path) -> None:
+    heard = Transcription("one", [0, 2], -0.5, "end", [], 1.0, 0.0, 0.0)
+    for stem in ("x" * 251, "€" * 83 + "xx"):
+        with to_directory(tmp_path, FORMATS["text"], 1, [f"{stem}.wav"]) as write_one:
+            write_one(f"{stem}.wav", heard)
+        assert (tmp_path / f"{stem}.txt").read_text() == "one\n"
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
-    heard = Transcription("one", [0, 2], -0.5, [], None, 1.0, 0.0, 0.0)
-    with (
-        pytest.raises(click.FileError, match="No space left"),
-        to_directory(tmp_path, FORMATS["text"], 1, ["a.wav"]) as write_one,
-    ):
-        write_one("a.wav", heard)
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(os, "fsync", full)
+    heard = Transcription("one", [0, 2], -0.5, "end", [], 1.0, 0.0, 0.0)
+    (tmp_path / "b.txt").write_text("before")
+    with to_directory(tmp_path, FORMATS["text"], 1, ["a.wav", "b.wav"]) as write_one:
+        for file in ("a.wav", "b.wav"):
+            with pytest.raises(click.FileError, match="No space left"):
+                write_one(file, heard)
+    (left,) = tmp_path.iterdir()
+    assert (left.name, left.read_text()) == ("b.txt", "before")

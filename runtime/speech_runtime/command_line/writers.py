@@ -9,6 +9,7 @@ from typing import Protocol
 
 import click
 
+from ..atomic.file import write_text
 from ..interrupts import held
 from .formats import Format, Result
 
@@ -78,16 +79,10 @@ def to_directory(directory: Path, layout: Format, hypotheses: int, files: Iterab
         if isinstance(result, Exception):
             return
         target = targets[file]
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            unfinished.write_text(
-                layout.header + layout.entry(file, result, hypotheses), encoding="utf-8", errors="backslashreplace"
-            )
-            unfinished.replace(target)
+            write_text(target, layout.header + layout.entry(file, result, hypotheses), errors="backslashreplace")
         except OSError as error:
             raise click.FileError(str(target), error.strerror) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
