@@ -180,7 +180,19 @@ def test_a_cache_that_cannot_be_written_is_logged(
     (tmp_path / "file").write_text("")
     engine = OnnxRuntimeEngine(bundle, SessionOptions(optimized_model_cache=tmp_path / "file" / "cache"))
     assert answer(engine).shape == (3, WIDTH)
-    assert "The cache of optimised graphs cannot be written" in caplog.text
+    assert "file/cache is not used: " in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_cache_that_others_may_write_is_not_used(
+    mode: int, bundle: Bundle, cached: SessionOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    OnnxRuntimeEngine(bundle, cached)
+    cache = Path(str(cached.optimized_model_cache))
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    cache.chmod(mode)
+    assert answer(OnnxRuntimeEngine(bundle, cached)).shape == (3, WIDTH)
+    assert "cache is not used: other users may write to it" in caplog.text
 
 
 def test_a_graph_that_cannot_be_saved_is_loaded_all_the_same(

@@ -22,6 +22,7 @@ from .host_memory import give_back_freed, is_out_of_memory, share_arena
 from .native_calls import NATIVE_CALLS
 from .optimized_graphs import cache_entry, open_through_cache
 from .processor import bytes_saturate
+from .provider_engines import record_at_end, recorded_engines
 from .providers import check_providers, import_onnxruntime, preload_libraries, raise_provider_failure
 from .session_options import SessionOptions
 
@@ -69,7 +70,7 @@ class OnnxRuntimeEngine:
         Args:
             bundle: of the graphs.
             options: how they run.
-            check_hashes: compare the SHA-256 of what is in the cache of optimised graphs.
+            check_hashes: compare the SHA-256 of what is in the caches, of optimised graphs and of engines.
 
         Raises:
             EngineError: ONNX Runtime or the provider is missing, or takes another option.
@@ -89,14 +90,14 @@ class OnnxRuntimeEngine:
             )
         self._not_loaded = preload_libraries(self._runtime, options)
         cache = engine_cache(options.tensorrt, bundle, self._runtime.__version__)
-        if cache is not None:
-            cache.mkdir(parents=True, exist_ok=True)
         self._shares_arena = options.device == "cpu" and options.cpu_memory_arena
         if self._shares_arena:
             share_arena(self._runtime)
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        for graph in GRAPHS:
-            self._sessions[graph] = self._load(bundle, graph)
+        with recorded_engines(cache, check_hashes=check_hashes):
+            for graph in GRAPHS:
+                self._sessions[graph] = self._load(bundle, graph)
+        record_at_end(self, self._sessions, cache)
         recorded = self._sessions[DECODER_WITH_PAST] if options.cuda.cuda_graphs else None
         self._cuda_graphs = None if recorded is None else CudaGraphs(self._runtime, recorded)
         # While ONNX Runtime records, nothing else may call CUDA, whichever thread it is of.

@@ -9,28 +9,25 @@ of its files in a file of its own: one that was changed is not loaded, but writt
 import hashlib
 import json
 import logging
-import os
 import platform
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..atomic.directory import publish, staging_directory
-from ..bundle import Bundle, FileFacts
+from ..bundle import Bundle
 from ..errors import SpeechError
 from ..pinned import pinned
-from ..regular_files import read_json
-from ..strict import from_json
+from ..strict import listed
+from .cache_directory import private_directory, record_problems, write_record
 from .processor import bytes_saturate, instructions
 from .session_options import SessionOptions
 
 logger = logging.getLogger(__name__)
 
 _DIGEST_LENGTH = 32
-_FACTS = "files.json"
 
 
 class OpenGraph(Protocol):
@@ -86,6 +83,11 @@ def open_through_cache(entry: Path, graph: Path, open_graph: OpenGraph, *, check
     Raises:
         SpeechError: the graph itself cannot be loaded.
     """
+    try:
+        private_directory(entry.parent)
+    except OSError as error:
+        logger.warning("The cache of optimised graphs %s is not used: %s", entry.parent, error.strerror)
+        return open_graph(graph)
     if entry.is_dir():
         try:
             return _open_entry(entry, graph.name, open_graph, check_hashes)
@@ -93,7 +95,6 @@ def open_through_cache(entry: Path, graph: Path, open_graph: OpenGraph, *, check
             logger.warning("The optimised graph %s is not used, and written again: %s", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
         with staging_directory(entry) as staging:
             return _optimize(staging, entry, graph, open_graph)
     except OSError as error:
@@ -103,13 +104,11 @@ def open_through_cache(entry: Path, graph: Path, open_graph: OpenGraph, *, check
 
 def _open_entry(entry: Path, name: str, open_graph: OpenGraph, check_hashes: bool) -> Any:
     with pinned(entry) as pin:
-        known = read_json(pin.watch(_FACTS))
-        if not isinstance(known, dict) or set(known) != {name, *(f for f in os.listdir(pin.path) if f != _FACTS)}:  # noqa: PTH208
-            raise ValueError(f"its files are not those of its {_FACTS}")
-        for file, facts in known.items():
-            problem = from_json(FileFacts, facts).problem(pin.watch(file), "it was written", check_hashes=check_hashes)
-            if problem:
-                raise ValueError(problem)
+        for path in pin.path.iterdir():
+            pin.watch(path.name)
+        problems = record_problems(pin.path, check_hashes=check_hashes)
+        if problems:
+            raise ValueError(listed(list(problems.values())))
         session = open_graph(pin.path / name, optimized=True)
         if not pin.unchanged():
             raise ValueError("it was changed while it was loaded")
@@ -124,8 +123,7 @@ def _optimize(staging: Path, entry: Path, graph: Path, open_graph: OpenGraph) ->
         logger.warning("The optimised %s cannot be written: %s", graph.name, error)
         return session
     try:
-        facts = {path.name: asdict(FileFacts.of(path)) for path in sorted(staging.iterdir())}
-        (staging / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+        write_record(staging)
         publish(staging, entry)
     except OSError as error:
         if not entry.is_dir():  # nor has another process put it there in the meantime
