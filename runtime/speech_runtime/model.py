@@ -122,6 +122,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         texts: Sequence[str],
         *,
         sampling_rate: int | None = None,
+        limits: AudioLimits | None = None,
         language: str | None = None,
     ) -> NDArray[np.float32]:
         """How likely each of `texts` is as the transcription of a clip: to choose among the best of another system.
@@ -130,6 +131,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             audio: see `transcribe`.
             texts: without special tokens; the start token, a forced first token and the end token are added.
             sampling_rate: see `transcribe`.
+            limits: see `transcribe`.
             language: see `generate`.
 
         Returns:
@@ -148,7 +150,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         first = [*config.start_token_ids(1), *([] if (forced := config.forced_bos_token_id) is None else [forced])]
         last = list(config.eos_token_ids[:1])
         sequences = [[*first, *token_ids(self.tokenizer, text), *last] for text in texts]
-        encoded = self.encode(*self._extractor()([self.load(audio, sampling_rate)]))
+        encoded = self.encode(*self._extractor()([self.load(audio, sampling_rate, limits=limits)]))
         return sequence_logprobs(self._decoder(encoded), sequences, self.manifest.decoder.vocab_size)
 
     @overload

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models
 from composites import EOS, PAD, START, VOCABULARY
 from conftest import CHECKPOINT, Pair
 from parity.test_generate import padded_batch
-from speech_runtime import BundleError, GenerationError, OnnxSpeechSeq2Seq
+from speech_runtime import AudioError, AudioLimits, BundleError, GenerationError, OnnxSpeechSeq2Seq
 
 LENGTHS = [1603, 977, 2411]
 
@@ -119,6 +119,15 @@ def test_texts_are_scored_as_torch_does(digits: Pair) -> None:
         expected = torch.log_softmax(logits, -1)[0].gather(1, torch.tensor(ids[1:])[:, None]).sum()
         assert score == pytest.approx(float(expected), abs=1e-3)
     assert model.score(clip, []).size == 0
+
+
+def test_the_limits_of_a_clip_hold_for_scores_too(digits: Pair) -> None:
+    model, clip = digits.exported, str(CHECKPOINT.parent / "audio" / "02-espeak-us.wav")
+    short, long = AudioLimits(max_seconds=0.5), AudioLimits(max_seconds=60)
+    for call in (model.transcribe, lambda clip, limits: model.score(clip, ["nine"], limits=limits)):
+        with pytest.raises(AudioError, match="the limit is 0.5 s"):
+            call(clip, limits=short)
+    np.testing.assert_array_equal(model.score(clip, ["nine"], limits=long), model.score(clip, ["nine"]))
 
 
 def test_prompts_of_any_length_are_continued_as_alone(pair: Callable[[str], Pair]) -> None:
