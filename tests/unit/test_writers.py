@@ -107,3 +107,27 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
                 write_one(file, heard)
     (left,) = tmp_path.iterdir()
     assert (left.name, left.read_text()) == ("b.txt", "before")
+
+
+@pytest.mark.parametrize("file", ["a.txt", "./b/../a.txt", "link.wav", "other/a.mp3"])
+def test_audio_is_never_replaced(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a.txt").write_text("audio")
+    (tmp_path / "link.wav").symlink_to("a.txt")
+    files = [file, "a.txt"] if "other" in file else [file]
+    directory = tmp_path
+    if file == "link.wav":  # what it is written to is the link itself
+        directory = tmp_path / "linked"
+        directory.mkdir()
+        (directory / "link.txt").symlink_to(tmp_path / "a.txt")
+    with pytest.raises(click.UsageError, match=r"is audio itself|would both be written"):
+        to_directory(directory, FORMATS["text"], 1, files).__enter__()
+    assert (tmp_path / "a.txt").read_text() == "audio"
+
+
+def test_nothing_is_written_into_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text("{}")
+    with pytest.raises(click.UsageError, match="is a bundle, and what was heard could replace files of it"):
+        to_directory(tmp_path, FORMATS["json"], 1, ["bundle.wav"]).__enter__()
+    assert (tmp_path / "bundle.json").read_text() == "{}"

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 import click
 
 from ..atomic.file import write_text
+from ..bundle import MANIFEST
 from ..interrupts import held
 from .formats import Format, Result
 
@@ -66,11 +67,12 @@ def _abandon_stdout() -> None:
 
 
 @contextmanager
-def to_directory(directory: Path, layout: Format, hypotheses: int, files: Iterable[str]) -> Iterator[Writer]:
+def to_directory(directory: Path, layout: Format, hypotheses: int, files: Collection[str]) -> Iterator[Writer]:
     """Write each result to `directory` under the name of its audio file; nothing for audio that was not heard.
 
     Raises:
-        click.UsageError: two of the `files` would be written to the same one.
+        click.UsageError: two of the `files` would be written to the same one, or one over the audio itself; the
+            directory is a bundle.
         click.FileError: the directory or a file in it cannot be written; no file is left half written.
     """
     targets = _targets(directory, layout.suffix, files)
@@ -91,7 +93,10 @@ def to_directory(directory: Path, layout: Format, hypotheses: int, files: Iterab
     yield write
 
 
-def _targets(directory: Path, suffix: str, files: Iterable[str]) -> dict[str, Path]:
+def _targets(directory: Path, suffix: str, files: Collection[str]) -> dict[str, Path]:
+    if (directory / MANIFEST).exists():
+        raise click.UsageError(f"{directory} is a bundle, and what was heard could replace files of it; choose another")
+    audio = {Path(file).resolve() for file in files if file != "-"}
     targets: dict[str, Path] = {}
     sources: dict[Path, str] = {}
     for file in files:
@@ -101,5 +106,7 @@ def _targets(directory: Path, suffix: str, files: Iterable[str]) -> dict[str, Pa
             raise click.UsageError(
                 f"{sources[target]} and {file} would both be written to {target}; transcribe them to two directories"
             )
+        if target.resolve() in audio:
+            raise click.UsageError(f"{target} is audio itself, and would be replaced; choose another directory")
         targets[file], sources[target] = target, file
     return targets
