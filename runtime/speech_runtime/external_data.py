@@ -1,4 +1,4 @@
-"""Files that an ONNX graph takes its weights from: only those whose hashes the manifest has.
+"""Files that an ONNX graph takes its weights from: only its own, `GRAPH.onnx.*`, whose hashes the manifest has.
 
 ONNX Runtime opens whatever file a graph names. This reads the few fields of the protobuf that name files, after
 `onnx.proto` of ONNX, and needs no ONNX package.
@@ -69,6 +69,8 @@ def _record_problems(
         yield f"{graph} describes a weight in a way that is not known ({', '.join(keys)[:80]})"
     elif name not in sizes:
         yield f"{graph} takes weights from {name[:80]!r}, which is no file of the bundle"
+    elif not name.startswith(f"{graph}."):  # what is known of a graph is known by the names of its files
+        yield f"{graph} takes weights from {name[:80]!r}, which is a file of another graph, or of something else"
     else:
         offset, length = known.get("offset", "0"), known.get("length", "0")
         numbers = all(number.isascii() and number.isdecimal() and len(number) < 20 for number in (offset, length))

@@ -1,16 +1,25 @@
 """Weights of a graph come from files of the bundle only, each from bytes of its own."""
 
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 
+from composites import composite
+from conftest import ONE_THREAD
 from handmade_bundle import make_bundle
-from speech_runtime import Bundle, BundleError
+from parity.test_generate import padded_batch
+from speech_export import export, trace
+from speech_export.precision import PrecisionOptions
+from speech_export.settings import Limits
+from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle import MANIFEST, FileFacts
+from speech_runtime.contract import GRAPHS
 
 
 @pytest.fixture
@@ -122,3 +131,64 @@ def test_weights_within_nodes_are_found(bundle: Path) -> None:
     enter(path)
     with pytest.raises(BundleError, match="'../evil', which is no file of the bundle"):
         Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["decoder_init.onnx.data", "decoder_with_past.onnx.data", "tokenizer.json", "encoder.onnx", "decoder_init.onnx"],
+)
+@pytest.mark.parametrize("place", [{}, {"offset": "0", "length": "128"}, {"offset": "64", "length": "64"}])
+def test_two_graphs_do_not_share_a_file(place: dict[str, str], other: str, bundle: Path) -> None:
+    """Whatever is known of a graph, such as the name of its cached twin, follows from the files of its name."""
+    describe(bundle, put(location=other, **place))
+    for check_hashes in (True, False):
+        with pytest.raises(BundleError, match=f"encoder.onnx takes weights from '{other}', which is a file of another"):
+            Bundle.open(bundle, check_hashes=check_hashes)
+
+
+CONVERSIONS = {
+    "fp32": PrecisionOptions(),
+    "int8": PrecisionOptions(precision="int8"),
+    "int4": PrecisionOptions(precision="int4"),
+    "fp16": PrecisionOptions(precision="fp16", target="cuda"),
+    "encoder int8": PrecisionOptions(encoder_precision="int8"),
+    "int8 for TensorRT": PrecisionOptions(precision="int8", target="tensorrt"),
+}
+
+
+def locations(graph: Path) -> set[str]:
+    """Files that a graph names, as ONNX reads it."""
+    tensors = onnx.load(graph, load_external_data=False).graph.initializer
+    return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+
+
+@pytest.mark.parametrize(
+    "conversion",
+    [
+        "int8",
+        "fp16",
+        *(pytest.param(name, marks=pytest.mark.full) for name in CONVERSIONS if name not in ("int8", "fp16")),
+    ],
+)
+def test_each_graph_of_a_conversion_has_a_file_of_its_own_and_a_copy_says_the_same(
+    conversion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "_EXTERNAL_DATA_FROM", 0)
+    made = tmp_path / "bundle"
+    bundle = export(composite("bert"), made, precision=CONVERSIONS[conversion], limits=Limits(math.inf, 0.0))
+    for graph in GRAPHS:
+        assert locations(made / f"{graph}.onnx") == {f"{graph}.onnx.data"}
+    assert {path.name for path in made.iterdir()} == {MANIFEST, *bundle.manifest.files}
+    weights = [made / f"{graph}.onnx.data" for graph in GRAPHS]
+    assert len({os.path.realpath(path) for path in weights}) == len(GRAPHS)
+
+    def answer(directory: Path) -> tuple[list[list[int]], bytes]:
+        model = OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD)
+        inputs, mask = padded_batch([1603, 977])
+        logits = model.forward(inputs, mask, decoder_input_ids=[[1, 5, 7], [1, 6, 8]]).logits
+        return model.generate(inputs, mask, num_beams=3).tolist(), logits.tobytes()
+
+    expected = answer(made)
+    shutil.copytree(made, tmp_path / "copy")
+    shutil.rmtree(made)
+    assert answer(tmp_path / "copy") == expected
