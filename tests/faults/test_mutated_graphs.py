@@ -1,0 +1,102 @@
+"""Graphs that were mutated, with hashes that fit: refused by name, or run; no traceback, hang or crash of ours."""
+
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from conftest import CLIPS, Pair
+from faults import mutated_graphs
+from speech_runtime import Bundle
+from speech_runtime.bundle import FileFacts
+from speech_runtime.contract import GRAPHS
+
+TRIES, MANY = 60, 1000
+LIMIT = 60.0
+"""Seconds of one try; a try takes a tenth of a second."""
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+CLIP = CLIPS / "02-espeak-us.wav"
+
+
+@pytest.fixture(scope="module", params=["one file", "external data"])
+def whole(request: pytest.FixtureRequest, digits: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model; with external data a graph is all structure, and most mutations are of it."""
+    directory = tmp_path_factory.mktemp("whole") / "bundle"
+    shutil.copytree(digits.directory, directory)
+    if request.param == "one file":
+        return directory
+    for graph in GRAPHS:
+        path = directory / f"{graph}.onnx"
+        model = onnx.load(path)
+        path.unlink()
+        onnx.save(model, path, save_as_external_data=True, location=f"{graph}.onnx.data", size_threshold=0)
+    manifest = Bundle.open(digits.directory).manifest
+    for path in directory.glob("*.onnx*"):
+        manifest.files[path.name] = FileFacts.of(path)
+    manifest.write(directory)
+    Bundle.open(directory)
+    return directory
+
+
+def tried(whole: Path, work: Path, tries: int) -> dict[int, dict[str, Any]]:
+    """What became of each try; after one that ended its process, another process goes on with the next."""
+    found: dict[int, dict[str, Any]] = {}
+    while len(found) < tries:
+        arguments = [str(whole), str(work), str(CLIP), str(len(found)), str(tries)]
+        command = [sys.executable, mutated_graphs.__file__, *arguments]
+        with (work.parent / "stderr").open("wb") as stderr:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=ENVIRONMENT, bufsize=0)
+        hung = False
+        for line in lines_of(process):
+            hung = line is None
+            if line is not None and "kind" in line:
+                found[len(found)] = line
+        if hung:
+            process.kill()
+        code = process.wait()
+        if len(found) < tries:
+            said = (work.parent / "stderr").read_text(errors="replace")[-2000:]
+            found[len(found)] = {"kind": "hang" if hung else f"ended by {code}", "said": said, "graph": ""}
+    return found
+
+
+def lines_of(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any] | None]:
+    """Lines of JSON as they come; None where none comes for too long."""
+    assert process.stdout is not None
+    with process.stdout, selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while selector.select(LIMIT):
+            if not (line := process.stdout.readline()):
+                return
+            yield json.loads(line)
+        yield None
+
+
+def names_what_is_wrong(found: dict[str, Any]) -> bool:
+    """Whether an error names the file or the graph; one of numbers names the clip and the step."""
+    return found["graph"] in found["said"] or (found["kind"] == "GenerationError" and "no number" in found["said"])
+
+
+@pytest.mark.parametrize("tries", [TRIES, pytest.param(MANY, marks=pytest.mark.full)])
+def test_a_mutated_graph_is_refused_or_answers(tries: int, whole: Path, tmp_path: Path) -> None:
+    found = tried(whole, tmp_path / "work", tries)
+    assert len(found) == tries
+    print(Counter(each["kind"] for each in found.values()))  # noqa: T201 - pytest shows it where the test fails
+    bad = {
+        number: each
+        for number, each in found.items()
+        if each["kind"] in ("traceback", "hang")
+        or each["kind"].startswith("ended")
+        or not each["refused by hash"]
+        or (each["kind"] != "answer" and not names_what_is_wrong(each))
+    }
+    assert not bad, json.dumps(bad, indent=2)
