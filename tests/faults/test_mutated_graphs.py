@@ -14,9 +14,9 @@ from typing import Any
 import onnx
 import pytest
 
-from conftest import CLIPS, Pair
+from conftest import CLIPS, ONE_THREAD, Pair
 from faults import mutated_graphs
-from speech_runtime import Bundle
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.bundle import FileFacts
 from speech_runtime.contract import GRAPHS
 
@@ -28,7 +28,12 @@ CLIP = CLIPS / "02-espeak-us.wav"
 
 
 @pytest.fixture(scope="module", params=["one file", "external data"])
-def whole(request: pytest.FixtureRequest, digits: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(
+    request: pytest.FixtureRequest,
+    digits: Pair,
+    references: dict[Path, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """The bundled model; with external data a graph is all structure, and most mutations are of it."""
     directory = tmp_path_factory.mktemp("whole") / "bundle"
     shutil.copytree(digits.directory, directory)
@@ -38,12 +43,12 @@ def whole(request: pytest.FixtureRequest, digits: Pair, tmp_path_factory: pytest
         path = directory / f"{graph}.onnx"
         model = onnx.load(path)
         path.unlink()
-        onnx.save(model, path, save_as_external_data=True, location=f"{graph}.onnx.data", size_threshold=0)
+        onnx.save(model, path, save_as_external_data=True, location=f"{graph}.onnx.data", size_threshold=1024)
     manifest = Bundle.open(digits.directory).manifest
     for path in directory.glob("*.onnx*"):
         manifest.files[path.name] = FileFacts.of(path)
     manifest.write(directory)
-    Bundle.open(directory)
+    assert OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD).transcribe(CLIP) == references[CLIP]
     return directory
 
 
