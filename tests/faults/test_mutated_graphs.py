@@ -24,6 +24,8 @@ TRIES, MANY = 60, 1000
 LIMIT = 60.0
 """Seconds of one try; a try takes a tenth of a second."""
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+BATCH = 100
+"""Tries of a process: what mutated sizes have asked for stays in ONNX Runtime's arena, for the next graph."""
 CLIP = CLIPS / "02-espeak-us.wav"
 
 
@@ -56,7 +58,8 @@ def tried(whole: Path, work: Path, tries: int) -> dict[int, dict[str, Any]]:
     """What became of each try; after one that ended its process, another process goes on with the next."""
     found: dict[int, dict[str, Any]] = {}
     while len(found) < tries:
-        arguments = [str(whole), str(work), str(CLIP), str(len(found)), str(tries)]
+        last = min(len(found) + BATCH, tries)
+        arguments = [str(whole), str(work), str(CLIP), str(len(found)), str(last)]
         command = [sys.executable, mutated_graphs.__file__, *arguments]
         with (work.parent / "stderr").open("wb") as stderr:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=ENVIRONMENT, bufsize=0)
@@ -68,7 +71,7 @@ def tried(whole: Path, work: Path, tries: int) -> dict[int, dict[str, Any]]:
         if hung:
             process.kill()
         code = process.wait()
-        if len(found) < tries:
+        if len(found) < last:
             said = (work.parent / "stderr").read_text(errors="replace")[-2000:]
             found[len(found)] = {"kind": "hang" if hung else f"ended by {code}", "said": said, "graph": ""}
     return found
