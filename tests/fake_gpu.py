@@ -305,7 +305,7 @@ class FakeTensorRt:
                 self._refitter = refitter
 
             def refit_from_file(self, path: str) -> bool:
-                self._refitter.given.append(Path(path))
+                self._refitter.given.append(Path(path).resolve())
                 return module.refuses != "weights"
 
         self.Refitter, self.OnnxParserRefitter = Refitter, OnnxParserRefitter
@@ -342,5 +342,5 @@ class FakeTensorRt:
             "tensor(int64)": np.dtype(np.int64),
         }
         dtypes = {node.name: kinds[node.type] for node in (*session.get_inputs(), *session.get_outputs())}
-        weights = path if self._engines.weights == "stripped" else None
+        weights = path.resolve() if self._engines.weights == "stripped" else None
         return FakeEngine(self, FakeGraph(name, session, ranges, dtypes, weights))

@@ -45,6 +45,17 @@ class Expectation:
         """Of the search."""
         return self.search["num_beams"]
 
+    @property
+    def scores(self) -> Tensor:
+        """Mean log-probability of each sequence's new tokens, float32 [batch], out of those of the whole vocabulary.
+
+        A search that takes the past of another beam for its own has other scores, even where its tokens are the same.
+        """
+        spoken = torch.from_numpy(self.spoken[:, :-1])
+        following = torch.from_numpy(self.tokens[:, 1:, None])
+        found = self.logprobs[:, :-1].gather(-1, following).squeeze(-1).where(spoken, 0)
+        return found.sum(dim=-1) / spoken.sum(dim=-1)
+
 
 def expectations(
     model: SpeechEncoderDecoderModel, audio: AudioSet, new_tokens: int, *, whole: bool

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime import OnnxSpeechSeq2Seq
@@ -46,6 +47,13 @@ class Comparison:
     in_proportion: float = 0.0
     texts: list[tuple[str, str, str]] = field(default_factory=list)
     frames: list[tuple[int, int]] = field(default_factory=list)
+
+    def note(self, expected: Tensor, found: Tensor) -> Tensor:
+        """Note how far log-probabilities differ, and return it: of the shape of both."""
+        difference = (expected - found).abs()
+        self.in_proportion = _larger(self.in_proportion, float(in_proportion(expected, found).max()))
+        self.largest = _larger(self.largest, float(difference.max()))
+        return difference
 
     @property
     def agreement(self) -> float:
@@ -111,20 +119,26 @@ def compare(expected: Iterable[Expectation], exported: OnnxSpeechSeq2Seq, *, sea
         result.next_equal[0] += int((best == expected_best)[each.spoken].sum())
         result.next_equal[1] += int(each.spoken.sum())
         found_logprobs = logprobs if each.words is None else logprobs.gather(-1, each.words)
-        error = (each.logprobs - found_logprobs).abs()
-        proportion = float(in_proportion(each.logprobs, found_logprobs).max())
-        result.in_proportion = _larger(result.in_proportion, proportion)
-        result.largest = _larger(result.largest, float(error.max()))
+        error = result.note(each.logprobs, found_logprobs)
         if each.words is None:
             error = error.gather(-1, best_words(each.logprobs)[1])
         result.differences.append(error.numpy()[each.spoken].ravel())
         if search:
-            found = exported.generate(encoder_outputs=encoded, **each.search)
-            for index, count in enumerate(_equal(each.tokens, found)):
+            found = exported.generate(encoder_outputs=encoded, **each.search, return_dict_in_generate=True)
+            for index, count in enumerate(_equal(each.tokens, found.sequences)):
                 result.equal[each.beams][index] += count
+            if each.words is None and (same := _same_rows(each.tokens, found.sequences)).any():
+                result.note(each.scores[same], torch.from_numpy(found.sequences_scores[same]))
             if each.beams == BEAMS:
-                result.texts += _texts(exported, each, found)
+                result.texts += _texts(exported, each, found.sequences)
     return result
+
+
+def _same_rows(expected: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which utterances have the same tokens: bool [batch]."""
+    if expected.shape != found.shape:
+        return np.zeros(len(expected), dtype=np.bool_)
+    return np.asarray((expected == found).all(axis=1))
 
 
 def verification(result: Comparison, description: str, clips: int) -> Verification:

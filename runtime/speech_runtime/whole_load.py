@@ -36,6 +36,10 @@ def load_whole(directory: str | Path, load: Callable[[Bundle], Loaded], *, check
                 if pin.unchanged():
                     raise _named(error, pin.path, directory) from error.__cause__
                 continue
+            except Exception:
+                if pin.unchanged():
+                    raise
+                continue
             if pin.unchanged():
                 return loaded
     raise BundleError(

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 import speech_runtime.__main__
 import speech_runtime.model
 from conftest import Pair
-from speech_runtime import OnnxSpeechSeq2Seq, Transcription
+from speech_runtime import AudioLimits, OnnxSpeechSeq2Seq, Transcription, inputs
 from speech_runtime.cli import main
 from speech_runtime.generation.config import GenerationSettings
 
@@ -70,14 +70,15 @@ def test_one_bad_file_does_not_stop_the_others(digits: Pair, references: dict[Pa
     assert [("error" in entry) for entry in entries] == [False, *[True] * 5, False]
 
 
-def test_too_short_and_too_long_audio_is_named(digits: Pair, tmp_path: Path) -> None:
+def test_too_short_and_too_long_audio_is_named(digits: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "free_memory_bytes", lambda: 2**30)
     short, long = tmp_path / "short.wav", tmp_path / "long.wav"
     noise = np.random.default_rng(0).standard_normal(3600 * 1000) * 0.1
     soundfile.write(short, noise[:1559], 16000)
     soundfile.write(long, noise, 1000)
     result = run(digits.directory, short, long)
     assert "short.wav: has 1,559 samples, the encoder needs at least 1,560" in result.stderr
-    assert "long.wav: 1 × 57,600,000 samples would need about" in result.stderr
+    assert "long.wav: 1 × 57,600,000 samples or feature frames need 1.29 GiB" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_flags_become_settings(digits: Pair, references: dict[Path, str], monkey
     assert result.exit_code == 0, result.stderr
     expected = {flag.strip("-").replace("-", "_"): value for flag, (_, value) in flags.items()}
     expected["num_return_sequences"] = expected.pop("n_best")
-    assert seen == {**expected, "do_sample": False, "renormalize_logits": True}
+    assert seen == {**expected, "do_sample": False, "renormalize_logits": True, "limits": AudioLimits()}
     run(digits.directory, "a.wav", "--early-stopping", "true")
     assert seen["early_stopping"] is True
 

@@ -128,7 +128,7 @@ def test_a_cache_with_swapped_beams_is_refused(
         return step(self, tokens, [list(row)[::-1] for row in beams], whole)
 
     monkeypatch.setattr(CachedDecoder, "step", swapped)
-    with pytest.raises(VerificationError, match=r"of the tokens are the same \(4 beams\)"):
+    with pytest.raises(VerificationError, match=r"log-probabilities differ by up to"):
         check(bundle.reference, bundle.exported)
 
 

@@ -91,6 +91,9 @@ def test_an_utterance_keeps_its_number_once_others_are_set_aside() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_given_text_has_no_score_then(value: float) -> None:
     class Beams:
+        def check_positions(self, tokens: int, name: str) -> None:
+            pass
+
         def logits_of_beams(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
             logits = np.zeros((*tokens.shape, VOCABULARY), dtype=np.float32)
             logits[1, 0, 3] = value
