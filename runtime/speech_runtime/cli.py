@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -134,11 +135,27 @@ class _Stdin:
 
     name = "stdin"
 
+    @property
+    def raw(self) -> Any:
+        """What is below its buffer."""
+        return getattr(self._buffer(), "raw", None)
+
+    def fileno(self) -> int:
+        """Its descriptor, to wait on."""
+        return self._buffer().fileno()
+
     def read(self, count: int) -> bytes:
         """Read so many bytes, fewer at the end."""
+        return self._buffer().read(count)
+
+    def read1(self, count: int) -> bytes:
+        """Read what there is, so many bytes at most."""
+        return cast("BufferedReader", self._buffer()).read1(count)
+
+    def _buffer(self) -> BinaryIO:
         if sys.stdin is None:
             raise OSError("it is closed")
-        return sys.stdin.buffer.read(count)
+        return sys.stdin.buffer
 
 
 def _opened(file: str) -> AudioFile:

@@ -2,7 +2,9 @@
 
 import io
 import os
+import sys
 import threading
+import time
 from dataclasses import fields
 from pathlib import Path, PurePath
 from typing import Any
@@ -15,7 +17,7 @@ from recordings import RATE, recording
 from speech_runtime import AudioError, AudioLimits
 from speech_runtime.audio import clip_of, read_audio
 from speech_runtime.audio.limits import flag_name
-from speech_runtime.cli import main
+from speech_runtime.cli import _opened, main
 from speech_runtime.command_line.audio_flags import take_audio_limits
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
@@ -211,6 +213,63 @@ def test_a_pipe_that_nobody_writes_to_is_left(tmp_path: Path) -> None:
         AudioError, match=r"nothing came out of this pipe for 0.1 s; .*max_wait=…\) \(--max-audio-wait\)"
     ):
         load(tmp_path / "pipe", limits=AudioLimits(max_wait=0.1))
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("blocking", [False, True])
+def test_an_open_pipe_that_has_nothing_yet_has_not_ended(blocking: bool, buffering: int) -> None:
+    out, into = os.pipe()
+    os.set_blocking(out, blocking)
+
+    def write() -> None:
+        with os.fdopen(into, "wb", buffering=0) as file:
+            for begin in range(0, len(WAV), 40_000):
+                file.write(WAV[begin : begin + 40_000])
+                time.sleep(0.1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(out, "rb", buffering=buffering) as file:
+        np.testing.assert_array_equal(load(file), load(WAV))
+    writer.join()
+
+
+class Late(io.RawIOBase):
+    """Has nothing yet whenever it is asked for the first of two times."""
+
+    def __init__(self, content: bytes) -> None:
+        self.blocks = [block for begin in range(0, len(content), 40_000) for block in (None, content[begin:][:40_000])]
+
+    def read(self, count: int = -1) -> bytes | None:
+        return self.blocks.pop(0) if self.blocks else b""
+
+
+def test_none_is_not_the_end() -> None:
+    np.testing.assert_array_equal(load(Late(WAV)), load(WAV))
+    never = Late(WAV)
+    never.blocks = [None] * 10_000
+    with pytest.raises(AudioError, match=r"nothing came out of this pipe for 0.1 s"):
+        load(never, limits=AudioLimits(max_wait=0.1))
+
+
+@pytest.mark.parametrize("form", ["buffered", "raw", "stdin"])
+def test_an_open_pipe_that_nobody_writes_to_is_left(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, into = os.pipe()
+    with os.fdopen(into, "wb") as writer, os.fdopen(out, "rb", buffering=0 if form == "raw" else -1) as file:
+        writer.write(WAV[:1000])
+        writer.flush()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file) if form == "stdin" else None)
+        with pytest.raises(AudioError, match=r"nothing came out of this pipe for 0.1 s; .*--max-audio-wait"):
+            load(_opened("-") if form == "stdin" else file, limits=AudioLimits(max_wait=0.1))
+
+
+def test_a_wait_without_end_is_one_that_the_system_takes(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[WAV])
+    writer.start()
+    np.testing.assert_array_equal(load(pipe, limits=AudioLimits(max_wait=float("inf"))), load(WAV))
+    writer.join()
 
 
 def test_names_that_are_not_unicode(tmp_path: Path) -> None:

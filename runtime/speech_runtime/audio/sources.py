@@ -4,6 +4,7 @@ import io
 import os
 import select
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ AudioFile = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 """A path, an open file, or the bytes of a file."""
 
 _AT_ONCE = 2**20
+
+_NAP = 0.01
+"""Seconds until a file that had nothing yet is asked again."""
+
+_LONGEST_POLL = 2**31 - 1
+"""Milliseconds, about 25 days."""
 
 
 def is_file(audio: object) -> TypeGuard[AudioFile]:
@@ -110,7 +117,7 @@ def open_source(file: AudioFile, limits: AudioLimits) -> Iterator[Source]:
     else:
         if callable(seekable := getattr(file, "seekable", None)) and seekable():
             file.seek(0)
-        content = _read_all(file.read, limits, name)
+        content = _read_all(_reader(file, limits, name), limits, name)
     yield Source(name, len(content), content)
 
 
@@ -132,22 +139,58 @@ def _check_unchanged(before: os.stat_result, after: os.stat_result, name: str) -
         raise AudioError(f"{name}: changed while it was read: {sizes}; transcribe it when it is complete")
 
 
-def _read_all(read: Callable[[int], bytes], limits: AudioLimits, name: str) -> bytes:
-    content = io.BytesIO()
-    while block := read(_AT_ONCE):
+def _reader(file: BinaryIO, limits: AudioLimits, name: str) -> Callable[[int], bytes | None]:
+    """How to read an open file, without waiting for longer than `limits` allow where it is a pipe."""
+    if not isinstance(getattr(file, "raw", file), io.FileIO):
+        return file.read
+    # `read1` returns what there is, where `read` would wait for all that it is asked for.
+    read, descriptor = getattr(file, "read1", file.read), file.fileno()
+
+    def wait_and_read(count: int) -> bytes | None:
+        _wait(descriptor, limits, name)
+        block: bytes | None = read(count)
+        return block
+
+    return wait_and_read
+
+
+def _read_all(read: Callable[[int], bytes | None], limits: AudioLimits, name: str) -> bytes:
+    content, last = io.BytesIO(), time.monotonic()
+    while True:
+        block = read(_AT_ONCE)
+        if block is None:  # from who does not wait: there is nothing yet, which is not the end
+            if time.monotonic() - last > limits.max_wait:
+                raise _nothing_came(limits, name)
+            time.sleep(_NAP)
+            continue
         if not isinstance(block, (bytes, bytearray, memoryview)):
             raise AudioError(f"{name}: gives {type(block).__name__} instead of bytes; open it with 'rb'")
+        if not block:
+            return content.getvalue()
         content.write(block)
         limits.check_bytes(content.tell(), name)
-    return content.getvalue()
+        last = time.monotonic()
 
 
 def _read_pipe(descriptor: int, count: int, limits: AudioLimits, name: str) -> bytes:
+    _wait(descriptor, limits, name)
+    return os.read(descriptor, count)
+
+
+def _wait(descriptor: int, limits: AudioLimits, name: str) -> None:
+    """Wait until there is something to read, or the end.
+
+    Raises:
+        AudioError: it takes longer than `limits` allow.
+    """
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
-    if not waiting.poll(limits.max_wait * 1000):
-        raise AudioError(
-            f"{name}: nothing came out of this pipe for {limits.max_wait:,g} s; "
-            f"start what writes to it, or raise {flag('max_wait')}"
-        )
-    return os.read(descriptor, count)
+    if not waiting.poll(min(limits.max_wait * 1000, _LONGEST_POLL)):
+        raise _nothing_came(limits, name)
+
+
+def _nothing_came(limits: AudioLimits, name: str) -> AudioError:
+    return AudioError(
+        f"{name}: nothing came out of this pipe for {limits.max_wait:,g} s; "
+        f"start what writes to it, or raise {flag('max_wait')}"
+    )
