@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .audio import Samples
+from .audio import Samples, array_of
 from .bundle import EncoderFacts
 from .errors import AudioError
 from .memory import free_memory_bytes
@@ -19,7 +19,7 @@ def check_inputs(
     Raises:
         AudioError: another shape or dtype, not finite, a mask that does not fit, or a row that is too short or long.
     """
-    values = np.asarray(inputs)
+    values = array_of(inputs, f"{name}: {encoder.input_name}")
     features = encoder.feature_size
     shape = "[batch, samples]" if features is None else f"[batch, time, {features}]"
     if values.ndim != (2 if features is None else 3) or values.dtype.kind != "f":
@@ -95,7 +95,7 @@ def _least_bytes(batch: int, length: int, encoder: EncoderFacts) -> int:
 
 
 def _checked_mask(attention_mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    mask = np.asarray(attention_mask)
+    mask = array_of(attention_mask, "attention_mask")
     if mask.shape != shape or mask.dtype.kind not in "iub":
         raise AudioError(
             f"attention_mask must be integers of the input's shape {list(shape)}, got {mask.dtype} {list(mask.shape)}"

@@ -62,6 +62,10 @@ def transcribe_many(
     """
     if is_clip(audio):
         raise AudioError("transcribe_all takes a list of clips, and got one; give it as [audio], or use transcribe")
+    try:
+        iter(audio)
+    except TypeError as error:
+        raise AudioError(f"transcribe_all takes a list of clips, and got {audio!r}") from error
     if batch_size < 1:
         raise GenerationError(f"batch_size is {batch_size}, it must be at least 1")
     shared = dict(keywords)

@@ -239,7 +239,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             AudioError: `audio` is one clip and no list.
             GenerationError: settings that the model cannot follow.
         """
-        _ = self._settings(keywords)
+        _, limits = self._settings(keywords), AudioLimits.of(limits)
         steps = Steps(
             sampling_rate=self._extractor().sampling_rate,
             load=lambda clip: self._load(clip, limits),

@@ -71,7 +71,7 @@ def test_a_truncated_file_is_refused_and_a_streamed_one_is_not(tmp_path: Path) -
         (np.array([0.1, np.nan, np.inf], np.float32), "2 samples that are NaN or infinite"),
         (np.zeros((2, 100), np.float32), r"got shape \[2, 100\]; mix the channels"),
         (np.ones(100, np.int16), r"got int16; convert first"),
-        (np.array(0.5), r"got shape \[\]"),
+        (np.array(0.5), r"is a single number, 0.5"),
     ],
 )
 def test_bad_arrays_are_refused(samples: np.ndarray, message: str) -> None:

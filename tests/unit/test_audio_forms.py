@@ -136,6 +136,65 @@ def test_channels_that_cancel_each_other_out_are_named(left: float) -> None:
         load(wav(0 * stereo, RATE))
 
 
+@pytest.mark.parametrize("rate", [RATE, 44100])
+def test_channels_that_cancel_each_other_out_in_a_part_are_named(rate: int) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(12 * rate)
+    seconds = np.arange(noise.size) / rate
+    part = (seconds >= 10) & (seconds < 10.3)
+    stereo = np.stack([noise, np.where(part, -noise, noise)], axis=1).astype(np.float32)
+    for audio in (wav(stereo, rate), (rate, stereo)):
+        with pytest.raises(AudioError, match=r"its 2 channels cancel each other out .* at 10\.[01] s"):
+            load(audio)
+    stereo[part] *= 0.01  # a pause
+    assert load(wav(stereo, rate)).size == 12 * RATE
+
+
+def test_masked_samples_are_not_heard() -> None:
+    masked = np.ma.masked_array(NOISE, np.arange(NOISE.size) < 100)
+    for audio in (masked, {"array": masked, "sampling_rate": RATE}, (RATE, masked)):
+        with pytest.raises(AudioError, match=r"audio\[7\]: has 100 masked values.*samples.filled\(0\)"):
+            load(audio)
+    np.testing.assert_array_equal(load(np.ma.masked_array(NOISE)), NOISE)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        ((RATE, np.stack([NOISE, NOISE])), r"the shape \[2, 16000\], expected \[samples, channels\]; transpose it"),
+        ((RATE, np.stack([NOISE, NOISE], axis=1).astype(complex)), "expected floating-point samples .*got complex128"),
+        ((RATE, np.stack([NOISE, NOISE], axis=1).astype(object)), "array of Python objects .dtype object"),
+        ((RATE, [["a", "b"], ["c", "d"]]), "expected floating-point samples .*got <U1"),
+        ((RATE, np.ones((40, 33))), "has 33 channels, the limit is 32"),
+        (NOISE.astype(object), "array of Python objects .dtype object"),
+        (np.float32(1), "is a single number, 1.0; a list is a list of clips"),
+        (0.25, "is a single number, 0.25; a list is a list of clips: give .* as an array"),
+        (5, "is a single number, 5; a list"),
+        ("", "'': cannot be read as audio"),
+    ],
+)
+def test_what_looks_like_audio_says_what_it_is(audio: Any, message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        load(audio)
+
+
+@pytest.mark.parametrize("limits", [5, {"max_seconds": 5}, 0, {}])
+@pytest.mark.parametrize("audio", [WAV, NOISE, (RATE, NOISE)])
+def test_what_are_no_limits_is_named(audio: Any, limits: Any) -> None:
+    with pytest.raises(AudioError, match="limits is .*, it must be AudioLimits"):
+        load(audio, limits=limits)
+
+
+class Failing(list[float]):
+    """Whose length nobody knows."""
+
+    def __len__(self) -> int:
+        raise RuntimeError("lost")
+
+
+def test_the_seconds_of_what_fails_are_none() -> None:
+    assert clip_of(Failing(), None, "audio[7]").seconds(RATE) == 0
+
+
 @pytest.mark.parametrize(
     ("limits", "message"),
     [

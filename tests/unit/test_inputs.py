@@ -13,6 +13,19 @@ FEATURES = EncoderFacts("input_features", 80, heads=4, min_length=1, max_length=
 ONES = np.ones((2, 1000), np.float32)
 
 
+def test_input_that_is_no_array_is_refused() -> None:
+    class Attached:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            raise RuntimeError("call detach() first")
+
+    with pytest.raises(AudioError, match=r"the input: input_values: is no array of samples: call detach\(\) first"):
+        check_inputs(Attached(), None, ENCODER)
+    with pytest.raises(AudioError, match="attention_mask: is no array"):
+        check_inputs(ONES, Attached(), ENCODER)
+    with pytest.raises(AudioError, match="input_values: has 2,000 masked values"):
+        check_inputs(np.ma.masked_array(ONES, ONES > 0), None, ENCODER)
+
+
 def test_good_input_passes_as_float32() -> None:
     values, mask = check_inputs(ONES.astype(np.float64), None, ENCODER)
     assert values.dtype == np.float32

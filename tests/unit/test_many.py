@@ -37,6 +37,11 @@ def test_any_list_is_one(clips: Any, count: int) -> None:
     assert len(list(transcribe_many(clips, echoing(), 8, {}))) == count
 
 
+def test_a_number_is_no_list() -> None:
+    with pytest.raises(AudioError, match="takes a list of clips, and got 5"):
+        transcribe_many(5, echoing(), 8, {})
+
+
 class Model:
     """A model that fails on a batch with a clip of 13 samples, and hears in a clip its length."""
 

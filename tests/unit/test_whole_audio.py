@@ -127,6 +127,66 @@ def test_what_is_whole_is_heard(content: bytes) -> None:
     assert read_audio(content, RATE).size == 3 * RATE
 
 
+def wave(tag: int, bits: int, align: int, extension: bytes = b"") -> bytes:
+    """Half a second of noise, of two bytes a sample, with a header of these fields."""
+    noise = np.random.default_rng(0).integers(-3000, 3000, 8000, dtype=np.int16).tobytes()
+    fields = struct.pack("<HHIIHH", tag, 1, RATE, RATE * align, align, bits) + extension
+    chunks = b"fmt " + struct.pack("<I", len(fields)) + fields + b"data" + struct.pack("<I", len(noise)) + noise
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+def extension(tag: int, bits: int) -> bytes:
+    return struct.pack("<HHIH", 22, bits, 4, tag) + bytes.fromhex("000000001000800000aa00389b71")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (wave(1, 24, 2), r"PCM of 1 × 24 bits in frames of 2 bytes"),
+        (wave(1, 32, 2), r"PCM of 1 × 32 bits in frames of 2 bytes"),
+        (wave(1, 8, 2), r"PCM of 1 × 8 bits in frames of 2 bytes"),
+        (wave(3, 32, 2), r"floating-point of 1 × 32 bits in frames of 2 bytes"),
+        (wave(6, 16, 2), r"A-law of 16 bits, which has 8"),
+        (wave(7, 16, 2), r"mu-law of 16 bits, which has 8"),
+        (wave(0xFFFE, 24, 2, extension(1, 24)), r"PCM of 1 × 24 bits in frames of 2 bytes"),
+    ],
+    ids=range(7),
+)
+def test_a_header_that_contradicts_itself_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(AudioError, match=f"has a header that contradicts itself: {message}"):
+        read_audio(content, RATE)
+
+
+@pytest.mark.parametrize("content", [wave(1, 16, 2), wave(1, 12, 2), wave(0xFFFE, 16, 2, extension(1, 12))])
+def test_samples_with_bits_to_spare_are_heard(content: bytes) -> None:
+    assert read_audio(content, RATE).size == 8000
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_24", "ULAW", "ALAW"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_sphere_of_any_samples_is_heard(subtype: str, channels: int) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([noise] * channels, axis=1), RATE, format="NIST", subtype=subtype)
+    np.testing.assert_allclose(read_audio(file.getvalue(), RATE), noise, atol=0.02)
+    with pytest.raises(AudioError, match="is truncated"):
+        read_audio(file.getvalue()[:-100], RATE)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000, 11025, 12345, 255_000, 131_070])
+def test_flac_whose_frames_have_another_format_is_refused(rate: int) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(rate)
+    file = io.BytesIO()
+    soundfile.write(file, noise, rate, format="FLAC")
+    content = file.getvalue()
+    assert abs(read_audio(content, RATE).size - RATE) <= 1
+    for byte, mask in ((18, 0x15), (19, 0x01), (20, 0x10), (21, 0x80)):
+        changed = bytearray(content)
+        changed[byte] ^= mask
+        with pytest.raises(AudioError, match=r"its header has \d+ bits at .* Hz, and its first frame 16 bits at"):
+            read_audio(bytes(changed), RATE)
+
+
 def test_flac_of_unknown_length_is_whole_or_refused() -> None:
     content = patched("FLAC", b"fLaC", b"\xf0\0\0\0\0", offset=17)
     for damaged in (content[:-1], content[: len(content) // 2], content + content):

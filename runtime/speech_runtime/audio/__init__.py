@@ -1,6 +1,6 @@
 """Audio of any kind to mono float32 samples at the model's rate; heard whole, or refused."""
 
-from .checks import Samples, prepare
+from .checks import Samples, array_of, prepare
 from .clips import Audio, Clip, clip_of, is_clip
 from .limits import AudioLimits
 from .reading import read_audio
@@ -12,6 +12,7 @@ __all__ = [
     "AudioLimits",
     "Clip",
     "Samples",
+    "array_of",
     "clip_of",
     "is_clip",
     "prepare",

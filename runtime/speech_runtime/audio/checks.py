@@ -1,5 +1,7 @@
 """Samples are checked here, and resampled to the model's rate."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ def prepare(
     Raises:
         AudioError: another rank or dtype, empty, silent, too loud, or not finite; a rate that is none; too much of it.
     """
-    limits = limits or AudioLimits()
+    limits = AudioLimits.of(limits)
     limits.check_rate(rate, name)
     array = _floats(samples, name)
     limits.check_size(array.size, 1, rate, name)
@@ -47,22 +49,47 @@ def prepare(
     return resampled
 
 
-def _floats(samples: object, name: str) -> NDArray[np.floating]:
+def array_of(values: object, name: str) -> NDArray[Any]:
+    """Make an array of what is one, or can become one.
+
+    Raises:
+        AudioError: it cannot, or some of its values are masked.
+    """
     try:
-        array = np.asarray(samples)
+        array = np.asarray(values)
     except Exception as error:  # of a list of unequal lists, or of whatever an object's own conversion raises
         raise AudioError(f"{name}: is no array of samples: {error}") from error
+    if isinstance(values, np.ma.MaskedArray) and (masked := np.count_nonzero(np.ma.getmaskarray(values))):
+        raise AudioError(
+            f"{name}: has {masked:,} masked values, and what is behind the mask would be heard; "
+            "fill them, for example with samples.filled(0)"
+        )
+    return array
+
+
+def _floats(samples: object, name: str) -> NDArray[np.floating]:
+    array = array_of(samples, name)
+    if array.ndim == 0 and array.dtype.kind in "biufc":
+        raise AudioError(
+            f"{name}: is a single number, {array}; a list is a list of clips: give the samples of a clip as an array, "
+            "for example numpy.array(samples, dtype='float32')"
+        )
+    if array.dtype == object and array.ndim:
+        raise AudioError(
+            f"{name}: is an array of Python objects (dtype object), not of floating-point samples; convert it first, "
+            "for example with samples.astype('float32')"
+        )
     if array.dtype == object:
         raise AudioError(
             f"{name}: is of type {type(samples).__name__}, which is neither a file nor an array of samples"
         )
-    if array.ndim != 1:
-        raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; mix the channels")
     if not np.issubdtype(array.dtype, np.floating):
         raise AudioError(
             f"{name}: expected floating-point samples of full scale ±1, got {array.dtype}; "
             "convert first, 16-bit integers for example with samples.astype('float32') / 32768"
         )
+    if array.ndim != 1:
+        raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; mix the channels")
     if array.size == 0:
         raise AudioError(f"{name}: is empty: it has no samples")
     return array

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import AudioError
-from .checks import Samples, prepare
+from .checks import Samples, array_of, prepare
 from .limits import AudioLimits
 from .mixing import Mixer
 from .reading import duration, read_audio
@@ -45,7 +45,7 @@ class Clip:
             return duration(self.audio)
         try:
             return len(self.audio) / (sampling_rate if self.rate is None else self.rate)  # type: ignore[arg-type]
-        except (TypeError, ZeroDivisionError):  # no samples or no rate; who loads them is told
+        except Exception:  # no samples or no rate, or an object's own failure; who loads them is told
             return 0.0
 
     def load(self, sampling_rate: int, limits: AudioLimits | None = None) -> Samples:
@@ -57,7 +57,7 @@ class Clip:
         if is_file(self.audio):
             return read_audio(self.audio, sampling_rate, limits)
         rate = sampling_rate if self.rate is None else self.rate
-        samples = _mono(self.audio, self.name) if self.from_gradio else self.audio
+        samples = _mono(self.audio, rate, self.name, AudioLimits.of(limits)) if self.from_gradio else self.audio
         return prepare(samples, rate, sampling_rate, self.name, limits)
 
 
@@ -106,14 +106,20 @@ def _is_pair(audio: object) -> bool:
     )
 
 
-def _mono(samples: object, name: str) -> NDArray[np.floating[Any]]:
+def _mono(samples: object, rate: float, name: str, limits: AudioLimits) -> NDArray[np.floating[Any]]:
     """Samples of gradio, [samples] or [samples, channels], integers or of full scale ±1, as mono of full scale ±1."""
-    array = np.asarray(samples)
+    array = array_of(samples, name)
     if (largest := _LARGEST_INTEGER.get(array.dtype.name)) is not None:
         array = (array / largest).astype(np.float32)
-    if array.ndim != 2:
+    if array.ndim != 2 or array.dtype.kind != "f":
         return array
-    mixer = Mixer()
+    if array.shape[0] < array.shape[1]:
+        raise AudioError(
+            f"{name}: has the shape {list(array.shape)}, expected [samples, channels]; transpose it, with samples.T"
+        )
+    limits.check_rate(rate, name)
+    limits.check_size(array.shape[0], array.shape[1], rate, name)
+    mixer = Mixer(rate)
     mixed = mixer.mix(array)
     mixer.check(array.shape[1], name)
     return mixed

@@ -41,6 +41,17 @@ class AudioLimits:
         if problems:
             raise AudioError("; ".join(problems))
 
+    @classmethod
+    def of(cls, limits: "AudioLimits | None") -> "AudioLimits":
+        """`limits`, or those that hold where there are none.
+
+        Raises:
+            AudioError: it is something else.
+        """
+        if limits is not None and not isinstance(limits, cls):
+            raise AudioError(f"limits is {limits!r}, it must be AudioLimits, for example AudioLimits(max_seconds=60)")
+        return limits or cls()
+
     def check_rate(self, rate: object, name: str) -> None:
         """Check a sampling rate in Hz.
 

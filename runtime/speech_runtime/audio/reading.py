@@ -52,7 +52,7 @@ def read_audio(file: AudioFile, sampling_rate: int, limits: AudioLimits | None =
     Raises:
         AudioError: the file is missing, not audio, not whole, beyond `limits`, or has nothing in it to transcribe.
     """
-    name, limits = file_name(file), limits or AudioLimits()
+    name, limits = file_name(file), AudioLimits.of(limits)
     try:
         with open_source(file, limits) as source:
             samples, rate = _decode(source, limits)
@@ -119,7 +119,7 @@ def _check_kind(opened: Any, extent: Extent | None) -> None:
 
 def _read(opened: Any, limits: AudioLimits, name: str) -> Samples:
     """The mean of the channels, block by block: float32 [samples]."""
-    block, mixer = np.empty((_BLOCK, opened.channels), dtype=np.float32), Mixer()
+    block, mixer = np.empty((_BLOCK, opened.channels), dtype=np.float32), Mixer(opened.samplerate)
     mixed, count = [np.zeros(0, dtype=np.float32)], 0
     while len(read := opened.read(out=block)):
         mixed.append(mixer.mix(read))

@@ -35,7 +35,7 @@ def file_name(file: AudioFile) -> str:
     if isinstance(file, (bytes, bytearray, memoryview)):
         return "the bytes"
     if isinstance(file, (str, os.PathLike)):
-        return os.fsdecode(file)
+        return os.fsdecode(file) or "''"
     return str(getattr(file, "name", "the open file"))
 
 

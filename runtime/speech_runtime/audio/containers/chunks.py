@@ -5,6 +5,7 @@ from typing import Literal
 
 from ..sources import Source
 from .damage import DamagedError, Extent, check_rest, truncated, two_streams
+from .wave_format import FORMAT_BYTES, check_format
 
 _STREAMED_SIZES = (range(0x7FFFF000, 0x80000001), range(0xFFFFF000, 0x100000000), range(2**63 - 2**12, 2**64))
 """Who writes to a pipe does not know the size, and declares about the largest of 31, 32, 63 or 64 bits."""
@@ -58,7 +59,8 @@ def chunk_extent(source: Source, layout: Layout) -> Extent:
     """Walk over the chunks of a file: over their headers, not over what is in them.
 
     Raises:
-        DamagedError: the audio is not all there, there is more than one, or something follows that is no chunk.
+        DamagedError: its header contradicts itself, the audio is not all there, there is more than one, or something
+            follows that is no chunk.
     """
     position, audio, large = layout.begin, None, 0
     while position < source.size:
@@ -68,7 +70,9 @@ def chunk_extent(source: Source, layout: Layout) -> Extent:
             break
         length = int.from_bytes(header[layout.name_bytes :], layout.order)
         length -= layout.header if layout.counts_itself else 0
-        if name == b"ds64":
+        if name == b"fmt ":
+            check_format(source.read_at(begin, min(length, FORMAT_BYTES)), layout.order)
+        elif name == b"ds64":
             large = int.from_bytes(source.read_at(begin + 8, 8), "little")
         elif name == layout.audio:
             if audio is not None:

@@ -8,7 +8,8 @@ from .damage import DamagedError, Extent, check_span
 
 _UNKNOWN_SIZE = 0xFFFFFFFF
 _SPHERE_HEADER = re.compile(rb"NIST_1A\s+(\d+)\s")
-_SPHERE_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d+)\s*$", re.MULTILINE)
+# Numbers are integers (-i), or strings of so many characters (-s1), as libsndfile writes some of them.
+_SPHERE_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -(?:i|s\d+) (\d+)\s*$", re.MULTILINE)
 
 
 def au_extent(source: Source, order: Literal["little", "big"]) -> Extent:
