@@ -1,12 +1,13 @@
 """How likely given tokens are: the loss of labels, and log-probabilities of whole texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import GenerationError
+from ..strict import shown
 from .candidates import log_softmax
 from .decoder import CachedDecoder
 from .prompts import check_tokens
@@ -92,6 +93,27 @@ def sequence_logprobs(
             "it out, or export with --precision fp32 if the bundle has another one"
         )
     return scores
+
+
+def checked_texts(texts: Iterable[str]) -> list[str]:
+    """The texts that are to be scored.
+
+    Raises:
+        GenerationError: they are one text and no list of them, or one of them is no text.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise GenerationError(f"texts is {shown(texts)}, it must be a list of texts; give one text as [text]")
+    found = list(texts)
+    for row, text in enumerate(found):
+        if not isinstance(text, str):
+            raise GenerationError(f"texts[{row}] is {shown(text)}, it must be a text")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise GenerationError(
+                f"texts[{row}] is {text[:120]!a}, which has half of a surrogate pair; it must be Unicode text"
+            ) from None
+    return [str(text) for text in found]
 
 
 def _check_vocabulary(sequences: Sequence[Sequence[int]], vocab_size: int) -> None:
