@@ -206,6 +206,10 @@ class SpeechGenerator:
     ) -> EncoderOutput:
         if (inputs is None) == (encoder_outputs is None):
             raise GenerationError("give either inputs or encoder_outputs, and not both")
+        if encoder_outputs is not None and not isinstance(encoder_outputs, EncoderOutput):
+            raise GenerationError(
+                f"encoder_outputs is of type {type(encoder_outputs).__name__}, it must be what encode() returned"
+            )
         return encoder_outputs or self.encode(inputs, attention_mask)  # type: ignore[arg-type]
 
     def _decoder(self, encoded: EncoderOutput, longest: int | None = None) -> CachedDecoder:

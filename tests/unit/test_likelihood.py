@@ -111,6 +111,9 @@ def test_any_iterable_of_texts_is_a_list_of_them() -> None:
     [
         ([[5, 6], [7, 8]], r"labels must be integers \[1, tokens\], got int64 \[2, 2\]"),
         (np.zeros((1, 0), dtype=np.int64), r"labels must be integers \[1, tokens\], got int64 \[1, 0\]"),
+        ("x", r"labels must be integers \[1, tokens\], got <U1 \[\]"),
+        ([["a"]], r"labels must be integers \[1, tokens\], got <U1 \[1, 1\]"),
+        ({"a": [5]}, r"labels must be integers \[1, tokens\], got object \[\]"),
         ([[5.5]], "labels must be integers"),
         ([[-5]], "labels must be 0 … 19, got -5"),
         ([[20]], "labels must be 0 … 19, got 20"),

@@ -10,7 +10,7 @@ from ..errors import GenerationError
 from ..strict import shown
 from .candidates import log_softmax
 from .decoder import CachedDecoder
-from .prompts import check_tokens
+from .prompts import check_tokens, token_array
 from .state import Tokens
 
 IGNORED = -100
@@ -36,12 +36,9 @@ def decoder_input_ids(labels: ArrayLike, start: Sequence[int], fill: int, vocab_
     Raises:
         GenerationError: labels are of another shape or dtype, or there are no such tokens.
     """
-    try:
-        given = np.asarray(labels)
-    except ValueError:
-        raise GenerationError(
-            f"labels must be integers [{len(start)}, tokens], got rows of several lengths; fill them up with {IGNORED}"
-        ) from None
+    given = token_array(labels, len(start), "labels", f"; fill rows of several lengths up with {IGNORED}")
+    if given.dtype.kind not in "iu":
+        check_tokens(given, len(start), vocab_size, "labels")
     checked = check_tokens(np.where(given == IGNORED, fill, given), len(start), vocab_size, "labels")
     inputs = np.concatenate([np.array(start, dtype=np.int64)[:, None], checked[:, :-1]], axis=1)
     return np.where(given == IGNORED, IGNORED, checked), inputs
