@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from speech_runtime.bundle import DecoderFacts
 from speech_runtime.errors import GenerationError
+from speech_runtime.generation import row_memory
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.generate import Extras, generate
+from speech_runtime.generation.language import in_language
 from speech_runtime.generation.output import GenerateOutput
 from speech_runtime.generation.prompts import prompts
+from speech_runtime.generator import SpeechGenerator
 from table_model import TableDecoder, random_table
 
 VOCABULARY, END = 20, 2
@@ -223,3 +228,44 @@ def test_own_functions_cannot_write_into_the_sequences(beams: int) -> None:
     plain = search(num_beams=beams, max_new_tokens=5)
     found = search(num_beams=beams, max_new_tokens=5, extras=extras)
     np.testing.assert_array_equal(found.sequences, plain.sequences)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "named"),
+    [
+        ({"do_sample": True, "num_return_sequences": 1000}, 1000, "num_return_sequences 1,000 × 1 utterances need"),
+        ({"num_beams": 8, "num_return_sequences": 4}, 8, "num_beams 8 × 1 utterances need"),
+        ({"num_beams": 2, "max_new_tokens": 100_000}, 2, "num_beams 2 × 1 utterances need"),
+    ],
+    ids=str,
+)
+def test_rows_that_do_not_fit_are_refused(
+    settings: dict[str, Any], rows: int, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"max_new_tokens": 5, **settings}
+    seen = min(settings["max_new_tokens"], 64)  # the last token is never in the cache, but the start token is
+    needed = rows * 4 * (2 * seen + VOCABULARY)  # one layer, one head of one number
+    monkeypatch.setattr(row_memory, "free_memory_bytes", lambda: needed - 1)
+    with pytest.raises(GenerationError, match=f"{named} .* for their {rows:,} rows"):
+        search(**settings)
+    monkeypatch.setattr(row_memory, "free_memory_bytes", lambda: needed)
+    if settings["max_new_tokens"] == 5:
+        search(**settings)
+
+
+@pytest.mark.parametrize("prompt", ["x", [["a"]], {"a": [0]}, [[1], [1, 2]], 5, [5, [1, 2]], [[[1], [2, 3]]]], ids=str)
+def test_a_prompt_that_is_no_token_ids_is_named(prompt: Any) -> None:
+    with pytest.raises(GenerationError, match="decoder_input_ids "):
+        prompts(prompt, (1,), VOCABULARY)
+
+
+@pytest.mark.parametrize("language", [5, b"de", [5], {"de": 1}], ids=str)
+def test_a_language_that_is_none_is_named(language: Any) -> None:
+    with pytest.raises(GenerationError, match="language"):
+        in_language(GenerationConfig(decoder_start_token_id=1), Tokenizer(WordLevel({"a": 0}, "a")), language, 1)
+
+
+@pytest.mark.parametrize("given", [{"hidden_states": 1}, (1, 2), np.ones(3)], ids=str)
+def test_encoder_outputs_of_another_kind_are_named(given: Any) -> None:
+    with pytest.raises(GenerationError, match="encoder_outputs is of type .*, it must be what encode"):
+        SpeechGenerator._encoded(None, None, None, given)

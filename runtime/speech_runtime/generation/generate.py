@@ -17,6 +17,7 @@ from .loop import Decoder, Hooks, decode
 from .output import GenerateOutput
 from .own_functions import checked_criterion, checked_processor
 from .prompts import Prompt
+from .row_memory import check_row_memory
 from .scores import Processor
 from .state import Tokens
 from .stopping import Deadline, Stopping, StoppingCriterion
@@ -133,12 +134,14 @@ def generate(
     outputs = []
     for prompt in prompts:
         length = prompt.tokens.shape[1]
+        longest = config.length_range(length, facts.max_positions)[1]
+        check_row_memory(len(prompt.rows), longest, facts, config)
         criteria = tuple(checked_criterion(own, i) for i, own in enumerate(extras.stopping_criteria))
         if config.stops and tokenizer is not None:
             criteria = (*criteria, stop_strings(tokenizer, config.stops, length))
         stream = TextStream(tokenizer, length, extras.stream) if extras.stream and tokenizer is not None else None
         found = decode(
-            decoder(prompt.rows, config.length_range(length, facts.max_positions)[1]),
+            decoder(prompt.rows, longest),
             facts,
             prompt.tokens,
             config,
