@@ -22,7 +22,10 @@ def check_inputs(
     Raises:
         AudioError: another shape or dtype, not finite, a mask that does not fit, or a row that is too short or long.
     """
-    values = np.asarray(inputs)
+    try:
+        values = np.asarray(inputs)
+    except Exception as error:  # of rows of several lengths, or of whatever an object's own conversion raises
+        raise AudioError(f"{name}: {encoder.input_name} is no array: {error}") from error
     features = encoder.feature_size
     shape = "[batch, samples]" if features is None else f"[batch, time, {features}]"
     if values.ndim != (2 if features is None else 3) or values.dtype.kind != "f":
@@ -36,7 +39,7 @@ def check_inputs(
     if not np.isfinite(values).all():
         count = np.count_nonzero(~np.isfinite(values))
         raise AudioError(f"{name}: {encoder.input_name} has {count:,} values that are NaN or infinite")
-    if (largest := float(np.abs(values).max())) > _LARGEST:
+    if (largest := max(-float(values.min()), float(values.max()))) > _LARGEST:
         raise AudioError(
             f"{name}: {encoder.input_name} has values up to {largest:.3g}, and beyond {_LARGEST:.3g} their squares "
             "overflow in the encoder; divide the input by its standard deviation"
