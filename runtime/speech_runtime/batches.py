@@ -7,6 +7,9 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+MOST_ITEMS = 2**16
+"""The ceiling of a batch. Memory ends long before."""
+
 _BATCHES_AHEAD = 16
 """So many batches are sorted together: the more, the less padding, and the later the first result."""
 

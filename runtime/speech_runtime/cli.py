@@ -12,12 +12,14 @@ import click
 import numpy as np
 
 from .audio import AudioFile
+from .batches import MOST_ITEMS
 from .command_line.audio_flags import audio_limit_flags, take_audio_limits
 from .command_line.console import complain, log_on_stderr
 from .command_line.cuda_graphs_flag import cuda_graphs_flag
 from .command_line.entry import exit_when_interrupted
 from .command_line.formats import FORMATS
 from .command_line.hub_flags import hub_flags
+from .command_line.numbers import PlainRange
 from .command_line.setting_flags import given, setting_flags
 from .command_line.writers import Writer, to_directory, to_stdout
 from .engines.devices import DEVICES, options_for, recorded
@@ -50,7 +52,11 @@ Exit codes:
 @click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Write a file for each, instead of to stdout.")
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=BATCH_SIZE, show_default=True, help="Files decoded together."
+    "--batch-size",
+    type=PlainRange(1, MOST_ITEMS),
+    default=BATCH_SIZE,
+    show_default=True,
+    help="Files decoded together.",
 )
 @click.option(
     "--device", default="cpu", show_default=True, help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example."

@@ -1,6 +1,6 @@
 """`SpeechGenerator`: an exported model from model input to token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn, Unpack, overload
 
 import numpy as np
@@ -133,8 +133,9 @@ class SpeechGenerator:
             AudioError: see `encode`.
             GenerationError: settings that are unknown, contradictory or beyond the decoder's positions.
         """
+        extras, config = self._asked(keywords)
         encoded = self._encoded(inputs, attention_mask, encoder_outputs)
-        found, _ = self._search(encoded, decoder_input_ids, language, keywords)
+        found, _ = self._search(encoded, decoder_input_ids, language, extras, config)
         return found if return_dict_in_generate else found.sequences
 
     def forward(
@@ -172,19 +173,26 @@ class SpeechGenerator:
         logits = self._decoder(encoded).logits(tokens)
         return ForwardOutput(logits, cross_entropy(logits, checked))
 
+    def _asked(self, keywords: Mapping[str, Any]) -> tuple[Extras, GenerationConfig]:
+        """The keywords of a search, checked before anything runs."""
+        extras, settings = Extras.split(keywords)
+        config = self.generation_config.updated(settings)
+        if config is not self.generation_config:
+            config.check_vocabulary(self.manifest.decoder.vocab_size)
+        return extras, config
+
     def _search(
         self,
         encoded: EncoderOutput,
         decoder_input_ids: Prompts | None,
         language: Language | None,
-        keywords: Any,
+        extras: Extras,
+        config: GenerationConfig,
     ) -> tuple[GenerateOutput, GenerationConfig]:
         """Search, and the settings that were searched with."""
-        extras, settings = Extras.split(keywords)
-        config, facts = self.generation_config.updated(settings), self.manifest.decoder
+        facts = self.manifest.decoder
         if language is not None:
             config = in_language(config, self.tokenizer, language, encoded.batch)
-        if config is not self.generation_config:
             config.check_vocabulary(facts.vocab_size)
         given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
 
@@ -198,6 +206,10 @@ class SpeechGenerator:
     ) -> EncoderOutput:
         if (inputs is None) == (encoder_outputs is None):
             raise GenerationError("give either inputs or encoder_outputs, and not both")
+        if encoder_outputs is not None and not isinstance(encoder_outputs, EncoderOutput):
+            raise GenerationError(
+                f"encoder_outputs is of type {type(encoder_outputs).__name__}, it must be what encode() returned"
+            )
         return encoder_outputs or self.encode(inputs, attention_mask)  # type: ignore[arg-type]
 
     def _decoder(self, encoded: EncoderOutput, longest: int | None = None) -> CachedDecoder:

@@ -8,6 +8,9 @@ from .bundle import EncoderFacts
 from .errors import AudioError
 from .memory import free_memory_bytes
 
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max))
+"""Encoders square their input, to normalise it: what is larger becomes infinite there, and is NaN or silence behind."""
+
 
 def check_inputs(
     inputs: ArrayLike, attention_mask: ArrayLike | None, encoder: EncoderFacts, name: str = "the input"
@@ -33,6 +36,11 @@ def check_inputs(
     if not np.isfinite(values).all():
         count = np.count_nonzero(~np.isfinite(values))
         raise AudioError(f"{name}: {encoder.input_name} has {count:,} values that are NaN or infinite")
+    if (largest := max(-float(values.min()), float(values.max()))) > _LARGEST:
+        raise AudioError(
+            f"{name}: {encoder.input_name} has values up to {largest:.3g}, and beyond {_LARGEST:.3g} their squares "
+            "overflow in the encoder; divide the input by its standard deviation"
+        )
     if attention_mask is None:
         mask, lengths = np.ones(values.shape[:2], dtype=np.int64), np.full(len(values), values.shape[1])
     else:

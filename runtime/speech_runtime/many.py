@@ -1,12 +1,15 @@
 """Any number of clips, in batches of similar length and in bounded memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .audio import Audio, Clip, Samples, clip_of, is_clip
-from .batches import by_length
+from .batches import MOST_ITEMS, by_length
 from .errors import AudioError, EngineError, GenerationError
+from .strict import shown
 from .transcription import Transcription
 
 Result = Transcription | AudioError
@@ -58,16 +61,13 @@ def transcribe_many(
 
     Raises:
         AudioError: `audio` is one clip and no list.
-        GenerationError: a batch size below 1, or as many values of a keyword as there are clips are not there.
+        GenerationError: a batch size out of its range, or as many values of a keyword as there are clips are not there.
     """
     if is_clip(audio):
         raise AudioError("transcribe_all takes a list of clips, and got one; give it as [audio], or use transcribe")
-    try:
-        iter(audio)
-    except TypeError as error:
-        raise AudioError(f"transcribe_all takes a list of clips, and got {audio!r}") from error
-    if batch_size < 1:
-        raise GenerationError(f"batch_size is {batch_size}, it must be at least 1")
+    if not isinstance(audio, Iterable) and not hasattr(audio, "__getitem__"):
+        raise AudioError(f"transcribe_all takes a list of clips, and got {shown(audio)}; give it as [audio]")
+    _check_batch_size(batch_size)
     shared = dict(keywords)
     single = {name: shared.pop(name) for name in OF_EACH_CLIP if _is_list(shared.get(name))}
     clips = list(audio) if single else audio
@@ -125,5 +125,15 @@ def _failed(clip: _Loaded, error: Exception) -> AudioError:
     return failed
 
 
+def _check_batch_size(size: object) -> None:
+    is_integer = isinstance(size, int | np.integer) and not isinstance(size, bool)
+    if not is_integer or not 1 <= size <= MOST_ITEMS:  # type: ignore[operator]
+        raise GenerationError(f"batch_size is {shown(size)}, it must be an integer, 1 to {MOST_ITEMS:,}")
+
+
 def _is_list(values: object) -> bool:
-    return hasattr(values, "__len__") and not isinstance(values, str)
+    return (
+        hasattr(values, "__len__")
+        and not isinstance(values, str | bytes | Mapping | Set)
+        and getattr(values, "ndim", 1) > 0
+    )

@@ -23,7 +23,7 @@ from .generation.config import GenerationConfig
 from .generation.generate import Extras, SearchKeywords
 from .generation.label_tokens import LabelTokens
 from .generation.language import in_language
-from .generation.likelihood import sequence_logprobs
+from .generation.likelihood import checked_texts, sequence_logprobs
 from .generation.prompts import Prompts
 from .generator import Language, SpeechGenerator
 from .hub import bundle_directory
@@ -119,7 +119,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     def score(
         self,
         audio: Audio,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         sampling_rate: int | None = None,
         limits: AudioLimits | None = None,
@@ -140,8 +140,10 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         Raises:
             AudioError: see `transcribe`.
             BundleError: the bundle has no tokenizer, or one that only decodes.
+            GenerationError: `texts` is no list of texts, or one of them cannot be scored.
         """
-        if not texts:
+        given = checked_texts(texts)
+        if not given:
             return np.zeros(0, dtype=np.float32)
         config = self.generation_config
         if language is not None:
@@ -149,7 +151,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             config.check_vocabulary(self.manifest.decoder.vocab_size)
         first = [*config.start_token_ids(1), *([] if (forced := config.forced_bos_token_id) is None else [forced])]
         last = list(config.eos_token_ids[:1])
-        sequences = [[*first, *token_ids(self.tokenizer, text), *last] for text in texts]
+        sequences = [[*first, *token_ids(self.tokenizer, text), *last] for text in given]
         encoded = self.encode(*self._extractor()([self.load(audio, sampling_rate, limits=limits)]))
         return sequence_logprobs(self._decoder(encoded), sequences, self.manifest.decoder.vocab_size)
 
@@ -274,13 +276,13 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             return []
         extractor = self._extractor()
         seconds = [clip.size / extractor.sampling_rate for clip in clips]
-        settings, language, decoder_input_ids = self._settings(keywords)
-        if (cancel := keywords.get("cancel")) is not None and cancel.is_set():
+        extras, asked, language, decoder_input_ids = self._settings(keywords)
+        if extras.cancel is not None and extras.cancel.is_set():
             return [Transcription("", [], 0.0, "stopped", [], length, 0.0, 0.0) for length in seconds]
         begin = time.perf_counter()
         encoded = self._encoder.clips(clips, extractor)
         encode_seconds, begin = time.perf_counter() - begin, time.perf_counter()
-        found, config = self._search(encoded, decoder_input_ids, language, settings)
+        found, config = self._search(encoded, decoder_input_ids, language, extras, asked)
         decode_seconds = time.perf_counter() - begin
         logger.info(
             "%d clips, %.1f s of audio: encoded in %.3f s, decoded in %.3f s and %d steps",
@@ -308,17 +310,16 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         logger.info("%s: %.1f s of audio read in %.3f s", clip.name, seconds, time.perf_counter() - begin)
         return samples
 
-    def _settings(self, keywords: ClipKeywords) -> tuple[dict[str, Any], Language | None, Prompts | None]:
+    def _settings(self, keywords: ClipKeywords) -> tuple[Extras, GenerationConfig, Language | None, Prompts | None]:
         """Keywords for a search, checked; what it returns is what was heard, and no more unless asked for."""
         settings: dict[str, Any] = {"num_return_sequences": 1, **keywords}
         language, decoder_input_ids = settings.pop("language", None), settings.pop("decoder_input_ids", None)
-        if kept := [name for name in ("output_scores", "output_logits") if settings.get(name)]:
+        extras, config = self._asked(settings)
+        if kept := [name for name in ("output_scores", "output_logits") if getattr(extras, name)]:
             raise GenerationError(
                 f"{' and '.join(kept)}: a transcription has no place for that; call generate() instead"
             )
-        config = self.generation_config.updated(Extras.split(settings)[1])
-        config.check_vocabulary(self.manifest.decoder.vocab_size)
-        return settings, language, decoder_input_ids
+        return extras, config, language, decoder_input_ids
 
     def _fits(self, clips: Sequence[Samples]) -> bool:
         """Whether a batch fits this machine's memory."""

@@ -77,7 +77,7 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         return tuple(_convert(kind, item, f"{where}[{i}]", problems) for i, (kind, item) in pairs)
     if origin is dict and isinstance(value, Mapping):
         return {key: _convert(arguments[1], item, f"{where}[{key[:120]!r}]", problems) for key, item in value.items()}
-    if origin is Literal and value in arguments:
+    if origin is Literal and isinstance(value, str | int | float) and value in arguments:
         return value
     if kind in (int, float) and type(value) is int and value.bit_length() > _LONGEST_INTEGER:
         problems.append(f"{where or 'the value'} is {shown(value)}, which is too large")

@@ -5,13 +5,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from speech_runtime.bundle import DecoderFacts
+from speech_runtime.errors import GenerationError
+from speech_runtime.generation import row_memory
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.generate import Extras, generate
+from speech_runtime.generation.language import in_language
 from speech_runtime.generation.output import GenerateOutput
 from speech_runtime.generation.prompts import prompts
+from speech_runtime.generator import SpeechGenerator
 from table_model import TableDecoder, random_table
 
 VOCABULARY, END = 20, 2
@@ -143,3 +150,122 @@ def test_a_minimum_of_new_tokens_does_not_count_the_prompt(beams: int) -> None:
     found = search(given, table=table, num_beams=beams, min_new_tokens=4, max_new_tokens=9, length_penalty=0.0)
     assert (found.lengths - [1, 6]).tolist() == [5, 5]
     assert found.finished.tolist() == ["end", "end"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"cancel": True}, "cancel is True, it must be a threading.Event"),
+        ({"cancel": False}, "cancel is False"),
+        ({"stream": True}, "stream is True, it must be a function of text"),
+        ({"stream": "print"}, "stream is 'print'"),
+        ({"logits_processor": print}, "logits_processor is <built-in function print>, it must be a list of functions"),
+        ({"logits_processor": [None]}, r"logits_processor is \[None\]"),
+        ({"logits_processor": "ab"}, "logits_processor is 'ab'"),
+        ({"stopping_criteria": print}, "stopping_criteria is <built-in function print>, it must be a list"),
+        ({"generator": 0}, "generator is 0, it must be a numpy.random.Generator"),
+        ({"generator": torch.Generator()}, "generator is <torch.*it must be a numpy.random.Generator"),
+        ({"output_scores": "x"}, "output_scores is 'x', it must be True or False"),
+    ],
+    ids=str,
+)
+def test_an_extra_of_another_kind_is_named(extra: dict[str, Any], words: str) -> None:
+    with pytest.raises(GenerationError, match=words):
+        Extras.split(extra)
+
+
+def test_what_is_an_extra_is_taken_and_the_rest_are_settings() -> None:
+    given: dict[str, Any] = {"cancel": threading.Event(), "stream": print, "output_scores": np.True_, "generator": None}
+    extras, settings = Extras.split({**given, "num_beams": 2})
+    assert extras.cancel is given["cancel"]
+    assert settings == {"num_beams": 2}
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize(
+    ("answer", "returned"),
+    [
+        (lambda _: None, "None"),
+        (lambda z: z[..., :3], r"float32 \[1, 1, 3\]"),
+        (lambda z: z[0, 0], r"float32 \[\d+\]"),
+        (lambda _: 0.0, r"float64 \[\]"),
+        (lambda z: z.astype("U"), r"<U32 "),
+        (lambda z: z.astype("c8"), "complex64 "),
+        (lambda z: z.astype("i8"), "int64 "),
+        (lambda _: [[1.0], [1.0, 2.0]], "a list that is no array"),
+    ],
+)
+def test_scores_of_another_shape_or_kind_are_refused(answer: Any, returned: str, beams: int) -> None:
+    def own(_: Any, scores: Any) -> Any:
+        return answer(scores)
+
+    expected = rf"logits_processor\[0\] \(.*own\) returned {returned}.*it must return floating-point values \[1, 1, "
+    with pytest.raises(GenerationError, match=expected):
+        search(num_beams=beams, extras=Extras(logits_processor=[own]), max_new_tokens=3)
+
+
+@pytest.mark.parametrize("answer", [None, "no", False, [np.nan], [0], [True] * 7, [[True]]], ids=str)
+def test_ends_of_another_shape_or_kind_are_refused(answer: Any) -> None:
+    def own(_: Any) -> Any:
+        return answer
+
+    expected = r"stopping_criteria\[0\] \(.*own\) returned .*; it must return boolean values \[1\]"
+    with pytest.raises(GenerationError, match=expected):
+        search(extras=Extras(stopping_criteria=[own]), max_new_tokens=3)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_own_functions_cannot_write_into_the_sequences(beams: int) -> None:
+    def scores_of(sequences: Any, scores: Any) -> Any:
+        sequences[:] = 5
+        return scores.astype(np.float64).tolist()
+
+    def ends_of(sequences: Any) -> Any:
+        sequences[:] = 5
+        return [False] * len(sequences)
+
+    extras = Extras(logits_processor=[scores_of], stopping_criteria=[ends_of])
+    plain = search(num_beams=beams, max_new_tokens=5)
+    found = search(num_beams=beams, max_new_tokens=5, extras=extras)
+    np.testing.assert_array_equal(found.sequences, plain.sequences)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "named"),
+    [
+        ({"do_sample": True, "num_return_sequences": 1000}, 1000, "num_return_sequences 1,000 × 1 utterances need"),
+        ({"num_beams": 8, "num_return_sequences": 4}, 8, "num_beams 8 × 1 utterances need"),
+        ({"num_beams": 2, "max_new_tokens": 100_000}, 2, "num_beams 2 × 1 utterances need"),
+    ],
+    ids=str,
+)
+def test_rows_that_do_not_fit_are_refused(
+    settings: dict[str, Any], rows: int, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"max_new_tokens": 5, **settings}
+    seen = min(settings["max_new_tokens"], 64)  # the last token is never in the cache, but the start token is
+    needed = rows * 4 * (2 * seen + VOCABULARY)  # one layer, one head of one number
+    monkeypatch.setattr(row_memory, "free_memory_bytes", lambda: needed - 1)
+    with pytest.raises(GenerationError, match=f"{named} .* for their {rows:,} rows"):
+        search(**settings)
+    monkeypatch.setattr(row_memory, "free_memory_bytes", lambda: needed)
+    if settings["max_new_tokens"] == 5:
+        search(**settings)
+
+
+@pytest.mark.parametrize("prompt", ["x", [["a"]], {"a": [0]}, [[1], [1, 2]], 5, [5, [1, 2]], [[[1], [2, 3]]]], ids=str)
+def test_a_prompt_that_is_no_token_ids_is_named(prompt: Any) -> None:
+    with pytest.raises(GenerationError, match="decoder_input_ids "):
+        prompts(prompt, (1,), VOCABULARY)
+
+
+@pytest.mark.parametrize("language", [5, b"de", [5], {"de": 1}], ids=str)
+def test_a_language_that_is_none_is_named(language: Any) -> None:
+    with pytest.raises(GenerationError, match="language"):
+        in_language(GenerationConfig(decoder_start_token_id=1), Tokenizer(WordLevel({"a": 0}, "a")), language, 1)
+
+
+@pytest.mark.parametrize("given", [{"hidden_states": 1}, (1, 2), np.ones(3)], ids=str)
+def test_encoder_outputs_of_another_kind_are_named(given: Any) -> None:
+    with pytest.raises(GenerationError, match="encoder_outputs is of type .*, it must be what encode"):
+        SpeechGenerator._encoded(None, None, None, given)

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from transformers import GenerationConfig as ReferenceConfig
 
 from speech_runtime import BundleError, GenerationConfig, GenerationError
+from speech_runtime.cli import main
+from speech_runtime.command_line.setting_flags import ids
 
 
 def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
@@ -30,6 +34,10 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3 but num_beams only 2"),
         ({"num_beams": "four"}, "num_beams is 'four', expected int"),
         ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes', expected bool or 'never'"),
+        ({"early_stopping": np.array([1, 2])}, r"early_stopping is array\(\[1, 2\]\), expected bool or 'never'"),
+        ({"eos_token_id": np.array([1, 2])}, r"eos_token_id is array\(\[1, 2\]\), expected int or a list of int"),
+        ({"pad_token_id": np.array([-1])}, r"pad_token_id is array\(\[-1\]\), expected int"),
+        ({"guidance_scale": np.array([1, 2])}, "guidance_scale is for classifier-free guidance"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"penalty_alpha": 0.6}, "penalty_alpha is for contrastive search, which this runtime does not do"),
         ({"num_beam_groups": 2}, "num_beam_groups is for group beam search"),
@@ -218,3 +226,24 @@ def test_lengths_beyond_the_model_are_refused(settings: dict[str, Any], prompt: 
 def test_a_missing_start_token_is_named() -> None:
     with pytest.raises(GenerationError, match="decoder_start_token_id is not set"):
         _ = GenerationConfig().start_token_ids(1)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *(("--suppress-tokens", text) for text in ("1_0", "\u0661", "1,,2", "", "five")),
+        *((flag, text) for flag in ("--num-beams", "--batch-size") for text in ("1_0", "\u0661", "2.5")),
+        ("--batch-size", "1000000000000000000"),
+        *(("--length-penalty", text) for text in ("1_0", "\u0661.5")),
+    ],
+    ids=str,
+)
+def test_numbers_of_the_command_line_are_ascii_digits(flag: tuple[str, str]) -> None:
+    result = CliRunner().invoke(main, ["no-bundle", "no.wav", *flag])
+    assert result.exit_code == 2
+    assert f"'{flag[0]}'" in result.stderr
+
+
+def test_lists_of_tokens_may_have_blanks_and_minus_one() -> None:
+    assert ids("5, 6 ,7") == [5, 6, 7]
+    assert ids("-1") == [-1]

@@ -1,6 +1,7 @@
 """Scores and losses of given tokens: the right number for each, or an error that names the text."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from speech_runtime.errors import GenerationError
 from speech_runtime.facts import DecoderFacts
 from speech_runtime.generation.decoder import CachedDecoder
-from speech_runtime.generation.likelihood import decoder_input_ids, sequence_logprobs
+from speech_runtime.generation.likelihood import checked_texts, decoder_input_ids, sequence_logprobs
 
 VOCABULARY, POSITIONS, START, END = 20, 8, 1, 2
 TABLE = np.random.default_rng(0).standard_normal((VOCABULARY, VOCABULARY)).astype(np.float32)
@@ -82,10 +83,37 @@ def test_logits_that_are_not_numbers_are_no_score(broken: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("nine", r"texts is 'nine', it must be a list of texts; give one text as \[text\]"),
+        (b"nine", "texts is b'nine'"),
+        (None, "texts is None"),
+        (5, "texts is 5"),
+        (["one", 5], r"texts\[1\] is 5, it must be a text"),
+        ([None], r"texts\[0\] is None"),
+        ([["one", "two"]], r"texts\[0\] is \['one', 'two'\]"),
+        (["\udcff"], r"texts\[0\] is '\\udcff', which has half of a surrogate pair"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_named(texts: Any, message: str) -> None:
+    with pytest.raises(GenerationError, match=message):
+        checked_texts(texts)
+
+
+def test_any_iterable_of_texts_is_a_list_of_them() -> None:
+    for texts in (["one", "two"], ("one", "two"), np.array(["one", "two"]), iter(["one", "two"])):
+        assert checked_texts(texts) == ["one", "two"]
+    assert checked_texts(np.array([], dtype=str)) == []
+
+
+@pytest.mark.parametrize(
     ("labels", "message"),
     [
         ([[5, 6], [7, 8]], r"labels must be integers \[1, tokens\], got int64 \[2, 2\]"),
         (np.zeros((1, 0), dtype=np.int64), r"labels must be integers \[1, tokens\], got int64 \[1, 0\]"),
+        ("x", r"labels must be integers \[1, tokens\], got <U1 \[\]"),
+        ([["a"]], r"labels must be integers \[1, tokens\], got <U1 \[1, 1\]"),
+        ({"a": [5]}, r"labels must be integers \[1, tokens\], got object \[\]"),
         ([[5.5]], "labels must be integers"),
         ([[-5]], "labels must be 0 … 19, got -5"),
         ([[20]], "labels must be 0 … 19, got 20"),

@@ -37,9 +37,25 @@ def test_any_list_is_one(clips: Any, count: int) -> None:
     assert len(list(transcribe_many(clips, echoing(), 8, {}))) == count
 
 
-def test_a_number_is_no_list() -> None:
-    with pytest.raises(AudioError, match="takes a list of clips, and got 5"):
-        transcribe_many(5, echoing(), 8, {})
+@pytest.mark.parametrize("clips", [5, object()])
+def test_what_is_no_list_is_refused(clips: Any) -> None:
+    with pytest.raises(AudioError, match=r"takes a list of clips, and got .*; give it as \[audio\]"):
+        transcribe_many(clips, echoing(), 8, {})
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["8", 2.5, True, None, float("nan"), float("inf"), 0, -1, 65_537, 2**62, np.float32(1), np.array([1])],
+    ids=str,
+)
+def test_a_batch_size_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(GenerationError, match=r"batch_size is .*, it must be an integer, 1 to 65,536"):
+        transcribe_many(["x.wav"], echoing(), size, {})
+
+
+@pytest.mark.parametrize("size", [1, 65_536, np.int64(8)])
+def test_any_batch_size_in_range_will_do(size: Any) -> None:
+    assert len(list(transcribe_many(["x.wav", "y.wav"], echoing(), size, {}))) == 2
 
 
 class Model:

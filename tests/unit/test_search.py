@@ -314,3 +314,32 @@ def test_logits_that_are_not_numbers_end_in_an_error_that_says_where(
         GenerationError, match=rf"scores of step {length} are not finite for utterance {row} of the batch"
     ):
         decode(BrokenDecoder(broken, length, row), FACTS, prompt, config, Hooks(generator=np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("returned", [1, 3])
+def test_a_length_penalty_that_leaves_nothing_is_named(returned: int) -> None:
+    table, prompt, tokens = random_table(0, FACTS.vocab_size, 1.0), np.array([[1]]), 8
+    settings: dict[str, Any] = {
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+        "max_new_tokens": tokens,
+        "min_new_tokens": tokens,
+        "num_beams": 3,
+        "num_return_sequences": returned,
+    }
+
+    def found(penalty: float) -> Any:
+        config = GenerationConfig().updated({**settings, "length_penalty": penalty})
+        return decode(TableDecoder(table, FACTS.top_k), FACTS, prompt, config)
+
+    reference = TableModel(table).generate(
+        torch.from_numpy(prompt),
+        attention_mask=torch.ones(prompt.shape),
+        generation_config=ReferenceConfig(**settings, length_penalty=-7.5, use_cache=False),
+    )
+    above = found(-7.5)  # some -15 · 8 ** 7.5 = -9e7
+    np.testing.assert_array_equal(above.sequences, reference.numpy())
+    assert (above.sequences_scores > -1e9).all()
+    assert (above.sequences_scores < -1e7).all()
+    with pytest.raises(GenerationError, match=r"length_penalty is -12.0: a hypothesis scores -1e\+09 or less"):
+        found(-12.0)

@@ -6,16 +6,17 @@ from typing import Any, TypeVar
 import click
 
 from ..regular_files import parse_json
+from .numbers import NUMBER, WHOLE_NUMBER, is_plain_integer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def ids(value: str) -> list[int]:
     """Token ids, as "5,6,7"."""
-    try:
-        return [int(part) for part in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of token ids; write them as 5,6,7") from None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(map(is_plain_integer, parts)):
+        raise click.BadParameter(f"{value[:80]!r} is no list of token ids; write them as 5,6,7")
+    return [int(part) for part in parts]
 
 
 def nested(value: str) -> Any:
@@ -29,41 +30,41 @@ def nested(value: str) -> Any:
 _EARLY_STOPPING = {"true": True, "false": False, "never": "never"}
 
 _FLAGS: tuple[tuple[str, Any, str], ...] = (
-    ("max-new-tokens", int, "New tokens at most."),
-    ("max-length", int, "Tokens at most, those given included."),
-    ("min-new-tokens", int, "New tokens at least."),
-    ("min-length", int, "Tokens at least, those given included."),
-    ("max-time", float, "Seconds after which a batch is ended with what it has."),
+    ("max-new-tokens", WHOLE_NUMBER, "New tokens at most."),
+    ("max-length", WHOLE_NUMBER, "Tokens at most, those given included."),
+    ("min-new-tokens", WHOLE_NUMBER, "New tokens at least."),
+    ("min-length", WHOLE_NUMBER, "Tokens at least, those given included."),
+    ("max-time", NUMBER, "Seconds after which a batch is ended with what it has."),
     ("stop-strings", str, "Text ends where it says this; repeatable."),
-    ("num-beams", int, "Hypotheses kept alive; 1 is greedy search."),
-    ("length-penalty", float, "Above 0 favours long text, below 0 short text (beam search)."),
+    ("num-beams", WHOLE_NUMBER, "Hypotheses kept alive; 1 is greedy search."),
+    ("length-penalty", NUMBER, "Above 0 favours long text, below 0 short text (beam search)."),
     (
         "early-stopping",
         click.Choice(list(_EARLY_STOPPING)),
         "True: at num-beams finished hypotheses.",
     ),
     ("do-sample", bool, "Draw tokens by their probabilities."),
-    ("temperature", float, "Below 1 favours likely tokens (sampling, like all up to top-h)."),
-    ("top-k", int, "Draw from so many of the likeliest tokens; 0: from all."),
-    ("top-p", float, "Draw from the likeliest tokens with this probability together."),
-    ("min-p", float, "Draw from tokens with this share of the likeliest one's probability."),
-    ("typical-p", float, "Draw from tokens of the expected information, with this probability together."),
-    ("epsilon-cutoff", float, "Draw from tokens of this probability at least."),
-    ("eta-cutoff", float, "The same, lower where the distribution is flat."),
-    ("top-h", float, "Draw from the likeliest tokens with this share of the entropy together."),
-    ("repetition-penalty", float, "Above 1 makes tokens rarer that came before."),
-    ("no-repeat-ngram-size", int, "So many tokens in a row come once only."),
+    ("temperature", NUMBER, "Below 1 favours likely tokens (sampling, like all up to top-h)."),
+    ("top-k", WHOLE_NUMBER, "Draw from so many of the likeliest tokens; 0: from all."),
+    ("top-p", NUMBER, "Draw from the likeliest tokens with this probability together."),
+    ("min-p", NUMBER, "Draw from tokens with this share of the likeliest one's probability."),
+    ("typical-p", NUMBER, "Draw from tokens of the expected information, with this probability together."),
+    ("epsilon-cutoff", NUMBER, "Draw from tokens of this probability at least."),
+    ("eta-cutoff", NUMBER, "The same, lower where the distribution is flat."),
+    ("top-h", NUMBER, "Draw from the likeliest tokens with this share of the entropy together."),
+    ("repetition-penalty", NUMBER, "Above 1 makes tokens rarer that came before."),
+    ("no-repeat-ngram-size", WHOLE_NUMBER, "So many tokens in a row come once only."),
     ("exponential-decay-length-penalty", nested, "[START, FACTOR]: after START new tokens the end gets likelier."),
     ("suppress-tokens", ids, "Never written."),
     ("begin-suppress-tokens", ids, "Not written first."),
     ("bad-words-ids", nested, "Sequences of tokens never written: [[5, 6], [7]]."),
     ("sequence-bias", nested, "Added to the scores of sequences: [[[5, 6], -2.0]]."),
-    ("forced-bos-token-id", int, "The first new token."),
+    ("forced-bos-token-id", WHOLE_NUMBER, "The first new token."),
     ("forced-eos-token-id", ids, "The last token of text that reaches its maximal length."),
-    ("decoder-start-token-id", int, "The token that every text starts from."),
+    ("decoder-start-token-id", WHOLE_NUMBER, "The token that every text starts from."),
     ("decoder-input-ids", ids, "Tokens that every text goes on from."),
     ("eos-token-id", ids, "Tokens that end a text."),
-    ("pad-token-id", int, "What follows the end in a batch."),
+    ("pad-token-id", WHOLE_NUMBER, "What follows the end in a batch."),
     ("renormalize-logits", bool, "Make probabilities of what the other settings left."),
     ("remove-invalid-values", bool, "Take NaN for 0, infinities for the largest numbers."),
 )

@@ -306,15 +306,22 @@ def _followed(given: Mapping[str, Any]) -> dict[str, Any]:
     bias = given.get("sequence_bias")
     if isinstance(bias, Mapping):  # transformers takes both, and writes a list
         given = {**given, "sequence_bias": list(bias.items())}
-    given = {name: None if name in _MINUS_ONE_IS_NONE and value == -1 else value for name, value in given.items()}
+    given = {
+        name: None if name in _MINUS_ONE_IS_NONE and _equals(value, -1) else value for name, value in given.items()
+    }
     left_out = [
         f"{name} is for {purpose}, which this runtime does not do; leave it out"
         for name, (purpose, neutral) in _LEFT_OUT.items()
-        if name in given and given[name] not in (None, neutral)
+        if name in given and given[name] is not None and not _equals(given[name], neutral)
     ]
     if left_out:
         raise GenerationError("; ".join(left_out))
     return {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT and name not in _LEFT_OUT}
+
+
+def _equals(value: Any, constant: object) -> bool:
+    """Whether a value of any kind is a number or None; arrays, which compare item by item, are none."""
+    return not getattr(value, "ndim", 0) and bool(value == constant)
 
 
 def _as_tuple(tokens: int | tuple[int, ...] | None) -> tuple[int, ...]:

@@ -11,10 +11,13 @@ from tokenizers import Tokenizer
 
 from ..bundle import DecoderFacts
 from ..errors import GenerationError
+from ..strict import shown
 from .config import GenerationConfig, GenerationSettings
 from .loop import Decoder, Hooks, decode
 from .output import GenerateOutput
+from .own_functions import checked_criterion, checked_processor
 from .prompts import Prompt
+from .row_memory import check_row_memory
 from .scores import Processor
 from .state import Tokens
 from .stopping import Deadline, Stopping, StoppingCriterion
@@ -44,12 +47,47 @@ class Extras:
     output_scores: bool = False
     output_logits: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what is none of these."""
+        problems = [
+            f"{name} is {shown(value)}, it must be {words}"
+            for name, (fits, words) in _TAKES.items()
+            if (value := getattr(self, name)) is not None and not fits(value)
+        ]
+        if problems:
+            raise GenerationError("; ".join(problems))
+
     @classmethod
     def split(cls, keywords: Mapping[str, Any]) -> tuple["Extras", dict[str, Any]]:
-        """The extras among the keywords of a call, and its settings."""
+        """The extras among the keywords of a call, and its settings.
+
+        Raises:
+            GenerationError: one of the extras is of another kind.
+        """
         names = {field.name for field in fields(cls)}
         extras = {name: value for name, value in keywords.items() if name in names and value is not None}
         return cls(**extras), {name: value for name, value in keywords.items() if name not in names}
+
+
+def _are_functions(value: object) -> bool:
+    return isinstance(value, Sequence) and all(map(callable, value))
+
+
+_FLAG: tuple[Callable[[Any], bool], str] = (lambda value: isinstance(value, bool | np.bool_), "True or False")
+
+_TAKES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "logits_processor": (_are_functions, "a list of functions of sequences and scores"),
+    "stopping_criteria": (_are_functions, "a list of functions of sequences"),
+    "generator": (
+        lambda value: isinstance(value, np.random.Generator),
+        "a numpy.random.Generator, as numpy.random.default_rng(seed) makes it",
+    ),
+    "stream": (callable, "a function of text, as print is"),
+    "cancel": (lambda value: callable(getattr(value, "is_set", None)), "a threading.Event"),
+    "output_scores": _FLAG,
+    "output_logits": _FLAG,
+}
+"""Of each extra what it must fulfil, and the words for it."""
 
 
 class SearchKeywords(GenerationSettings, total=False):
@@ -87,7 +125,7 @@ def generate(
     """
     _check(config, prompts, extras, tokenizer)
     hooks = Hooks(
-        processors=tuple(extras.logits_processor),
+        processors=tuple(checked_processor(own, i) for i, own in enumerate(extras.logits_processor)),
         deadline=Deadline(config.max_time, extras.cancel),
         generator=extras.generator,
         keep_scores=extras.output_scores,
@@ -96,12 +134,14 @@ def generate(
     outputs = []
     for prompt in prompts:
         length = prompt.tokens.shape[1]
-        criteria = tuple(extras.stopping_criteria)
+        longest = config.length_range(length, facts.max_positions)[1]
+        check_row_memory(len(prompt.rows), longest, facts, config)
+        criteria = tuple(checked_criterion(own, i) for i, own in enumerate(extras.stopping_criteria))
         if config.stops and tokenizer is not None:
             criteria = (*criteria, stop_strings(tokenizer, config.stops, length))
         stream = TextStream(tokenizer, length, extras.stream) if extras.stream and tokenizer is not None else None
         found = decode(
-            decoder(prompt.rows, config.length_range(length, facts.max_positions)[1]),
+            decoder(prompt.rows, longest),
             facts,
             prompt.tokens,
             config,

@@ -1,11 +1,12 @@
 """The tokens that stand for languages, found in the vocabulary by the forms that multilingual models give them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer
 
 from ..errors import BundleError, GenerationError
+from ..strict import shown
 from .config import GenerationConfig
 
 _FORMS = (
@@ -37,7 +38,7 @@ def language_token(tokenizer: Tokenizer, language: str) -> int:
         GenerationError: the vocabulary has none for it; names those that there are.
     """
     known = language_tokens(tokenizer)
-    if language not in known:
+    if not isinstance(language, str) or language not in known:
         codes = ", ".join(sorted(code for code in known if code.isalpha())) or "none at all"
         raise GenerationError(f"the tokenizer has no token for the language {language!r}; it has {codes}")
     return known[language]
@@ -57,6 +58,10 @@ def in_language(
     """
     if tokenizer is None:
         raise BundleError("the bundle has no tokenizer.json: languages cannot be looked up; set their token instead")
+    if not isinstance(language, str) and not (isinstance(language, Iterable) and not isinstance(language, bytes)):
+        raise GenerationError(
+            f"language is {shown(language)}, it must be one as 'de', or a list with one for each clip"
+        )
     asked = [language] * batch if isinstance(language, str) else list(language)
     tokens = [language_token(tokenizer, name) for name in asked]
     if len(tokens) != batch:

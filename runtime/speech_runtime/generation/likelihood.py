@@ -1,15 +1,16 @@
 """How likely given tokens are: the loss of labels, and log-probabilities of whole texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import GenerationError
+from ..strict import shown
 from .candidates import log_softmax
 from .decoder import CachedDecoder
-from .prompts import check_tokens
+from .prompts import check_tokens, token_array
 from .state import Tokens
 
 IGNORED = -100
@@ -35,12 +36,9 @@ def decoder_input_ids(labels: ArrayLike, start: Sequence[int], fill: int, vocab_
     Raises:
         GenerationError: labels are of another shape or dtype, or there are no such tokens.
     """
-    try:
-        given = np.asarray(labels)
-    except ValueError:
-        raise GenerationError(
-            f"labels must be integers [{len(start)}, tokens], got rows of several lengths; fill them up with {IGNORED}"
-        ) from None
+    given = token_array(labels, len(start), "labels", f"; fill rows of several lengths up with {IGNORED}")
+    if given.dtype.kind not in "iu":
+        check_tokens(given, len(start), vocab_size, "labels")
     checked = check_tokens(np.where(given == IGNORED, fill, given), len(start), vocab_size, "labels")
     inputs = np.concatenate([np.array(start, dtype=np.int64)[:, None], checked[:, :-1]], axis=1)
     return np.where(given == IGNORED, IGNORED, checked), inputs
@@ -92,6 +90,27 @@ def sequence_logprobs(
             "it out, or export with --precision fp32 if the bundle has another one"
         )
     return scores
+
+
+def checked_texts(texts: Iterable[str]) -> list[str]:
+    """The texts that are to be scored.
+
+    Raises:
+        GenerationError: they are one text and no list of them, or one of them is no text.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise GenerationError(f"texts is {shown(texts)}, it must be a list of texts; give one text as [text]")
+    found = list(texts)
+    for row, text in enumerate(found):
+        if not isinstance(text, str):
+            raise GenerationError(f"texts[{row}] is {shown(text)}, it must be a text")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise GenerationError(
+                f"texts[{row}] is {text[:120]!a}, which has half of a surrogate pair; it must be Unicode text"
+            ) from None
+    return [str(text) for text in found]
 
 
 def _check_vocabulary(sequences: Sequence[Sequence[int]], vocab_size: int) -> None:

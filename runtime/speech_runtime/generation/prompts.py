@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import GenerationError
 from .state import Tokens
@@ -56,12 +56,26 @@ def check_tokens(given: ArrayLike, batch: int, vocab_size: int, name: str = "dec
     Raises:
         GenerationError: another shape or dtype, or tokens that there are not.
     """
-    tokens = np.asarray(given)
+    tokens = token_array(given, batch, name)
     if tokens.ndim != 2 or tokens.shape[0] != batch or tokens.shape[1] == 0 or tokens.dtype.kind not in "iu":
         raise GenerationError(f"{name} must be integers [{batch}, tokens], got {tokens.dtype} {list(tokens.shape)}")
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         raise GenerationError(f"{name} must be 0 … {vocab_size - 1}, got {tokens.min()} … {tokens.max()}")
     return tokens.astype(np.int64)
+
+
+def token_array(given: ArrayLike, batch: int, name: str, remedy: str = "") -> NDArray[Any]:
+    """What is given as token ids [batch, tokens], as an array of any shape and dtype.
+
+    Raises:
+        GenerationError: it is none, for its rows have several lengths, for example.
+    """
+    try:
+        return np.asarray(given)
+    except Exception as error:  # whatever an object's own conversion raises
+        raise GenerationError(
+            f"{name} must be integers [{batch}, tokens], and it is no array: {error}{remedy}"
+        ) from error
 
 
 def _rows(given: Prompts, start: Sequence[int], vocab_size: int) -> Iterator[Tokens]:
@@ -74,9 +88,16 @@ def _rows(given: Prompts, start: Sequence[int], vocab_size: int) -> Iterator[Tok
     if len(given) != batch:
         raise GenerationError(f"decoder_input_ids has {len(given)} prompts for {batch} utterances")
     for first, row in zip(start, given, strict=True):
-        tokens = check_tokens([row], 1, vocab_size)[0] if len(row) else np.zeros(0, dtype=np.int64)
+        tokens = check_tokens([row], 1, vocab_size)[0] if _size(row) else np.zeros(0, dtype=np.int64)
         yield tokens if tokens.size and tokens[0] == first else np.concatenate([[first], tokens])
 
 
 def _is_ragged(given: Prompts) -> TypeGuard[Sequence[Sequence[int]]]:
-    return isinstance(given, Sequence) and len({np.size(row) for row in given}) > 1
+    return isinstance(given, Sequence) and not isinstance(given, str | bytes) and len({_size(row) for row in given}) > 1
+
+
+def _size(row: object) -> int:
+    try:
+        return np.size(row)  # type: ignore[arg-type]
+    except ValueError:  # of lists of several lengths, which `check_tokens` refuses
+        return 1

@@ -7,11 +7,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import GenerationError
 from .candidates import Candidates
 from .config import GenerationConfig
 from .continuations import Choice, Continuation, best_of_all, best_of_sorted, continuations_kept
 from .finish import Cut, Finish
-from .finished import LOWEST
+from .finished import LOWEST, Hypothesis
 from .state import Hypotheses, Rows, Tokens, pick, take_rows
 from .stopping import Stopping
 from .utterance_search import Rules, UtteranceSearch
@@ -120,6 +121,7 @@ class BeamSearch:
     def result(self) -> Hypotheses:
         """See `Search.result`."""
         best = [utterance.finished.best[: self._rules.returned] for utterance in self._utterances]
+        self._check_found(best)
         pairs = zip(self._utterances, best, strict=True)
         paths = [[utterance.path(hypothesis) for hypothesis in row] for utterance, row in pairs]
         most = max(len(path) for row in paths for path in row)
@@ -142,6 +144,18 @@ class BeamSearch:
                 ]
             ),
         )
+
+    def _check_found(self, best: Sequence[Sequence[Hypothesis]]) -> None:
+        """An empty place beats all hypotheses that score less, and has no text: transformers returns what it began."""
+        penalty = self._rules.length_penalty
+        places = 1 if penalty >= 0 else self._rules.returned  # else others may be what fills up a forced beginning
+        if not all(hypothesis.is_finished for row in best for hypothesis in row[:places]):
+            cause = f"length_penalty is {penalty}" if penalty < 0 else "the settings lower the scores of all tokens"
+            remedy = "length_penalty (--length-penalty)" if penalty < 0 else "biases"
+            raise GenerationError(
+                f"{cause}: a hypothesis scores {LOWEST:g} or less, which beam search takes for none; "
+                f"set {remedy} nearer to 0"
+            )
 
     def _sequence(self, row: int, path: Choice, length: int) -> list[int]:
         """The prompt of an utterance and what it is continued with, filled up to `length`."""
