@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from speech_runtime.audio import read_audio
 from speech_runtime.bundle import EncoderFacts
 from speech_runtime.features import FeatureExtractor, WaveformExtractor
+from speech_runtime.regular_files import is_directory, is_there
 
 from .errors import ExportError
 
@@ -105,9 +107,14 @@ def audio_files(directory: str | Path) -> list[Path]:
         ExportError: there are none.
     """
     directory = Path(directory)
-    if not directory.is_dir():
+    if not is_directory(directory):
         raise ExportError(f"--calibration-audio {directory} is not a directory; name one with audio files in it")
-    files = sorted(path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
+    try:
+        files = sorted(path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
+    except OSError as error:
+        raise ExportError(
+            f"--calibration-audio {directory} cannot be read: {error.strerror}; check its permissions"
+        ) from error
     if not files:
         raise ExportError(
             f"--calibration-audio {directory} has no audio ({', '.join(sorted(_SUFFIXES))}); put some speech of the "
@@ -123,17 +130,24 @@ def reference_texts(directory: Path) -> dict[str, str]:
         ExportError: the table has other columns, or names files that are not there.
     """
     path = directory / REFERENCES
-    if not path.is_file():
+    if not is_there(path):
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with _opened(path) as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if not {"file", "text"} <= set(rows.fieldnames or ()):
             raise ExportError(f"{path} has no columns file and text, with a tab between them, in its first line")
         texts = {row["file"]: row["text"] or "" for row in rows}
-    missing = [name for name in texts if not (directory / name).is_file()]
+    missing = [name for name in texts if not is_there(directory / name)]
     if missing:
         raise ExportError(f"{path} names files that are not there: {', '.join(missing[:3])}; remove their lines")
     return texts
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open(newline="", encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}; check its permissions, or remove it") from error
 
 
 def generated_audio(shortest: int, sampling_rate: int, seed: int = 0) -> list[Samples]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from speech_runtime import Bundle, SpeechError
-from speech_runtime.command_line.console import log_on_stderr
+from speech_runtime.command_line.console import complain, log_on_stderr
 from speech_runtime.command_line.entry import exit_when_interrupted
 from speech_runtime.command_line.hub_flags import hub_flags
 from speech_runtime.summary import measured_on, verification_lines
@@ -153,10 +153,12 @@ def main(
     progress = _Progress()
     try:
         from .pipeline import export
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise click.ClickException(
             f"{error.name} is needed to export: pip install 'speech-export[export,cpu]'"
         ) from error
+    except ImportError as error:  # a part of a library, or the memory for it
+        raise click.ClickException(f"what is needed to export is there, and cannot be loaded: {error}") from error
     _silence_libraries()
     try:
         precision = PrecisionOptions(**{name: others[name] for name in names})
@@ -177,7 +179,7 @@ def main(
             on_stage=progress,
         )
     except SpeechError as error:
-        click.echo(err=True)
+        complain()
         raise click.ClickException(str(error)) from error
     progress.end()
     click.echo(_summary(bundle, time.perf_counter() - begin))
@@ -246,12 +248,12 @@ class _Progress:
         self.end()
         self._stage += 1
         self._begin = time.perf_counter()
-        click.echo(f"[{self._stage}/{max(self._stage, _STAGES)}] {stage} … ", nl=False, err=True)
+        complain(f"[{self._stage}/{max(self._stage, _STAGES)}] {stage} … ", end="")
 
     def end(self) -> None:
         """Close the line of the present stage."""
         if self._stage:
-            click.echo(f"{time.perf_counter() - self._begin:.1f} s", err=True)
+            complain(f"{time.perf_counter() - self._begin:.1f} s")
 
 
 def _silence_libraries() -> None:
@@ -269,13 +271,12 @@ def _warn_of_random_weights(composite: "Composite") -> None:
     parameters: dict[str, Any] = dict(composite.model.named_parameters())
     count = sum(parameters[name].numel() for name in composite.random_weights if name in parameters)
     if count == sum(parameter.numel() for parameter in parameters.values()):
-        click.echo(f"\nAll {count:,} parameters are random: this model measures time, it says nothing.", err=True)
+        complain(f"\nAll {count:,} parameters are random: this model measures time, it says nothing.")
         return
-    click.echo(
+    complain(
         f"\nWarning: {len(composite.random_weights)} tensors ({count:,} parameters) are in neither checkpoint, "
         f"{composite.random_weights[0]} for example: mostly the new cross-attention. They are random: this model must "
-        "be fine-tuned before it says anything.",
-        err=True,
+        "be fine-tuned before it says anything."
     )
 
 

@@ -1,12 +1,14 @@
 """The files of a bundle that are no graphs: configurations, feature extractor, tokenizer."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 from speech_runtime import GenerationConfig, SpeechError
-from speech_runtime.bundle import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, DecoderFacts, EncoderFacts
+from speech_runtime.bundle import CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, DecoderFacts, EncoderFacts
 from speech_runtime.features import EXTRACTORS, check_fit, read_feature_extractor
+from speech_runtime.generation.label_tokens import misfits
 
 from .errors import ExportError, reason
 from .generation_settings import write_settings
@@ -29,6 +31,10 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
     Raises:
         ExportError: something does not fit, or the runtime does not follow it.
     """
+    for name, token in misfits(vars(composite.model.config)).items():
+        raise ExportError(
+            f"{CONFIG} of {composite.source}: {name} is {token!r}, it must be a token id; correct it there"
+        )
     try:
         composite.model.config.save_pretrained(directory)
         write_settings(composite.model.generation_config, directory / GENERATION_CONFIG)
@@ -36,7 +42,8 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
         settings.start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:
-        raise ExportError(f"the runtime does not take this model: {error}") from error
+        said = str(error).replace(f"{directory}{os.sep}", "")  # which is gone when this is read
+        raise ExportError(f"the runtime does not take this model ({composite.source}): {said}") from error
     except (ValueError, TypeError) as error:  # of a configuration that transformers itself cannot write
         raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
     if composite.tokenizer is not None:

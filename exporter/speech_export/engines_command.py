@@ -12,9 +12,11 @@ from click.core import ParameterSource
 
 from speech_runtime import SpeechError
 from speech_runtime.bundle import ENGINES, MANIFEST, EngineSet, Flavor, Manifest
+from speech_runtime.command_line.console import complain
 from speech_runtime.contract import GRAPHS
 from speech_runtime.engines.profile_limits import ProfileLimits
 from speech_runtime.engines.tensorrt_library import NAMES, TensorRt, import_tensorrt
+from speech_runtime.regular_files import is_there
 
 from .engines import add_engines, check_target
 from .tensorrt import BuildOptions, OnStep
@@ -45,7 +47,7 @@ def engine_flags(command: Command) -> Command:
         given = {name: value for name, value in flags.items() if value not in (None, ())}
         if given and not engines:
             raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --engines")
-        is_bundle = engines and output is None and model is not None and (Path(model) / MANIFEST).exists()
+        is_bundle = engines and output is None and model is not None and is_there(Path(model) / MANIFEST)
         if output is None and not is_bundle:
             raise click.UsageError("Missing option '-o' / '--output'. Only --engines for a bundle goes without it.")
         try:
@@ -141,7 +143,7 @@ def _build(directory: str, tensorrt: TensorRt, options: BuildOptions) -> None:
     try:
         built = add_engines(directory, tensorrt, options, progress)
     except SpeechError as error:
-        click.echo(err=True)
+        complain()
         raise click.ClickException(
             f"{error}\nThe bundle {directory} is as it was. To try again: speech-export {directory} --engines"
         ) from error
@@ -156,14 +158,14 @@ class _Progress:
         self._graph = 0
         self._line = ""
         self._begin = 0.0
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, graph: str) -> OnStep:
         self.end()
         self._graph += 1
         self._begin = time.perf_counter()
         self._line = f"[{self._graph}/{len(GRAPHS)}] building the engine of {graph} … "
-        click.echo(self._line, nl=False, err=True)
+        complain(self._line, end="")
         return self._step
 
     def end(self) -> None:
@@ -176,7 +178,7 @@ class _Progress:
             self._rewrite(f"{phase}, {done} of {steps}")
 
     def _rewrite(self, rest: str) -> None:
-        click.echo(f"\r\x1b[K{self._line}{rest}" if self._terminal else rest, nl=False, err=True)
+        complain(f"\r\x1b[K{self._line}{rest}" if self._terminal else rest, end="")
 
 
 def _summary(directory: str, built: EngineSet, seconds: float) -> str:

@@ -5,9 +5,10 @@ import math
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from speech_runtime.bundle import (
     MANIFEST,
     PREPROCESSOR_CONFIG,
     DecoderFacts,
+    EncoderFacts,
     FileFacts,
     Manifest,
     Quantization,
@@ -132,8 +134,8 @@ def export(
         composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), begin)
         traced = directory / _FLOAT32 if options.below_float32 else directory
         traced.mkdir(exist_ok=True)
-        manifest = _write(composite, traced, top_k, static_cache, options, begin)
-        measured_on = _audio_set(manifest, traced, audio, calibration_audio)
+        heard = partial(_audio_set, directory=traced, files=audio, calibration=calibration_audio)
+        manifest, measured_on = _write(composite, traced, top_k, static_cache, options, heard, begin)
         if options.below_float32:
             begin(f"converting to {options.precision} and measuring")
             _convert(composite, manifest, directory, options, measured_on, limits, begin)
@@ -169,9 +171,13 @@ def _write(
     top_k: int,
     static_cache: int | None,
     options: PrecisionOptions,
+    heard: Callable[[EncoderFacts], AudioSet],
     on_stage: OnStage,
-) -> Manifest:
-    """Write everything in float32 into `directory`; the manifest comes last and is not verified yet."""
+) -> tuple[Manifest, AudioSet]:
+    """Write everything in float32 into `directory`; the manifest comes last and is not verified yet.
+
+    The audio to measure on is read before anything is traced, which takes long.
+    """
     model = composite.model
     check_weights(model)
     training = model.training
@@ -179,6 +185,7 @@ def _write(
     try:
         encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k, static_cache)
         write_configuration(composite, encoder, decoder, directory)
+        measured_on = heard(encoder)
         fast = fast_on_cpu(model.encoder, options.encoder_in_bytes) if options.target == "cpu" else nullcontext()
         with traceable(model), fast:
             for graph in traceables(model, encoder, decoder):
@@ -205,7 +212,7 @@ def _write(
         files=_file_facts(directory),
     )
     manifest.write(directory)
-    return manifest
+    return manifest, measured_on
 
 
 def _suit_cpu(model: ir.Model, graph: str, decoder: DecoderFacts) -> DecoderFacts:
@@ -227,11 +234,11 @@ def _file_facts(directory: Path) -> dict[str, FileFacts]:
 
 
 def _audio_set(
-    manifest: Manifest, directory: Path, files: Sequence[str | Path], calibration: str | Path | None
+    encoder: EncoderFacts, directory: Path, files: Sequence[str | Path], calibration: str | Path | None
 ) -> AudioSet:
     path = directory / PREPROCESSOR_CONFIG
     extractor = read_feature_extractor(path) if path.exists() else None
-    return audio_set(manifest.encoder, extractor, files, calibration)
+    return audio_set(encoder, extractor, files, calibration)
 
 
 def _new_tokens(manifest: Manifest) -> int:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .errors import ExportError
+
 OnStage = Callable[[str], None]
 """Told what is being done."""
 
@@ -25,6 +27,19 @@ class Limits:
     logprob_difference: float = 1e-4
     agreement: float = 1.0
     torch_roundings: float = 16.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no difference could be beyond, or within; NaN above all.
+
+        Raises:
+            ExportError: a limit is out of range.
+        """
+        if not self.logprob_difference >= 0:
+            raise ExportError(f"the tolerance is {self.logprob_difference:g}; give 0 or more (--tolerance)")
+        if not 0 <= self.agreement <= 1:
+            raise ExportError(f"the least agreement is {self.agreement:g}; give 0 … 1 (--min-agreement)")
+        if not self.torch_roundings >= 0:
+            raise ExportError(f"torch_roundings is {self.torch_roundings:g}; give 0 or more")
 
 
 QUANTIZED_LIMITS = Limits(math.inf, 0.98)

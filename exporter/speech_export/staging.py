@@ -48,8 +48,9 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
         ExportError: `target` is there already, is something else than a bundle, or cannot be written; the disk is full.
     """
     named = target.absolute()
-    target = _followed(named)
-    with _explained(target.parent):
+    with _explained(named):
+        target = _followed(named)
+    with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with full_disk_named(target.parent), staging_directory(target) as staging:
             if os.path.lexists(target):
@@ -79,14 +80,19 @@ def full_disk_named(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(parent: Path) -> Iterator[None]:
-    """Within this context it is an ExportError that the parent of the output cannot be written."""
+def _explained(target: Path) -> Iterator[None]:
+    """Within this context it is an ExportError that `target` cannot be looked at, or its parent cannot be written."""
+    parent = target.parent
     try:
         yield
     except OSError as error:
-        if error.filename is None or parent not in (Path(error.filename), Path(error.filename).parent):
+        if error.filename is None:
             raise
-        raise ExportError(f"cannot write to {parent}: {error.strerror}; choose another output directory") from error
+        failed = Path(error.filename)
+        if failed.parent != parent and failed not in (parent, *parent.parents):
+            raise
+        where = target if failed == target else parent
+        raise ExportError(f"cannot write to {where}: {error.strerror}; choose another output directory") from error
 
 
 def _followed(target: Path) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from .bundle import Bundle
+from .command_line.entry import oserrors_named
 from .command_line.hub_flags import hub_flags
 from .errors import SpeechError
 from .hub import bundle_directory
@@ -35,4 +36,5 @@ def _json(bundle: Bundle) -> str:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m speech_runtime")
+    with oserrors_named():
+        main(prog_name="python -m speech_runtime")

@@ -17,7 +17,7 @@ from .external_data import external_data_problems
 from .facts import DecoderFacts as DecoderFacts
 from .facts import EncoderFacts as EncoderFacts
 from .pinned import PinnedDirectory, pinned
-from .regular_files import open_regular, read_json
+from .regular_files import is_there, open_regular, read_json
 from .strict import FieldError, from_json, listed, shown
 
 FORMAT_VERSION = 2
@@ -276,7 +276,9 @@ def pinned_bundle(directory: Path) -> Iterator[PinnedDirectory]:
             f"there is no directory {directory}; export a model into it: speech-export MODEL -o {directory}"
         ) from None
     except OSError as error:
-        raise BundleError(f"the bundle {directory} cannot be read: {error.strerror}; check its permissions") from error
+        raise BundleError(
+            f"the bundle {directory} cannot be read: {error.strerror}; check its name and permissions"
+        ) from error
 
 
 def _read_manifest(directory: Path, root: Path) -> Manifest:
@@ -285,7 +287,7 @@ def _read_manifest(directory: Path, root: Path) -> Manifest:
     try:
         content = read_json(root / MANIFEST)
     except FileNotFoundError:
-        hint = " (it looks like a Hugging Face checkpoint)" if (root / "config.json").exists() else ""
+        hint = " (it looks like a Hugging Face checkpoint)" if is_there(root / "config.json") else ""
         raise BundleError(
             f"{directory} is not a bundle{hint}: it has no {MANIFEST}. Export it first: "
             f"speech-export {directory} -o BUNDLE"

@@ -174,11 +174,11 @@ def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: b
     hidden = not bar or len(files) == 1
     with click.progressbar(length=len(files), label="Transcribing", file=sys.stderr, hidden=hidden) as progress:
         for file, result in zip(files, results, strict=True):
+            write(file, result)  # first: a reader of the result does not depend on one of the complaint
             if isinstance(result, AudioError):
                 complain(f"Error: {result}")
                 failed += 1
             elif result.cut:
-                click.echo(f"Warning: {file}: {result.cut}", err=True)
-            write(file, result)
+                complain(f"Warning: {file}: {result.cut}")
             progress.update(1)
     return failed

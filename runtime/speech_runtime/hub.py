@@ -10,6 +10,7 @@ from typing import Any
 
 from .bundle import MANIFEST, Bundle, Manifest
 from .errors import BundleError, SpeechError
+from .regular_files import is_directory
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def bundle_directory(
     Raises:
         BundleError: huggingface-hub is missing, or the bundle is not there or not to be had.
     """
-    if isinstance(name, Path) or Path(name).is_dir() or not _HUB_ID.match(name):
+    if isinstance(name, Path) or is_directory(name) or not _HUB_ID.match(name):
         if revision is not None:
             logger.warning("%s is taken for a directory, which has no revision %s", name, revision)
         return Path(name)
@@ -121,6 +122,11 @@ def _client(purpose: str) -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
+        if error.name != "huggingface_hub":
+            raise BundleError(
+                f"{purpose}, huggingface-hub is needed. It is there, and cannot be loaded: {error}; see to that, or "
+                "install it again"
+            ) from error
         raise BundleError(f"{purpose}, huggingface-hub is needed: pip install 'speech-export[hub]'") from error
     return huggingface_hub
 

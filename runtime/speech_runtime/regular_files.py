@@ -30,6 +30,19 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether there is such a path. One that may not be looked at is none, nor is one whose name is too long.
+
+    `Path.exists` raises for them before Python 3.14.
+    """
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_directory(path: str | Path) -> bool:
+    """Whether there is such a directory; see `is_there`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def read_json(path: Path) -> Any:
     """Parse a file of JSON.
 

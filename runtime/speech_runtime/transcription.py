@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from .generation.config import GenerationConfig
 from .generation.finish import Finish
 from .generation.output import GenerateOutput
+from .tokenizer import texts_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def hypotheses(found: GenerateOutput, config: GenerationConfig, tokenizer: Token
     """What was found for each utterance, the best first."""
     rows = zip(found.sequences.tolist(), found.lengths.tolist(), strict=True)
     sequences = [sequence[:length] for sequence, length in rows]
-    texts = tokenizer.decode_batch(sequences, skip_special_tokens=True)
+    texts = texts_of(tokenizer, sequences)
     parts = zip(texts, sequences, found.sequences_scores.tolist(), found.finished.tolist(), strict=True)
     flat = [Hypothesis(*each) for each in parts]
     returned = config.num_return_sequences

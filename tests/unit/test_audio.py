@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from speech_runtime import AudioError
-from speech_runtime.audio import prepare, read_audio
+from speech_runtime.audio import libraries, prepare, read_audio
 
 
 def tone(rate: int, seconds: float = 0.5) -> np.ndarray:
@@ -77,3 +77,24 @@ def test_a_truncated_file_is_refused_and_a_streamed_one_is_not(tmp_path: Path) -
 def test_bad_arrays_are_refused(samples: np.ndarray, message: str) -> None:
     with pytest.raises(AudioError, match=message):
         prepare(samples, 16000, 16000)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("No module named 'soxr'", name="soxr"), r"soxr is needed here: pip install"),
+        (ModuleNotFoundError("No module named 'abc2'", name="abc2"), "cannot be loaded: No module named 'abc2'"),
+        (ImportError("libsoxr.so: failed to map segment", name="soxr"), "cannot be loaded: libsoxr.so: failed to map"),
+        (OSError("sndfile library not found"), "cannot be loaded: sndfile library not found"),
+        (MemoryError(), "cannot be loaded: MemoryError"),
+    ],
+)
+def test_a_library_that_is_missing_is_told_from_one_that_fails(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(libraries, "import_module", fail)
+    with pytest.raises(AudioError, match=message):
+        libraries.require("soxr")

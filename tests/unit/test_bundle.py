@@ -174,6 +174,18 @@ def test_a_tokenizer_nested_without_end_is_refused_at_load(copy: Path) -> None:
         OnnxSpeechSeq2Seq.from_pretrained(copy)
 
 
+def test_texts_are_neither_cut_nor_padded(copy: Path, digits: Pair) -> None:
+    """Bundles of before may say so: transformers stores in tokenizer.json what its last call asked for."""
+    truncation = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    padding = {"strategy": {"Fixed": 8}, "direction": "Right", "pad_id": 1, "pad_type_id": 0, "pad_token": "<pad>"}
+    edit(copy, "tokenizer.json", lambda tokenizer: tokenizer.update(truncation=truncation, padding=padding))
+    noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    texts = ["five", "five nine eight two"]
+    scores = [model.score(noise, texts) for model in (OnnxSpeechSeq2Seq.from_pretrained(copy), digits.exported)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    assert scores[0][0] != scores[0][1]
+
+
 @pytest.mark.parametrize("token", [-1, 32, "2", 1.5, True])
 def test_a_start_of_labels_that_is_no_token_is_named(copy: Path, token: object, digits: Pair) -> None:
     edit(copy, "config.json", lambda config: config.update(decoder_start_token_id=token))

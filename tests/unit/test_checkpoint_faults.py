@@ -17,7 +17,8 @@ from transformers import SpeechEncoderDecoderModel
 
 from conftest import ONE_THREAD
 from speech_export import ExportError, export, pipeline
-from speech_runtime import OnnxSpeechSeq2Seq
+from speech_export.settings import Limits
+from speech_runtime import AudioError, OnnxSpeechSeq2Seq
 from tiny_checkpoint import save_tiny
 
 VALUES: tuple[Any, ...] = (
@@ -178,3 +179,62 @@ def test_or_its_bundle_says_what_transformers_says(
         tally["equal"] += 1
     record_property("faults of checkpoints", dict(tally))
     assert tally["equal"] > 0
+
+
+def edited(original: Path, copy: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy with another config.json."""
+    shutil.copytree(original, copy)
+    content = json.loads((copy / "config.json").read_text())
+    change(content)
+    (copy / "config.json").write_text(json.dumps(content))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.pop("decoder"), "config.json has no decoder"),
+        (lambda config: config.pop("encoder"), "config.json has no encoder"),
+        (
+            lambda config: config.update(decoder_start_token_id="0"),
+            "config.json of .*copy: decoder_start_token_id is '0', it must be a token id; correct it",
+        ),
+        (lambda config: config.update(pad_token_id=1.5), "config.json of .*copy: pad_token_id is 1.5"),
+    ],
+)
+def test_what_is_wrong_in_the_configuration_is_said_before_tracing(
+    tiny: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], object],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy = edited(tiny, tmp_path / "copy", change)
+    with no_tracing(monkeypatch), pytest.raises(ExportError, match=message):
+        export(copy, tmp_path / "bundle")
+
+
+def test_audio_that_is_not_there_is_said_before_tracing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with no_tracing(monkeypatch):
+        with pytest.raises(AudioError, match="nofile"):
+            export(tiny, tmp_path / "bundle", audio=[tmp_path / "nofile.wav"])
+        with pytest.raises(Reached):
+            export(tiny, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"logprob_difference": float("nan")}, r"tolerance is nan; give 0 or more \(--tolerance"),
+        ({"logprob_difference": -1.0}, "tolerance is -1"),
+        ({"agreement": float("nan")}, r"agreement is nan; give 0 … 1 \(--min-agreement"),
+        ({"agreement": 1.1}, "agreement is 1.1"),
+        ({"agreement": -0.1}, "agreement is -0.1"),
+        ({"torch_roundings": float("nan")}, "torch_roundings is nan"),
+    ],
+)
+def test_limits_that_are_none_are_refused(limits: dict[str, float], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        Limits(**limits)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from speech_runtime import AudioError, AudioLimits, EngineError, GenerationError
+from speech_runtime.errors import EngineMemoryError
 from speech_runtime.many import Steps, transcribe_many
+from speech_runtime.tokenizer import texts_of
 
 
 def echoing() -> Any:
@@ -130,3 +132,19 @@ def test_every_odd_clip_is_an_error_in_its_place(tmp_path: Path) -> None:
     found: list[Any] = list(transcribe_many(clips, steps, 8, {}))
     assert [type(result) for result in found[::2]] == [AudioError] * len(odd)
     assert found[1::2] == [(20, "")] * len(odd)
+
+
+class Panic(BaseException):
+    """As pyo3 has it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(Panic("no thread"), EngineMemoryError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+def test_a_tokenizer_that_panics_is_an_error_of_memory(error: BaseException, raised: type[BaseException]) -> None:
+    class Panicking:
+        def decode_batch(self, sequences: object, *, skip_special_tokens: bool) -> None:
+            raise error
+
+    with pytest.raises(raised):
+        texts_of(Panicking(), [[1]])

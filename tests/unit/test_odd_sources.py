@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from conftest import CHECKPOINT
 from speech_export import ExportError
+from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.configs import read_config
 from speech_export.sources.hub import ANONYMOUS, load_tokenizer
+from speech_export.sources.pair import load_pair
 
 NESTED = '{"model_type": "bert", "a": ' + "[" * 100_000
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -61,3 +64,20 @@ def test_the_vocabulary_of_speech2text2(fault: str, tmp_path: Path) -> None:
     make(tmp_path / "vocab.json")
     with pytest.raises(ExportError, match=f"{message}.*; take the vocab.json that"):
         load_tokenizer(str(tmp_path), ANONYMOUS)
+
+
+def test_a_file_is_no_checkpoint_and_its_directory_is_named() -> None:
+    for load in (load_checkpoint, lambda name: load_pair(name, name), lambda name: load_tokenizer(name, ANONYMOUS)):
+        with pytest.raises(ExportError, match=rf"config\.json is a file; give the directory .*: {CHECKPOINT}$"):
+            load(str(CHECKPOINT / "config.json"))
+
+
+def test_paths_that_the_system_refuses_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for name, said in ((str(tmp_path / ("x" * 300)), "File name too long"), (str(loop), "symbolic links")):
+        with pytest.raises(ExportError, match=f"{said}; check its name and permissions"):
+            load_checkpoint(name)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ExportError, match="cannot be read: Permission denied; check its permissions"):
+        load_checkpoint(str(tmp_path))

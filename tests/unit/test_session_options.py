@@ -27,6 +27,7 @@ from speech_runtime.contract import GRAPHS, Cache
 from speech_runtime.engines import onnxruntime as engine_module
 from speech_runtime.engines import providers
 from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from speech_runtime.engines.session_options import most_threads
 
 NOISE = np.random.default_rng(0).standard_normal((1, 16000)).astype(np.float32)
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -86,6 +87,9 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubSession]:
         ({"inter_op_threads": 0}, "inter_op_threads is 0; give 1 .one operator after the other. or more"),
         ({"cpu_memory_arena": 0}, "cpu_memory_arena is 0; give True or False"),
         ({"memory_pattern": "no"}, "memory_pattern is 'no'; give True or False"),
+        ({"intra_op_threads": 2**31}, r"intra_op_threads is 2147483648 \(--threads\), more than this machine"),
+        ({"intra_op_threads": most_threads() + 1}, f"give {most_threads()} or less"),
+        ({"inter_op_threads": most_threads() + 1}, f"give {most_threads()} or less"),
         ({"graph_optimization": 99}, "unknown graph_optimization 99; known are disabled, basic, extended, all"),
         ({"log_severity": "debug"}, "unknown log_severity 'debug'; known are verbose, info, warning, error, fatal"),
         ({"optimized_model_cache": True}, "optimized_model_cache is True; give a directory, or None"),
@@ -341,6 +345,16 @@ def test_without_onnx_runtime_the_extra_is_named(
     replace(bundle.manifest, target="tensorrt").write(bundle.directory)
     with pytest.raises(EngineError, match=rf"pip install 'speech-export\[{extra}\]'"):
         OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(device=device))
+
+
+def test_an_onnx_runtime_that_does_not_load_is_not_said_to_be_missing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime.capi", None)
+    for name in [name for name in sys.modules if name == "onnxruntime" or name.startswith("onnxruntime.capi.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(EngineError, match="is there, and cannot be loaded: .*onnxruntime.capi"):
+        OnnxRuntimeEngine(bundle, SessionOptions())
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,30 @@ def test_a_full_disk_is_named_and_left_clean(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("refused", ["parent", "target"])
+def test_a_place_that_may_not_be_looked_at_is_named(
+    refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a" / "b" / "o"
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir" if refused == "parent" else "is_symlink", refuse)
+    where = target if refused == "target" else target.parent
+    with (
+        pytest.raises(ExportError, match=f"cannot write to {where}: Permission denied; choose"),
+        staged(target, overwrite=False),
+    ):
+        raise AssertionError
+
+
+def test_a_name_that_is_too_long_is_named(tmp_path: Path) -> None:
+    for target in (tmp_path / ("x" * 300), tmp_path / ("x" * 300) / "o"):
+        with pytest.raises(ExportError, match="x{300}.*: File name too long; choose"), staged(target, overwrite=False):
+            raise AssertionError
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot write to .*file"), staged(tmp_path / "file" / "b", overwrite=False):

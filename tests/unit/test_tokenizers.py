@@ -147,6 +147,22 @@ def test_speech2text2_is_read_as_transformers_4_read_it(
         assert written.decode(ids, skip_special_tokens=True) == text
 
 
+def test_the_last_call_of_a_tokenizer_is_not_written(tmp_path: Path) -> None:
+    used = PreTrainedTokenizerFast.from_pretrained(CHECKPOINT)
+    used("five nine", truncation=True, max_length=8, padding="max_length")
+    used.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert stored["truncation"]["max_length"] == 8
+    assert stored["padding"]["strategy"] == {"Fixed": 8}
+    tokenizer = load_tokenizer(str(tmp_path), ANONYMOUS)
+    backend = tokenizer.backend_tokenizer
+    before = backend.to_str()
+    written = runtime_tokenizer(tokenizer)
+    assert (written.truncation, written.padding, backend.to_str()) == (None, None, before)
+    for text in ("five", "five nine eight two"):
+        assert written.encode(text, add_special_tokens=False).ids == tokenizer(text, add_special_tokens=False).input_ids
+
+
 def test_a_tokenizer_that_transformers_does_not_have_is_not_taken_for_another(tmp_path: Path) -> None:
     save_speech2text2(tmp_path, tokenizer_class="OurOwnTokenizer")
     with pytest.raises(ExportError, match="has no OurOwnTokenizer, and there is no tokenizer.json"):

@@ -1,15 +1,20 @@
 """Where results are written: disks that are full, readers that have gone, and names that are no Unicode."""
 
+import csv
+import errno
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 import pytest
 
-from speech_runtime import AudioError, Transcription
+from speech_runtime import AudioError, Transcription, cli
+from speech_runtime.command_line.entry import oserrors_named
 from speech_runtime.command_line.formats import FORMATS
 from speech_runtime.command_line.writers import to_directory
 
@@ -131,3 +136,79 @@ def test_nothing_is_written_into_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="is a bundle, and what was heard could replace files of it"):
         to_directory(tmp_path, FORMATS["json"], 1, ["bundle.wav"]).__enter__()
     assert (tmp_path / "bundle.json").read_text() == "{}"
+
+
+def test_a_name_too_long_for_its_format_is_said_before_the_work(tmp_path: Path) -> None:
+    long = "x" * 251 + ".wav"  # with .jsonl 257 characters, of 255 that a file may have
+    with pytest.raises(click.FileError, match="File name too long; .*rename the audio"):
+        to_directory(tmp_path, FORMATS["jsonl"], 1, [long, "b.wav"]).__enter__()
+    assert not list(tmp_path.iterdir())
+
+
+def test_links_that_lead_to_themselves_are_no_traceback(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.wav"
+    loop.symlink_to(loop)
+    with to_directory(tmp_path / "out", FORMATS["text"], 1, [str(loop)]) as write_one:
+        write_one(str(loop), AudioError("cannot be read"))
+    with pytest.raises(click.FileError, match="choose another --output-dir"):
+        to_directory(loop, FORMATS["text"], 1, ["a.wav"]).__enter__()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG])
+def test_a_directory_that_may_not_be_looked_into_is_named(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(click.FileError, match=f"{os.strerror(number)}; choose another"):
+        to_directory(tmp_path / "out", FORMATS["text"], 1, ["a.wav"]).__enter__()
+
+
+@pytest.mark.parametrize("name", ["a\rb.wav", "a\nb.wav", "a\tb.wav", 'a"b.wav'])
+def test_tsv_quotes_what_would_break_its_rows(name: str) -> None:
+    heard = Transcription("one", [0, 2], -0.5, "end", [], 1.0, 0.0, 0.0)
+    row = FORMATS["tsv"].entry(name, heard, 1)
+    assert row.startswith('"a')
+    assert next(csv.reader(io.StringIO(row, newline=""), delimiter="\t")) == [name, "1", "-0.500000", "one", "end"]
+    assert row.endswith("end\n")
+
+
+COMMANDS = {
+    "speech-transcribe": "from speech_runtime.command_line.commands import transcribe as main",
+    "speech-bench": "from speech_runtime.command_line.commands import bench as main",
+    "speech-export": "from speech_runtime.command_line.commands import export as main",
+}
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+@pytest.mark.parametrize("command", [*COMMANDS, "python -m speech_runtime"])
+def test_no_command_has_a_traceback_for_a_full_disk(command: str, flag: str) -> None:
+    code = ["-c", f"{COMMANDS[command]}\nmain()"] if command in COMMANDS else ["-m", "speech_runtime"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, *code, flag], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "Error: stdout cannot be written: No space left on device; the rest is lost\n"
+
+
+def test_a_path_that_the_system_refuses_is_named_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, oserrors_named():
+        raise PermissionError(errno.EACCES, "Permission denied", "/root/zz")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "Error: /root/zz: Permission denied; check its name and permissions\n"
+    with pytest.raises(OSError, match="nobody's"), oserrors_named():
+        raise OSError("nobody's")
+
+
+def test_results_come_before_complaints_and_without_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cut = Transcription("one", [0, 2], -0.5, "length", [], 1.0, 0.0, 0.0)
+    results = [cut, AudioError("b.wav: is empty"), cut]
+    written = []
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        failed = cli._write(("a", "b", "c"), iter(results), lambda file, _: written.append(file), bar=False)
+        with suppress(OSError):
+            full.close()
+    assert (written, failed) == (["a", "b", "c"], 1)

@@ -7,12 +7,13 @@ from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecode
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle import MANIFEST
+from speech_runtime.regular_files import is_there
 
 from ..errors import ExportError, shortened
 from .adapters import refuse_adapters
 from .composite import Composite
 from .flax import find_flax_weights, load_flax
-from .hub import ANONYMOUS, HubOptions, load, load_config, load_extractor, load_tokenizer
+from .hub import ANONYMOUS, HubOptions, check_directory, load, load_config, load_extractor, load_tokenizer
 from .speech2text2 import load_speech2text2_config, renamed_weights
 from .weights import load_weights
 
@@ -34,9 +35,11 @@ def load_checkpoint(
         ExportError: nothing there, not a composite, adapters beside it, weights that are missing or left over,
             or no tokenizer or extractor.
     """
-    if (Path(name) / MANIFEST).exists():
+    check_directory(name)
+    if is_there(Path(name) / MANIFEST):
         raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
     refuse_adapters(name, hub)
+    _check_halves(name, hub)
     config = load_speech2text2_config(name, hub) or load_config(name, hub)
     if config.model_type != COMPOSITE:
         raise ExportError(
@@ -58,6 +61,22 @@ def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechE
             "save it again with save_pretrained"
         )
     return model
+
+
+def _check_halves(name: str, hub: HubOptions) -> None:
+    """Check that the configuration of a composite has both halves: transformers makes up one that is missing."""
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(name, **hub.keywords())
+    except Exception:
+        return  # who loads it says why
+    if not isinstance(settings, dict) or settings.get("model_type") != COMPOSITE:
+        return
+    for half in ("encoder", "decoder"):
+        if not isinstance(settings.get(half), dict):
+            raise ExportError(
+                f"{name}: its config.json has no {half}, and a {COMPOSITE} is made of both halves; save it again with "
+                "save_pretrained"
+            )
 
 
 def _check_generation_config(name: str, hub: HubOptions) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PretrainedConfig, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
-from speech_runtime.regular_files import parse_json, read_json
+from speech_runtime.regular_files import is_directory, parse_json, read_json
 
 from ..errors import ExportError, reason
 from ..families import check_not_refused
@@ -58,7 +58,7 @@ def read_config(given: str, hub: HubOptions = ANONYMOUS) -> PretrainedConfig:
     """
     if given.lstrip().startswith("{"):
         return _of_json(lambda: parse_json(given), f"the configuration {given[:80]}")
-    if os.path.lexists(given) and not Path(given).is_dir():
+    if os.path.lexists(given) and not is_directory(given):
         return _of_json(lambda: read_json(Path(given)), given)
     return load_config(given, hub)
 

@@ -1,5 +1,8 @@
 """Loading anything of transformers from a directory or the Hub, with errors that name what is missing where."""
 
+import errno
+import os
+import stat
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +10,8 @@ from pickle import UnpicklingError
 from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
+
+from speech_runtime.regular_files import is_directory
 
 from ..errors import ExportError, reason
 from .speech2text2_tokenizer import TextTokenizer
@@ -48,6 +53,24 @@ ANONYMOUS = HubOptions()
 """The latest revision, cached where the Hub's own client caches."""
 
 
+def check_directory(name: str) -> None:
+    """Check what a checkpoint is named by, where it is a path: transformers takes all but directories for Hub ids.
+
+    Raises:
+        ExportError: it is a file, or may not be looked at.
+    """
+    try:
+        mode = os.stat(name).st_mode  # noqa: PTH116 - it may be a Hub id
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return  # perhaps on the Hub
+    except OSError as error:
+        raise ExportError(f"{name} cannot be read: {error.strerror}; check its name and permissions") from error
+    if not stat.S_ISDIR(mode):
+        raise ExportError(f"{name} is a file; give the directory that it is in: {Path(name).parent}")
+    if not os.access(name, os.R_OK | os.X_OK):
+        raise ExportError(f"{name} cannot be read: {os.strerror(errno.EACCES)}; check its permissions")
+
+
 def load(factory: Any, name: str, what: str, hub: HubOptions, remedy: str = "", **options: Any) -> Any:
     """`factory.from_pretrained(name)`, without any code that may be beside it.
 
@@ -62,6 +85,7 @@ def load(factory: Any, name: str, what: str, hub: HubOptions, remedy: str = "", 
     Raises:
         ExportError: it is not there, or it is damaged.
     """
+    check_directory(name)
     try:
         return factory.from_pretrained(name, trust_remote_code=False, **hub.keywords(), **options)
     except UnpicklingError as error:
@@ -72,7 +96,7 @@ def load(factory: Any, name: str, what: str, hub: HubOptions, remedy: str = "", 
     except Exception as error:  # damaged files make transformers stumble anywhere
         if _ASKS_TO_RUN_CODE in str(error):
             raise ExportError(f"{name}: {what} {_NEVER_RUN}") from error
-        place = "from this directory" if Path(name).is_dir() else "from the Hub, and there is no such directory"
+        place = "from this directory" if is_directory(name) else "from the Hub, and there is no such directory"
         raise ExportError(f"{name}: {what} could not be loaded {place}: {reason(error)}{remedy}") from error
 
 

@@ -19,7 +19,7 @@ from ..families import check_not_refused
 from .adapters import refuse_adapters
 from .checkpoint import COMPOSITE
 from .composite import Composite
-from .hub import ANONYMOUS, HubOptions, load_config, load_extractor, load_tokenizer
+from .hub import ANONYMOUS, HubOptions, check_directory, load_config, load_extractor, load_tokenizer
 from .weights import load_part
 
 _SPEECH_INPUTS = ("input_values", "input_features")
@@ -42,6 +42,7 @@ def load_pair(
         ExportError: nothing there, no speech encoder, or no decoder with cross-attention.
     """
     for half in (encoder, decoder):
+        check_directory(half)
         refuse_adapters(half, hub)
     encoder_config, decoder_config = load_config(encoder, hub), load_config(decoder, hub)
     if COMPOSITE in (encoder_config.model_type, decoder_config.model_type):

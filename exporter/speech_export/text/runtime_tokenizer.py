@@ -26,7 +26,8 @@ def runtime_tokenizer(tokenizer: Any) -> Tokenizer:
     That is the tokenizer's own backend where it has one that agrees with it. What transformers adds in Python, such as
     `clean_up_tokenization_spaces`, becomes part of the decoder. Of a tokenizer that is all Python there remain the
     tokens and the way in which they are joined, and the result decodes only. Nothing is taken on trust: every token is
-    decoded with both, alone or among others.
+    decoded with both, alone or among others. It neither truncates nor pads: transformers stores what its last call
+    asked for, and no other call is meant by it.
 
     Args:
         tokenizer: any `PreTrainedTokenizerBase`.
@@ -44,7 +45,9 @@ def runtime_tokenizer(tokenizer: Any) -> Tokenizer:
     for candidate in _candidates(tokenizer, texts, special):
         place = first_difference(candidate, samples[:_FEW])
         if place is None:
-            candidate = Tokenizer.from_str(candidate.to_str())
+            candidate = Tokenizer.from_str(candidate.to_str())  # a copy: the tokenizer's own backend stays as it is
+            candidate.no_truncation()
+            candidate.no_padding()
             place = first_difference(candidate, samples)
             if place is None:
                 return candidate

@@ -10,9 +10,18 @@ def require(library: str) -> Any:
     """Import a library.
 
     Raises:
-        AudioError: it is not installed.
+        AudioError: it is not installed, or cannot be loaded.
     """
     try:
         return import_module(library)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != library:
+            raise _broken(library, error) from error
         raise AudioError(f"{library} is needed here: pip install 'speech-export[audio]'") from error
+    except (ImportError, OSError, MemoryError) as error:  # a part of it is missing, or memory is
+        raise _broken(library, error) from error
+
+
+def _broken(library: str, error: Exception) -> AudioError:
+    said = str(error) or type(error).__name__
+    return AudioError(f"{library} is there, and cannot be loaded: {said}; see to that, or install it again")

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from ..command_line.console import log_on_stderr
+from ..command_line.console import complain, log_on_stderr
 from ..command_line.cuda_graphs_flag import cuda_graphs_flag
 from ..command_line.entry import exit_when_interrupted
 from ..engines.devices import DEVICES, ENGINES
 from ..errors import SpeechError
+from ..regular_files import is_directory
 from .device import gpu_of
 from .machine import Machine
 from .options import QUICK, BenchOptions
@@ -68,7 +69,7 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
 
     A Markdown table goes to stdout, progress to stderr.
     """
-    if json_file is not None and not Path(json_file).absolute().parent.is_dir():
+    if json_file is not None and not is_directory(Path(json_file).absolute().parent):
         raise click.UsageError(f"--json {json_file}: there is no directory {Path(json_file).parent}; make it first")
     try:
         changes = {name: value for name, value in given.items() if value is not None}
@@ -81,7 +82,7 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
         count = iter(range(1, len(orders) + 1))
 
         def progress(order: Order) -> None:
-            click.echo(f"[{next(count)}/{len(orders)}] {order.bundle}: {describe(order.case)}", err=True)
+            complain(f"[{next(count)}/{len(orders)}] {order.bundle}: {describe(order.case)}")
 
         measurements, gpu = list(run(orders, progress)), gpu_of(options.device)
         machine = Machine.here(gpu=None if gpu is None else gpu.name)

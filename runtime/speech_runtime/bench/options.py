@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..engines.devices import options_for, recorded
-from ..engines.session_options import SessionOptions
+from ..engines.session_options import SessionOptions, most_threads
 from ..errors import BenchError, EngineError
 
 WAVEFORM_RATE, FEATURE_RATE = 16_000, 100
@@ -90,6 +90,8 @@ def _problems(options: BenchOptions) -> Iterator[str]:
         for value in values:
             if not math.isfinite(value) or value < least or (name == "seconds" and value == 0):
                 yield f"{name} has {value:g}; give {bound}"
+            elif name == "threads" and value > (most := most_threads()):
+                yield f"{name} has {value}, more than this machine can make use of; give {most} or less"
     for name in ("repeats", "least"):
         if getattr(options, name) < 1:
             yield f"{name} is {getattr(options, name)}; give 1 or more"

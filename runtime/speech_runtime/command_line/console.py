@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 import click
 
 
-def complain(text: str) -> None:
-    """Write a line to stderr. Where nobody can read it, the work goes on."""
+def complain(text: str = "", *, end: str = "\n") -> None:
+    """Write a line to stderr, or a part of one. Where nobody can read it, the work goes on."""
     with suppress(OSError):
-        click.echo(text.encode("utf-8", "backslashreplace"), err=True)
+        click.echo((text + end).encode("utf-8", "backslashreplace"), nl=False, err=True)
 
 
 class _StderrHandler(logging.Handler):

@@ -1,5 +1,6 @@
 """How a command starts and ends: signals are heeded from its first line on, and decide its exit code."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,29 @@ def run(module: str) -> NoReturn:
 
 def _exit_code(module: str) -> str | int | None:
     try:
-        import_module(module).main()
+        with oserrors_named():
+            import_module(module).main()
     except SystemExit as ended:
         return ended.code
     return 0
+
+
+@contextmanager
+def oserrors_named() -> Iterator[None]:
+    """Exit with 1, and say on one line what the system refused: to write to stdout, or a path that was given."""
+    try:
+        yield
+    except OSError as error:
+        from .writers import abandon_stdout, is_of_stdout  # only now: signals are heeded before anything is imported
+
+        if is_of_stdout(error):
+            abandon_stdout()
+            said = f"stdout cannot be written: {error.strerror}; the rest is lost"
+        elif error.filename is not None:
+            said = f"{os.fsdecode(error.filename)}: {error.strerror}; check its name and permissions"
+        else:
+            raise
+        from .console import complain
+
+        complain(f"Error: {said}")
+        sys.exit(1)

@@ -51,9 +51,14 @@ def _tsv(file: str, result: Result, _: int) -> str:
 
 
 def _rows(rows: Iterable[Iterable[object]]) -> str:
+    return "".join(map(_row, rows))
+
+
+def _row(fields: Iterable[object]) -> str:
+    r"""One line; Python quotes a field with \r only where that is in the terminator."""
     written = io.StringIO()
-    csv.writer(written, delimiter="\t", lineterminator="\n").writerows(rows)
-    return written.getvalue()
+    csv.writer(written, delimiter="\t", lineterminator="\r\n").writerow(fields)
+    return written.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _object(file: str, result: Result) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from ..atomic.file import write_text
 from ..bundle import MANIFEST
 from ..interrupts import held
+from ..regular_files import is_there
 from .formats import Format, Result
 
 
@@ -54,13 +56,18 @@ def _echo(text: str) -> None:
     try:
         click.echo(text.encode(sys.stdout.encoding, "backslashreplace"), nl=False)
     except OSError as error:
-        _abandon_stdout()
+        abandon_stdout()
         if isinstance(error, BrokenPipeError):
             raise click.exceptions.Exit(1) from error
         raise click.ClickException(f"stdout cannot be written: {error.strerror}; the rest is lost") from error
 
 
-def _abandon_stdout() -> None:
+def is_of_stdout(error: OSError) -> bool:
+    """Whether click raised it while it wrote: help, the version, or the end of a command."""
+    return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def abandon_stdout() -> None:
     """Let what is left in the buffer go nowhere: Python would fail again when it ends."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,7 +80,8 @@ def to_directory(directory: Path, layout: Format, hypotheses: int, files: Collec
     Raises:
         click.UsageError: two of the `files` would be written to the same one, or one over the audio itself; the
             directory is a bundle.
-        click.FileError: the directory or a file in it cannot be written; no file is left half written.
+        click.FileError: the directory or a file in it cannot be written, or has too long a name; no file is left half
+            written.
     """
     targets = _targets(directory, layout.suffix, files)
 
@@ -84,19 +92,28 @@ def to_directory(directory: Path, layout: Format, hypotheses: int, files: Collec
         try:
             write_text(target, layout.header + layout.entry(file, result, hypotheses), errors="backslashreplace")
         except OSError as error:
-            raise click.FileError(str(target), error.strerror) from error
+            raise _refused(target, error) from error
 
+    path = directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        for path in targets.values():  # before the work: a name may be too long for one suffix, and not for another
+            with suppress(FileNotFoundError):
+                path.lstat()
     except OSError as error:
-        raise click.FileError(str(directory), error.strerror) from error
+        raise _refused(path, error) from error
     yield write
 
 
+def _refused(path: Path, error: OSError) -> click.FileError:
+    return click.FileError(str(path), f"{error.strerror}; choose another --output-dir, or rename the audio")
+
+
 def _targets(directory: Path, suffix: str, files: Collection[str]) -> dict[str, Path]:
-    if (directory / MANIFEST).exists():
+    # Where a directory may not be looked into, or a link leads to itself, `Path` would raise.
+    if is_there(directory / MANIFEST):
         raise click.UsageError(f"{directory} is a bundle, and what was heard could replace files of it; choose another")
-    audio = {Path(file).resolve() for file in files if file != "-"}
+    audio = {os.path.realpath(file) for file in files if file != "-"}
     targets: dict[str, Path] = {}
     sources: dict[Path, str] = {}
     for file in files:
@@ -106,7 +123,7 @@ def _targets(directory: Path, suffix: str, files: Collection[str]) -> dict[str, 
             raise click.UsageError(
                 f"{sources[target]} and {file} would both be written to {target}; transcribe them to two directories"
             )
-        if target.resolve() in audio:
+        if os.path.realpath(target) in audio:
             raise click.UsageError(f"{target} is audio itself, and would be replaced; choose another directory")
         targets[file], sources[target] = target, file
     return targets

@@ -30,13 +30,15 @@ def import_onnxruntime(options: SessionOptions) -> Any:
     """ONNX Runtime, with all the providers that `options` asks for.
 
     Raises:
-        EngineError: it is not installed, or its build lacks a provider.
+        EngineError: it is not installed, cannot be loaded, or its build lacks a provider.
     """
     asked = [name for name, _ in options.execution_providers]
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError(f"ONNX Runtime is not installed: {_install(asked[0])}") from error
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise EngineError(f"ONNX Runtime is not installed: {_install(asked[0])}") from error
+        raise EngineError(f"ONNX Runtime is there, and cannot be loaded: {error}; see to that") from error
     available = onnxruntime.get_available_providers()
     for name in asked:
         if name not in available:

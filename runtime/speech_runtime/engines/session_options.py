@@ -1,5 +1,6 @@
 """How ONNX Runtime runs the graphs: one frozen dataclass, validated when it is made."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,13 @@ _LEAST = {
     "intra_op_threads": (0, "all cores"),
     "inter_op_threads": (1, "one operator after the other"),
 }
+_THREADS = {"intra_op_threads": "--threads", "inter_op_threads": "operators at a time"}
 _SWITCHES = ("cpu_memory_arena", "memory_pattern")
+
+
+def most_threads() -> int:
+    """Threads that are let be: each waits for work by spinning, and far more of them than processors never end."""
+    return max(64, 4 * (os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class SessionOptions:
         device: where the graphs run; "tensorrt" leaves to CUDA what TensorRT does not take, "tensorrt_rtx" to the CPU.
         device_id: which GPU.
         intra_op_threads: threads of one operator; 0 leaves the choice to ONNX Runtime (all cores). A decoder of less
-            than 2 MiB takes one: it is faster alone.
+            than 2 MiB takes one: it is faster alone. At most four for each processor, or 64.
         inter_op_threads: operators that run at a time; above 1 in ONNX Runtime's parallel mode, which has no memory
             pattern.
         cuda: options of CUDA, where `device` uses it.
@@ -120,6 +127,8 @@ def _wrong_values(options: SessionOptions) -> Iterator[str]:
         value = getattr(options, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             yield f"{name} is {value!r}; give {least} ({meaning}) or more"
+        elif name in _THREADS and value > (most := most_threads()):
+            yield f"{name} is {value} ({_THREADS[name]}), more than this machine can make use of; give {most} or less"
     for name in _SWITCHES:
         if not isinstance(value := getattr(options, name), bool):
             yield f"{name} is {value!r}; give True or False"

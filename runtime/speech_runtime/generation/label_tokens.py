@@ -1,11 +1,20 @@
 """The tokens that `forward` needs besides labels, which are in config.json and not in generation_config.json."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..bundle import CONFIG, Bundle
 from ..errors import BundleError, GenerationError
 from ..regular_files import read_json
 from .config import GenerationConfig
+
+_NAMES = ("decoder_start_token_id", "pad_token_id")
+
+
+def misfits(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens for labels in a model's configuration that are no token ids, by their name there."""
+    return {name: token for name in _NAMES if (token := config.get(name)) is not None and type(token) is not int}
 
 
 @dataclass(frozen=True)
@@ -36,12 +45,10 @@ class LabelTokens:
             content = read_json(path)
         except (OSError, ValueError) as error:
             raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
-        names = ("decoder_start_token_id", "pad_token_id")
-        found = [content.get(name) if isinstance(content, dict) else None for name in names]
-        for name, token in zip(names, found, strict=True):
-            if token is not None and type(token) is not int:
-                raise BundleError(f"{path}: {name} is {token!r}, it must be a token id; export the model again")
-        return cls(*found)
+        found = content if isinstance(content, dict) else {}
+        for name, token in misfits(found).items():
+            raise BundleError(f"{path}: {name} is {token!r}, it must be a token id; export the model again")
+        return cls(*map(found.get, _NAMES))
 
     def resolved(self, config: GenerationConfig, batch: int, vocab_size: int) -> tuple[tuple[int, ...], int]:
         """The start token of each utterance, and the token for labels of -100.

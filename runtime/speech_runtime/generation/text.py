@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from ..tokenizer import texts_of
 from .state import Tokens
 from .stopping import StoppingCriterion
 
@@ -17,7 +18,7 @@ def stop_strings(tokenizer: Tokenizer, strings: tuple[str, ...], prompt_length: 
     """End sequences whose new text has one of `strings`, which may end within the last token."""
 
     def ended(sequences: Tokens) -> NDArray[np.bool_]:
-        texts = tokenizer.decode_batch(sequences[:, prompt_length:].tolist(), skip_special_tokens=True)
+        texts = texts_of(tokenizer, sequences[:, prompt_length:].tolist())
         return np.array([any(string in text for string in strings) for text in texts])
 
     return ended
@@ -42,8 +43,7 @@ class TextStream:
         self._hand_out(self._text(sequence))
 
     def _text(self, sequence: list[int]) -> str:
-        text: str = self._tokenizer.decode(sequence[self._prompt_length :], skip_special_tokens=True)
-        return text
+        return texts_of(self._tokenizer, [sequence[self._prompt_length :]])[0]
 
     def _hand_out(self, text: str) -> None:
         if len(text) > len(self._written) and text.startswith(self._written):
