@@ -245,6 +245,7 @@ def test_rows_that_do_not_fit_are_refused(
     settings = {"max_new_tokens": 5, **settings}
     seen = min(settings["max_new_tokens"], 64)  # the last token is never in the cache, but the start token is
     needed = rows * 4 * (2 * seen + VOCABULARY)  # one layer, one head of one number
+    monkeypatch.setattr(row_memory, "_SMALL", 0)
     monkeypatch.setattr(row_memory, "free_memory_bytes", lambda: needed - 1)
     with pytest.raises(GenerationError, match=f"{named} .* for their {rows:,} rows"):
         search(**settings)

@@ -8,6 +8,8 @@ from .config import GenerationConfig
 _FLOAT = 4
 _TOKENS = 64
 """A cache grows, and most sequences end long before their maximal length: of longer ones only so many are counted."""
+_SMALL = 2**26
+"""Bytes that any process has: to ask the system takes 47 µs, and a search of a small model a few ms."""
 
 
 def check_row_memory(batch: int, longest: int, facts: DecoderFacts, config: GenerationConfig) -> None:
@@ -26,8 +28,8 @@ def check_row_memory(batch: int, longest: int, facts: DecoderFacts, config: Gene
     rows = batch * config.num_beams * drawn
     tokens = facts.cache_length or min(longest - 1, _TOKENS)
     cache = 2 * facts.layers * facts.heads * facts.head_dim * tokens
-    needed, free = rows * _FLOAT * (cache + facts.vocab_size), free_memory_bytes()
-    if needed > free:
+    needed = rows * _FLOAT * (cache + facts.vocab_size)
+    if needed > _SMALL and needed > (free := free_memory_bytes()):
         named = f"num_return_sequences {drawn:,}" if drawn > 1 else f"num_beams {config.num_beams:,}"
         raise GenerationError(
             f"{named} × {batch:,} utterances need {needed / 2**30:,.2f} GiB of memory or more for their {rows:,} rows, "
