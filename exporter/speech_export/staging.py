@@ -91,7 +91,7 @@ def _explained(target: Path) -> Iterator[None]:
         failed = Path(error.filename)
         if failed.parent != parent and failed not in (parent, *parent.parents):
             raise
-        where = target if failed == target else parent
+        where = target if failed == target or error.errno == errno.ENAMETOOLONG else parent
         raise ExportError(f"cannot write to {where}: {error.strerror}; choose another output directory") from error
 
 

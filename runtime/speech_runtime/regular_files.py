@@ -6,13 +6,15 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 _LARGEST_JSON = 16 * 2**20
 """Bytes of a configuration: the largest that the exporter writes has a thousandth of it."""
+_DEEPEST = 100
+"""Lists and objects within each other: a configuration of transformers has five."""
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -65,9 +67,13 @@ def parse_json(text: str) -> Any:
         ValueError: see `read_json`.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_float=_finite)
+        content = json.loads(text, object_pairs_hook=_object, parse_float=_finite)
+        deep = _is_deep(content)  # Python 3.14 parses what no other function of its own can walk through
     except RecursionError:
-        raise ValueError("its lists and objects are nested too deeply") from None
+        deep = True
+    if deep:
+        raise ValueError("its lists and objects are nested too deeply")
+    return content
 
 
 def _not_regular(path: Path) -> OSError:
@@ -80,6 +86,20 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"it has the key {name[:120]!r} twice")
     return content
+
+
+def _is_deep(content: object) -> bool:
+    """Return whether lists and objects are nested deeper than any configuration's."""
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [item for part in level for item in _items(part)]
+        if not level:
+            return False
+    return True
+
+
+def _items(part: object) -> Iterable[object]:
+    return part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
 
 
 def _finite(digits: str) -> float:

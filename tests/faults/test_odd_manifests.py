@@ -57,7 +57,7 @@ def test_what_is_no_file_is_refused(name: str, replace: Callable[[Path], object]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
         ('{"a":' * 50_000 + "1" + "}" * 50_000, "nested too deeply"),
         ('{"num_beams": 1, "num_beams": 2}', "it has the key 'num_beams' twice"),
         ("{" + ",".join(f'"k{i}": {i}' for i in [*range(100_000), 99_999]) + "}", "it has the key 'k99999' twice"),

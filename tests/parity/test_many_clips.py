@@ -52,7 +52,7 @@ def test_each_clip_may_have_its_own_start(digits: Pair, clips: dict[str, Any]) -
         assert heard.tokens[: len(prompt)] == prompt
     with pytest.raises(GenerationError, match="decoder_start_token_id has 2 values for 5 clips; give one for each"):
         model.transcribe(files, decoder_start_token_id=[0, 0])
-    with pytest.raises(GenerationError, match="batch_size is 0, it must be at least 1"):
+    with pytest.raises(GenerationError, match="batch_size is 0, it must be an integer, 1 to 65,536"):
         model.transcribe(files, batch_size=0)
 
 

@@ -144,8 +144,8 @@ def test_a_begin_that_is_never_used_may_be_of_another_vocabulary(tmp_path: Path)
 @pytest.mark.parametrize(
     ("written", "problem"),
     [
-        ("[" * 100_000, "nested too deeply"),
-        ('{"eos_token_id": ' * 50_000, "nested too deeply"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"eos_token_id": ' * 50_000 + "2" + "}" * 50_000, "nested too deeply"),
         ('{"eos_token_id": 2', "cannot be read"),
         ("[1, 2]", "is not an object of settings"),
         ("null", "is not an object of settings"),

@@ -40,7 +40,7 @@ def test_good_input_passes_as_float32() -> None:
         (ONES.astype(np.int16), None, "got int16"),
         (ONES[:, :0], None, r"is empty, its shape is \[2, 0\]"),
         (ONES * np.nan, None, "2,000 values that are NaN"),
-        ([[0.5, 0.5], [0.5]], None, "input_values is no array: "),
+        ([[0.5, 0.5], [0.5]], None, "input_values: is no array of samples: "),
         (ONES * 2e19, None, r"values up to 2e\+19, and beyond 1.84e\+19 their squares overflow"),
         (ONES * -1e36, None, r"values up to 1e\+36"),
         (ONES.astype(np.float64) * 1e200, None, r"values up to 1e\+200"),

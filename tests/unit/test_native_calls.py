@@ -30,6 +30,13 @@ for _ in range(8):
     begun.acquire()
 """
 
+INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs are told to ignore it
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(5)
+"""
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
@@ -46,7 +53,7 @@ def run(code: str, bundle: Path) -> subprocess.CompletedProcess[str]:
         ("", 0),
         ("sys.exit(3)", 3),
         ("raise ValueError('on purpose')", 1),
-        ("os.kill(os.getpid(), __import__('signal').SIGINT); time.sleep(5)", -2),
+        (INTERRUPTED, -2),
     ],
 )
 def test_daemon_threads_that_run_a_graph_do_not_abort_the_end(ending: str, expected: int, bundle: Path) -> None:
