@@ -115,7 +115,7 @@ _MIB = 2**20
     "--tolerance",
     type=float,
     help=f"Largest difference of log-probabilities allowed. [default: {Limits.logprob_difference:g}, or "
-    f"{Limits.torch_roundings:g} times what torch itself is off by, float32 against float64; quantised: any]",
+    f"{Limits.torch_roundings:g} times torch's own rounding where that is more; quantised: no limit]",
 )
 @click.option(
     "--min-agreement",

@@ -8,7 +8,7 @@ from typing import Any
 from speech_runtime import GenerationConfig, SpeechError
 from speech_runtime.bundle import CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, DecoderFacts, EncoderFacts
 from speech_runtime.features import EXTRACTORS, check_fit, read_feature_extractor
-from speech_runtime.generation.label_tokens import misfits
+from speech_runtime.generation.label_tokens import wrong_label_tokens
 
 from .errors import ExportError, reason
 from .generation_settings import write_settings
@@ -31,7 +31,7 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
     Raises:
         ExportError: something does not fit, or the runtime does not follow it.
     """
-    for name, token in misfits(vars(composite.model.config)).items():
+    for name, token in wrong_label_tokens(vars(composite.model.config)).items():
         raise ExportError(
             f"{CONFIG} of {composite.source}: {name} is {token!r}, it must be a token id; correct it there"
         )

@@ -19,9 +19,9 @@ class Oracle:
     def __init__(
         self, model: SpeechEncoderDecoderModel, inputs: NDArray[np.float32], attention_mask: NDArray[np.int64]
     ) -> None:
-        """Encode `inputs` [batch, samples] or [batch, time, features], with their mask [batch, samples or time].
+        """Take `inputs` [batch, samples] or [batch, time, features] with their mask [batch, samples or time].
 
-        They are computed with in the precision of the model.
+        They are cast to the precision of the model.
         """
         self._model = model
         self._decoder = decoder_family(model.decoder)

@@ -134,8 +134,8 @@ def export(
         composite = _compose(model, extractor, tokenizer or getattr(processor, "tokenizer", None), begin)
         traced = directory / _FLOAT32 if options.below_float32 else directory
         traced.mkdir(exist_ok=True)
-        heard = partial(_audio_set, directory=traced, files=audio, calibration=calibration_audio)
-        manifest, measured_on = _write(composite, traced, top_k, static_cache, options, heard, begin)
+        read_audio = partial(_audio_set, directory=traced, files=audio, calibration=calibration_audio)
+        manifest, measured_on = _write(composite, traced, top_k, static_cache, options, read_audio, begin)
         if options.below_float32:
             begin(f"converting to {options.precision} and measuring")
             _convert(composite, manifest, directory, options, measured_on, limits, begin)
@@ -171,7 +171,7 @@ def _write(
     top_k: int,
     static_cache: int | None,
     options: PrecisionOptions,
-    heard: Callable[[EncoderFacts], AudioSet],
+    read_audio: Callable[[EncoderFacts], AudioSet],
     on_stage: OnStage,
 ) -> tuple[Manifest, AudioSet]:
     """Write everything in float32 into `directory`; the manifest comes last and is not verified yet.
@@ -185,7 +185,7 @@ def _write(
     try:
         encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k, static_cache)
         write_configuration(composite, encoder, decoder, directory)
-        measured_on = heard(encoder)
+        measured_on = read_audio(encoder)
         fast = fast_on_cpu(model.encoder, options.encoder_in_bytes) if options.target == "cpu" else nullcontext()
         with traceable(model), fast:
             for graph in traceables(model, encoder, decoder):

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import SpeechEncoderDecoderModel
@@ -42,10 +43,11 @@ def self_agreement(model: SpeechEncoderDecoderModel, expected: Iterable[Expectat
     for each in expected:
         batch = each.batch.inputs, each.batch.attention_mask
         precise = _logprobs_in_float64(exact, each)
-        rounding = _larger(rounding, (each.logprobs - precise).abs())
-        rounding_in_proportion = _larger(rounding_in_proportion, in_proportion(each.logprobs, precise))
+        rounding = larger(rounding, float((each.logprobs - precise).abs().max()))
+        proportion = float(in_proportion(each.logprobs, precise).max())
+        rounding_in_proportion = larger(rounding_in_proportion, proportion)
         stepwise = Oracle(model, *batch).logprobs(each.tokens, at_a_time=1)
-        caching = _larger(caching, in_proportion(each.logprobs, stepwise))
+        caching = larger(caching, float(in_proportion(each.logprobs, stepwise).max()))
     return SelfAgreement(rounding, rounding_in_proportion, caching)
 
 
@@ -62,6 +64,6 @@ def _logprobs_in_float64(exact: SpeechEncoderDecoderModel, each: Expectation) ->
         return torch.full_like(each.logprobs, torch.nan)
 
 
-def _larger(largest: float, differences: Tensor) -> float:
-    """The largest of all; NaN where one is."""
-    return float(torch.maximum(differences.max(), torch.tensor(largest, dtype=differences.dtype)))
+def larger(one: float, other: float) -> float:
+    """The larger number; NaN where either is."""
+    return float(np.maximum(one, other))

@@ -19,7 +19,7 @@ from .audio_sets import AudioSet
 from .errors import VerificationError
 from .expectation import BEAMS, Expectation, best_words, expectations
 from .generation_settings import only_tokens
-from .self_agreement import SelfAgreement, in_proportion, self_agreement
+from .self_agreement import SelfAgreement, in_proportion, larger, self_agreement
 from .settings import Limits, OnStage
 from .word_errors import word_error_rate
 
@@ -51,8 +51,8 @@ class Comparison:
     def note(self, expected: Tensor, found: Tensor) -> Tensor:
         """Note how far log-probabilities differ, and return it: of the shape of both."""
         difference = (expected - found).abs()
-        self.in_proportion = _larger(self.in_proportion, float(in_proportion(expected, found).max()))
-        self.largest = _larger(self.largest, float(difference.max()))
+        self.in_proportion = larger(self.in_proportion, float(in_proportion(expected, found).max()))
+        self.largest = larger(self.largest, float(difference.max()))
         return difference
 
     @property
@@ -243,8 +243,3 @@ def _texts(exported: OnnxSpeechSeq2Seq, each: Expectation, found: NDArray[np.int
         for said, reference, text in zip(each.batch.texts, heard(each.tokens), heard(found), strict=True)
         if said is not None
     ]
-
-
-def _larger(one: float, other: float) -> float:
-    """The larger number; NaN where either is."""
-    return float(np.maximum(one, other))

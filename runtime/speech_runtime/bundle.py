@@ -1,8 +1,6 @@
 """The bundle: a directory of graphs, configuration and a manifest. The one contract between exporter and runtime."""
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,8 +14,9 @@ from .errors import BundleError
 from .external_data import external_data_problems
 from .facts import DecoderFacts as DecoderFacts
 from .facts import EncoderFacts as EncoderFacts
+from .file_facts import FileFacts as FileFacts
 from .pinned import PinnedDirectory, pinned
-from .regular_files import is_there, open_regular, read_json
+from .regular_files import is_there, read_json, unreadable
 from .strict import FieldError, from_json, listed, shown
 
 FORMAT_VERSION = 2
@@ -92,35 +91,6 @@ class Quantization:
     def multiplies_bytes(self) -> bool:
         """Whether a graph has products of int8; one with int4 weights has them too."""
         return not {"int8", "int4"}.isdisjoint((self.encoder, self.decoder))
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """Size in bytes and SHA-256 of a file of the bundle."""
-
-    size: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> "FileFacts":
-        """Read them off the file at `path`."""
-        with open_regular(path) as file:
-            return cls(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
-
-    def problem(self, path: Path, written: str, *, check_hashes: bool) -> str | None:
-        """Why the file at `path` is not what it was after `written`, "the export" for example; None where it is."""
-        try:
-            with open_regular(path) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != self.size:
-                    return f"{path.name} has {size:,} bytes instead of {self.size:,}"
-                if check_hashes and hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:
-                    return f"{path.name} was changed after {written} (its SHA-256 differs)"
-        except FileNotFoundError:
-            return f"{path.name} is missing"
-        except OSError as error:
-            return f"{path.name} cannot be read: {error.strerror}"
-        return None
 
 
 @dataclass(frozen=True)
@@ -261,6 +231,21 @@ class Bundle:
         return sum(file.size for file in self.manifest.files.values())
 
 
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a bundle that holds settings by name, such as its generation_config.json.
+
+    Raises:
+        BundleError: it cannot be read, or holds something else.
+    """
+    try:
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError("it is not an object of settings")
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {unreadable(error)}; export the model again") from error
+    return content
+
+
 @contextmanager
 def pinned_bundle(directory: Path) -> Iterator[PinnedDirectory]:
     """Hold the directory of a bundle open while the block runs.
@@ -293,8 +278,7 @@ def _read_manifest(directory: Path, root: Path) -> Manifest:
             f"speech-export {directory} -o BUNDLE"
         ) from None
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise BundleError(f"{path} cannot be read: {said}; export the model again") from error
+        raise BundleError(f"{path} cannot be read: {unreadable(error)}; export the model again") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         raise BundleError(

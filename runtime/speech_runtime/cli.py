@@ -32,11 +32,11 @@ SOME_FAILED = 3
 _EXIT_CODES = f"""\b
 Exit codes:
   0    all files are transcribed
-  1    the bundle, a setting or the output is not as it must be
-  2    the command line is not
+  1    the bundle, a setting or the output is wrong
+  2    the command line is wrong
   {SOME_FAILED}    some files could not be transcribed; the others are
   130  interrupted by Ctrl-C; what is written is whole
-  143  ended by SIGTERM; likewise
+  143  ended by SIGTERM; what is written is whole
 """
 
 
@@ -44,11 +44,9 @@ Exit codes:
 @click.argument("bundle", type=click.Path())
 @click.argument("files", type=click.Path(allow_dash=True), nargs=-1, required=True)
 @click.option("--language", help="To write in, as the tokenizer names it: de, de_DE.")
-@click.option(
-    "--n-best", type=click.IntRange(1), default=1, help="Hypotheses of each file, with as many beams or more."
-)
+@click.option("--n-best", type=PlainRange(1), default=1, help="Hypotheses of each file, with as many beams or more.")
 @setting_flags
-@click.option("--seed", type=click.IntRange(0), help="For the same samples again.")
+@click.option("--seed", type=PlainRange(0), help="Seed of --do-sample; the same seed draws the same text.")
 @click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Write a file for each, instead of to stdout.")
 @click.option(
@@ -61,7 +59,7 @@ Exit codes:
 @click.option(
     "--device", default="cpu", show_default=True, help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example."
 )
-@click.option("--threads", type=click.IntRange(0), default=0, help="Threads of one operator; 0: all cores.")
+@click.option("--threads", type=PlainRange(0), default=0, help="Threads of one operator; 0: all cores.")
 @audio_limit_flags
 @cuda_graphs_flag
 @hub_flags

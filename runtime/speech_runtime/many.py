@@ -9,10 +9,21 @@ import numpy as np
 from .audio import Audio, Clip, Samples, clip_of, is_clip
 from .batches import MOST_ITEMS, by_length
 from .errors import AudioError, EngineError, GenerationError
+from .generation.generate import SearchKeywords
+from .generation.prompts import Prompts
+from .generator import Language
 from .strict import shown
 from .transcription import Transcription
 
 Result = Transcription | AudioError
+
+
+class ClipKeywords(SearchKeywords, total=False):
+    """Keywords of `transcribe`; see `SpeechGenerator.generate`."""
+
+    language: Language | None
+    decoder_input_ids: Prompts | None
+
 
 OF_EACH_CLIP = ("language", "decoder_start_token_id", "decoder_input_ids")
 """Keywords that may have a value for each clip."""

@@ -20,7 +20,7 @@ from .engines.session_options import SessionOptions
 from .errors import AudioError, BundleError, GenerationError
 from .features import FeatureExtractor, feature_extractor_of
 from .generation.config import GenerationConfig
-from .generation.generate import Extras, SearchKeywords
+from .generation.generate import Extras
 from .generation.label_tokens import LabelTokens
 from .generation.language import in_language
 from .generation.likelihood import checked_texts, sequence_logprobs
@@ -28,22 +28,15 @@ from .generation.prompts import Prompts
 from .generator import Language, SpeechGenerator
 from .hub import bundle_directory
 from .inputs import check_lengths, check_memory, fits_memory
-from .many import Steps, transcribe_many
+from .many import ClipKeywords, Steps, transcribe_many
 from .tokenizer import token_ids, tokenizer_of
-from .transcription import Transcription, hypotheses
+from .transcription import Transcription, transcriptions
 from .whole_load import load_whole
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
 """Clips of a list that are encoded and searched together."""
-
-
-class ClipKeywords(SearchKeywords, total=False):
-    """Keywords of `transcribe`; see `SpeechGenerator.generate`."""
-
-    language: Language | None
-    decoder_input_ids: Prompts | None
 
 
 class OnnxSpeechSeq2Seq(SpeechGenerator):
@@ -288,16 +281,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             "%d clips, %.1f s of audio: encoded in %.3f s, decoded in %.3f s and %d steps",
             *(len(clips), sum(seconds), encode_seconds, decode_seconds, found.steps),
         )
-        return [
-            Transcription(
-                **vars(best),
-                alternatives=others,
-                audio_seconds=length,
-                encode_seconds=encode_seconds / len(clips),
-                decode_seconds=decode_seconds / len(clips),
-            )
-            for length, (best, *others) in zip(seconds, hypotheses(found, config, self.tokenizer), strict=True)
-        ]
+        return transcriptions(found, config, self.tokenizer, seconds, encode_seconds, decode_seconds)
 
     def _load(self, clip: Clip, limits: AudioLimits | None) -> Samples:
         extractor, begin = self._extractor(), time.perf_counter()

@@ -76,6 +76,11 @@ def parse_json(text: str) -> Any:
     return content
 
 
+def unreadable(error: OSError | ValueError) -> str:
+    """Say why JSON could not be read; the caller names the file."""
+    return str(error.strerror if isinstance(error, OSError) else error)
+
+
 def _not_regular(path: Path) -> OSError:
     return OSError(errno.EINVAL, "is not a regular file", str(path))
 

@@ -1,5 +1,6 @@
 """What is heard in a clip."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -50,7 +51,38 @@ class Transcription(Hypothesis):
     decode_seconds: float
 
 
-def hypotheses(found: GenerateOutput, config: GenerationConfig, tokenizer: Tokenizer) -> list[list[Hypothesis]]:
+def transcriptions(
+    found: GenerateOutput,
+    config: GenerationConfig,
+    tokenizer: Tokenizer,
+    audio_seconds: Sequence[float],
+    encode_seconds: float,
+    decode_seconds: float,
+) -> list[Transcription]:
+    """Make a transcription of each utterance of a batch.
+
+    Args:
+        found: by the search.
+        config: what was searched with.
+        tokenizer: of the model.
+        audio_seconds: length of each clip.
+        encode_seconds: of the whole batch.
+        decode_seconds: of the whole batch.
+    """
+    clips = len(audio_seconds)
+    return [
+        Transcription(
+            **vars(best),
+            alternatives=others,
+            audio_seconds=seconds,
+            encode_seconds=encode_seconds / clips,
+            decode_seconds=decode_seconds / clips,
+        )
+        for seconds, (best, *others) in zip(audio_seconds, _hypotheses(found, config, tokenizer), strict=True)
+    ]
+
+
+def _hypotheses(found: GenerateOutput, config: GenerationConfig, tokenizer: Tokenizer) -> list[list[Hypothesis]]:
     """What was found for each utterance, the best first."""
     rows = zip(found.sequences.tolist(), found.lengths.tolist(), strict=True)
     sequences = [sequence[:length] for sequence, length in rows]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models
 
 from composites import EOS, PAD, START, VOCABULARY
@@ -52,15 +53,20 @@ def test_scores_and_logits_are_those_of_transformers(
         np.testing.assert_allclose(found.token_logprobs[rows & ~ended], transitions[rows & ~ended], atol=1e-4)
 
 
+def torch_answer(model: Pair, inputs: NDArray[np.float32], mask: NDArray[np.int64], labels: NDArray[np.int64]) -> Any:
+    """What transformers answers with labels: loss and logits."""
+    model.reference.config.pad_token_id, model.reference.config.decoder_start_token_id = PAD, START
+    with torch.no_grad():
+        return model.reference(
+            torch.from_numpy(inputs), attention_mask=torch.from_numpy(mask), labels=torch.from_numpy(labels)
+        )
+
+
 def test_the_loss_of_labels_is_that_of_torch(pair: Callable[[str], Pair]) -> None:
     model, (inputs, mask) = pair("mbart"), padded_batch(LENGTHS)
     labels = np.random.default_rng(3).integers(4, VOCABULARY, (3, 7))
     labels[1, 4:] = -100
-    model.reference.config.pad_token_id, model.reference.config.decoder_start_token_id = PAD, START
-    with torch.no_grad():
-        expected = model.reference(
-            torch.from_numpy(inputs), attention_mask=torch.from_numpy(mask), labels=torch.from_numpy(labels)
-        )
+    expected = torch_answer(model, inputs, mask, labels)
     found = model.exported.forward(inputs, mask, labels=labels)
     assert found.loss == pytest.approx(float(expected.loss), abs=1e-4)
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
@@ -73,11 +79,7 @@ def test_labels_of_any_length_together_are_those_alone(pair: Callable[[str], Pai
     lengths, labels = [1, 3, 9, 20], np.random.default_rng(3).integers(4, VOCABULARY, (4, 20))
     for row, length in zip(labels, lengths, strict=True):
         row[length:] = -100
-    model.reference.config.pad_token_id, model.reference.config.decoder_start_token_id = PAD, START
-    with torch.no_grad():
-        expected = model.reference(
-            torch.from_numpy(inputs), attention_mask=torch.from_numpy(mask), labels=torch.from_numpy(labels)
-        )
+    expected = torch_answer(model, inputs, mask, labels)
     together = model.exported.forward(inputs, mask, labels=labels)
     assert together.loss == pytest.approx(float(expected.loss), abs=1e-4)
     alone = [

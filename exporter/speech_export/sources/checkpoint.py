@@ -13,7 +13,16 @@ from ..errors import ExportError, shortened
 from .adapters import refuse_adapters
 from .composite import Composite
 from .flax import find_flax_weights, load_flax
-from .hub import ANONYMOUS, HubOptions, check_directory, load, load_config, load_extractor, load_tokenizer
+from .hub import (
+    ANONYMOUS,
+    HubOptions,
+    check_directory,
+    load,
+    load_config,
+    load_extractor,
+    load_tokenizer,
+    read_settings,
+)
 from .speech2text2 import load_speech2text2_config, renamed_weights
 from .weights import load_weights
 
@@ -65,11 +74,8 @@ def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechE
 
 def _check_halves(name: str, hub: HubOptions) -> None:
     """Check that the configuration of a composite has both halves: transformers makes up one that is missing."""
-    try:
-        settings, _ = PretrainedConfig.get_config_dict(name, **hub.keywords())
-    except Exception:
-        return  # who loads it says why
-    if not isinstance(settings, dict) or settings.get("model_type") != COMPOSITE:
+    settings = read_settings(name, hub)
+    if settings.get("model_type") != COMPOSITE:
         return
     for half in ("encoder", "decoder"):
         if not isinstance(settings.get(half), dict):

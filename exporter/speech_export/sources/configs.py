@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PretrainedConfig, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
-from speech_runtime.regular_files import is_directory, parse_json, read_json
+from speech_runtime.regular_files import is_directory, parse_json, read_json, unreadable
 
 from ..errors import ExportError, reason
 from ..families import check_not_refused
@@ -66,10 +66,8 @@ def read_config(given: str, hub: HubOptions = ANONYMOUS) -> PretrainedConfig:
 def _of_json(read: Callable[[], Any], name: str) -> PretrainedConfig:
     try:
         fields = read()
-    except OSError as error:
-        raise ExportError(f"{name} cannot be read: {error.strerror}; {_REMEDY}") from error
-    except ValueError as error:
-        raise ExportError(f"{name} cannot be read: {reason(error)}; {_REMEDY}") from error
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{name} cannot be read: {unreadable(error)}; {_REMEDY}") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("model_type"), str):
         raise ExportError(f"{name} is no configuration of transformers: it has no model_type; {_REMEDY}")
     try:

@@ -100,6 +100,15 @@ def load(factory: Any, name: str, what: str, hub: HubOptions, remedy: str = "", 
         raise ExportError(f"{name}: {what} could not be loaded {place}: {reason(error)}{remedy}") from error
 
 
+def read_settings(name: str, hub: HubOptions) -> dict[str, Any]:
+    """The content of a checkpoint's config.json; empty where it cannot be read: who loads the checkpoint says why."""
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(name, **hub.keywords())
+    except Exception:
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
 def load_config(name: str, hub: HubOptions) -> PretrainedConfig:
     """The configuration of any model."""
     return load(AutoConfig, name, "a configuration", hub)

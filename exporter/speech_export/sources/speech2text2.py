@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PretrainedConfig, SpeechEncoderDecoderConfig
 
-from .hub import HubOptions
+from .hub import HubOptions, read_settings
 
 _MODEL_TYPE = "speech_to_text_2"
 _HEAD = {r"^decoder\.lm_head\.": "decoder.output_projection."}
@@ -24,11 +24,8 @@ def load_speech2text2_config(name: str, hub: HubOptions) -> PretrainedConfig | N
     Returns:
         The configuration, or None where there is none or it is another model's.
     """
-    try:
-        settings, _ = PretrainedConfig.get_config_dict(name, **hub.keywords())
-    except Exception:
-        return None  # who loads it as what it is says why
-    decoder = settings.get("decoder") if isinstance(settings, dict) else None
+    settings = read_settings(name, hub)
+    decoder = settings.get("decoder")
     if not isinstance(decoder, dict) or decoder.get("model_type") != _MODEL_TYPE:
         return None
     return SpeechEncoderDecoderConfig.from_dict({**settings, "decoder": _as_trocr(decoder)})

@@ -9,7 +9,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config, tok
 from transformers.tokenization_utils_base import FULL_TOKENIZER_FILE
 from transformers.utils import cached_file
 
-from speech_runtime.regular_files import read_json
+from speech_runtime.regular_files import read_json, unreadable
 
 from ..errors import ExportError
 
@@ -90,8 +90,7 @@ def _read_vocabulary(file: str | None) -> dict[str, int]:
     try:
         ids = read_json(Path(file))
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise ExportError(f"{file} cannot be read: {said}; {_REMEDY}") from error
+        raise ExportError(f"{file} cannot be read: {unreadable(error)}; {_REMEDY}") from error
     if not isinstance(ids, dict) or not all(type(token_id) is int and token_id >= 0 for token_id in ids.values()):
         raise ExportError(f"{file} is no vocabulary: it is not an object of tokens and their ids; {_REMEDY}")
     return ids

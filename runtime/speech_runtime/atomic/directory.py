@@ -1,6 +1,6 @@
 """A directory that is written beside its place, and put there in one step.
 
-Beside the target OUT is a container, `.OUT.XXXXXXXX.partial`, which only its owner may read, with
+Beside the target OUT is a container, `.OUT.<8 letters>.partial`, which only its owner may read, with
 
 - `lock`, a file that is locked as long as the process lives which writes there;
 - `new`, the directory that will be OUT;

@@ -25,7 +25,7 @@ _SAMPLE_BYTES = dict.fromkeys(("PCM_S8", "PCM_U8", "ULAW", "ALAW"), 1)
 _SAMPLE_BYTES |= {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _UNKNOWN_FORMAT = (
     "cannot be read as audio: it begins like none of the formats that are read (wav, flac, ogg, opus, mp3, aiff, au, "
-    f"caf, w64, sph); convert it with: {CONVERT}; samples without a header (raw) with: "
+    f"caf, w64, rf64, sph); convert it with: {CONVERT}; samples without a header (raw) with: "
     "ffmpeg -f s16le -ar RATE -ac CHANNELS -i FILE FILE.wav"
 )
 

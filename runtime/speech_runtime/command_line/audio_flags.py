@@ -12,13 +12,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEFAULTS = AudioLimits()
 _HELP = {
-    "max_seconds": "Seconds of one file.",
-    "max_samples": "Samples of one file, all channels together.",
-    "max_channels": "Channels of one file.",
-    "min_rate": "Lowest sampling rate of a file, Hz.",
-    "max_rate": "Highest sampling rate of a file, Hz.",
-    "max_bytes": "Bytes that are read from stdin or a pipe.",
-    "max_wait": "Seconds to wait for the next bytes of a pipe.",
+    "max_seconds": "Longest file to accept, in seconds.",
+    "max_samples": "Most samples to accept in one file, all channels together.",
+    "max_channels": "Most channels to accept in one file.",
+    "min_rate": "Lowest sampling rate to accept, in Hz.",
+    "max_rate": "Highest sampling rate to accept, in Hz.",
+    "max_bytes": "Most bytes to read from stdin or a pipe.",
+    "max_wait": "Longest wait for the next bytes of a pipe, in seconds.",
 }
 
 

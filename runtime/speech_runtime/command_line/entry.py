@@ -18,7 +18,9 @@ def exit_when_interrupted() -> Iterator[None]:
         with heeded():
             yield
     except KeyboardInterrupt as interrupt:
-        sys.stderr.write("\nInterrupted\n")
+        from .console import complain  # only now: signals are heeded before anything is imported
+
+        complain("\nInterrupted")
         sys.exit(interrupt.exit_code if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT).exit_code)
 
 

@@ -14,19 +14,17 @@ def is_plain_integer(text: str) -> bool:
     return _INTEGER.fullmatch(text) is not None
 
 
-class _Integer(click.types.IntParamType):
+class _PlainDigits(click.types.IntParamType):
+    """Refuses what is no number in ASCII digits, before any other check."""
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        _check(self, value, param, ctx)
+        if isinstance(value, str) and not is_plain_integer(value.strip()):
+            self.fail(f"{value[:80]!r} is not an integer; write it in the digits 0 to 9", param, ctx)
         return super().convert(value, param, ctx)
 
 
-class PlainRange(click.IntRange):
+class PlainRange(_PlainDigits, click.IntRange):
     """A range of integers."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what is no number in ASCII digits, or out of range."""
-        _check(self, value, param, ctx)
-        return super().convert(value, param, ctx)
 
 
 class _Number(click.types.FloatParamType):
@@ -36,12 +34,5 @@ class _Number(click.types.FloatParamType):
         return super().convert(value, param, ctx)
 
 
-WHOLE_NUMBER = _Integer()
+WHOLE_NUMBER = _PlainDigits()
 NUMBER = _Number()
-
-
-def _check(
-    kind: click.types.IntParamType, value: Any, param: click.Parameter | None, ctx: click.Context | None
-) -> None:
-    if isinstance(value, str) and not is_plain_integer(value.strip()):
-        kind.fail(f"{value[:80]!r} is not an integer; write it in the digits 0 to 9", param, ctx)

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..atomic.file import write_text
-from ..bundle import FileFacts
-from ..regular_files import read_json
+from ..file_facts import FileFacts
+from ..regular_files import read_json, unreadable
 from ..strict import from_json
 
 RECORD = "files.json"
@@ -63,8 +63,7 @@ def record_problems(directory: Path, *, check_hashes: bool) -> dict[str, str]:
             raise ValueError("it is not an object")
         recorded = {name: from_json(FileFacts, facts) for name, facts in content.items()}
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        return dict.fromkeys(names, f"{RECORD} cannot be read: {said}")
+        return dict.fromkeys(names, f"{RECORD} cannot be read: {unreadable(error)}")
     found = {name: f"{name} is missing" for name in recorded if name not in names}
     for name in names:
         if name not in recorded:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Samples
-from ..bundle import PREPROCESSOR_CONFIG, Bundle, EncoderFacts
+from ..bundle import PREPROCESSOR_CONFIG, Bundle, EncoderFacts, read_configuration
 from ..errors import BundleError
-from ..regular_files import read_json
 from ..strict import FieldError, from_json
 from .seamless import SeamlessExtractor
 from .spectrogram import SpectrogramExtractor
@@ -79,11 +78,8 @@ def read_feature_extractor(path: Path) -> FeatureExtractor:
         BundleError: it cannot be read, is of a kind that this release does not know, or has a value that it does not
             follow.
     """
-    try:
-        config = read_json(path)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
-    kind = config.get("feature_extractor_type") if isinstance(config, dict) else None
+    config = read_configuration(path)
+    kind = config.get("feature_extractor_type")
     extractor = EXTRACTORS.get(str(kind))
     if extractor is None:
         raise BundleError(

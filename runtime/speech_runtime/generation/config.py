@@ -5,10 +5,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ..errors import BundleError, GenerationError
-from ..regular_files import read_json
+from ..bundle import read_configuration
+from ..errors import GenerationError
 from ..strict import FieldError, updated
 from .setting_ranges import range_problems, vocabulary_problems
+from .transformers_settings import followed
 
 DEFAULT_NEW_TOKENS = 20
 """How many tokens transformers generates where no length is set."""
@@ -156,15 +157,10 @@ class GenerationConfig:
             BundleError: it cannot be read.
             GenerationError: a setting is out of range, or would change the output and this release does not follow it.
         """
-        try:
-            content = read_json(path)
-            if not isinstance(content, dict):
-                raise ValueError("it is not an object of settings")
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
+        content = read_configuration(path)
         given = {name: value for name, value in content.items() if value is not None}
         try:
-            config = cls()._with(_followed(given))
+            config = cls()._with(followed(given))
             if vocab_size is not None:
                 config.check_vocabulary(vocab_size)
         except GenerationError as error:
@@ -182,7 +178,7 @@ class GenerationConfig:
         Raises:
             GenerationError: unknown, wrongly typed or contradictory settings.
         """
-        return self._with(_followed(settings)) if settings else self
+        return self._with(followed(settings)) if settings else self
 
     def _with(self, given: Mapping[str, Any]) -> "GenerationConfig":
         try:
@@ -269,59 +265,6 @@ class GenerationConfig:
 
 
 _NAMES = tuple(field.name for field in fields(GenerationConfig))
-_LEFT_OUT: dict[str, tuple[str, object]] = {
-    "assistant_early_exit": ("assisted generation", None),
-    "constraints": ("constrained beam search", None),
-    "diversity_penalty": ("group beam search", 0.0),
-    "dola_layers": ("DoLa decoding", None),
-    "force_words_ids": ("constrained beam search", None),
-    "guidance_scale": ("classifier-free guidance", 1.0),
-    "low_memory": ("sequential beam search", False),
-    "num_beam_groups": ("group beam search", 1),
-    "penalty_alpha": ("contrastive search", 0.0),
-    "prompt_lookup_num_tokens": ("assisted generation", None),
-    "token_healing": ("prompts that end within a word", False),
-    "watermarking_config": ("watermarking", None),
-}
-"""Settings of transformers that are not followed, what they are for, and the value at which they change nothing."""
-
-_WITHOUT_EFFECT = frozenset(
-    {
-        *("use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile"),
-        *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
-        *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),  # of text that is the encoder's input
-        *("transformers_version", "_from_model_config"),
-        *("assistant_confidence_threshold", "assistant_ensemble_weight", "assistant_lookbehind", "is_assistant"),
-        *("max_matching_ngram_size", "num_assistant_tokens", "num_assistant_tokens_schedule", "speculation_type"),
-        *("target_lookbehind", "use_mtp", "continuous_batching_config", "max_cache_len", "prefill_chunk_size"),
-    }
-)
-"""Settings that cannot change the token ids of these searches."""
-
-_MINUS_ONE_IS_NONE = frozenset({"eos_token_id", "pad_token_id"})
-"""Token ids that some checkpoints write as -1 for none; to transformers too it is a token that never comes."""
-
-
-def _followed(given: Mapping[str, Any]) -> dict[str, Any]:
-    bias = given.get("sequence_bias")
-    if isinstance(bias, Mapping):  # transformers takes both, and writes a list
-        given = {**given, "sequence_bias": list(bias.items())}
-    given = {
-        name: None if name in _MINUS_ONE_IS_NONE and _equals(value, -1) else value for name, value in given.items()
-    }
-    left_out = [
-        f"{name} is for {purpose}, which this runtime does not do; leave it out"
-        for name, (purpose, neutral) in _LEFT_OUT.items()
-        if name in given and given[name] is not None and not _equals(given[name], neutral)
-    ]
-    if left_out:
-        raise GenerationError("; ".join(left_out))
-    return {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT and name not in _LEFT_OUT}
-
-
-def _equals(value: Any, constant: object) -> bool:
-    """Whether a value of any kind is a number or None; arrays, which compare item by item, are none."""
-    return not getattr(value, "ndim", 0) and bool(value == constant)
 
 
 def _as_tuple(tokens: int | tuple[int, ...] | None) -> tuple[int, ...]:

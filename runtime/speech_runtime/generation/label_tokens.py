@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..bundle import CONFIG, Bundle
+from ..bundle import CONFIG, Bundle, read_configuration
 from ..errors import BundleError, GenerationError
-from ..regular_files import read_json
 from .config import GenerationConfig
 
 _NAMES = ("decoder_start_token_id", "pad_token_id")
 
 
-def misfits(config: Mapping[str, Any]) -> dict[str, Any]:
+def wrong_label_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
     """The tokens for labels in a model's configuration that are no token ids, by their name there."""
     return {name: token for name in _NAMES if (token := config.get(name)) is not None and type(token) is not int}
 
@@ -41,12 +40,8 @@ class LabelTokens:
         if not bundle.has(CONFIG):
             return cls()
         path = bundle.path(CONFIG)
-        try:
-            content = read_json(path)
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
-        found = content if isinstance(content, dict) else {}
-        for name, token in misfits(found).items():
+        found = read_configuration(path)
+        for name, token in wrong_label_tokens(found).items():
             raise BundleError(f"{path}: {name} is {token!r}, it must be a token id; export the model again")
         return cls(*map(found.get, _NAMES))
 
