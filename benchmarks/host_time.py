@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech_runtime import GenerationConfig
-from speech_runtime.bundle import DecoderFacts
-from speech_runtime.contract import TOP_IDS, TOP_LOGPROBS
-from speech_runtime.engines.engine import Prepared
-from speech_runtime.generation.decoder import CachedDecoder
-from speech_runtime.generation.loop import decode
+from speech_runtime.backends.base import Prepared
+from speech_runtime.bundle.graph_io import TOP_IDS, TOP_LOGPROBS
+from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.generation.decoding.decoder import CachedDecoder
+from speech_runtime.generation.decoding.loop import decode
 
 LAYERS, TOP_K, STEPS, REPETITIONS = 12, 64, 60, 30
 FACTS = DecoderFacts(LAYERS, 16, 64, vocab_size=250_054, max_positions=None, max_tokens=None, top_k=TOP_K)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from speech_runtime.backends.onnxruntime.backend import SLOW_FUSIONS
 from speech_runtime.bench.options import WAVEFORM_RATE
-from speech_runtime.contract import PAST_LENGTH
-from speech_runtime.engines.onnxruntime import SLOW_FUSIONS
+from speech_runtime.bundle.graph_io import PAST_LENGTH
 
 _SECONDS, _FRAMES, _BEAMS, _PAST, _ROOM = 10, 63, 5, 40, 64
 _SIZES = {

@@ -26,8 +26,8 @@ from results import Results
 from speech_runtime.bench.machine import Machine
 from speech_runtime.bench.measure import Measurement
 from speech_runtime.bench.options import QUICK, BenchOptions
-from speech_runtime.bundle import Bundle
-from speech_runtime.contract import DECODER_WITH_PAST, ENCODER
+from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER
+from speech_runtime.bundle.manifest import Bundle
 from stages import Bundles, error_rates, exported, prepared, say, swept
 
 REPOSITORY = Path(__file__).resolve().parents[1]

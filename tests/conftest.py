@@ -14,8 +14,8 @@ from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
 from speech_export import export
-from speech_export.cli import main
-from speech_export.precision import PrecisionOptions
+from speech_export.cli.export import main
+from speech_export.precision.options import PrecisionOptions
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
 from tally import Tally, TallyUp
 

@@ -16,10 +16,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from speech_runtime.bundle import Bundle, EngineSet
-from speech_runtime.contract import DECODER_INIT
-from speech_runtime.engines.profiles import input_shapes, shape_ranges
-from speech_runtime.engines.tensorrt_library import TensorRt
+from speech_runtime.backends.tensorrt.library import TensorRt
+from speech_runtime.backends.tensorrt.profiles import input_shapes, shape_ranges
+from speech_runtime.bundle.graph_io import DECODER_INIT
+from speech_runtime.bundle.manifest import Bundle, EngineSet
 
 Shape = tuple[int, ...]
 

@@ -12,16 +12,16 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from matrix import clip_lengths, padded_batch
-from speech_export.calibration import ModelInput, record
-from speech_export.gpu_arithmetic import ROUNDED, write_rounded
-from speech_export.half_precision import HalfPrecision
-from speech_export.precision import PrecisionOptions
-from speech_export.verify import token_agreement
+from speech_export.precision.calibration import ModelInput, record
+from speech_export.precision.fp16_simulation import ROUNDED, write_rounded
+from speech_export.precision.half_precision import HalfPrecision
+from speech_export.precision.options import PrecisionOptions
+from speech_export.verification.compare import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq
-from speech_runtime.bundle import Bundle
-from speech_runtime.contract import GRAPHS
-from speech_runtime.generation.candidates import log_softmax
+from speech_runtime.bundle.graph_io import GRAPHS
+from speech_runtime.bundle.manifest import Bundle
 from speech_runtime.generation.config import GenerationSettings
+from speech_runtime.generation.search.candidates import log_softmax
 
 SEARCHES: tuple[GenerationSettings, ...] = (
     {"num_beams": 1, "num_return_sequences": 1, "max_new_tokens": 24},

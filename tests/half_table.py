@@ -11,7 +11,7 @@ from composites import composite
 from markdown_table import Cells
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, bundle_engine_bytes
 from speech_export import ExportError, export
-from speech_export.precision import PrecisionOptions
+from speech_export.precision.options import PrecisionOptions
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "half_precision.md"
 MARK = "<!-- the table begins here; `make half` writes it -->"

@@ -11,7 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from speech_runtime.bundle import (
+from speech_runtime.backends.tensorrt.profiles import graph_profiles
+from speech_runtime.bundle.graph_io import GRAPHS, graph_inputs, graph_outputs
+from speech_runtime.bundle.manifest import (
     ENGINES,
     FORMAT_VERSION,
     Bundle,
@@ -22,9 +24,7 @@ from speech_runtime.bundle import (
     Manifest,
     Verification,
 )
-from speech_runtime.contract import GRAPHS, graph_inputs, graph_outputs
-from speech_runtime.engines.profile_limits import ProfileLimits
-from speech_runtime.engines.profiles import graph_profiles
+from speech_runtime.bundle.profile_limits import ProfileLimits
 
 WIDTH = 32
 ENCODER = EncoderFacts(

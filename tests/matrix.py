@@ -19,18 +19,18 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from composites import DECODERS, ENCODERS, composite
 from speech_export import export
-from speech_export.facts import decoder_facts, encoder_facts
-from speech_export.oracle import Oracle
-from speech_export.rewrites.traceable import traceable
-from speech_export.tensorrt import build_engine
-from speech_export.trace import save, trace, traceables
-from speech_export.verify import token_agreement
+from speech_export.tensorrt.build import build_engine
+from speech_export.tracing.facts import decoder_facts, encoder_facts
+from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.tracer import save, trace, traceables
+from speech_export.verification.compare import token_agreement
+from speech_export.verification.oracle import Oracle
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.bundle import FORMAT_VERSION, EncoderFacts, Manifest
-from speech_runtime.contract import GRAPHS
-from speech_runtime.engines.profile_limits import ProfileLimits
-from speech_runtime.engines.profiles import graph_profiles
-from speech_runtime.engines.tensorrt_library import import_tensorrt
+from speech_runtime.backends.tensorrt.library import import_tensorrt
+from speech_runtime.backends.tensorrt.profiles import graph_profiles
+from speech_runtime.bundle.graph_io import GRAPHS
+from speech_runtime.bundle.manifest import FORMAT_VERSION, EncoderFacts, Manifest
+from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.generation.config import GenerationSettings
 
 ENCODER, DECODER = "wav2vec2", "bert"

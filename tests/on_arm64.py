@@ -18,7 +18,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from conftest import CHECKPOINT, CLIPS, REPOSITORY
-from speech_export.cli import main as speech_export
+from speech_export.cli.export import main as speech_export
 
 AUDIO = ("--calibration-audio", str(CLIPS))
 KINDS = {

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from speech_runtime.generation.candidates import Candidates, whole_vocabulary
-from speech_runtime.generation.state import Rows
+from speech_runtime.generation.search.candidates import Candidates, whole_vocabulary
+from speech_runtime.generation.search.state import Rows
 
 _STATES = 97
 

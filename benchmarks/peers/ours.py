@@ -6,8 +6,8 @@ from peers.protocol import Job, Sample, Samples, serve, threads_here
 from speech_runtime.bench.device import bench_options
 from speech_runtime.bench.measure import fixed_length, load
 from speech_runtime.bench.options import Case
-from speech_runtime.bundle import Bundle
-from speech_runtime.contract import DECODER_WITH_PAST, ENCODER
+from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER
+from speech_runtime.bundle.manifest import Bundle
 
 
 class Ours:

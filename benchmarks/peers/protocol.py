@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from speech_runtime.audio import read_audio
 from speech_runtime.bench.options import WAVEFORM_RATE, Case
-from speech_runtime.memory import peak_rss_bytes
-from speech_runtime.strict import from_json
+from speech_runtime.dataclass_json import from_json
+from speech_runtime.system import peak_rss_bytes
 
 Samples = NDArray[np.float32]
 

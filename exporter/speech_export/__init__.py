@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ExportError, VerificationError
 
 if TYPE_CHECKING:
-    from .pipeline import export
+    from .export_bundle import export
 
 __all__ = ["ExportError", "VerificationError", "export"]
 
@@ -20,7 +20,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 def __getattr__(name: str) -> Any:
     """Import `export`, and torch with it, when it is first asked for: `speech-export --help` needs neither."""
     if name == "export":
-        from .pipeline import export
+        from .export_bundle import export
 
         return export
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,40 +11,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .audio import AudioLimits
-    from .bundle import Bundle
-    from .encoder import EncoderOutput
-    from .engines.engine_options import EngineOptions
-    from .engines.gpu_options import CudaOptions, TensorRtOptions
-    from .engines.profile_limits import ProfileLimits
-    from .engines.session_options import SessionOptions
+    from .backends.onnxruntime.gpu_options import CudaOptions, TensorRtOptions
+    from .backends.onnxruntime.session_options import SessionOptions
+    from .backends.tensorrt.options import EngineOptions
+    from .bundle.hub import push_to_hub
+    from .bundle.manifest import Bundle
+    from .bundle.profile_limits import ProfileLimits
     from .errors import AudioError, BenchError, BundleError, EngineError, GenerationError, SpeechError
     from .generation.config import GenerationConfig
+    from .generation.encoder import EncoderOutput
     from .generation.output import GenerateOutput
-    from .hub import push_to_hub
     from .model import OnnxSpeechSeq2Seq
-    from .transcription import Hypothesis, Transcription
+    from .transcribe.results import Hypothesis, Transcription
 
 _MODULES = {
     "AudioError": "errors",
     "AudioLimits": "audio",
     "BenchError": "errors",
-    "Bundle": "bundle",
+    "Bundle": "bundle.manifest",
     "BundleError": "errors",
-    "CudaOptions": "engines.gpu_options",
-    "EncoderOutput": "encoder",
+    "CudaOptions": "backends.onnxruntime.gpu_options",
+    "EncoderOutput": "generation.encoder",
     "EngineError": "errors",
-    "EngineOptions": "engines.engine_options",
+    "EngineOptions": "backends.tensorrt.options",
     "GenerateOutput": "generation.output",
     "GenerationConfig": "generation.config",
     "GenerationError": "errors",
-    "Hypothesis": "transcription",
+    "Hypothesis": "transcribe.results",
     "OnnxSpeechSeq2Seq": "model",
-    "ProfileLimits": "engines.profile_limits",
-    "SessionOptions": "engines.session_options",
+    "ProfileLimits": "bundle.profile_limits",
+    "SessionOptions": "backends.onnxruntime.session_options",
     "SpeechError": "errors",
-    "TensorRtOptions": "engines.gpu_options",
-    "Transcription": "transcription",
-    "push_to_hub": "hub",
+    "TensorRtOptions": "backends.onnxruntime.gpu_options",
+    "Transcription": "transcribe.results",
+    "push_to_hub": "bundle.hub",
 }
 """Where each name is."""
 

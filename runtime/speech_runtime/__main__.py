@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from .bundle import Bundle
-from .command_line.entry import oserrors_named
-from .command_line.hub_flags import hub_flags
+from .bundle.describe import describe, summarize
+from .bundle.hub import bundle_directory
+from .bundle.manifest import Bundle
+from .bundle.whole_load import load_whole
+from .cli.entry import oserrors_named
+from .cli.hub_flags import hub_flags
 from .errors import SpeechError
-from .hub import bundle_directory
-from .summary import describe, summarize
-from .whole_load import load_whole
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

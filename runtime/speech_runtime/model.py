@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from .audio import Audio, AudioLimits, Clip, Samples, clip_of
-from .bundle import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, Manifest
-from .engines.devices import load_engine, options_for
-from .engines.engine import Engine
-from .engines.engine_options import EngineOptions
-from .engines.session_options import SessionOptions
+from .audio.features import FeatureExtractor, feature_extractor_of
+from .backends.base import Engine
+from .backends.devices import load_engine, options_for
+from .backends.onnxruntime.session_options import SessionOptions
+from .backends.tensorrt.options import EngineOptions
+from .bundle.hub import bundle_directory
+from .bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, Manifest
+from .bundle.whole_load import load_whole
 from .errors import AudioError, BundleError, GenerationError
-from .features import FeatureExtractor, feature_extractor_of
+from .generation.call import Extras
 from .generation.config import GenerationConfig
-from .generation.generate import Extras
+from .generation.generator import Language, SpeechGenerator
 from .generation.label_tokens import LabelTokens
 from .generation.language import in_language
 from .generation.likelihood import checked_texts, sequence_logprobs
 from .generation.prompts import Prompts
-from .generator import Language, SpeechGenerator
-from .hub import bundle_directory
-from .inputs import check_lengths, check_memory, fits_memory
-from .many import ClipKeywords, Steps, transcribe_many
-from .tokenizer import token_ids, tokenizer_of
-from .transcription import Transcription, transcriptions
-from .whole_load import load_whole
+from .generation.tokenizer import token_ids, tokenizer_of
+from .input_checks import check_lengths, check_memory, fits_memory
+from .transcribe.many import ClipKeywords, Steps, transcribe_many
+from .transcribe.results import Transcription, transcriptions
 
 logger = logging.getLogger(__name__)
 

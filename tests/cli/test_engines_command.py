@@ -12,18 +12,18 @@ from click.testing import CliRunner, Result
 from conftest import CHECKPOINT
 from handmade_bundle import make_bundle
 from speech_export import ExportError
-from speech_export.cli import main
-from speech_export.tensorrt import build_engine
+from speech_export.cli.export import main
+from speech_export.tensorrt.build import build_engine
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq
-from speech_runtime.contract import DECODER_INIT
-from speech_runtime.engines.profile_limits import ProfileLimits
-from speech_runtime.engines.profiles import graph_profiles
-from speech_runtime.engines.tensorrt_library import import_tensorrt
+from speech_runtime.backends.tensorrt.library import import_tensorrt
+from speech_runtime.backends.tensorrt.profiles import graph_profiles
+from speech_runtime.bundle.graph_io import DECODER_INIT
+from speech_runtime.bundle.profile_limits import ProfileLimits
 
 WITHOUT_EXPORT_EXTRA = """
 import sys
 sys.modules.update(dict.fromkeys(["torch", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime"]))
-from speech_export.cli import main
+from speech_export.cli.export import main
 main()
 """
 """None in sys.modules makes an import fail, as if nothing of it were installed."""

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import speech_export.cli
-import speech_export.pipeline
-import speech_runtime.cli
+import speech_export.cli.export
+import speech_export.export_bundle
+import speech_runtime.cli.transcribe
 from handmade_bundle import make_bundle
 from speech_export import ExportError
 from speech_runtime import AudioError, OnnxSpeechSeq2Seq
@@ -27,15 +27,15 @@ def test_a_library_prints_nothing(package: str) -> None:
 
 def test_speech_export_shows_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def export(*_: Any, **__: Any) -> None:
-        speech_export.pipeline.logger.warning("The runtime does not know %s", "XExtractor")
-        speech_export.pipeline.logger.info("a remark")
+        speech_export.export_bundle.logger.warning("The runtime does not know %s", "XExtractor")
+        speech_export.export_bundle.logger.info("a remark")
         raise ExportError("no more is needed here")
 
-    monkeypatch.setattr(speech_export.pipeline, "export", export)
-    monkeypatch.setattr(speech_export.cli, "_load", lambda **_: None)
-    monkeypatch.setattr(speech_export.cli, "_warn_of_random_weights", lambda composite: None)
+    monkeypatch.setattr(speech_export.export_bundle, "export", export)
+    monkeypatch.setattr(speech_export.cli.export, "_load", lambda **_: None)
+    monkeypatch.setattr(speech_export.cli.export, "_warn_of_random_weights", lambda composite: None)
     for _ in range(2):  # the handler of the first run is gone
-        result = CliRunner().invoke(speech_export.cli.main, ["model", "-o", str(tmp_path / "bundle")])
+        result = CliRunner().invoke(speech_export.cli.export.main, ["model", "-o", str(tmp_path / "bundle")])
         assert result.stderr.count("\nWarning: The runtime does not know XExtractor\n") == 1
         assert "a remark" not in result.stderr
         assert result.stdout == ""
@@ -44,11 +44,11 @@ def test_speech_export_shows_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_speech_transcribe_shows_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def warn(*_: Any, **__: Any) -> Iterator[Any]:
-        logging.getLogger("speech_runtime.engines.optimized_graphs").warning("The cache cannot be written")
+        logging.getLogger("speech_runtime.backends.onnxruntime.optimized_graphs").warning("The cache cannot be written")
         return iter([AudioError("nothing is heard")])
 
     bundle = make_bundle(tmp_path / "bundle")
     monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", warn)
-    result = CliRunner().invoke(speech_runtime.cli.main, [str(bundle), "clip.wav"])
+    result = CliRunner().invoke(speech_runtime.cli.transcribe.main, [str(bundle), "clip.wav"])
     assert result.stderr.splitlines()[0] == "Warning: The cache cannot be written"
     assert [type(handler) for handler in logging.getLogger("speech_runtime").handlers] == [logging.NullHandler]

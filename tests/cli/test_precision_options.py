@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conftest import CHECKPOINT, CLIPS, ONE_THREAD, Pair
-from speech_export.cli import main
+from speech_export.cli.export import main
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 
 

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from conftest import REPOSITORY, Pair
-from speech_export.cli import main as speech_export
-from speech_runtime.cli import main as speech_transcribe
+from speech_export.cli.export import main as speech_export
+from speech_runtime.cli.transcribe import main as speech_transcribe
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = {"speech-export": speech_export, "speech-transcribe": speech_transcribe}

@@ -31,7 +31,7 @@ from transformers import (
 from composites import DECODERS, ENCODERS, composite, encoder_model
 from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError, export
-from speech_export.cli import main
+from speech_export.cli.export import main
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.configs import load_configs
 from speech_export.sources.hub import HubOptions, load

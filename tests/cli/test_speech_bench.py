@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conftest import Pair
-from speech_runtime.bench.cli import main
+from speech_runtime.cli.bench import main
 
 SMALL = ("--tokens", 3, "--repeats", 2, "--threads", 1, "--batch", 1)
 

@@ -20,8 +20,8 @@ from transformers import (
 from composites import composite
 from conftest import CHECKPOINT, Pair
 from speech_export import ExportError, VerificationError, export
-from speech_export.cli import main
-from speech_export.trace import Traceable
+from speech_export.cli.export import main
+from speech_export.tracing.tracer import Traceable
 from speech_runtime import OnnxSpeechSeq2Seq
 
 
@@ -102,7 +102,7 @@ def test_a_failed_verification_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_verification_notices_a_wrong_weight(digits: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from speech_export import pipeline
+    from speech_export import export_bundle as pipeline
 
     honest = pipeline.trace
 

@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 import speech_runtime.__main__
 import speech_runtime.model
 from conftest import Pair
-from speech_runtime import AudioLimits, OnnxSpeechSeq2Seq, Transcription, inputs
-from speech_runtime.cli import main
+from speech_runtime import AudioLimits, OnnxSpeechSeq2Seq, Transcription
+from speech_runtime import input_checks as inputs
+from speech_runtime.cli.transcribe import main
 from speech_runtime.generation.config import GenerationSettings
 
 

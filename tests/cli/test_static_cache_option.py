@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from conftest import CHECKPOINT
 from handmade_bundle import make_bundle
-from speech_export.cli import main
-from speech_runtime.bench.cli import main as bench
-from speech_runtime.cli import main as transcribe
+from speech_export.cli.export import main
+from speech_runtime.cli.bench import main as bench
+from speech_runtime.cli.transcribe import main as transcribe
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ class Ended:
 
 def command(name: str, *arguments: object) -> list[str]:
     """The command `transcribe`, `export` or `bench`, as it is installed."""
-    start = f"from speech_runtime.command_line.commands import {name}; {name}()"
+    start = f"from speech_runtime.cli.commands import {name}; {name}()"
     return [sys.executable, "-c", start, *map(str, arguments)]
 
 

@@ -13,7 +13,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-from speech_export.staging import staged
+from speech_export.bundle_writer.staging import staged
 from speech_runtime.atomic import directory
 from speech_runtime.interrupts import heeded
 

@@ -11,7 +11,7 @@ import pytest
 
 from faults import publisher
 from faults.publisher import content
-from speech_export.staging import staged
+from speech_export.bundle_writer.staging import staged
 from speech_runtime.atomic.directory import collect
 
 TRIES, MANY = 100, 3000

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from handmade_bundle import make_bundle
-from speech_runtime import BundleError, SessionOptions, pinned
+from speech_runtime import BundleError, SessionOptions
 from speech_runtime.atomic.rename import exchange
-from speech_runtime.bundle import GENERATION_CONFIG, PREPROCESSOR_CONFIG, Bundle, FileFacts
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from speech_runtime.whole_load import load_whole
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.bundle import pinned
+from speech_runtime.bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, Bundle, FileFacts
+from speech_runtime.bundle.whole_load import load_whole
 
 LOADS, MANY = 150, 3000
 

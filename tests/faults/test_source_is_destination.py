@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from conftest import CHECKPOINT, CLIPS, Pair
 from faults.interrupted import command, interrupt
 from handmade_bundle import make_bundle
-from speech_export import engines
-from speech_export.cli import main
-from speech_export.tensorrt import BuildOptions
+from speech_export.cli.export import main
+from speech_export.tensorrt import add_engines as engines
+from speech_export.tensorrt.build import BuildOptions
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 
 KILLS, MANY_KILLS = 3, 60

@@ -13,22 +13,15 @@ import onnxruntime
 import pytest
 
 from conftest import Pair
-from speech_export.engines import add_engines
-from speech_export.tensorrt import BuildOptions
-from speech_export.verify import token_agreement
-from speech_runtime import (
-    CudaOptions,
-    EngineError,
-    OnnxSpeechSeq2Seq,
-    ProfileLimits,
-    SessionOptions,
-    TensorRtOptions,
-)
-from speech_runtime.bundle import Manifest
-from speech_runtime.engines.cuda import Cuda
-from speech_runtime.engines.session_options import CUDA, TENSORRT, TENSORRT_RTX
-from speech_runtime.engines.tensorrt_library import import_tensorrt
-from speech_runtime.generation.candidates import log_softmax
+from speech_export.tensorrt.add_engines import add_engines
+from speech_export.tensorrt.build import BuildOptions
+from speech_export.verification.compare import token_agreement
+from speech_runtime import CudaOptions, EngineError, OnnxSpeechSeq2Seq, ProfileLimits, SessionOptions, TensorRtOptions
+from speech_runtime.backends.cuda.calls import Cuda
+from speech_runtime.backends.onnxruntime.session_options import CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.backends.tensorrt.library import import_tensorrt
+from speech_runtime.bundle.manifest import Manifest
+from speech_runtime.generation.search.candidates import log_softmax
 
 pytestmark = pytest.mark.gpu
 

@@ -12,13 +12,13 @@ import pytest
 
 from conftest import CHECKPOINT, ExportOnce, Pair
 from gpu.test_devices import ALLOWED_GROWTH, LIMITS, need
-from speech_export.engines import add_engines
-from speech_export.precision import PrecisionOptions
-from speech_export.tensorrt import BuildOptions
+from speech_export.precision.options import PrecisionOptions
+from speech_export.tensorrt.add_engines import add_engines
+from speech_export.tensorrt.build import BuildOptions
 from speech_runtime import CudaOptions, EngineOptions, OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.bundle import Manifest
-from speech_runtime.engines.cuda import Cuda
-from speech_runtime.engines.tensorrt_library import import_tensorrt
+from speech_runtime.backends.cuda.calls import Cuda
+from speech_runtime.backends.tensorrt.library import import_tensorrt
+from speech_runtime.bundle.manifest import Manifest
 
 pytestmark = pytest.mark.gpu
 

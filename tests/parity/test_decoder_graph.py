@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from composites import VOCABULARY, composite
 from conftest import ExportOnce
-from speech_export.precision import PrecisionOptions
-from speech_runtime.contract import cache_names
+from speech_export.precision.options import PrecisionOptions
+from speech_runtime.bundle.graph_io import cache_names
 
 FAMILIES = ("bert", "mbart")
 BATCH, BEAMS, FRAMES, WIDTH = 2, 3, 17, 24

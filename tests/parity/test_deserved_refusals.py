@@ -19,18 +19,18 @@ from transformers import SpeechEncoderDecoderModel
 from composites import CORE_DECODERS, DECODERS, ENCODERS, composite
 from conftest import Pair
 from speech_export import VerificationError, export
-from speech_export.audio_sets import audio_set
-from speech_export.expectation import Expectation, expectations
-from speech_export.facts import encoder_facts
-from speech_export.oracle import Oracle
-from speech_export.precision import PrecisionOptions, Target
-from speech_export.self_agreement import SelfAgreement, in_proportion, self_agreement
-from speech_export.settings import Limits
-from speech_export.verify import Comparison, judge, verification, verify
+from speech_export.limits import Limits
+from speech_export.precision.options import PrecisionOptions, Target
+from speech_export.tracing.facts import encoder_facts
+from speech_export.verification.compare import Comparison, judge, verification, verify
+from speech_export.verification.evaluation_audio import audio_set
+from speech_export.verification.expectation import Expectation, expectations
+from speech_export.verification.oracle import Oracle
+from speech_export.verification.self_agreement import SelfAgreement, in_proportion, self_agreement
 from speech_runtime import OnnxSpeechSeq2Seq
-from speech_runtime.bundle import Verification
-from speech_runtime.generation.decoder import CachedDecoder
-from speech_runtime.summary import verification_lines
+from speech_runtime.bundle.describe import verification_lines
+from speech_runtime.bundle.manifest import Verification
+from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 TOKENS = 12
 _QUERIES = ("q_proj", "query", "query_proj", "linear_q", "c_attn")

@@ -16,14 +16,14 @@ from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
 from matrix import Array
-from speech_export.facts import decoder_facts, encoder_facts
-from speech_export.oracle import Oracle
 from speech_export.passes.unmasked_attention import drop_needless_masks
-from speech_export.precision import Target
-from speech_export.rewrites.fast_on_cpu import fast_on_cpu
-from speech_export.rewrites.traceable import traceable
-from speech_export.trace import trace, traceables
-from speech_runtime.bundle import EncoderFacts
+from speech_export.precision.options import Target
+from speech_export.tracing.facts import decoder_facts, encoder_facts
+from speech_export.tracing.rewrites.fast_on_cpu import fast_on_cpu
+from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.tracer import trace, traceables
+from speech_export.verification.oracle import Oracle
+from speech_runtime.bundle.manifest import EncoderFacts
 
 GRAPHS = [
     ("wav2vec2, adapter", "cpu"),

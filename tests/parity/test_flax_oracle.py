@@ -10,8 +10,8 @@ from transformers import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
 from conftest import ONE_THREAD, REPOSITORY
 from speech_export import export
-from speech_export.sources.flax import load_flax
 from speech_export.sources.hub import ANONYMOUS
+from speech_export.sources.legacy.flax import load_flax
 from speech_runtime import OnnxSpeechSeq2Seq
 
 DATA = REPOSITORY / "tests" / "data" / "flax"

@@ -11,15 +11,15 @@ import half_matrix
 from composites import composite
 from conftest import ONE_THREAD, ExportOnce, Pair
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, bundle_engine_bytes, engine_bytes, padded_batch
-from speech_export.gpu_arithmetic import ROUNDED, write_rounded
-from speech_export.precision import PrecisionOptions
+from speech_export.precision.fp16_simulation import ROUNDED, write_rounded
+from speech_export.precision.options import PrecisionOptions
 from speech_runtime import OnnxSpeechSeq2Seq
-from speech_runtime.bundle import Bundle
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from speech_runtime.engines.profile_limits import ProfileLimits
-from speech_runtime.generation.decoder import CachedDecoder
-from speech_runtime.summary import describe
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.bundle.describe import describe
+from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
+from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.profile_limits import ProfileLimits
+from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 GPU = PrecisionOptions(target="cuda")
 

@@ -16,19 +16,19 @@ import half_matrix
 from composites import composite
 from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
-from speech_export.cli import main
-from speech_export.explicit_quantizer import ExplicitQuantizer
-from speech_export.passes.explicit_int8 import ExplicitInt8
-from speech_export.passes.projections import projections
-from speech_export.precision import PrecisionOptions
-from speech_export.tensorrt import build_engine
-from speech_export.verify import token_agreement
+from speech_export.cli.export import main
+from speech_export.passes.int8.explicit import ExplicitInt8
+from speech_export.passes.patterns.projections import projections
+from speech_export.precision.explicit_quantizer import ExplicitQuantizer
+from speech_export.precision.options import PrecisionOptions
+from speech_export.tensorrt.build import build_engine
+from speech_export.verification.compare import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.bundle import Bundle, FileFacts, Manifest
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from speech_runtime.engines.profile_limits import Range
-from speech_runtime.engines.tensorrt_library import import_tensorrt
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.tensorrt.library import import_tensorrt
+from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
+from speech_runtime.bundle.manifest import Bundle, FileFacts, Manifest
+from speech_runtime.bundle.profile_limits import Range
 from unit.test_int8 import Graph
 
 INT8 = PrecisionOptions(precision="int8", target="tensorrt")

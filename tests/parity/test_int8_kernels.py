@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import CHECKPOINT, CLIPS, ExportOnce
-from speech_export.passes.int4 import quantized_blocks
-from speech_export.passes.int8 import int8_node, quantized_columns
-from speech_export.precision import PrecisionOptions
+from speech_export.passes.int8.dynamic import int8_node, quantized_columns
+from speech_export.passes.int8.int4 import quantized_blocks
+from speech_export.precision.options import PrecisionOptions
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.contract import GRAPHS
-from speech_runtime.engines.onnxruntime import _EXACT_BYTES
-from speech_runtime.engines.processor import bytes_saturate
+from speech_runtime.backends.onnxruntime.backend import _EXACT_BYTES
+from speech_runtime.backends.onnxruntime.cpu_features import bytes_saturate
+from speech_runtime.bundle.graph_io import GRAPHS
 
 ROWS = (1, 2, 5, 40)
 """One beam; a pair; the beams of a search, an odd number; a prompt or frames."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import speech_runtime.inputs
+import speech_runtime.input_checks
 from conftest import Pair
 from speech_runtime import AudioError, GenerationError, OnnxSpeechSeq2Seq, Transcription
 
@@ -66,8 +66,8 @@ def test_what_does_not_fit_is_halved(digits: Pair, clips: dict[str, Any], monkey
 
     monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcriptions", counted)
     file, facts = clips["files"][0], digits.exported.manifest.encoder
-    for_two = speech_runtime.inputs._least_bytes(2, digits.exported.load(file).size, facts)
-    monkeypatch.setattr(speech_runtime.inputs, "free_memory_bytes", lambda: for_two)
+    for_two = speech_runtime.input_checks._least_bytes(2, digits.exported.load(file).size, facts)
+    monkeypatch.setattr(speech_runtime.input_checks, "free_memory_bytes", lambda: for_two)
     assert digits.exported.transcribe([file] * 7, batch_size=7) == clips["texts"][:1] * 7
     assert sizes == [1, 2, 2, 2]
 

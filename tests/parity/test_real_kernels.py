@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, SpeechEncoderDecoderModel, Wav2Vec2Config, Wav2Vec2Model
 
 from composites import DECODERS
-from speech_export.facts import decoder_facts, encoder_facts
-from speech_export.oracle import Oracle
-from speech_export.rewrites.fast_on_cpu import fast_on_cpu
-from speech_export.rewrites.traceable import traceable
-from speech_export.trace import trace, traceables
+from speech_export.tracing.facts import decoder_facts, encoder_facts
+from speech_export.tracing.rewrites.fast_on_cpu import fast_on_cpu
+from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.tracer import trace, traceables
+from speech_export.verification.oracle import Oracle
 
 NARROW = {
     "conv_dim": (8,) * 7,

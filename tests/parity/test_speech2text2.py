@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 
 from conftest import CHECKPOINT, ONE_THREAD, REPOSITORY
 from speech_export import ExportError, export
-from speech_export.settings import Limits
+from speech_export.limits import Limits
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.composite import Composite
 from speech_export.sources.hub import ANONYMOUS, load_tokenizer
-from speech_export.sources.speech2text2 import load_speech2text2_config
+from speech_export.sources.legacy.speech2text2 import load_speech2text2_config
 from speech_runtime import OnnxSpeechSeq2Seq
 
 FIXTURE = REPOSITORY.parent / "shared" / "fixtures" / "speech2text2"

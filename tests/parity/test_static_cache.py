@@ -17,14 +17,14 @@ from cuda_placement import obstacles
 from half_matrix import FP16
 from matrix import clip_lengths, engine_bytes, padded_batch
 from speech_export import ExportError, export
-from speech_export.oracle import Oracle
-from speech_export.precision import PrecisionOptions
+from speech_export.precision.options import PrecisionOptions
+from speech_export.verification.oracle import Oracle
 from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
-from speech_runtime.bundle import Bundle
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, GRAPHS
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from speech_runtime.generation.decoder import CachedDecoder
-from speech_runtime.summary import describe
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.bundle.describe import describe
+from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, GRAPHS
+from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 LENGTH = 40
 FOR_CUDA = PrecisionOptions(target="cuda")

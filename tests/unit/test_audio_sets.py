@@ -9,9 +9,9 @@ import soundfile
 
 from conftest import CLIPS
 from speech_export import ExportError
-from speech_export.audio_sets import audio_set
-from speech_runtime.bundle import EncoderFacts
-from speech_runtime.features import WaveformExtractor
+from speech_export.verification.evaluation_audio import audio_set
+from speech_runtime.audio.features import WaveformExtractor
+from speech_runtime.bundle.manifest import EncoderFacts
 
 WAVEFORM = EncoderFacts("input_values", None, heads=4, min_length=400, max_length=None, stride=320)
 FRAMES = EncoderFacts("input_features", 80, heads=4, min_length=7, max_length=None, stride=4)

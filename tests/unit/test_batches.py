@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech_runtime.batches import by_length
+from speech_runtime.transcribe.batches import by_length
 
 
 @given(lengths=st.lists(st.integers(0, 20), max_size=200), batch_size=st.integers(1, 7))

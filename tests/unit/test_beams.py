@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from composites import composite
-from speech_export import beams as beams_module
-from speech_export.beams import cross_attentions
-from speech_export.graphs import DecoderInit, DecoderWithPast
-from speech_export.rewrites.traceable import traceable
+from speech_export.tracing import beams as beams_module
+from speech_export.tracing.beams import cross_attentions
+from speech_export.tracing.graphs import DecoderInit, DecoderWithPast
+from speech_export.tracing.rewrites.traceable import traceable
 
 BATCH, BEAMS, TOKENS, FRAMES, LAYERS = 2, 3, 2, 7, 2
 

@@ -11,6 +11,8 @@ import pytest
 
 from handmade_bundle import DECODER, ENCODER, add_engine_set, make_bundle
 from speech_runtime import BenchError, Bundle
+from speech_runtime.backends.tensorrt.library import TensorRt
+from speech_runtime.backends.timed import TimedEngine
 from speech_runtime.bench import device, runner, worker
 from speech_runtime.bench.audio import BenchAudio
 from speech_runtime.bench.machine import Machine, available_memory
@@ -19,10 +21,8 @@ from speech_runtime.bench.options import QUICK, BenchOptions, Case
 from speech_runtime.bench.report import as_json, as_markdown
 from speech_runtime.bench.runner import plan
 from speech_runtime.bench.statistics import Spread
-from speech_runtime.bench.timed_engine import TimedEngine
 from speech_runtime.bench.worker import Order, measure_apart
-from speech_runtime.engines.profile_limits import ProfileLimits
-from speech_runtime.engines.tensorrt_library import TensorRt
+from speech_runtime.bundle.profile_limits import ProfileLimits
 
 MACHINE = Machine("A processor", 2, ("avx2", "amx_int8"), 24 * 2**30, "Linux", {"onnxruntime": "1.32.0"})
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from speech_runtime.bundle import DecoderFacts
+from speech_runtime.bundle.manifest import DecoderFacts
 from speech_runtime.errors import GenerationError
-from speech_runtime.generation.candidates import Candidates, log_softmax, whole_vocabulary
 from speech_runtime.generation.config import GenerationConfig
+from speech_runtime.generation.decoding.loop import Hooks, decode
 from speech_runtime.generation.likelihood import sequence_logprobs
-from speech_runtime.generation.loop import Hooks, decode
-from speech_runtime.generation.state import Rows
+from speech_runtime.generation.search.candidates import Candidates, log_softmax, whole_vocabulary
+from speech_runtime.generation.search.state import Rows
 from table_model import TableDecoder, random_table
 
 VOCABULARY, TOP_K = 20, 8

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from speech_export import ExportError
-from speech_export.tensorrt import BuildOptions, build_engine
-from speech_runtime.engines.profile_limits import Range
-from speech_runtime.engines.tensorrt_library import TensorRt
+from speech_export.tensorrt.build import BuildOptions, build_engine
+from speech_runtime.backends.tensorrt.library import TensorRt
+from speech_runtime.bundle.profile_limits import Range
 
 PROFILES = [{"batch": Range(1, 2, 4)}, {"batch": Range(1, 1, 1)}]
 

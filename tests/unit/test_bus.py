@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from conftest import ONE_THREAD, Pair
 from speech_runtime import OnnxSpeechSeq2Seq
-from speech_runtime.contract import BEAM_IDX, DECODER_WITH_PAST, INPUT_IDS, LOGITS, TOP_IDS, TOP_LOGPROBS
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.bundle.graph_io import BEAM_IDX, DECODER_WITH_PAST, INPUT_IDS, LOGITS, TOP_IDS, TOP_LOGPROBS
 
 CLIPS = [np.random.default_rng(seed).standard_normal(9000 + seed).astype(np.float32) for seed in range(2)]
 

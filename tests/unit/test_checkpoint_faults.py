@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from transformers import SpeechEncoderDecoderModel
 
 from conftest import ONE_THREAD
-from speech_export import ExportError, export, pipeline
-from speech_export.settings import Limits
+from speech_export import ExportError, export
+from speech_export import export_bundle as pipeline
+from speech_export.limits import Limits
 from speech_runtime import AudioError, OnnxSpeechSeq2Seq
 from tiny_checkpoint import save_tiny
 

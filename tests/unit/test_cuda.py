@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from speech_runtime import EngineError
-from speech_runtime.engines.cuda import Cuda
+from speech_runtime.backends.cuda.calls import Cuda
 
 runtime = pytest.importorskip("cuda.bindings.runtime")
 

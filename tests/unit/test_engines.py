@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from handmade_bundle import make_bundle
-from speech_export import ExportError, engines
-from speech_export.engines import add_engines
-from speech_export.tensorrt import BuildOptions
+from speech_export import ExportError
+from speech_export.tensorrt import add_engines as engines
+from speech_export.tensorrt.add_engines import add_engines
+from speech_export.tensorrt.build import BuildOptions
 from speech_runtime import Bundle, BundleError
-from speech_runtime.contract import GRAPHS
-from speech_runtime.engines.profile_limits import ProfileLimits
-from speech_runtime.engines.profiles import Profile, graph_profiles
-from speech_runtime.engines.tensorrt_library import TensorRt
+from speech_runtime.backends.tensorrt.library import TensorRt
+from speech_runtime.backends.tensorrt.profiles import Profile, graph_profiles
+from speech_runtime.bundle.graph_io import GRAPHS
+from speech_runtime.bundle.profile_limits import ProfileLimits
 
 CAPABILITIES = SimpleNamespace(__members__={"SM75": 75, "SM89": 89, "SM120": 120, "CURRENT": 1, "NONE": 0})
 RTX = TensorRt("tensorrt_rtx", SimpleNamespace(__version__="1.7.1", ComputeCapability=CAPABILITIES))

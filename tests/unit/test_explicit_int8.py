@@ -9,11 +9,11 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from speech_export.passes.explicit_int8 import ExplicitInt8
-from speech_export.passes.int8 import quantized_columns
-from speech_export.passes.projections import projections
-from speech_export.precision import PrecisionOptions
-from speech_export.quantization import quantize_explicitly
+from speech_export.passes.int8.dynamic import quantized_columns
+from speech_export.passes.int8.explicit import ExplicitInt8
+from speech_export.passes.patterns.projections import projections
+from speech_export.passes.quantization import quantize_explicitly
+from speech_export.precision.options import PrecisionOptions
 from unit.test_int8 import IDS, WIDTH, WORDS, Graph, X, language_model, operators, weight, weight_bytes
 
 Array = NDArray[Any]

@@ -14,12 +14,13 @@ from composites import composite
 from conftest import ONE_THREAD
 from handmade_bundle import make_bundle
 from parity.test_generate import padded_batch
-from speech_export import export, trace
-from speech_export.precision import PrecisionOptions
-from speech_export.settings import Limits
+from speech_export import export
+from speech_export.limits import Limits
+from speech_export.precision.options import PrecisionOptions
+from speech_export.tracing import tracer as trace
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
-from speech_runtime.bundle import MANIFEST, FileFacts
-from speech_runtime.contract import GRAPHS
+from speech_runtime.bundle.graph_io import GRAPHS
+from speech_runtime.bundle.manifest import MANIFEST, FileFacts
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from transformers import (
 from signals import RATE, batches, noise, speech, tone
 from speech_runtime import AudioError, BundleError
 from speech_runtime.audio import Samples
-from speech_runtime.features import EXTRACTORS, FeatureExtractor, WaveformExtractor, read_feature_extractor
+from speech_runtime.audio.features import EXTRACTORS, FeatureExtractor, WaveformExtractor, read_feature_extractor
 
 pytestmark = pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
 

@@ -7,7 +7,7 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 from signals import RATE, after_silence, noise, quantised, speech, tone
 from speech_runtime import AudioError
 from speech_runtime.audio import Samples
-from speech_runtime.features.filter_bank import Window, frame_count, log_mel_filter_bank
+from speech_runtime.audio.features.filter_bank import Window, frame_count, log_mel_filter_bank
 
 pytestmark = pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
 

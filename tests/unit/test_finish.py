@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from speech_runtime.bundle import DecoderFacts
+from speech_runtime.bundle.manifest import DecoderFacts
 from speech_runtime.errors import GenerationError
-from speech_runtime.generation import row_memory
+from speech_runtime.generation.call import Extras, generate
 from speech_runtime.generation.config import GenerationConfig
-from speech_runtime.generation.generate import Extras, generate
+from speech_runtime.generation.decoding import row_memory
+from speech_runtime.generation.generator import SpeechGenerator
 from speech_runtime.generation.language import in_language
 from speech_runtime.generation.output import GenerateOutput
 from speech_runtime.generation.prompts import prompts
-from speech_runtime.generator import SpeechGenerator
 from table_model import TableDecoder, random_table
 
 VOCABULARY, END = 20, 2

@@ -15,11 +15,11 @@ from transformers import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
 from conftest import CHECKPOINT
 from speech_export import ExportError
-from speech_export.sources import flax_file
 from speech_export.sources.checkpoint import load_checkpoint
-from speech_export.sources.flax import find_flax_weights, load_flax_weights
-from speech_export.sources.flax_file import read_arrays
 from speech_export.sources.hub import ANONYMOUS, HubOptions
+from speech_export.sources.legacy import flax_file
+from speech_export.sources.legacy.flax import find_flax_weights, load_flax_weights
+from speech_export.sources.legacy.flax_file import read_arrays
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "flax"
 FAMILIES = ("bert", "gpt2", "roberta")

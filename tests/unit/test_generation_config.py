@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from transformers import GenerationConfig as ReferenceConfig
 
 from speech_runtime import BundleError, GenerationConfig, GenerationError
-from speech_runtime.cli import main
-from speech_runtime.command_line.setting_flags import ids
+from speech_runtime.cli.setting_flags import ids
+from speech_runtime.cli.transcribe import main
 
 
 def test_read_from_what_transformers_writes(tmp_path: Path) -> None:

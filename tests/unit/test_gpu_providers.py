@@ -16,11 +16,11 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs
-from speech_runtime.engines.devices import options_for
-from speech_runtime.engines.graph_providers import engine_cache, graph_providers
-from speech_runtime.engines.profiles import graph_profiles
-from speech_runtime.engines.session_options import CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.backends.devices import options_for
+from speech_runtime.backends.onnxruntime.graph_providers import engine_cache, graph_providers
+from speech_runtime.backends.onnxruntime.session_options import CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.backends.tensorrt.profiles import graph_profiles
+from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs
 
 WIDTH = 32
 LIMITS = ProfileLimits(batch=(1, 2, 4), beams=(1, 3, 5), seconds=(0.05, 1.0, 2.0), tokens=(1, 10, 20))

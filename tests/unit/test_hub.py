@@ -18,7 +18,7 @@ from huggingface_hub import errors
 from conftest import ONE_THREAD, Pair
 from handmade_bundle import add_engine_set, make_bundle
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
-from speech_runtime.hub import bundle_directory
+from speech_runtime.bundle.hub import bundle_directory
 
 COMMIT = "0123456789" * 4
 REPOSITORY = "someone/digits"
@@ -172,7 +172,7 @@ def test_a_half_downloaded_bundle_lists_what_is_missing(cache: Path) -> None:
 
 
 def test_offline_the_cache_is_enough(cache: Path) -> None:
-    code = f"from speech_runtime.hub import bundle_directory; print(bundle_directory({REPOSITORY!r}))"
+    code = f"from speech_runtime.bundle.hub import bundle_directory; print(bundle_directory({REPOSITORY!r}))"
     environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip().endswith(COMMIT)

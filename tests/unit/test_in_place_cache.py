@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from speech_runtime.bundle import DecoderFacts
-from speech_runtime.contract import INPUT_IDS, PAST_LENGTH
-from speech_runtime.generation.candidates import in_order
-from speech_runtime.generation.in_place_cache import InPlaceCache
+from speech_runtime.bundle.graph_io import INPUT_IDS, PAST_LENGTH
+from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.generation.decoding.caches.in_place import InPlaceCache
+from speech_runtime.generation.search.candidates import in_order
 
 LAYERS, HEADS, HEAD_DIM = 2, 2, 3
 FACTS = DecoderFacts(LAYERS, HEADS, HEAD_DIM, 100, None, None, 4, cache="in_place")

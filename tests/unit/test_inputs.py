@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-import speech_runtime.inputs
+import speech_runtime.input_checks
 from speech_runtime import AudioError
-from speech_runtime.bundle import EncoderFacts
-from speech_runtime.inputs import check_inputs, check_memory
+from speech_runtime.bundle.manifest import EncoderFacts
+from speech_runtime.input_checks import check_inputs, check_memory
 
 ENCODER = EncoderFacts("input_values", None, heads=4, min_length=30, max_length=None, stride=20)
 FEATURES = EncoderFacts("input_features", 80, heads=4, min_length=1, max_length=2000, stride=4)
@@ -70,16 +70,16 @@ def test_bad_input_is_refused(inputs: np.ndarray, mask: np.ndarray | None, messa
 def test_input_that_cannot_fit_is_refused_with_what_it_needs(
     batch: int, length: int, encoder: EncoderFacts, free: int, needed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speech_runtime.inputs, "free_memory_bytes", lambda: free)
+    monkeypatch.setattr(speech_runtime.input_checks, "free_memory_bytes", lambda: free)
     with pytest.raises(AudioError, match=rf"need {needed} of memory or more, .* may take .* GiB; split the audio"):
         check_memory(batch, length, encoder)
-    monkeypatch.setattr(speech_runtime.inputs, "free_memory_bytes", lambda: 2 * free)
+    monkeypatch.setattr(speech_runtime.input_checks, "free_memory_bytes", lambda: 2 * free)
     check_memory(batch, length, encoder)
 
 
 def test_twenty_minutes_are_not_refused_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundled model takes 1.04 GiB for them, and a wav2vec2-base 1.93 GiB for 30 s in a batch of two."""
-    monkeypatch.setattr(speech_runtime.inputs, "free_memory_bytes", lambda: 2 * 2**30)
+    monkeypatch.setattr(speech_runtime.input_checks, "free_memory_bytes", lambda: 2 * 2**30)
     check_memory(1, 1200 * 16000, EncoderFacts("input_values", None, 4, 1560, None, 640))
     check_memory(2, 30 * 16000, EncoderFacts("input_values", None, 12, 400, None, 320))
 

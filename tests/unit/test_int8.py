@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from speech_export.errors import ExportError
-from speech_export.passes.int4 import quantize_projections_to_int4, quantized_blocks
-from speech_export.passes.int8 import quantize_projections, quantized_columns
-from speech_export.passes.int8_table import quantize_embedding, quantize_shared_table
-from speech_export.passes.projections import projections
+from speech_export.passes.int8.dynamic import quantize_projections, quantized_columns
+from speech_export.passes.int8.embedding_table import quantize_embedding, quantize_shared_table
+from speech_export.passes.int8.int4 import quantize_projections_to_int4, quantized_blocks
+from speech_export.passes.patterns.projections import projections
+from speech_export.passes.quantization import matching, parts, quantize
 from speech_export.passes.shared_weights import share_transposed_weights
-from speech_export.precision import PrecisionOptions
-from speech_export.quantization import matching, parts, quantize
-from speech_runtime.contract import DECODER_WITH_PAST
+from speech_export.precision.options import PrecisionOptions
+from speech_runtime.bundle.graph_io import DECODER_WITH_PAST
 
 WIDTH, WORDS = 32, 200
 RANDOM = np.random.default_rng(0)

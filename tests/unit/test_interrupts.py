@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from speech_runtime.command_line.entry import exit_when_interrupted
+from speech_runtime.cli.entry import exit_when_interrupted
 from speech_runtime.errors import EngineError
 from speech_runtime.interrupts import Interrupted, heeded, held, interruption
 
@@ -146,8 +146,6 @@ def test_the_interrupt_that_an_error_came_of_is_found() -> None:
 
 
 def test_a_command_heeds_signals_before_it_imports_anything_that_takes_long() -> None:
-    code = (
-        "import sys, speech_runtime.command_line.commands; print([m for m in ('numpy', 'click') if m in sys.modules])"
-    )
+    code = "import sys, speech_runtime.cli.commands; print([m for m in ('numpy', 'click') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert done.stdout == "[]\n", done

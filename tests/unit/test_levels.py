@@ -5,7 +5,12 @@ import pytest
 from transformers import Wav2Vec2FeatureExtractor
 
 from speech_runtime import AudioError
-from speech_runtime.features import SeamlessExtractor, SpectrogramExtractor, SpeechToTextExtractor, WaveformExtractor
+from speech_runtime.audio.features import (
+    SeamlessExtractor,
+    SpectrogramExtractor,
+    SpeechToTextExtractor,
+    WaveformExtractor,
+)
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
 

@@ -8,8 +8,7 @@ import pytest
 from signals import RATE, noise
 from speech_runtime import AudioError, BundleError, OnnxSpeechSeq2Seq
 from speech_runtime.audio import Samples
-from speech_runtime.bundle import EncoderFacts
-from speech_runtime.features import (
+from speech_runtime.audio.features import (
     FeatureExtractor,
     SeamlessExtractor,
     SpectrogramExtractor,
@@ -17,7 +16,8 @@ from speech_runtime.features import (
     WaveformExtractor,
     check_fit,
 )
-from speech_runtime.inputs import check_inputs
+from speech_runtime.bundle.manifest import EncoderFacts
+from speech_runtime.input_checks import check_inputs
 
 WAVEFORM = EncoderFacts("input_values", None, heads=4, min_length=400, max_length=None, stride=320)
 STACKED = EncoderFacts("input_features", 160, heads=4, min_length=3, max_length=500, stride=1)

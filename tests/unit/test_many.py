@@ -11,8 +11,8 @@ import pytest
 
 from speech_runtime import AudioError, AudioLimits, EngineError, GenerationError
 from speech_runtime.errors import EngineMemoryError
-from speech_runtime.many import Steps, transcribe_many
-from speech_runtime.tokenizer import texts_of
+from speech_runtime.generation.tokenizer import texts_of
+from speech_runtime.transcribe.many import Steps, transcribe_many
 
 
 def echoing() -> Any:

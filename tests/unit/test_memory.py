@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from handmade_bundle import make_bundle
-from speech_runtime.memory import memory_limit_bytes, peak_rss_bytes
+from speech_runtime.system import memory_limit_bytes, peak_rss_bytes
 
 MIB = 2**20
 
 
 def test_the_peak_grows_with_what_is_touched_and_stays() -> None:
     code = (
-        "import numpy as np; from speech_runtime.memory import peak_rss_bytes; before = peak_rss_bytes(); "
+        "import numpy as np; from speech_runtime.system import peak_rss_bytes; before = peak_rss_bytes(); "
         "block = np.ones(200 * 2**20, np.uint8); del block; print(before, peak_rss_bytes())"
     )
     before, after = map(int, subprocess.check_output([sys.executable, "-c", code]).split())
@@ -27,7 +27,7 @@ def test_the_peak_grows_with_what_is_touched_and_stays() -> None:
 
 def test_a_small_process_of_a_large_one_is_small() -> None:
     block = np.ones(300 * MIB, dtype=np.uint8)
-    code = "from speech_runtime.memory import peak_rss_bytes; print(peak_rss_bytes())"
+    code = "from speech_runtime.system import peak_rss_bytes; print(peak_rss_bytes())"
     assert int(subprocess.check_output([sys.executable, "-c", code])) < block.size
 
 
@@ -80,7 +80,7 @@ def test_without_control_groups_the_machine_limits(tmp_path: Path) -> None:
 def in_little_memory(code: str, more: int) -> str:
     """Run code in a process whose address space may grow by so many MiB from where it says `limit()`."""
     before = (
-        "import resource; from speech_runtime.memory import _status_bytes, free_memory_bytes\n"
+        "import resource; from speech_runtime.system import _status_bytes, free_memory_bytes\n"
         "def limit():\n"
         f"    most = _status_bytes('VmSize') + {more} * 2**20\n"
         "    resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
@@ -99,8 +99,8 @@ def test_a_graph_that_needs_more_is_refused_and_the_next_one_runs(tmp_path: Path
 import sys
 import numpy as np
 from speech_runtime import Bundle, SessionOptions
-from speech_runtime.contract import ENCODER, ENCODER_HIDDEN_STATES
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from speech_runtime.bundle.graph_io import ENCODER, ENCODER_HIDDEN_STATES
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
 from speech_runtime.errors import EngineMemoryError
 import onnxruntime
 limit()

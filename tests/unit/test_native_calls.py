@@ -12,8 +12,8 @@ BUSY = """
 import os, sys, threading, time
 import numpy as np
 from speech_runtime import Bundle, SessionOptions
-from speech_runtime.contract import ENCODER, ENCODER_HIDDEN_STATES
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from speech_runtime.bundle.graph_io import ENCODER, ENCODER_HIDDEN_STATES
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
 
 engine = OnnxRuntimeEngine(Bundle.open(sys.argv[1]), SessionOptions(intra_op_threads=1))
 inputs = dict.fromkeys(["input_values", "attention_mask"], engine.upload(np.ones((20_000, 32), np.float32)))

@@ -15,10 +15,10 @@ import pytest
 
 from handmade_bundle import WIDTH, make_bundle
 from speech_runtime import Bundle, BundleError, SessionOptions
-from speech_runtime.contract import ENCODER, ENCODER_HIDDEN_STATES, GRAPHS
-from speech_runtime.engines import optimized_graphs
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from speech_runtime.engines.optimized_graphs import cache_entry
+from speech_runtime.backends.onnxruntime import optimized_graphs
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.optimized_graphs import cache_entry
+from speech_runtime.bundle.graph_io import ENCODER, ENCODER_HIDDEN_STATES, GRAPHS
 
 
 @pytest.fixture(params=[False, True], ids=["one-file", "external-data"])

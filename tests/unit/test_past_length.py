@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from speech_export.errors import ExportError
-from speech_export.static_cache import PastLength, PositionsFromInput, StaticLayer, length_mask
+from speech_export.tracing.static_cache import PastLength, PositionsFromInput, StaticLayer, length_mask
 
 SEEN = 5
 

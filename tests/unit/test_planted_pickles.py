@@ -16,11 +16,11 @@ import torch
 from handmade_bundle import make_bundle
 from speech_export import ExportError
 from speech_export.sources.checkpoint import load_checkpoint
-from speech_export.sources.flax_file import read_arrays
+from speech_export.sources.legacy.flax_file import read_arrays
 from speech_runtime import AudioError, Bundle, BundleError, OnnxSpeechSeq2Seq, SessionOptions, SpeechError
 from speech_runtime.audio import clip_of
-from speech_runtime.bundle import MANIFEST, FileFacts
-from speech_runtime.contract import GRAPHS
+from speech_runtime.bundle.graph_io import GRAPHS
+from speech_runtime.bundle.manifest import MANIFEST, FileFacts
 from tiny_checkpoint import Copies, save_tiny
 
 ENDINGS = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".bin", ".ckpt", ".joblib")

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from speech_export import ExportError
-from speech_export.precision import PrecisionOptions
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
+from speech_export.precision.options import PrecisionOptions
+from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from speech_runtime.engines import processor
+from speech_runtime.backends.onnxruntime import cpu_features as processor
 
 
 @pytest.mark.parametrize(

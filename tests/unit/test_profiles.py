@@ -10,12 +10,12 @@ import pytest
 from conftest import Pair
 from handmade_bundle import DECODER, ENCODER, make_bundle
 from speech_runtime import Bundle, EngineError
-from speech_runtime.contract import DECODER_INIT, DECODER_WITH_PAST, GRAPHS, graph_inputs
-from speech_runtime.contract import ENCODER as ENCODER_GRAPH
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from speech_runtime.engines.profile_limits import ProfileLimits, Range
-from speech_runtime.engines.profiles import graph_profiles, input_shapes, shape_ranges, widest
-from speech_runtime.engines.session_options import SessionOptions
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.session_options import SessionOptions
+from speech_runtime.backends.tensorrt.profiles import graph_profiles, input_shapes, shape_ranges, widest
+from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, GRAPHS, graph_inputs
+from speech_runtime.bundle.graph_io import ENCODER as ENCODER_GRAPH
+from speech_runtime.bundle.profile_limits import ProfileLimits, Range
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ import pytest
 
 from handmade_bundle import make_bundle
 from speech_runtime import Bundle, EngineError, SessionOptions, TensorRtOptions
-from speech_runtime.contract import ENCODER, GRAPHS
-from speech_runtime.engines import cache_directory, providers
-from speech_runtime.engines.cache_directory import RECORD
-from speech_runtime.engines.graph_providers import engine_cache
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from speech_runtime.engines.session_options import CPU, CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.backends import cache_directory
+from speech_runtime.backends.cache_directory import RECORD
+from speech_runtime.backends.onnxruntime import providers
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.graph_providers import engine_cache
+from speech_runtime.backends.onnxruntime.session_options import CPU, CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.bundle.graph_io import ENCODER, GRAPHS
 
 GENUINE = onnxruntime.InferenceSession
 AT_END = "compiled at the end"

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from matrix import Array
-from speech_export.passes.int8_groups import grouped_products, quantize_groups
-from speech_export.passes.quantized_windows import quantize_before_windows
-from speech_export.rewrites.block_convolution import BlockConvolution
+from speech_export.passes.int8.groups import grouped_products, quantize_groups
+from speech_export.passes.int8.quantized_windows import quantize_before_windows
+from speech_export.tracing.rewrites.block_convolution import BlockConvolution
 
 CHANNELS, KERNEL, WIDTH = 4, 3, 5
 

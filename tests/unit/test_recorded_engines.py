@@ -15,12 +15,12 @@ from composites import composite
 from conftest import ONE_THREAD, ExportOnce
 from fake_gpu import FakeDevice, FakeTensorRt
 from handmade_bundle import DECODER, add_engine_set, make_bundle
-from speech_export.engines import _held
-from speech_export.precision import PrecisionOptions
+from speech_export.precision.options import PrecisionOptions
+from speech_export.tensorrt.add_engines import _held
 from speech_runtime import Bundle, EngineError, EngineOptions, OnnxSpeechSeq2Seq, ProfileLimits
-from speech_runtime.bundle import EngineSet, Manifest
-from speech_runtime.contract import DECODER_WITH_PAST, cache_names
-from speech_runtime.engines.tensorrt import TensorRtEngine
+from speech_runtime.backends.tensorrt.backend import TensorRtEngine
+from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, cache_names
+from speech_runtime.bundle.manifest import EngineSet, Manifest
 
 LIMITS = ProfileLimits(batch=(1, 1, 3), beams=(1, 3, 4), seconds=(0.004, 0.03, 0.2), tokens=(1, 8, 24))
 

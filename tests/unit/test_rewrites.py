@@ -12,20 +12,20 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncode
 
 from composites import composite
 from matrix import Array
-from speech_export.passes.counted_mask import count_mask_fast
+from speech_export.passes.cpu.counted_mask import count_mask_fast
 from speech_export.passes.unmasked_attention import drop_needless_masks
-from speech_export.rewrites.attention_implementation import attention_implementation
-from speech_export.rewrites.block_convolution import BlockConvolution
-from speech_export.rewrites.channels_last import ChannelsLastConvolution
-from speech_export.rewrites.fast_on_cpu import fast_on_cpu
-from speech_export.rewrites.feature_extractor import ChannelsLastExtractor, channels_last_extractor
-from speech_export.rewrites.first_convolution import (
+from speech_export.tracing.rewrites.attention_implementation import attention_implementation
+from speech_export.tracing.rewrites.block_convolution import BlockConvolution
+from speech_export.tracing.rewrites.channels_last import ChannelsLastConvolution
+from speech_export.tracing.rewrites.conv_encoder import ChannelsLastExtractor, channels_last_extractor
+from speech_export.tracing.rewrites.fast_on_cpu import fast_on_cpu
+from speech_export.tracing.rewrites.first_convolution import (
     ChannelsFirstConvolution,
     GroupNormedConvolution,
     LayerNormedConvolution,
 )
-from speech_export.rewrites.fourier_convolution import FourierConvolution
-from speech_export.rewrites.replacement import replaced
+from speech_export.tracing.rewrites.fourier_convolution import FourierConvolution
+from speech_export.tracing.rewrites.replacement import replaced
 
 HEADS, HEAD_DIM, FRAMES = 2, 4, 7
 

@@ -10,12 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig as ReferenceConfig
 
-from speech_runtime.bundle import DecoderFacts
+from speech_runtime.bundle.manifest import DecoderFacts
 from speech_runtime.errors import GenerationError
-from speech_runtime.generation.candidates import Candidates
 from speech_runtime.generation.config import GenerationConfig
-from speech_runtime.generation.loop import Hooks, decode
-from speech_runtime.generation.scores import Scores, Sequences
+from speech_runtime.generation.decoding.loop import Hooks, decode
+from speech_runtime.generation.scores.maths import Scores, Sequences
+from speech_runtime.generation.search.candidates import Candidates
 from table_model import TableDecoder, TableModel, random_table
 
 FACTS = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)

@@ -7,10 +7,10 @@ import pytest
 
 from composites import composite
 from speech_export import export
-from speech_export.precision import PrecisionOptions, Target
-from speech_export.quantization import Part
-from speech_export.sensitivity import layers, most_harmful_first
-from speech_export.settings import Limits
+from speech_export.limits import Limits
+from speech_export.passes.quantization import Part
+from speech_export.precision.options import PrecisionOptions, Target
+from speech_export.precision.sensitivity import layers, most_harmful_first
 from speech_runtime import Bundle
 
 

@@ -22,12 +22,12 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
-from speech_runtime.bundle import Quantization
-from speech_runtime.contract import GRAPHS, Cache
-from speech_runtime.engines import onnxruntime as engine_module
-from speech_runtime.engines import providers
-from speech_runtime.engines.onnxruntime import OnnxRuntimeEngine
-from speech_runtime.engines.session_options import most_threads
+from speech_runtime.backends.onnxruntime import backend as engine_module
+from speech_runtime.backends.onnxruntime import providers
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.session_options import most_threads
+from speech_runtime.bundle.graph_io import GRAPHS, Cache
+from speech_runtime.bundle.manifest import Quantization
 
 NOISE = np.random.default_rng(0).standard_normal((1, 16000)).astype(np.float32)
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -375,7 +375,7 @@ def test_without_vnni_only_products_of_bytes_want_to_be_fused(
     level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """int8 for TensorRT is standard ONNX: by the book it multiplies floats, which any processor does."""
-    monkeypatch.setattr("speech_runtime.engines.onnxruntime.bytes_saturate", lambda: True)
+    monkeypatch.setattr("speech_runtime.backends.onnxruntime.backend.bytes_saturate", lambda: True)
     int8, options = Quantization("int8", "int8", ("matmul",), None, None, ()), SessionOptions(graph_optimization=level)
     for target in ("cpu", "tensorrt"):
         make_bundle(tmp_path / target, precision="int8", target=target, quantization=int8)

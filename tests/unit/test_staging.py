@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from speech_export import staging
+from speech_export.bundle_writer import staging
+from speech_export.bundle_writer.staging import staged
 from speech_export.errors import ExportError
-from speech_export.staging import staged
 from speech_runtime.atomic import directory as directory_module
 from speech_runtime.atomic import rename
-from speech_runtime.bundle import MANIFEST
+from speech_runtime.bundle.manifest import MANIFEST
 
 
 def write(directory: Path, content: str) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from speech_runtime.facts import DecoderFacts
-from speech_runtime.generation import step_memories
-from speech_runtime.generation.step_memories import Lent, StepMemories
+from speech_runtime.bundle.facts import DecoderFacts
+from speech_runtime.generation.decoding.caches import step_memories
+from speech_runtime.generation.decoding.caches.step_memories import Lent, StepMemories
 
 FACTS = DecoderFacts(
     *(1, 1, 1),

@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from composites import composite
-from speech_export.facts import decoder_facts, encoder_facts
-from speech_export.passes.cross_attention import fuse_cross_attention
-from speech_export.passes.in_place_cache import _no_sink, keep_cache_in_place
-from speech_export.passes.int8 import quantize_projections
+from speech_export.passes.cpu.cross_attention import fuse_cross_attention
+from speech_export.passes.cpu.in_place_cache import _no_sink, keep_cache_in_place
+from speech_export.passes.cpu.plain_shapes import plain_shapes
+from speech_export.passes.cpu.scaled_queries import scale_queries
+from speech_export.passes.int8.dynamic import quantize_projections
+from speech_export.passes.int8.packed_queries import pack_queries
 from speech_export.passes.module_names import name_after_modules
-from speech_export.passes.packed_queries import pack_queries
-from speech_export.passes.plain_shapes import plain_shapes
-from speech_export.passes.projections import initializer, projections
-from speech_export.passes.scaled_queries import scale_queries
-from speech_export.rewrites.traceable import traceable
-from speech_export.trace import save, trace, traceables
-from speech_runtime.contract import DECODER_WITH_PAST, PAST_LENGTH
+from speech_export.passes.patterns.projections import initializer, projections
+from speech_export.tracing.facts import decoder_facts, encoder_facts
+from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.tracer import save, trace, traceables
+from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, PAST_LENGTH
 
 FAMILIES = ("bert", "gpt2", "mbart", "whisper")
 LAYERS = 2

@@ -14,14 +14,14 @@ from transformers import PreTrainedTokenizerFast, SpeechEncoderDecoderModel
 from composites import EOS, PAD, START, VOCABULARY, composite
 from conftest import Pair
 from speech_export import ExportError
-from speech_export.audio_sets import audio_set
-from speech_export.configuration import write_configuration
-from speech_export.expectation import expectations
-from speech_export.facts import decoder_facts, encoder_facts
-from speech_export.generation_settings import write_settings
+from speech_export.bundle_writer.configuration import write_configuration
+from speech_export.bundle_writer.generation_settings import write_settings
 from speech_export.sources.composite import Composite
-from speech_export.text.vocabulary import check_tokenizer
-from speech_export.verify import compare
+from speech_export.tokenizers.vocabulary import check_tokenizer
+from speech_export.tracing.facts import decoder_facts, encoder_facts
+from speech_export.verification.compare import compare
+from speech_export.verification.evaluation_audio import audio_set
+from speech_export.verification.expectation import expectations
 from speech_runtime import GenerationConfig, OnnxSpeechSeq2Seq
 from tiny_checkpoint import Copies, save_tiny, save_tokenizer
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from speech_runtime.strict import FieldError, from_json
+from speech_runtime.dataclass_json import FieldError, from_json
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from conftest import Pair
 from fake_gpu import FakeDevice, FakeTensorRt
 from handmade_bundle import add_engine_set, make_bundle
 from speech_runtime import Bundle, EngineError, EngineOptions, OnnxSpeechSeq2Seq, ProfileLimits
+from speech_runtime.backends import devices
+from speech_runtime.backends.devices import options_for
+from speech_runtime.backends.tensorrt.backend import TensorRtEngine
+from speech_runtime.backends.tensorrt.engine_sets import choose_engines
+from speech_runtime.backends.tensorrt.library import TensorRt
 from speech_runtime.bench import measure
 from speech_runtime.bench.options import BenchOptions, Case
-from speech_runtime.bundle import Manifest
-from speech_runtime.contract import DECODER_WITH_PAST, ENCODER, cache_names
-from speech_runtime.engines import devices
-from speech_runtime.engines.devices import options_for
-from speech_runtime.engines.engine_sets import choose_engines
-from speech_runtime.engines.tensorrt import TensorRtEngine
-from speech_runtime.engines.tensorrt_library import TensorRt
+from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER, cache_names
+from speech_runtime.bundle.manifest import Manifest
 
 LIMITS = ProfileLimits(
     batch=(1, 1, 3), beams=(1, 3, 4), seconds=(0.1, 1.0, 3.0), tokens=(1, 8, 24), step_tokens=(1, 1, 2)

@@ -18,8 +18,8 @@ from conftest import CHECKPOINT
 from speech_export import ExportError
 from speech_export.sources.checkpoint import load_tokenizer
 from speech_export.sources.hub import ANONYMOUS
-from speech_export.text.evidence import decoded
-from speech_export.text.runtime_tokenizer import runtime_tokenizer
+from speech_export.tokenizers.evidence import decoded
+from speech_export.tokenizers.runtime_tokenizer import runtime_tokenizer
 from vocabularies import TOKENIZERS
 
 Both = tuple[Any, Tokenizer]

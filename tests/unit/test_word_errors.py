@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speech_export.word_errors import word_error_rate
+from speech_export.verification.word_errors import word_error_rate
 
 SENTENCES = st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_size=6).map(" ".join)
 

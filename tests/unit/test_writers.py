@@ -13,16 +13,17 @@ from pathlib import Path
 import click
 import pytest
 
-from speech_runtime import AudioError, Transcription, cli
-from speech_runtime.command_line.entry import oserrors_named
-from speech_runtime.command_line.formats import FORMATS
-from speech_runtime.command_line.writers import to_directory
+from speech_runtime import AudioError, Transcription
+from speech_runtime.cli import transcribe as cli
+from speech_runtime.cli.entry import oserrors_named
+from speech_runtime.cli.formats import FORMATS
+from speech_runtime.cli.writers import to_directory
 
 WRITE = """
 import click
 from speech_runtime import Transcription
-from speech_runtime.command_line.formats import FORMATS
-from speech_runtime.command_line.writers import to_stdout
+from speech_runtime.cli.formats import FORMATS
+from speech_runtime.cli.writers import to_stdout
 
 @click.command()
 @click.argument("layout")
@@ -177,9 +178,9 @@ def test_tsv_quotes_what_would_break_its_rows(name: str) -> None:
 
 
 COMMANDS = {
-    "speech-transcribe": "from speech_runtime.command_line.commands import transcribe as main",
-    "speech-bench": "from speech_runtime.command_line.commands import bench as main",
-    "speech-export": "from speech_runtime.command_line.commands import export as main",
+    "speech-transcribe": "from speech_runtime.cli.commands import transcribe as main",
+    "speech-bench": "from speech_runtime.cli.commands import bench as main",
+    "speech-export": "from speech_runtime.cli.commands import export as main",
 }
 
 

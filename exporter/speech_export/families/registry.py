@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from speech_runtime.bundle import EncoderFacts
+from speech_runtime.bundle.manifest import EncoderFacts
 
 from ..errors import ExportError
-from ..masks import additive_mask, frame_mask
+from ..tracing.masks import additive_mask, frame_mask
 
 Rewrite = Callable[[PreTrainedModel], AbstractContextManager[None]]
 

@@ -10,7 +10,7 @@ the graph is loaded.
 import numpy as np
 import onnx_ir as ir
 
-from .projections import initializer
+from .patterns.projections import initializer
 
 
 def share_transposed_weights(model: ir.Model) -> None:

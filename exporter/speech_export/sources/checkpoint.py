@@ -6,13 +6,12 @@ from pathlib import Path
 from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
-from speech_runtime.bundle import MANIFEST
-from speech_runtime.regular_files import is_there
+from speech_runtime.bundle.manifest import MANIFEST
+from speech_runtime.bundle.regular_files import is_there
 
 from ..errors import ExportError, shortened
 from .adapters import refuse_adapters
 from .composite import Composite
-from .flax import find_flax_weights, load_flax
 from .hub import (
     ANONYMOUS,
     HubOptions,
@@ -23,7 +22,8 @@ from .hub import (
     load_tokenizer,
     read_settings,
 )
-from .speech2text2 import load_speech2text2_config, renamed_weights
+from .legacy.flax import find_flax_weights, load_flax
+from .legacy.speech2text2 import load_speech2text2_config, renamed_weights
 from .weights import load_weights
 
 COMPOSITE = "speech-encoder-decoder"

@@ -11,10 +11,10 @@ from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
 
-from speech_runtime.regular_files import is_directory
+from speech_runtime.bundle.regular_files import is_directory
 
 from ..errors import ExportError, reason
-from .speech2text2_tokenizer import TextTokenizer
+from .legacy.speech2text2_tokenizer import TextTokenizer
 
 FOR_TRAINING_ONLY = "masked_spec_embed"
 """What masked frames are replaced with in training; many checkpoints lack it."""

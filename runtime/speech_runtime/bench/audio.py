@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Samples, read_audio
-from ..bundle import PREPROCESSOR_CONFIG, Bundle
+from ..audio.features import feature_extractor_of
+from ..bundle.manifest import PREPROCESSOR_CONFIG, Bundle
 from ..errors import BenchError
-from ..features import feature_extractor_of
 from .options import FEATURE_RATE, WAVEFORM_RATE
 
 _LEVEL = 0.1

@@ -4,15 +4,15 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..bundle import Bundle
-from ..engines.cuda import Cuda
-from ..engines.devices import Options, options_for, recorded
-from ..engines.engine_options import EngineOptions
-from ..engines.engine_sets import choose_engines
-from ..engines.profile_limits import ProfileLimits
-from ..engines.providers import import_onnxruntime
-from ..engines.session_options import SessionOptions
-from ..engines.tensorrt_library import import_tensorrt
+from ..backends.cuda.calls import Cuda
+from ..backends.devices import Options, options_for, recorded
+from ..backends.onnxruntime.providers import import_onnxruntime
+from ..backends.onnxruntime.session_options import SessionOptions
+from ..backends.tensorrt.engine_sets import choose_engines
+from ..backends.tensorrt.library import import_tensorrt
+from ..backends.tensorrt.options import EngineOptions
+from ..bundle.manifest import Bundle
+from ..bundle.profile_limits import ProfileLimits
 from .options import Case
 
 _LIMITED = ("seconds", "batch", "beams", "tokens")

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import GENERATION_CONFIG, Bundle
-from ..contract import DECODER_INIT, DECODER_WITH_PAST, ENCODER
-from ..engines.devices import Options, load_engine
+from ..backends.devices import Options, load_engine
+from ..backends.timed import Run, TimedEngine
+from ..bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER
+from ..bundle.manifest import GENERATION_CONFIG, Bundle
 from ..generation.config import GenerationConfig
-from ..generator import SpeechGenerator
-from ..memory import peak_rss_bytes
+from ..generation.generator import SpeechGenerator
+from ..system import peak_rss_bytes
 from .audio import BenchAudio
 from .device import bench_options, gpu_of, import_libraries
 from .options import BenchOptions, Case
 from .statistics import Spread
-from .timed_engine import Run, TimedEngine
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..engines.devices import options_for, recorded
-from ..engines.session_options import SessionOptions, most_threads
+from ..backends.devices import options_for, recorded
+from ..backends.onnxruntime.session_options import SessionOptions, most_threads
 from ..errors import BenchError, EngineError
 
 WAVEFORM_RATE, FEATURE_RATE = 16_000, 100

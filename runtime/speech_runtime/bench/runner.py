@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bundle import GENERATION_CONFIG, Bundle
-from ..engines.cuda_graphs import check_recordable
+from ..backends.cuda.graphs import check_recordable
+from ..bundle.manifest import GENERATION_CONFIG, Bundle
 from ..errors import BenchError, SpeechError
 from ..generation.config import GenerationConfig
-from ..generation.static_cache import check_static_length
-from ..inputs import check_lengths, check_memory
+from ..generation.decoding.caches.static import check_static_length
+from ..input_checks import check_lengths, check_memory
 from .audio import BenchAudio
 from .device import beyond, engine_limits, import_libraries
 from .machine import available_memory

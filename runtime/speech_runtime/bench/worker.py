@@ -6,8 +6,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..dataclass_json import from_json
 from ..errors import BenchError, SpeechError
-from ..strict import from_json
 from .measure import Measurement, measure
 from .options import BenchOptions, Case
 

@@ -1,1 +1,1 @@
-"""Decoding: settings, constraints, search, and the loop that joins them with the graphs."""
+"""Decoding: generation settings, search, and the loop that drives the decoder graphs."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ..bundle import read_configuration
+from ..bundle.manifest import read_configuration
+from ..dataclass_json import FieldError, updated
 from ..errors import GenerationError
-from ..strict import FieldError, updated
 from .setting_ranges import range_problems, vocabulary_problems
 from .transformers_settings import followed
 

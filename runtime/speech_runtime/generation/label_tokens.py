@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..bundle import CONFIG, Bundle, read_configuration
+from ..bundle.manifest import CONFIG, Bundle, read_configuration
 from ..errors import BundleError, GenerationError
 from .config import GenerationConfig
 

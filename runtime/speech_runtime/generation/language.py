@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer
 
+from ..dataclass_json import shown
 from ..errors import BundleError, GenerationError
-from ..strict import shown
 from .config import GenerationConfig
 
 _FORMS = (

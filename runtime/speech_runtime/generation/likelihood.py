@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..dataclass_json import shown
 from ..errors import GenerationError
-from ..strict import shown
-from .candidates import log_softmax
-from .decoder import CachedDecoder
+from .decoding.decoder import CachedDecoder
 from .prompts import check_tokens, token_array
-from .state import Tokens
+from .search.candidates import log_softmax
+from .search.state import Tokens
 
 IGNORED = -100
 """A label that does not count."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import GenerationError
-from .state import Tokens
+from .search.state import Tokens
 
 Prompts = ArrayLike | Sequence[Sequence[int]]
 """Token ids [batch, tokens]; or a list for each utterance, of any length."""

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ..tokenizer import texts_of
-from .state import Tokens
-from .stopping import StoppingCriterion
+from .search.state import Tokens
+from .search.stopping import StoppingCriterion
+from .tokenizer import texts_of
 
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 """What a decoder makes of the first bytes of a character whose last ones are not there yet."""

@@ -1,0 +1,71 @@
+"""The files of a bundle that are no graphs: configurations, feature extractor, tokenizer."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from speech_runtime import GenerationConfig, SpeechError
+from speech_runtime.audio.features import EXTRACTORS, check_fit, read_feature_extractor
+from speech_runtime.bundle.manifest import (
+    CONFIG,
+    GENERATION_CONFIG,
+    PREPROCESSOR_CONFIG,
+    TOKENIZER,
+    DecoderFacts,
+    EncoderFacts,
+)
+from speech_runtime.generation.label_tokens import wrong_label_tokens
+
+from ..errors import ExportError, reason
+from ..sources.composite import Composite
+from ..tokenizers.runtime_tokenizer import runtime_tokenizer
+from ..tokenizers.vocabulary import check_tokenizer
+from .generation_settings import write_settings
+
+logger = logging.getLogger(__name__)
+
+
+def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: DecoderFacts, directory: Path) -> None:
+    """Write all but the graphs, and let the runtime read it: what it refuses need not be traced first.
+
+    Args:
+        composite: what is exported.
+        encoder: facts of its encoder, which the feature extractor must fit.
+        decoder: facts of its decoder, which token ids must fit.
+        directory: of the bundle to be.
+
+    Raises:
+        ExportError: something does not fit, or the runtime does not follow it.
+    """
+    for name, token in wrong_label_tokens(vars(composite.model.config)).items():
+        raise ExportError(
+            f"{CONFIG} of {composite.source}: {name} is {token!r}, it must be a token id; correct it there"
+        )
+    try:
+        composite.model.config.save_pretrained(directory)
+        write_settings(composite.model.generation_config, directory / GENERATION_CONFIG)
+        settings = GenerationConfig.from_file(directory / GENERATION_CONFIG, decoder.vocab_size)
+        settings.start_token_ids(1)
+        _write_feature_extractor(composite.feature_extractor, encoder, directory)
+    except SpeechError as error:
+        said = str(error).replace(f"{directory}{os.sep}", "")  # which is gone when this is read
+        raise ExportError(f"the runtime does not take this model ({composite.source}): {said}") from error
+    except (ValueError, TypeError) as error:  # of a configuration that transformers itself cannot write
+        raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
+    if composite.tokenizer is not None:
+        check_tokenizer(composite.tokenizer, decoder.vocab_size)
+        composite.tokenizer.save_pretrained(directory)
+        runtime_tokenizer(composite.tokenizer).save(str(directory / TOKENIZER))
+
+
+def _write_feature_extractor(extractor: Any | None, encoder: EncoderFacts, directory: Path) -> None:
+    """Write the extractor if the runtime knows its kind; it refuses settings that it cannot follow."""
+    kind = type(extractor).__name__
+    if extractor is None:
+        return
+    if kind not in EXTRACTORS:
+        logger.warning("The runtime does not know %s: the bundle takes ready-made features, not audio.", kind)
+        return
+    extractor.save_pretrained(directory)
+    check_fit(read_feature_extractor(directory / PREPROCESSOR_CONFIG), encoder)

@@ -1,0 +1,157 @@
+"""What an export writes appears all at once, or not at all, and replaces a bundle only.
+
+The rules of `--overwrite`: it replaces a bundle or an empty directory. Where anything else is in the directory, nothing
+is replaced. A link is followed: the directory that it leads to is replaced, and the link stays. All of it is looked at
+before the export, and again when the new bundle takes its place.
+"""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from speech_runtime.atomic.directory import publish, staging_directory
+from speech_runtime.atomic.file import PARTIAL
+from speech_runtime.bundle.graph_io import GRAPHS
+from speech_runtime.bundle.manifest import ENGINES, GENERATION_CONFIG, MANIFEST, PREPROCESSOR_CONFIG, TOKENIZER
+from speech_runtime.bundle.regular_files import read_json
+
+from ..errors import ExportError, shortened
+
+_FILES = frozenset(
+    {MANIFEST, GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, "config.json", "tokenizer_config.json"}
+    | {f"{graph}.onnx{end}" for graph in GRAPHS for end in ("", ".data")}
+)
+"""Of every bundle, one with a damaged manifest too."""
+ENGINES_DIRECTORY = re.compile("(tensorrt|tensorrt_rtx)-[0-9a-f]{8}")
+"""Of one set of engines, within `engines`."""
+_OF_ENGINES = re.compile(rf"{ENGINES}/{ENGINES_DIRECTORY.pattern}/({'|'.join(GRAPHS)})\.engine")
+HALF_WRITTEN = re.compile(rf"\.{re.escape(MANIFEST)}(\.[0-9a-f]{{8}})?{re.escape(PARTIAL)}")
+"""A manifest whose writer was killed."""
+
+
+@contextmanager
+def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty directory beside `target` that becomes `target` when the block ends.
+
+    When the block raises, whatever it is (Ctrl-C too), the staging directory is removed and `target` is as it was. What
+    a killed run left behind is removed by the next one.
+
+    Args:
+        target: a directory that is not there yet; or a bundle or an empty directory, if `overwrite`.
+        overwrite: replace what is there.
+
+    Raises:
+        ExportError: `target` is there already, is something else than a bundle, or cannot be written; the disk is full.
+    """
+    named = target.absolute()
+    with _explained(named):
+        target = _followed(named)
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with full_disk_named(target.parent), staging_directory(target) as staging:
+            if os.path.lexists(target):
+                _check_replaceable(target, overwrite)
+            yield staging
+            if _followed(named) != target:
+                raise ExportError(
+                    f"{named} leads to another directory now than when the export began, and that one is not replaced; "
+                    "export the model again"
+                )
+            _publish(staging, target, overwrite)
+
+
+@contextmanager
+def full_disk_named(directory: Path) -> Iterator[None]:
+    """Within this context a full disk is an ExportError that names `directory`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(directory).free
+        raise ExportError(
+            f"the disk of {directory} is full ({free / 2**20:,.0f} MiB free now); nothing was left there. "
+            "Free some space, or choose another output directory"
+        ) from error
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Within this context it is an ExportError that `target` cannot be looked at, or its parent cannot be written."""
+    parent = target.parent
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        failed = Path(error.filename)
+        if failed.parent != parent and failed not in (parent, *parent.parents):
+            raise
+        where = target if failed == target or error.errno == errno.ENAMETOOLONG else parent
+        raise ExportError(f"cannot write to {where}: {error.strerror}; choose another output directory") from error
+
+
+def _followed(target: Path) -> Path:
+    """Where a link leads to."""
+    if not target.is_symlink():
+        return target
+    if not target.exists():
+        raise ExportError(f"{target} is a link that leads nowhere; remove it, or choose another output directory")
+    return target.resolve()
+
+
+def _publish(staging: Path, target: Path, overwrite: bool) -> None:
+    try:
+        publish(staging, target, (lambda there: _check_replaceable(there, True, target)) if overwrite else None)
+    except FileExistsError:
+        _check_replaceable(target, overwrite)
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ExportError(
+            f"the bundle cannot be put at {target}: {error.strerror}. Choose another "
+            "output directory, one that is no mount point for example"
+        ) from error
+
+
+def _check_replaceable(there: Path, overwrite: bool, target: Path | None = None) -> None:
+    """Check that the directory `there`, that is or was `target`, may be replaced."""
+    target = target or there
+    if there.is_symlink() or not there.is_dir():
+        raise ExportError(f"{target} is a file; choose another output directory")
+    if not overwrite:
+        raise ExportError(f"{target} exists already; give --overwrite to replace it, or another output directory")
+    if not (there / MANIFEST).exists() and any(there.iterdir()):
+        raise ExportError(f"{target} is not a bundle, and is not replaced even with --overwrite; choose another one")
+    if foreign := _foreign_files(there):
+        raise ExportError(
+            f"{target} has files that are not of the bundle: {shortened(foreign)}; it is not replaced even with "
+            "--overwrite. Move them elsewhere, or choose another output directory"
+        )
+
+
+def _foreign_files(bundle: Path) -> list[str]:
+    """Files and links below the directory that no export wrote."""
+    known = _FILES | _files_in_manifest(bundle / MANIFEST)
+    found = []
+    for parent, directories, names in os.walk(bundle):
+        links = [name for name in directories if Path(parent, name).is_symlink()]
+        for path in (Path(parent, name).relative_to(bundle) for name in [*names, *links]):
+            of_bundle = path.name in known or HALF_WRITTEN.fullmatch(path.name) if len(path.parts) == 1 else False
+            if not of_bundle and not _OF_ENGINES.fullmatch(path.as_posix()):
+                found.append(str(path))
+    return sorted(found)
+
+
+def _files_in_manifest(path: Path) -> set[str]:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return set()
+    files = content.get("files") if isinstance(content, dict) else None
+    return set(files) if isinstance(files, Mapping) else set()

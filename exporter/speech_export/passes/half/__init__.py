@@ -1,0 +1,1 @@
+"""Passes that convert a graph to float16 for GPUs."""

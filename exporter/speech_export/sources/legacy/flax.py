@@ -1,0 +1,184 @@
+"""A composite checkpoint of `FlaxSpeechEncoderDecoderModel`, read without JAX, which transformers 5 no longer has.
+
+Names follow from the torch model's own modules, so that hardly anything here is about one family: Flax calls the weight
+of a linear layer or a convolution its kernel and keeps it with its axes reversed, that of a normalisation its scale,
+and that of an embedding its embedding; all else has one name in both (transformers 4, modeling_flax_pytorch_utils.py).
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+)
+
+from ...errors import ExportError, shortened
+from ..hub import FOR_TRAINING_ONLY, HubOptions
+from .flax_file import Array, read_arrays
+
+_FLAX_WEIGHTS_NAME = "flax_model.msgpack"
+_TORCH_WEIGHTS_NAMES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+
+_KERNEL = "kernel"
+_WEIGHT_NAMES = (
+    ((nn.Linear, nn.Conv1d, Conv1D), _KERNEL),
+    ((nn.LayerNorm, nn.GroupNorm), "scale"),
+    ((nn.Embedding,), "embedding"),
+)
+_WEIGHT_NORM_NAMES = {"original0": "weight_g", "original1": "weight_v"}
+
+
+def find_flax_weights(name: str, hub: HubOptions) -> Path | None:
+    """The Flax weights of a checkpoint that has no others; None where there are torch weights, or none at all."""
+
+    def find(file: str) -> str | None:
+        found: str | None = cached_file(
+            name,
+            file,
+            **hub.keywords(),
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return found
+
+    try:
+        weights = next((file for file in _TORCH_WEIGHTS_NAMES if find(file)), None)
+        flax_weights = None if weights else find(_FLAX_WEIGHTS_NAME)
+    except OSError:  # loading torch weights will meet it again, and says what it is
+        return None
+    return Path(flax_weights) if flax_weights else None
+
+
+def load_flax(name: str, weights: Path, config: PretrainedConfig, hub: HubOptions) -> SpeechEncoderDecoderModel:
+    """A Flax checkpoint as a float32 torch model ready to run, its generation settings with it.
+
+    Args:
+        name: directory or Hub id.
+        weights: its `flax_model.msgpack`.
+        config: of the composite.
+        hub: how to reach the Hub.
+
+    Raises:
+        ExportError: the file is damaged, or is not the configuration's model.
+    """
+    model = load_flax_weights(weights, config)
+    try:
+        model.generation_config = GenerationConfig.from_pretrained(name, **hub.keywords())
+    except OSError:  # checkpoints of before there was generation_config.json keep the same in config.json
+        model.generation_config = GenerationConfig.from_pretrained(
+            name, config_file_name="config.json", _from_model_config=True, **hub.keywords()
+        )
+    return model
+
+
+def load_flax_weights(path: Path, config: PretrainedConfig) -> SpeechEncoderDecoderModel:
+    """A float32 torch model with the weights of a `flax_model.msgpack`, ready to run.
+
+    Args:
+        path: of the `flax_model.msgpack`.
+        config: of the composite; not changed.
+
+    Raises:
+        ExportError: the file is damaged; the configuration is of no composite; an array has no place in the model, a
+            weight of the model is in no array, or a shape differs.
+    """
+    arrays = read_arrays(path)
+    model = _untrained(path, config)
+    problems = _fill(_weights(model), arrays)
+    if problems:
+        raise ExportError(
+            f"{path} does not fit its configuration: {'; '.join(problems)}; give it the config.json that it was saved "
+            "with, or convert it with transformers 4 (SpeechEncoderDecoderModel.from_pretrained with from_flax=True)"
+        )
+    _count_positions_from_zero(model.decoder)
+    return model
+
+
+def _untrained(path: Path, config: PretrainedConfig) -> SpeechEncoderDecoderModel:
+    try:
+        model = SpeechEncoderDecoderModel(copy.deepcopy(config))
+    except (ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ExportError(f"{path.parent / 'config.json'}: no model can be made from it: {error}") from error
+    return model.float().eval()  # whichever dtype the configuration asks for
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A tensor of the torch model, and where it may be in the Flax tree: tied weights have more than one place."""
+
+    tensor: Tensor
+    paths: tuple[str, ...]
+
+
+def _weights(model: nn.Module) -> list[_Weight]:
+    """All that a torch checkpoint would hold, each tensor once."""
+    tensors: dict[int, Tensor] = {}
+    paths: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensors[id(tensor)] = tensor.detach()
+        paths.setdefault(id(tensor), []).append(_flax_path(model, name))
+    return [_Weight(tensors[key], tuple(paths[key])) for key in tensors]
+
+
+def _flax_path(model: nn.Module, name: str) -> str:
+    owner, _, weight = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if isinstance(module, ParametrizationList):  # "….parametrizations.weight.original0": torch's weight norm
+        owner, weight = owner.removesuffix(".parametrizations.weight"), _WEIGHT_NORM_NAMES[weight]
+    elif weight == "weight":
+        weight = next((flax for kinds, flax in _WEIGHT_NAMES if isinstance(module, kinds)), weight)
+    return f"{owner}.{weight}".replace(".", "/")
+
+
+def _fill(weights: list[_Weight], arrays: dict[str, Array]) -> list[str]:
+    """Copy every array into its tensor; say what does not come out even."""
+    unplaced = {path for path in arrays if not path.endswith(FOR_TRAINING_ONLY)}
+    missing, misshapen, contradictory = [], [], []
+    for weight in weights:
+        found = [path for path in weight.paths if path in arrays]
+        unplaced.difference_update(found)
+        if not found and not weight.paths[0].endswith(FOR_TRAINING_ONLY):
+            missing.append(weight.paths[0])
+        target = weight.tensor.numpy()
+        for path in found:
+            reverse = path.endswith(_KERNEL)
+            array = arrays[path].T if reverse else arrays[path]
+            if array.shape != target.shape:
+                expected = target.shape[::-1] if reverse else target.shape
+                misshapen.append(f"{path} is {list(arrays[path].shape)}, not {list(expected)}")
+            elif path == found[0]:
+                target[...] = array
+            elif not np.array_equal(target, array):
+                contradictory.append(f"{path} and {found[0]}")
+    problems = {
+        "no place in the model for": sorted(unplaced),
+        "no array for": missing,
+        "wrong shape:": misshapen,
+        "tied to one another, but different:": contradictory,
+    }
+    return [f"{problem} {shortened(names)}" for problem, names in problems.items() if names]
+
+
+@torch.no_grad()
+def _count_positions_from_zero(decoder: nn.Module) -> None:
+    """Move RoBERTa's position embeddings to where torch looks for them.
+
+    In torch RoBERTa counts positions from `padding_idx` + 1, but `FlaxSpeechEncoderDecoderModel` tells every decoder to
+    count from 0, and trained it so. A padding token is at `padding_idx`, which matters where decoding starts with one.
+    """
+    for name, module in decoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            first = module.padding_idx + 1
+            module.weight[first:] = module.weight[:-first].clone()
+            module.weight[:first] = module.weight[first]

@@ -1,0 +1,1 @@
+"""Builds TensorRT engines from the graphs of a bundle. Needs neither torch nor onnx."""

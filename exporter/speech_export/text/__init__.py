@@ -1,1 +1,0 @@
-"""From token ids to text without transformers: what a tokenizer says, as a `tokenizer.json` that says the same."""

@@ -1,0 +1,1 @@
+"""Converts any transformers tokenizer to a `tokenizer.json` that decodes identically."""

@@ -1,0 +1,1 @@
+"""Traces the torch model into the three ONNX graphs."""

@@ -1,0 +1,226 @@
+"""What the manifest says of a model: read off its configuration, or off one step of it."""
+
+import sys
+from dataclasses import replace
+from itertools import accumulate
+from math import prod
+from operator import mul
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, SpeechEncoderDecoderModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from speech_runtime.bundle.manifest import DecoderFacts, EncoderFacts
+
+from ..errors import ExportError, reason
+from ..families import decoder_family, encoder_family
+from ..precision.options import Target
+
+_FRAMES = 3
+_LENGTHS = 9
+_NEAR, _FAR = 24, 24 + 120
+_ROUNDING = 1e-4
+_LEAST_STATIC = 2
+
+
+def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
+    """Facts of the speech encoder.
+
+    Raises:
+        ExportError: its family cannot be exported, or its configuration lacks one of them.
+    """
+    family = encoder_family(encoder)
+    name = encoder.config.model_type
+    if getattr(encoder.config, "num_hidden_layers", 1) < 1:
+        raise ExportError(
+            f"the encoder, {name}, has no layers: num_hidden_layers is {encoder.config.num_hidden_layers}"
+        )
+    if family.facts is None and not hasattr(encoder, "_get_feature_vector_attention_mask"):
+        raise ExportError(
+            f"{name} is no encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
+            "an attention mask for it"
+        )
+    try:
+        facts = (family.facts or _waveform_facts)(encoder)
+        neutral = not family.takes_mask or _padding_is_neutral(encoder, facts)
+        stride, extra = _output_frames(encoder, facts, family.takes_mask)
+    except ExportError:
+        raise
+    except Exception as error:  # whatever an encoder stumbles over whose configuration contradicts itself
+        raise ExportError(f"{name} cannot be exported, it does not run as an encoder: {reason(error)}") from error
+    return replace(facts, padding_neutral=neutral, frame_stride=stride, extra_frames=extra)
+
+
+def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: int | None = None) -> DecoderFacts:
+    """Facts of the text decoder of `model`; at most `top_k` candidates, or its whole vocabulary.
+
+    With a `static_cache`, of so many tokens, a step takes one token.
+
+    Raises:
+        ExportError: its family cannot be exported, or not with such a cache, or it cannot attend to an encoder.
+    """
+    family = decoder_family(model.decoder)
+    logits, caches = _one_step(model)
+    own, cross = ([layer.keys for layer in cache.layers if layer.keys is not None] for cache in caches)
+    name = model.decoder.config.model_type
+    if not own:
+        raise ExportError(f"the decoder, {name}, has no layers: its configuration asks for none")
+    if not cross:
+        raise ExportError(f"{name} has no cross-attention: as a decoder it would never hear the audio")
+    if {(*key.shape[:2], key.shape[3]) for key in own} != {(*key.shape[:2], key.shape[3]) for key in cross}:
+        raise ExportError(f"{name} cannot be exported: its layers have caches of different shapes")
+    if bool(logits.isnan().any()):
+        raise ExportError(
+            f"the decoder, {name}, computes NaN; look at layer_norm_eps and the like in its configuration"
+        )
+    vocab_size = int(logits.shape[-1])
+    facts = DecoderFacts(
+        layers=len(own),
+        heads=int(own[0].shape[1]),
+        head_dim=int(own[0].shape[3]),
+        vocab_size=vocab_size,
+        max_positions=(family.max_positions or _max_positions)(model.decoder),
+        max_tokens=family.max_tokens,
+        top_k=min(top_k, vocab_size),
+        masks_audio=family.masks_audio,
+    )
+    if static_cache is None:
+        return facts
+    if family.why_not_static is not None:
+        raise ExportError(f"{name} cannot have a static cache: {family.why_not_static}; leave --static-cache out")
+    if facts.max_positions is not None and static_cache > facts.max_positions:
+        raise ExportError(
+            f"the static cache is to have {static_cache:,} tokens, and the decoder has {facts.max_positions:,} "
+            f"positions; set --static-cache to {facts.max_positions} or less"
+        )
+    return replace(facts, cache="static", cache_length=static_cache, max_tokens=1)
+
+
+def check_static_cache(tokens: int, target: Target) -> None:
+    """Check that a static cache of so many tokens can be had.
+
+    Raises:
+        ExportError: it cannot; says what can.
+    """
+    if tokens < _LEAST_STATIC:
+        raise ExportError(
+            f"the static cache is to have {tokens} tokens; a search keeps {_LEAST_STATIC} at least, the start token "
+            "and one more: set --static-cache to the longest sequence to be expected"
+        )
+    if target == "cpu":
+        raise ExportError(
+            "a static cache is for GPUs, where its steps can be recorded as CUDA graphs; on the CPU a step writes into "
+            "its cache in place, which is faster: leave --static-cache out, or give --target cuda or tensorrt"
+        )
+
+
+def encoder_width(model: SpeechEncoderDecoderModel) -> int:
+    """Width of `encoder_hidden_states`, after the projection where there is one."""
+    projection: nn.Linear | None = getattr(model, "enc_to_dec_proj", None)
+    return int(model.encoder_output_dim if projection is None else projection.out_features)
+
+
+def _waveform_facts(encoder: PreTrainedModel) -> EncoderFacts:
+    """Facts of an encoder that begins with convolutions over the samples."""
+    config = encoder.config
+    kernels, strides = _fact(config, "conv_kernel"), _fact(config, "conv_stride")
+    jumps = [1, *accumulate(strides, mul)]
+    receptive_field = 1 + sum((kernel - 1) * jump for kernel, jump in zip(kernels, jumps, strict=False))
+    squeeze = int(getattr(config, "squeeze_factor", 1))
+    relative = getattr(config, "position_embeddings_type", None) == "relative"
+    return EncoderFacts(
+        input_name=encoder.main_input_name,
+        feature_size=None,
+        heads=int(_fact(config, "num_attention_heads")),
+        min_length=receptive_field + (squeeze - 1) * prod(strides),
+        max_length=receptive_field + (config.max_source_positions - 1) * prod(strides) if relative else None,
+        stride=prod(strides) * squeeze,
+    )
+
+
+def _padding_is_neutral(encoder: PreTrainedModel, facts: EncoderFacts) -> bool:
+    """Whether clips are encoded alike alone and beside a longer one. Where not, convolutions or norms see the padding.
+
+    Adapters have strides too, so that lengths of several frames are tried.
+    """
+    lengths = torch.tensor([facts.min_length + frames * facts.stride for frames in (*range(_LENGTHS), 3 * _LENGTHS)])
+    longest = int(lengths[-1])
+    width = () if facts.feature_size is None else (facts.feature_size,)
+    inputs = torch.randn((len(lengths), longest, *width), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(longest) < lengths.unsqueeze(1)).to(torch.int64)
+    inputs[mask == 0] = 0
+    with torch.no_grad():
+        together = encoder(inputs, attention_mask=mask)[0]
+        frames = encoder._get_feature_vector_attention_mask(together.shape[1], mask).sum(-1)
+        for row, length in enumerate(lengths[:-1]):
+            alone = encoder(inputs[row : row + 1, :length], attention_mask=mask[row : row + 1, :length])[0][0]
+            heard = min(int(frames[row]), len(alone))
+            difference = (together[row, :heard] - alone[:heard]).abs().max()
+            if difference > _ROUNDING * alone.abs().max():
+                return False
+    return True
+
+
+def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, takes_mask: bool) -> tuple[int, int]:
+    """`frame_stride` and `extra_frames`; measured, since adapters have strides of their own."""
+    most = facts.max_length or sys.maxsize
+    lengths = [min(facts.min_length + frames * facts.stride, most) for frames in (0, _NEAR, _FAR)]
+    counts = []
+    for length in lengths:
+        width = () if facts.feature_size is None else (facts.feature_size,)
+        inputs, mask = torch.zeros((1, length, *width)), torch.ones(1, length, dtype=torch.int64)
+        with torch.no_grad():
+            hidden_states = encoder(inputs, attention_mask=mask if takes_mask else None)[0]
+        if bool(hidden_states.isnan().any()):
+            name = encoder.config.model_type
+            raise ExportError(
+                f"the encoder, {name}, computes NaN; look at layer_norm_eps and the like in its configuration"
+            )
+        counts.append(int(hidden_states.shape[1]))
+    risen, frames = lengths[2] - lengths[1], counts[2] - counts[1]
+    stride = lengths[2]
+    if frames:  # where it does not divide evenly, one more may have been on its way
+        stride = risen // (frames + (risen % frames != 0))
+    extra = max(count - length // stride for count, length in zip(counts, lengths, strict=True))
+    return stride, extra + 1  # lengths in between may have one more
+
+
+def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[DynamicCache, DynamicCache]]:
+    """The logits of one token, and the caches that the decoder keeps of it."""
+    decoder = model.decoder
+    own, cross = DynamicCache(), DynamicCache()
+    try:
+        with decoder_family(decoder).adapt(decoder), torch.no_grad():
+            logits = decoder(
+                input_ids=torch.zeros(1, 1, dtype=torch.int64),
+                encoder_hidden_states=torch.zeros(1, _FRAMES, encoder_width(model)),
+                encoder_attention_mask=torch.ones(1, _FRAMES, dtype=torch.int64),
+                past_key_values=EncoderDecoderCache(own, cross),
+                use_cache=True,
+            ).logits
+    except Exception as error:  # whatever a decoder that is no half of a composite stumbles over
+        raise ExportError(
+            f"{decoder.config.model_type} cannot be exported, it does not run as a decoder: {reason(error)}"
+        ) from error
+    return logits, (own, cross)
+
+
+def _max_positions(decoder: PreTrainedModel) -> int | None:
+    """Tokens of a sequence. Families after RoBERTa number positions from behind their padding index."""
+    positions = getattr(decoder.config, "max_target_positions", None) or getattr(
+        decoder.config, "max_position_embeddings", None
+    )
+    for name, module in decoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return int(module.num_embeddings) - int(module.padding_idx) - 1
+    return None if positions is None else int(positions)
+
+
+def _fact(config: PretrainedConfig, *names: str) -> Any:
+    for name in names:
+        value = getattr(config, name, None)
+        if value is not None:
+            return value
+    raise ExportError(f"{config.model_type} cannot be exported yet: its configuration has no {' or '.join(names)}")

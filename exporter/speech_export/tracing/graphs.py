@@ -1,0 +1,200 @@
+"""The three graphs, as modules to trace: `Encoder`, `DecoderInit` and `DecoderWithPast`, or `DecoderWithStaticPast`.
+
+Each calls the Hugging Face model unchanged. Names and shapes of inputs and outputs are part of the bundle's contract
+(`speech_runtime.bundle.manifest`).
+"""
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, SpeechEncoderDecoderModel
+from transformers.cache_utils import CacheLayerMixin, DynamicCache, EncoderDecoderCache
+
+from ..families import decoder_family, encoder_family
+from .beam_cache import BeamLayer
+from .beams import cross_attentions, folded, repeated
+from .masks import causal_mask
+from .rewrites.operations import TraceableOperations
+from .static_cache import PastLength, PositionsFromInput, StaticLayer, length_mask
+
+KeyValue = tuple[Tensor, Tensor]
+
+
+class Encoder(nn.Module):
+    """Audio to what the decoder attends to, `enc_to_dec_proj` and the downsampling of the mask included."""
+
+    def __init__(self, model: SpeechEncoderDecoderModel) -> None:
+        super().__init__()
+        self.encoder: PreTrainedModel = model.encoder
+        self.projection: nn.Module = getattr(model, "enc_to_dec_proj", nn.Identity())
+        self.family = encoder_family(model.encoder)
+
+    def forward(self, inputs: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a padded batch.
+
+        Args:
+            inputs: float32 [batch, samples], or [batch, time, features].
+            attention_mask: int64 [batch, samples or time], 1 where there is audio.
+
+        Returns:
+            `encoder_hidden_states` [batch, frames, width] and `encoder_attention_mask` int64 [batch, frames].
+        """
+        with TraceableOperations():
+            hidden_states = self.encoder(inputs, attention_mask=attention_mask if self.family.takes_mask else None)[0]
+            mask = self.family.frame_mask(self.encoder, hidden_states.shape[1], attention_mask)
+        return self.projection(hidden_states), mask.to(torch.int64)
+
+
+class DecoderInit(nn.Module):
+    """Encoder output to every layer's cross-attention keys and values.
+
+    This is the decoder's first step with nothing but the cross-attention cache as output: all the rest of the step
+    has no consumer and falls away in tracing.
+    """
+
+    def __init__(self, model: SpeechEncoderDecoderModel, layers: int) -> None:
+        super().__init__()
+        self.decoder: PreTrainedModel = model.decoder
+        self.family = decoder_family(model.decoder)
+        self.layers = layers
+
+    def forward(self, encoder_hidden_states: Tensor) -> list[KeyValue]:
+        """Project encoder output [batch, frames, width] to pairs of [batch, heads, frames, head_dim], one a layer."""
+        batch, frames, _ = encoder_hidden_states.shape
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.decoder(
+            input_ids=torch.zeros(batch, 1, dtype=torch.int64),
+            attention_mask=causal_mask(batch, tokens=1, past=0),
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=self.family.encoder_mask(torch.ones(batch, frames, dtype=torch.int64), 1),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return [_key_value(cache.cross_attention_cache, layer) for layer in range(self.layers)]
+
+
+class DecoderWithPast(nn.Module):
+    """One step of the search: reorder the cache, decode the new tokens, keep the best candidates."""
+
+    def __init__(self, model: SpeechEncoderDecoderModel, layers: int, top_k: int) -> None:
+        super().__init__()
+        self.decoder: PreTrainedModel = model.decoder
+        self.family = decoder_family(model.decoder)
+        self.cross_attentions = tuple(cross_attentions(model.decoder))
+        self.token_types = _token_types(model.decoder)
+        self.layers = layers
+        self.top_k = top_k
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        beam_idx: Tensor,
+        encoder_attention_mask: Tensor,
+        past: list[KeyValue],
+        cross: list[KeyValue],
+    ) -> tuple[Tensor, Tensor, Tensor, list[KeyValue]]:
+        """Decode `tokens` new tokens of every beam.
+
+        Args:
+            input_ids: int64 [batch, beams, tokens].
+            beam_idx: int64 [batch, beams], which of the past beams each beam goes on from.
+            encoder_attention_mask: int64 [batch, frames].
+            past: self-attention cache, a pair of [batch, past_beams, heads, past, head_dim] a layer; may be 0 long.
+            cross: cross-attention cache, a pair of [batch, heads, frames, head_dim] a layer.
+
+        Returns:
+            `logits` [batch, beams, tokens, vocabulary]; the `top_k` best `top_logprobs` and `top_ids` of each
+            position, best first; and the cache `present` for the next step.
+        """
+        batch, beams, tokens = input_ids.shape
+        layers = [BeamLayer(layer, beam_idx) for layer in past]
+        mask = causal_mask(batch * beams, tokens, past[0][0].shape[3])
+        best = self._decode(input_ids, encoder_attention_mask, layers, cross, mask)
+        return *best, [layer.present for layer in layers]
+
+    def _decode(
+        self,
+        input_ids: Tensor,
+        encoder_attention_mask: Tensor,
+        past: Sequence[CacheLayerMixin],
+        cross: list[KeyValue],
+        mask: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        batch, beams, tokens = input_ids.shape
+        # A family whose cross-attention is not known by name gets a cache for each beam, as in transformers.
+        copies, queries = (1, beams * tokens) if self.cross_attentions else (beams, tokens)
+        self_cache, cross_cache = DynamicCache(), DynamicCache()
+        self_cache.layers += past
+        for layer in range(self.layers):
+            key, value = (repeated(state, copies) for state in cross[layer])
+            cross_cache.update(key, value, layer)
+        cache = EncoderDecoderCache(self_cache, cross_cache)
+        cache.is_updated = dict.fromkeys(range(self.layers), True)
+
+        with folded(self.cross_attentions, batch, beams):
+            logits: Tensor = self.decoder(
+                input_ids=input_ids.flatten(0, 1),
+                attention_mask=mask,
+                encoder_hidden_states=torch.zeros(1, 1, 1),  # in the cache already; only asked for None
+                encoder_attention_mask=self.family.encoder_mask(repeated(encoder_attention_mask, copies), queries),
+                past_key_values=cache,
+                use_cache=True,
+                **self.token_types,
+            ).logits
+        logits = logits.view(batch, beams, tokens, -1)
+
+        _, top_ids = torch.topk(logits, self.top_k, dim=-1)
+        # The whole log-softmax: it is one fast kernel, where a log-sum-exp of its parts is several slow ones.
+        top_logprobs = torch.log_softmax(logits, dim=-1).gather(-1, top_ids)
+        return logits, top_logprobs, top_ids
+
+
+class DecoderWithStaticPast(DecoderWithPast):
+    """The same step of one token, with a cache whose length is the same before and after it."""
+
+    def forward(  # type: ignore[override]  # another graph, with an input more
+        self,
+        input_ids: Tensor,
+        past_rows: Tensor,
+        past_length: Tensor,
+        encoder_attention_mask: Tensor,
+        past: list[KeyValue],
+        cross: list[KeyValue],
+    ) -> tuple[Tensor, Tensor, Tensor, list[KeyValue]]:
+        """Decode one new token of every beam.
+
+        Args:
+            input_ids: int64 [batch, beams, 1].
+            past_rows: int64 [batch, beams], which of all past beams [batch × past_beams] each beam goes on from.
+            past_length: int64 [1], tokens of the past.
+            encoder_attention_mask: see `DecoderWithPast.forward`.
+            past: self-attention cache, a pair of [batch, past_beams, heads, length, head_dim] a layer; anything may be
+                behind the first `past_length` of it.
+            cross: see `DecoderWithPast.forward`.
+
+        Returns:
+            See `DecoderWithPast.forward`; `present` is as long as `past`.
+        """
+        batch, beams, _ = input_ids.shape
+        with PositionsFromInput():
+            seen = PastLength(past_length)
+            layers = [StaticLayer(layer, past_rows, seen) for layer in past]
+            mask = length_mask(batch * beams, past[0][0].shape[3], seen)
+            best = self._decode(input_ids, encoder_attention_mask, layers, cross, mask)
+        return *best, [layer.present for layer in layers]
+
+
+def _token_types(decoder: PreTrainedModel) -> dict[str, Tensor]:
+    """For a decoder that has types of tokens, type 0 for all of them, as without any; else nothing.
+
+    One number that is known when the graph is traced, in place of one for each token that a step would look up.
+    """
+    known = any(name.endswith("token_type_embeddings") for name, _ in decoder.named_modules())
+    takes = "token_type_ids" in inspect.signature(decoder.forward).parameters
+    return {"token_type_ids": torch.zeros(1, 1, dtype=torch.int64)} if known and takes else {}
+
+
+def _key_value(cache: DynamicCache, layer: int) -> KeyValue:
+    return cache.layers[layer].keys, cache.layers[layer].values

@@ -1,0 +1,172 @@
+"""Tracing, to ONNX and to disk: each graph through `torch.onnx.export`, with named dynamic dimensions."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from transformers import SpeechEncoderDecoderModel
+
+from speech_runtime.bundle.graph_io import (
+    BEAM_IDX,
+    DECODER_INIT,
+    DECODER_WITH_PAST,
+    ENCODER,
+    ENCODER_ATTENTION_MASK,
+    INPUT_IDS,
+    PAST_LENGTH,
+    PAST_ROWS,
+    Cache,
+    graph_inputs,
+    graph_outputs,
+)
+from speech_runtime.bundle.manifest import DecoderFacts, EncoderFacts
+from speech_runtime.interrupts import interruption
+
+from ..errors import ExportError, reason
+from .facts import encoder_width
+from .graphs import DecoderInit, DecoderWithPast, DecoderWithStaticPast, Encoder
+
+OPSET = 20
+_EXTERNAL_DATA_FROM = 2**25
+"""Weights above so many bytes go to a file beside the graph, which is mapped into memory and not copied there.
+
+A protobuf would be read, parsed and copied, and holds 2 GiB at most."""
+
+# Sizes of the examples that are traced. None of them is 0, 1 or another's, so that no dimension is taken for fixed
+# or for the same as another one.
+_BATCH, _BEAMS, _PAST_BEAMS, _TOKENS, _PAST, _FRAMES = 2, 3, 4, 6, 5, 23
+_AUDIO_FRAMES = 7 * _FRAMES  # several blocks of a positional convolution: one would be a size of 1 too
+
+
+@dataclass(frozen=True)
+class Traceable:
+    """A graph of a model `family`, as a module with example inputs and the names of their dynamic dimensions.
+
+    `cache` is that of the decoder's step.
+    """
+
+    name: str
+    family: str
+    module: nn.Module
+    examples: tuple[Any, ...]
+    dynamic_shapes: dict[str, Any]
+    cache: Cache = "growing"
+
+
+def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder: DecoderFacts) -> Iterator[Traceable]:
+    """The three graphs of `model`, ready to trace."""
+    length = min(encoder.min_length + _AUDIO_FRAMES * encoder.stride, encoder.max_length or sys.maxsize)
+    shape = (_BATCH, length) if encoder.feature_size is None else (_BATCH, length, encoder.feature_size)
+    dynamic = {0: "batch"} if length == encoder.min_length == encoder.max_length else {0: "batch", 1: "samples"}
+    yield Traceable(
+        ENCODER,
+        model.encoder.config.model_type,
+        Encoder(model).eval(),
+        (torch.randn(shape), torch.ones(_BATCH, length, dtype=torch.int64)),
+        {"inputs": dynamic, "attention_mask": dynamic},
+    )
+    yield Traceable(
+        DECODER_INIT,
+        model.decoder.config.model_type,
+        DecoderInit(model, decoder.layers).eval(),
+        (torch.randn(_BATCH, _FRAMES, encoder_width(model)),),
+        {"encoder_hidden_states": {0: "batch", 1: "frames"}},
+    )
+
+    yield _step(model, decoder)
+
+
+def _step(model: SpeechEncoderDecoderModel, decoder: DecoderFacts) -> Traceable:
+    def cache(*shape: int) -> list[tuple[Tensor, Tensor]]:
+        return [(torch.randn(shape), torch.randn(shape)) for _ in range(decoder.layers)]
+
+    def integers(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.int64)
+
+    static = decoder.cache == "static"
+    module = DecoderWithStaticPast if static else DecoderWithPast
+    past, cross = {0: "batch", 1: "past_beams"} | ({} if static else {3: "past"}), {0: "batch", 2: "frames"}
+    beams = {0: "batch", 1: "beams"}
+    places: dict[str, tuple[Tensor, dict[int, str]]] = {BEAM_IDX: (integers(_BATCH, _BEAMS), beams)}
+    if static:
+        places = {PAST_ROWS: places[BEAM_IDX], PAST_LENGTH: (torch.ones(1, dtype=torch.int64), {})}
+    return Traceable(
+        DECODER_WITH_PAST,
+        model.decoder.config.model_type,
+        module(model, decoder.layers, decoder.top_k).eval(),
+        (
+            integers(_BATCH, _BEAMS, decoder.max_tokens or _TOKENS),
+            *(example for example, _ in places.values()),
+            torch.ones(_BATCH, _FRAMES, dtype=torch.int64),
+            cache(_BATCH, _PAST_BEAMS, decoder.heads, decoder.cache_length or _PAST, decoder.head_dim),
+            cache(_BATCH, decoder.heads, _FRAMES, decoder.head_dim),
+        ),
+        {
+            INPUT_IDS: beams | ({2: "tokens"} if decoder.max_tokens is None else {}),
+            **{name: dynamic for name, (_, dynamic) in places.items()},
+            ENCODER_ATTENTION_MASK: {0: "batch", 1: "frames"},
+            "past": [(past, past)] * decoder.layers,
+            "cross": [(cross, cross)] * decoder.layers,
+        },
+        decoder.cache,
+    )
+
+
+def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
+    """Trace `graph`; its inputs and outputs get the names of the contract.
+
+    Raises:
+        ExportError: the family does something that cannot be traced.
+    """
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                graph.module,
+                graph.examples,
+                dynamo=True,
+                dynamic_shapes=graph.dynamic_shapes,
+                input_names=graph_inputs(graph.name, input_name, layers, graph.cache),
+                output_names=graph_outputs(graph.name, layers),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        if (interrupt := interruption(error)) is not None:
+            raise interrupt from error
+        cause = reason(error.__cause__ or error)
+        raise ExportError(
+            f"{graph.family} cannot be exported yet, its {graph.name} cannot be traced: {cause}"
+        ) from error
+    assert program is not None  # noqa: S101 - only dynamo=False returns None
+    return program.model
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write a graph to `path`, and its weights beside it (`NAME.onnx.data`) where they are large."""
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if weights > _EXTERNAL_DATA_FROM:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:  # what was beside the graph that it was made of must not be looked for beside this one
+        ir.save(ir.external_data.load_to_model(model), path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remarks about itself: nothing in them is for who exports a model."""
+    chatty = logging.getLogger("torch.onnx")
+    level = chatty.level
+    chatty.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        chatty.setLevel(level)

@@ -1,0 +1,1 @@
+"""Compares an exported bundle with the torch model on the same audio."""

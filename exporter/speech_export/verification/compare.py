@@ -1,0 +1,245 @@
+"""The exported bundle against the torch model, in numbers: tokens of its searches, log-probabilities, words."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import SpeechEncoderDecoderModel
+
+from speech_runtime import OnnxSpeechSeq2Seq
+from speech_runtime.bundle.manifest import Verification
+
+from ..bundle_writer.generation_settings import only_tokens
+from ..errors import VerificationError
+from ..limits import Limits, OnStage
+from .evaluation_audio import AudioSet
+from .expectation import BEAMS, Expectation, best_words, expectations
+from .self_agreement import SelfAgreement, in_proportion, larger, self_agreement
+from .word_errors import word_error_rate
+
+NEW_TOKENS = 32
+
+
+@dataclass
+class Comparison:
+    """Sums and differences over batches.
+
+    Attributes:
+        equal: tokens of free searches that are the same, and all of them, by beams.
+        next_equal: times that the best next token is the same after the same tokens, and all times.
+        differences: of the log-probabilities of torch's best words, float32 arrays.
+        largest: difference of all log-probabilities that are compared.
+        in_proportion: largest difference, in proportion to the log-probability.
+        texts: what was said, what torch heard, what the bundle heard.
+        frames: those that hold audio of each clip whose number differs: torch's, the bundle's.
+    """
+
+    equal: dict[int, list[int]] = field(default_factory=lambda: {1: [0, 0], BEAMS: [0, 0]})
+    next_equal: list[int] = field(default_factory=lambda: [0, 0])
+    differences: list[NDArray[np.float32]] = field(default_factory=list)
+    largest: float = 0.0
+    in_proportion: float = 0.0
+    texts: list[tuple[str, str, str]] = field(default_factory=list)
+    frames: list[tuple[int, int]] = field(default_factory=list)
+
+    def note(self, expected: Tensor, found: Tensor) -> Tensor:
+        """Note how far log-probabilities differ, and return it: of the shape of both."""
+        difference = (expected - found).abs()
+        self.in_proportion = larger(self.in_proportion, float(in_proportion(expected, found).max()))
+        self.largest = larger(self.largest, float(difference.max()))
+        return difference
+
+    @property
+    def agreement(self) -> float:
+        """Share of positions of torch's sequences at which the best next token is the same."""
+        return self.next_equal[0] / max(self.next_equal[1], 1)
+
+    @property
+    def drift(self) -> float:
+        """Mean difference of log-probabilities."""
+        return float(np.concatenate(self.differences).mean())
+
+
+def verify(
+    model: SpeechEncoderDecoderModel,
+    exported: OnnxSpeechSeq2Seq,
+    audio: AudioSet,
+    new_tokens: int,
+    limits: Limits,
+    on_stage: OnStage,
+) -> Verification:
+    """Compare a float32 bundle with torch; where they differ too much, torch with itself before the bundle is refused.
+
+    Args:
+        model: the torch model.
+        exported: the bundle.
+        audio: what to measure on.
+        new_tokens: the most that a search may add.
+        limits: what is allowed.
+        on_stage: told what is being done.
+
+    Raises:
+        VerificationError: see `judge`.
+    """
+    expected = partial(expectations, model, audio, new_tokens, whole=True)
+    result = compare(expected(), exported)
+    verified = verification(result, audio.description, audio.clips)
+    try:
+        judge(result, verified, limits, free_searches=True)
+    except VerificationError:
+        on_stage("comparing torch with itself")
+        own = self_agreement(model, expected())
+        verified = replace(verified, torch_rounding=own.rounding)
+        judge(result, verified, limits, free_searches=True, own=own)
+    return verified
+
+
+def compare(expected: Iterable[Expectation], exported: OnnxSpeechSeq2Seq, *, search: bool = True) -> Comparison:
+    """Compare on every batch; without `search` only what follows torch's own tokens.
+
+    The searches of `exported` forget its stored settings, as the expected ones did.
+    """
+    result = Comparison()
+    exported.generation_config = only_tokens(exported.generation_config)
+    for each in expected:
+        encoded = exported.encode(each.batch.inputs, each.batch.attention_mask)
+        if each.frames is not None:
+            pairs = zip(each.frames.tolist(), exported.frame_mask(encoded).sum(axis=1).tolist(), strict=True)
+            result.frames += [(of_torch, found) for of_torch, found in pairs if of_torch != found]
+        logits = torch.from_numpy(exported.forward(encoder_outputs=encoded, decoder_input_ids=each.tokens).logits)
+        logprobs = torch.log_softmax(logits, dim=-1)
+        best = logprobs.argmax(dim=-1).numpy()
+        expected_best = each.logprobs.argmax(dim=-1).numpy() if each.words is None else each.words[:, :, 0].numpy()
+        result.next_equal[0] += int((best == expected_best)[each.spoken].sum())
+        result.next_equal[1] += int(each.spoken.sum())
+        found_logprobs = logprobs if each.words is None else logprobs.gather(-1, each.words)
+        error = result.note(each.logprobs, found_logprobs)
+        if each.words is None:
+            error = error.gather(-1, best_words(each.logprobs)[1])
+        result.differences.append(error.numpy()[each.spoken].ravel())
+        if search:
+            found = exported.generate(encoder_outputs=encoded, **each.search, return_dict_in_generate=True)
+            for index, count in enumerate(_equal(each.tokens, found.sequences)):
+                result.equal[each.beams][index] += count
+            if each.words is None and (same := _same_rows(each.tokens, found.sequences)).any():
+                result.note(each.scores[same], torch.from_numpy(found.sequences_scores[same]))
+            if each.beams == BEAMS:
+                result.texts += _texts(exported, each, found.sequences)
+    return result
+
+
+def _same_rows(expected: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which utterances have the same tokens: bool [batch]."""
+    if expected.shape != found.shape:
+        return np.zeros(len(expected), dtype=np.bool_)
+    return np.asarray((expected == found).all(axis=1))
+
+
+def verification(result: Comparison, description: str, clips: int) -> Verification:
+    """What the manifest says of a comparison."""
+    differences = np.concatenate(result.differences)
+    said, reference, found = zip(*result.texts, strict=True) if result.texts else ((), (), ())
+    return Verification(
+        audio=description,
+        clips=clips,
+        max_logprob_difference=result.largest,
+        greedy_agreement=result.equal[1][0] / max(result.equal[1][1], 1),
+        beam_agreement=result.equal[BEAMS][0] / max(result.equal[BEAMS][1], 1),
+        beams=BEAMS,
+        token_agreement=result.agreement,
+        mean_logprob_difference=float(differences.mean()),
+        p99_logprob_difference=float(np.quantile(differences, 0.99)),
+        word_error_rate=word_error_rate(said, found) if said else None,
+        reference_word_error_rate=word_error_rate(said, reference) if said else None,
+    )
+
+
+def judge(
+    result: Comparison, verified: Verification, limits: Limits, *, free_searches: bool, own: SelfAgreement | None = None
+) -> None:
+    """Raise VerificationError beyond `limits`; it says what differs by how much.
+
+    Args:
+        result: see `compare`.
+        verified: the same in the manifest's terms.
+        limits: what is allowed.
+        free_searches: hold free searches against `limits.agreement`, and not only each next token: one token of a
+            quantised model that differs may make all that follow different ones.
+        own: how far torch agrees with itself, where that was measured: what it rounds is allowed for, and where it
+            contradicts itself it is named instead of the graphs.
+    """
+    problems, allowed = [], limits.logprob_difference
+    if result.frames:  # however little a frame changes
+        problems.append("in the encoder's mask a clip has {1} frames, in torch's {0}".format(*result.frames[0]))
+    if own is not None:
+        allowed = max(allowed, limits.torch_roundings * own.rounding_in_proportion)  # the first where it is NaN
+    if not result.in_proportion <= allowed:  # NaN is a problem too
+        problem = (
+            f"log-probabilities differ by up to {verified.max_logprob_difference:.2g}, the limit is "
+            f"{limits.logprob_difference:.2g} (--tolerance)"
+        )
+        if own is not None:
+            problem += _beside(own, limits)
+        problems.append(problem)
+    agreements = {"greedy": verified.greedy_agreement, f"{BEAMS} beams": verified.beam_agreement}
+    for search, agreement in (agreements if free_searches else {"next token": result.agreement}).items():
+        if agreement < limits.agreement:
+            problems.append(
+                f"only {agreement:.2%} of the tokens are the same ({search}), the limit is {limits.agreement:.2%} "
+                "(--min-agreement)"
+            )
+    if problems and own is not None and not own.caching_in_proportion <= allowed:
+        raise VerificationError(
+            f"the torch model does not agree with itself in transformers {version('transformers')}: log-probabilities "
+            f"differ by up to {own.caching_in_proportion:.2g} between decoding all tokens at once and "
+            "one after the other with a cache. No export can be equal to both; install a release of transformers in "
+            "which they agree. Compared with it as it is, " + "; ".join(problems)
+        )
+    if problems:
+        raise VerificationError(f"the exported graphs do not say what the torch model says: {'; '.join(problems)}")
+
+
+def _beside(own: SelfAgreement, limits: Limits) -> str:
+    """What is said of torch's rounding beside the difference of a bundle."""
+    if math.isnan(own.rounding):
+        return "; torch's own rounding is not known, for the model cannot be computed in float64"
+    allowance = f", and {limits.torch_roundings:g} times that is allowed" if limits.torch_roundings else ""
+    return f"; torch's own, float32 against float64 on the same audio, differ by {own.rounding:.2g}{allowance}"
+
+
+def token_agreement(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:
+    """The share of positions with the same token; a shorter array counts as if it were padded with something else."""
+    equal, total = _equal(expected, found)
+    return equal / total
+
+
+def _equal(expected: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[int, int]:
+    length = max(expected.shape[1], found.shape[1])
+    padded = [
+        np.pad(sequences, ((0, 0), (0, length - sequences.shape[1])), constant_values=filler)
+        for sequences, filler in ((expected, -1), (found, -2))
+    ]
+    return int((padded[0] == padded[1]).sum()), padded[0].size
+
+
+def _texts(exported: OnnxSpeechSeq2Seq, each: Expectation, found: NDArray[np.int64]) -> list[tuple[str, str, str]]:
+    """What was said, what torch heard and what the bundle heard, for the clips whose text is known."""
+    tokenizer = exported.tokenizer
+    if tokenizer is None:
+        return []
+
+    def heard(tokens: NDArray[np.int64]) -> Sequence[str]:
+        texts: list[str] = tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True)
+        return texts
+
+    return [
+        (said, reference, text)
+        for said, reference, text in zip(each.batch.texts, heard(each.tokens), heard(found), strict=True)
+        if said is not None
+    ]

@@ -1,0 +1,182 @@
+"""What a bundle is measured on: files, a directory of them with what was said, or noise and tones."""
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speech_runtime.audio import read_audio
+from speech_runtime.audio.features import FeatureExtractor, WaveformExtractor
+from speech_runtime.bundle.manifest import EncoderFacts
+from speech_runtime.bundle.regular_files import is_directory, is_there
+
+from ..errors import ExportError
+
+REFERENCES = "reference.tsv"
+"""Beside the files: a table with the columns `file` and `text`, a tab between them."""
+
+_SUFFIXES = frozenset({".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
+_CLIPS = 4
+_PAUSE = 0.01
+"""Loudness between bursts, as a share of theirs. In digital silence all frames are equal: their rounding errors are
+equal too, so that they add up in long sums instead of averaging out, and a frame taken for another is not noticed."""
+_BATCH = 4
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded model input.
+
+    Attributes:
+        inputs: float32 [batch, samples] or [batch, time, features].
+        attention_mask: int64 [batch, samples or time].
+        texts: what is said in each clip; None where it is not known.
+    """
+
+    inputs: NDArray[np.float32]
+    attention_mask: NDArray[np.int64]
+    texts: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class AudioSet:
+    """Batches to measure on, and what they are.
+
+    Attributes:
+        description: for the manifest.
+        batches: of clips alike in length.
+        speech: whether it is real audio, which says something about accuracy.
+    """
+
+    description: str
+    batches: tuple[Batch, ...]
+    speech: bool
+
+    @property
+    def clips(self) -> int:
+        """Clips in all batches."""
+        return sum(len(batch.inputs) for batch in self.batches)
+
+
+def audio_set(
+    encoder: EncoderFacts,
+    extractor: FeatureExtractor | None,
+    files: Sequence[str | Path],
+    directory: str | Path | None = None,
+) -> AudioSet:
+    """The clips to measure on: `files` and those of `directory`; noise and tones where there are none.
+
+    Raises:
+        ExportError: `directory` has no audio, or audio cannot be made model input.
+        AudioError: a file cannot be read.
+    """
+    paths, texts = [Path(file) for file in files], dict[str, str]()
+    if directory is not None:
+        paths += audio_files(directory)
+        texts = reference_texts(Path(directory))
+    if extractor is None and encoder.feature_size is not None:
+        if paths:
+            raise ExportError("without a feature extractor that the runtime knows, audio cannot be verified on")
+        return AudioSet("random features", (_random_features(encoder),), speech=False)
+    extractor = extractor or WaveformExtractor(return_attention_mask=True)
+    if not paths:
+        shortest = encoder.min_length if encoder.feature_size is None else 0
+        clips = generated_audio(shortest, extractor.sampling_rate)
+        batch = Batch(*extractor(clips), (None,) * len(clips))
+        return AudioSet("generated noise and tones", (batch,), speech=False)
+    spoken = [(read_audio(path, extractor.sampling_rate), texts.get(path.name)) for path in paths]
+    spoken.sort(key=lambda clip: len(clip[0]))
+    batches = tuple(
+        Batch(*extractor([samples for samples, _ in some]), tuple(text for _, text in some))
+        for some in (spoken[start : start + _BATCH] for start in range(0, len(spoken), _BATCH))
+    )
+    return AudioSet(f"{len(paths)} files", batches, speech=True)
+
+
+def audio_files(directory: str | Path) -> list[Path]:
+    """The audio files right in `directory`, by name.
+
+    Raises:
+        ExportError: there are none.
+    """
+    directory = Path(directory)
+    if not is_directory(directory):
+        raise ExportError(f"--calibration-audio {directory} is not a directory; name one with audio files in it")
+    try:
+        files = sorted(path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
+    except OSError as error:
+        raise ExportError(
+            f"--calibration-audio {directory} cannot be read: {error.strerror}; check its permissions"
+        ) from error
+    if not files:
+        raise ExportError(
+            f"--calibration-audio {directory} has no audio ({', '.join(sorted(_SUFFIXES))}); put some speech of the "
+            "kind that the model is for in it, or leave the option out"
+        )
+    return files
+
+
+def reference_texts(directory: Path) -> dict[str, str]:
+    """What is said in the files of `directory`, by their name; empty without a table.
+
+    Raises:
+        ExportError: the table has other columns, or names files that are not there.
+    """
+    path = directory / REFERENCES
+    if not is_there(path):
+        return {}
+    with _opened(path) as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        if not {"file", "text"} <= set(rows.fieldnames or ()):
+            raise ExportError(f"{path} has no columns file and text, with a tab between them, in its first line")
+        texts = {row["file"]: row["text"] or "" for row in rows}
+    missing = [name for name in texts if not is_there(directory / name)]
+    if missing:
+        raise ExportError(f"{path} names files that are not there: {', '.join(missing[:3])}; remove their lines")
+    return texts
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open(newline="", encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}; check its permissions, or remove it") from error
+
+
+def generated_audio(shortest: int, sampling_rate: int, seed: int = 0) -> list[Samples]:
+    """Noise and tones in bursts, for where no speech is at hand.
+
+    Args:
+        shortest: samples of the shortest clip at least.
+        sampling_rate: Hz.
+        seed: of the noise.
+
+    Returns:
+        Clips of different, odd lengths around two seconds, float32 [samples].
+    """
+    return list(_generated(shortest, sampling_rate, np.random.default_rng(seed)))
+
+
+def _generated(shortest: int, sampling_rate: int, generator: np.random.Generator) -> Iterator[Samples]:
+    for clip in range(_CLIPS):
+        time = np.arange(max(shortest, int(sampling_rate * (0.9 + 0.57 * clip)) + clip)) / sampling_rate
+        tone = np.sin(2 * np.pi * (110 * 2**clip) * time * (1 + 0.1 * np.sin(2 * np.pi * 2 * time)))
+        bursts = np.maximum(np.sin(2 * np.pi * 3 * time), _PAUSE)
+        yield (0.1 * bursts * (tone + generator.standard_normal(time.size))).astype(np.float32)
+
+
+def _random_features(encoder: EncoderFacts) -> Batch:
+    """Random features in a padded batch, for an encoder whose feature extractor is not at hand."""
+    generator = np.random.default_rng(0)
+    longest = min(encoder.min_length + 150 * encoder.stride, encoder.max_length or sys.maxsize)
+    lengths = np.linspace(encoder.min_length, longest, _CLIPS).astype(np.int64)[:, None]
+    mask = (np.arange(longest) < lengths).astype(np.int64)
+    features = generator.standard_normal((*mask.shape, encoder.feature_size or 1)) * mask[:, :, None]
+    return Batch(features.astype(np.float32), mask, (None,) * _CLIPS)

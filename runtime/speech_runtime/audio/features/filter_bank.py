@@ -1,0 +1,100 @@
+"""Log-mel filter banks as Kaldi defines them and transformers computes them: in float64, with numpy.
+
+Kaldi itself, and what is made after it (`kaldi-native-fbank`, `torchaudio.compliance.kaldi`), computes in float32; what
+that loses in quiet bands beside loud ones comes to 0.2 in a feature of ordinary speech. Kaldi also refuses 128 bands at
+16 kHz, since some of them are narrower than the FFT resolves.
+"""
+
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import AudioError
+from .. import Samples
+
+Window = Literal["hann", "povey"]
+
+LOWEST_FREQUENCY = 20
+"""Hz, where the lowest band begins; the highest ends at half the sampling rate."""
+
+_WINDOW_LENGTH, _HOP_LENGTH, _FFT_LENGTH = 400, 160, 512
+"""Samples. transformers does not scale them with the sampling rate."""
+
+_PREEMPHASIS = 0.97
+_MEL_FLOOR = 1.192092955078125e-07
+_FRAMES_AT_ONCE = 128
+"""What they take stays in the processor's cache, and a long clip takes no more memory than a short one."""
+
+
+def log_mel_filter_bank(samples: Samples, bands: int, sampling_rate: int, window: Window) -> NDArray[np.float32]:
+    """Natural logarithm of the energy in each mel band, frame after frame.
+
+    Equal to `transformers.audio_utils.spectrogram(…, preemphasis=0.97, log_mel="log", remove_dc_offset=True)` over
+    `mel_filter_bank(…, mel_scale="kaldi", triangularize_in_mel_space=True)`, without dither.
+
+    Args:
+        samples: float32 [samples], one frame of them at least.
+        bands: how many.
+        sampling_rate: Hz.
+        window: the name of the window function.
+
+    Returns:
+        float32 [frames, bands]. The bands lie apart and their frames together in memory, as in transformers: sums over
+        time then round alike.
+    """
+    filters, weights = _mel_filters(bands, sampling_rate), _window(window)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW_LENGTH)[::_HOP_LENGTH]
+    energies = np.empty((bands, len(frames)), dtype=np.float32)
+    for start in range(0, len(frames), _FRAMES_AT_ONCE):
+        block = frames[start : start + _FRAMES_AT_ONCE].astype(np.float64)
+        block -= block.mean(axis=1, keepdims=True)
+        block[:, 1:] -= _PREEMPHASIS * block[:, :-1]
+        block[:, 0] *= 1 - _PREEMPHASIS
+        block *= weights
+        spectrum = np.fft.rfft(block, _FFT_LENGTH).astype(np.complex64)  # transformers keeps it in single precision
+        power = np.abs(spectrum, dtype=np.float64) ** 2
+        energies[:, start : start + len(block)] = np.log(np.maximum(_MEL_FLOOR, filters @ power.T))
+    return energies.T
+
+
+def frame_count(samples: int, sampling_rate: int, least: int, name: str) -> int:
+    """How many whole analysis windows a clip has.
+
+    Raises:
+        AudioError: fewer than `least`; names the clip.
+    """
+    frames = max(0, 1 + (samples - _WINDOW_LENGTH) // _HOP_LENGTH)
+    if frames < least:
+        needed = samples_of(least)
+        raise AudioError(
+            f"{name}: has {samples} samples ({samples / sampling_rate:.3f} s), its features need at least {needed} "
+            f"({needed / sampling_rate:.3f} s); leave the clip out or pad it with silence"
+        )
+    return frames
+
+
+def samples_of(frames: int) -> int:
+    """Samples of the shortest clip that has so many frames."""
+    return _WINDOW_LENGTH + (frames - 1) * _HOP_LENGTH
+
+
+@lru_cache(maxsize=4)
+def _mel_filters(bands: int, sampling_rate: int) -> NDArray[np.float64]:
+    """Triangles of equal width on the mel scale: [bands, frequencies of the FFT]."""
+    edges = np.linspace(_mel(LOWEST_FREQUENCY), _mel(sampling_rate // 2), bands + 2)
+    centres = _mel(np.arange(_FFT_LENGTH // 2 + 1) * (sampling_rate / _FFT_LENGTH))
+    distances, widths = edges[:, None] - centres, np.diff(edges)[:, None]
+    rising, falling = -distances[:-2] / widths[:-1], distances[2:] / widths[1:]
+    return np.maximum(0, np.minimum(rising, falling))
+
+
+def _mel(frequency: float | NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(1127 * np.log(1 + frequency / 700))
+
+
+@lru_cache(maxsize=2)
+def _window(name: Window) -> NDArray[np.float64]:
+    hann = np.hanning(_WINDOW_LENGTH)
+    return hann**0.85 if name == "povey" else hann

@@ -1,0 +1,73 @@
+"""The waveform itself: wav2vec 2.0, HuBERT, WavLM, UniSpeech, data2vec, SEW."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import Samples
+from .levels import check_loudness, check_spikes
+from .padding import pad
+from .ranges import check_least
+
+
+@dataclass(frozen=True)
+class WaveformExtractor:
+    """Equal to transformers' `Wav2Vec2FeatureExtractor` with `padding=True`.
+
+    Attributes:
+        sampling_rate: Hz.
+        padding_value: after the end of a clip.
+        return_attention_mask: whether the encoder was trained with a mask.
+        do_normalize: to zero mean and unit variance, each clip by itself.
+        padding_side: at the end, always.
+        feature_size: one channel, always.
+    """
+
+    sampling_rate: int = 16000
+    padding_value: float = 0.0
+    return_attention_mask: bool = False
+    do_normalize: bool = True
+    padding_side: Literal["right"] = "right"
+    feature_size: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that are out of range."""
+        check_least(self, sampling_rate=1)
+
+    @property
+    def width(self) -> None:
+        """None: samples have no width."""
+
+    def input_length(self, samples: int, name: str = "the clip") -> int:  # noqa: ARG002  # every length will do
+        """Samples."""
+        return samples
+
+    def check_level(self, samples: Samples, name: str) -> None:
+        """Check that a clip is neither too quiet nor hidden behind spikes: it is divided by its standard deviation.
+
+        Raises:
+            AudioError: it is.
+        """
+        check_loudness(samples, name)
+        check_spikes(samples, name)
+
+    def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Pad clips to the longest of them and normalise them.
+
+        Args:
+            clips: float32 [samples] each, at `sampling_rate`.
+
+        Returns:
+            float32 [batch, samples], and the attention mask int64 [batch, samples]: all ones where the checkpoint was
+            trained without one (its padding is then part of the signal, as in transformers).
+        """
+        values, mask = pad(clips, self.padding_value)
+        if not self.return_attention_mask:
+            mask[:] = 1
+        if self.do_normalize:
+            for row, length in zip(values, mask.sum(axis=1), strict=True):
+                row[:length] = (row[:length] - row[:length].mean()) / np.sqrt(row[:length].var() + 1e-7)
+        return values, mask

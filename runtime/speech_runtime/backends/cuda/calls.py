@@ -1,0 +1,170 @@
+"""The few calls of CUDA that a decoding loop needs, through cuda-python; every error is raised with its name."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ...errors import EngineError
+from ...install_hints import how_to_install
+
+
+class Device(Protocol):
+    """Memory of a GPU, and the one stream that all its work is put on. Calls return before the work is done."""
+
+    @property
+    def stream(self) -> int:
+        """Handle of the stream."""
+
+    @property
+    def compute_capability(self) -> str:
+        """Of the GPU, "8.9" for example."""
+
+    def activate(self) -> None:
+        """Make it the one that the calling thread works on."""
+
+    def allocate(self, size: int) -> int:
+        """The address of `size` bytes, aligned for anything."""
+
+    def free(self, address: int) -> None:
+        """Give memory back; work that uses it must be done."""
+
+    def copy_in(self, address: int, array: NDArray[Any]) -> None:
+        """Copy a contiguous array to `address`; it must live until the next `synchronize`."""
+
+    def copy_out(self, array: NDArray[Any], address: int) -> None:
+        """Copy from `address` into a contiguous array, which has it after the next `synchronize`."""
+
+    def synchronize(self) -> None:
+        """Wait until all work is done."""
+
+    def record(self, work: Callable[[], None]) -> int:
+        """A CUDA graph of what `work` puts on the stream, which is not done; the handle of it."""
+
+    def replay(self, recording: int) -> None:
+        """Put on the stream what was recorded."""
+
+    def forget(self, recording: int) -> None:
+        """Give up a recording; work of it must be done."""
+
+
+class Cuda:
+    """A GPU. See `Device`."""
+
+    def __init__(self, device_id: int = 0) -> None:
+        """Take the GPU with the number `device_id`, and make a stream on it.
+
+        Raises:
+            EngineError: cuda-python, the driver or the GPU is missing.
+        """
+        self._runtime = _import_runtime()
+        self._device_id = device_id
+        count = self._call("cudaGetDeviceCount")
+        if device_id >= count:
+            raise EngineError(f"there is no GPU {device_id}: CUDA sees {count}; see CUDA_VISIBLE_DEVICES")
+        self.activate()
+        self._stream = self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
+
+    @property
+    def stream(self) -> int:
+        """See `Device.stream`."""
+        return int(self._stream)
+
+    @property
+    def compute_capability(self) -> str:
+        """See `Device.compute_capability`."""
+        names = self._runtime.cudaDeviceAttr
+        attributes = (names.cudaDevAttrComputeCapabilityMajor, names.cudaDevAttrComputeCapabilityMinor)
+        return ".".join(str(self._call("cudaDeviceGetAttribute", name, self._device_id)) for name in attributes)
+
+    @property
+    def name(self) -> str:
+        """Of the GPU, as its makers write it."""
+        name = self._call("cudaGetDeviceProperties", self._device_id).name
+        return name.decode().strip("\0") if isinstance(name, bytes) else str(name)
+
+    @property
+    def free_memory(self) -> int:
+        """Bytes of the GPU that no process has taken."""
+        self.activate()
+        return int(self._call("cudaMemGetInfo"))
+
+    def activate(self) -> None:
+        """See `Device.activate`."""
+        self._call("cudaSetDevice", self._device_id)
+
+    def allocate(self, size: int) -> int:
+        """See `Device.allocate`."""
+        return int(self._call("cudaMalloc", size))
+
+    def free(self, address: int) -> None:
+        """See `Device.free`."""
+        self._call("cudaFree", address)
+
+    def copy_in(self, address: int, array: NDArray[Any]) -> None:
+        """See `Device.copy_in`."""
+        self._copy(address, array.ctypes.data, array.nbytes, self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice)
+
+    def copy_out(self, array: NDArray[Any], address: int) -> None:
+        """See `Device.copy_out`."""
+        self._copy(array.ctypes.data, address, array.nbytes, self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def synchronize(self) -> None:
+        """See `Device.synchronize`."""
+        self._call("cudaStreamSynchronize", self._stream)
+
+    def record(self, work: Callable[[], None]) -> int:
+        """See `Device.record`."""
+        # Other threads may allocate in the meantime: that is no work on this stream.
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self._stream, mode)
+        try:
+            work()
+        except BaseException:
+            self._runtime.cudaStreamEndCapture(self._stream)  # its error would hide the one that counts
+            raise
+        graph = self._call("cudaStreamEndCapture", self._stream)
+        try:
+            return int(self._call("cudaGraphInstantiate", graph, 0))
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def replay(self, recording: int) -> None:
+        """See `Device.replay`."""
+        self._call("cudaGraphLaunch", recording, self._stream)
+
+    def forget(self, recording: int) -> None:
+        """See `Device.forget`."""
+        self._call("cudaGraphExecDestroy", recording)
+
+    def _copy(self, to: int, source: int, size: int, kind: Any) -> None:
+        self._call("cudaMemcpyAsync", to, source, size, kind, self._stream)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """What a function of CUDA returns first besides its status.
+
+        Raises:
+            EngineError: the status is an error.
+        """
+        status, *values = getattr(self._runtime, name)(*arguments)
+        if status != self._runtime.cudaError_t.cudaSuccess:
+            what = self._runtime.cudaGetErrorString(status)[1]
+            said = what.decode() if isinstance(what, bytes) else str(status)
+            if status == self._runtime.cudaError_t.cudaErrorMemoryAllocation:
+                raise EngineError(
+                    f"the GPU has no {arguments[0] / 2**20:,.0f} MiB left ({said}); use another one, or build engines "
+                    "for less: speech-export BUNDLE --engines --trt-batch … --trt-beams … --trt-tokens …"
+                )
+            raise EngineError(f"CUDA cannot be used: {name} says {said}; check the NVIDIA driver with nvidia-smi")
+        return values[0] if values else None
+
+
+def _import_runtime() -> Any:
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineError(
+            f"cuda-python is needed to run engines ({error}): {how_to_install('tensorrt')}, "
+            f"or {how_to_install('tensorrt-rtx')}"
+        ) from error

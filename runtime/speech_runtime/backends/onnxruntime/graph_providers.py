@@ -1,0 +1,106 @@
+"""The execution providers of each graph, with the options that depend on the graph: profiles of shapes, and caches."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from ...bundle.graph_io import DECODER_WITH_PAST
+from ...bundle.manifest import Bundle
+from ..cuda.graphs import ENABLED, check_recordable
+from ..tensorrt.profiles import graph_profiles, input_shapes, shape_ranges, widest
+from .gpu_options import TensorRtOptions
+from .session_options import CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
+
+Settings = dict[str, str]
+
+_DIGEST_LENGTH = 32
+_PREFIXES = {TENSORRT: "trt", TENSORRT_RTX: "nv"}
+
+
+def graph_providers(
+    options: SessionOptions, bundle: Bundle, graph: str, width: int, runtime_version: str
+) -> list[tuple[str, Settings]]:
+    """What `InferenceSession` takes as `providers` for `graph`.
+
+    Providers that `options` spells out are left as they are.
+
+    Args:
+        options: with device and options of the providers.
+        bundle: whose facts the profiles follow from.
+        graph: its name.
+        width: of `encoder_hidden_states`.
+        runtime_version: of ONNX Runtime, which has a cache of its own.
+
+    Raises:
+        EngineError: the limits hold nothing that the model takes; steps are to be recorded whose shapes change.
+    """
+    providers = options.execution_providers
+    if options.providers:
+        return providers
+    check_recordable(bundle, options.cuda.cuda_graphs)
+    if options.cuda.cuda_graphs and graph == DECODER_WITH_PAST:
+        return [(name, settings | ENABLED if name == CUDA else settings) for name, settings in providers]
+    if graph == DECODER_WITH_PAST and not options.tensorrt.zero_past:
+        return [(name, settings) for name, settings in providers if name != TENSORRT]
+    return [
+        (name, settings | _of_graph(name, options.tensorrt, bundle, graph, width, runtime_version))
+        if name in _PREFIXES
+        else (name, settings)
+        for name, settings in providers
+    ]
+
+
+def engine_cache(options: TensorRtOptions, bundle: Bundle, runtime_version: str) -> Path | None:
+    """The directory of the engines of `bundle`; another model, or other limits, never find them."""
+    if options.engine_cache is None:
+        return None
+    known = {
+        "graphs": bundle.manifest.graph_hashes,
+        "precision": bundle.manifest.precision,
+        "limits": asdict(options.limits),
+        "onnxruntime": runtime_version,
+    }
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return Path(options.engine_cache) / digest[:_DIGEST_LENGTH]
+
+
+def _of_graph(
+    name: str, options: TensorRtOptions, bundle: Bundle, graph: str, width: int, runtime_version: str
+) -> Settings:
+    settings = _profile_shapes(_PREFIXES[name], options, bundle, graph, width)
+    cache = engine_cache(options, bundle, runtime_version)
+    if name == TENSORRT_RTX:
+        return settings if cache is None else settings | {"nv_runtime_cache_path": str(cache)}
+    # Nothing says `trt_fp16_enable`, not for half precision either: without it the network is strongly typed, as the
+    # graph is; with it TensorRT may compute in half what the graph keeps in float32.
+    settings["trt_context_memory_sharing_enable"] = "1" if options.shared_memory else "0"
+    if cache is not None:
+        settings |= {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(cache),
+            "trt_engine_cache_prefix": graph,
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(cache),
+        }
+    return settings
+
+
+def _profile_shapes(prefix: str, options: TensorRtOptions, bundle: Bundle, graph: str, width: int) -> Settings:
+    """Shapes of every input: the providers want all of them, or none."""
+    manifest = bundle.manifest
+    profile = widest(graph_profiles(bundle, options.limits)[graph])
+    shapes = {
+        name: shape_ranges(shape, profile)
+        for name, shape in input_shapes(graph, manifest.encoder, manifest.decoder, width).items()
+    }
+    ends = {"min": 0, "opt": 1, "max": 2}
+    return {
+        f"{prefix}_profile_{end}_shapes": _written({name: ranges[i] for name, ranges in shapes.items()})
+        for end, i in ends.items()
+    }
+
+
+def _written(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())

@@ -1,0 +1,134 @@
+"""Execution providers of ONNX Runtime: one that was asked for and is not there is an error, never a slower answer."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import io
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...errors import EngineError
+from ...install_hints import how_to_install
+from .session_options import CPU, CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_EXTRAS = {CPU: ("cpu",), CUDA: ("cuda",), TENSORRT: ("cuda", "tensorrt")}
+_DRIVER = "libcuda.so.1"
+_NEEDS = {
+    CUDA: "the CUDA libraries, cuDNN 9 or the NVIDIA driver",
+    TENSORRT: "the TensorRT libraries (libnvinfer), CUDA or the NVIDIA driver",
+    TENSORRT_RTX: "the TensorRT-RTX libraries, CUDA or the NVIDIA driver",
+}
+
+
+def import_onnxruntime(options: SessionOptions) -> Any:
+    """ONNX Runtime, with all the providers that `options` asks for.
+
+    Raises:
+        EngineError: it is not installed, cannot be loaded, or its build lacks a provider.
+    """
+    asked = [name for name, _ in options.execution_providers]
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise EngineError(f"ONNX Runtime is not installed: {_install(asked[0])}") from error
+        raise EngineError(f"ONNX Runtime is there, and cannot be loaded: {error}; see to that") from error
+    available = onnxruntime.get_available_providers()
+    for name in asked:
+        if name not in available:
+            # Both builds unpack into the same folder, so that the one for the CPU can hide the other.
+            first = "pip uninstall onnxruntime" if name in (CUDA, TENSORRT, TENSORRT_RTX) else ""
+            raise EngineError(
+                f"device {options.device!r} needs the {name}, and this ONNX Runtime has only {', '.join(available)}: "
+                f"{_install(name, first)}"
+            )
+    return onnxruntime
+
+
+def preload_libraries(runtime: Any, options: SessionOptions) -> str:
+    """Load the CUDA and TensorRT libraries that pip installed: the dynamic linker does not look there.
+
+    Returns:
+        What did not load, in the words of who tried; empty where all is well, or nothing is needed.
+    """
+    if options.device == "cpu":
+        return ""
+    problems = io.StringIO()
+    with contextlib.redirect_stdout(problems):  # where `preload_dlls` says what it did not find
+        runtime.preload_dlls()
+    said = " ".join(problems.getvalue().split())
+    modules = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
+    for name, _ in options.execution_providers:
+        try:
+            if name in modules:
+                importlib.import_module(modules[name])  # loads its libraries
+        except (ImportError, OSError) as error:
+            said = f"{said} {error}".strip()
+    return f"{said} {_driver_problem()}".strip()
+
+
+def _driver_problem() -> str:
+    """Why the driver's library cannot be loaded, which no package brings; empty where it can."""
+    if sys.platform != "linux":
+        return ""
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError as error:
+        return f"{error}, which comes with the NVIDIA driver: see nvidia-smi"
+    return ""
+
+
+def raise_provider_failure(error: Exception, asked: Sequence[str], said: str) -> None:
+    """Tell a provider that cannot be set up from a graph that cannot be loaded.
+
+    Args:
+        error: of `InferenceSession`.
+        asked: the providers that it was to have.
+        said: what `preload_libraries` returned.
+
+    Raises:
+        EngineError: it was a provider.
+    """
+    of_graph = not isinstance(error, (RuntimeError, ValueError)) and type(error).__name__ != "EPFail"
+    if of_graph or list(asked) == [CPU]:
+        return
+    raise EngineError(
+        f"{', '.join(asked)} cannot be set up: {' '.join(str(error).split())}{_in_brackets(said)}; check the options, "
+        f"or {_install(asked[0])}"
+    ) from error
+
+
+def check_providers(session: onnxruntime.InferenceSession, asked: Sequence[str], said: str) -> None:
+    """Check that `session` has all the providers that it was to have.
+
+    Args:
+        session: as it was created.
+        asked: the providers that it was to have.
+        said: what `preload_libraries` returned.
+
+    Raises:
+        EngineError: ONNX Runtime went on without one; names it, the libraries and what to install.
+    """
+    running: Sequence[str] = session.get_providers()
+    for name in asked:
+        if name not in running:
+            raise EngineError(
+                f"ONNX Runtime fell back from {name} to {', '.join(running)}: {_NEEDS.get(name, 'its libraries')} did "
+                f"not load{_in_brackets(said)}. {_install(name)}"
+            )
+
+
+def _in_brackets(said: str) -> str:
+    return f" ({said})" if said else ""
+
+
+def _install(provider: str, first: str = "") -> str:
+    if provider not in _EXTRAS:
+        return f"{first and f'{first}, then '}install a build of ONNX Runtime with the {provider}"
+    return how_to_install(*_EXTRAS[provider], first=first)

@@ -1,0 +1,1 @@
+"""The TensorRT backend, which runs the engines stored in a bundle."""

@@ -1,0 +1,149 @@
+"""TensorRT engines of a bundle, on one stream of one GPU."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...bundle.graph_io import DECODER_WITH_PAST, GRAPHS
+from ...bundle.manifest import ENGINES, Bundle
+from ...errors import EngineError
+from ..base import Prepared
+from ..cuda.calls import Cuda, Device
+from ..cuda.device_memory import DevicePool, DeviceTensor
+from ..cuda.graphs import check_recordable
+from .engine_sets import choose_engines
+from .graph import TensorRtGraph
+from .library import Log, TensorRt, import_tensorrt
+from .options import EngineOptions
+from .profile_choice import ProfileChoice
+from .profiles import input_shapes, widest
+
+_ANY_WIDTH = 0
+"""Of `encoder_hidden_states`: no profile depends on it."""
+
+
+class TensorRtEngine:
+    """The graphs of a bundle as TensorRT engines. See `engine.Engine`.
+
+    Work is put on one stream and waited for when something is downloaded. Threads may share it; their work takes turns.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: EngineOptions,
+        *,
+        tensorrt: TensorRt | None = None,
+        device: Device | None = None,
+        check_hashes: bool = True,
+    ) -> None:
+        """Load the engines of all three graphs.
+
+        Args:
+            bundle: with engines.
+            options: which of them, and where.
+            tensorrt: the library; imported where it is None.
+            device: the GPU; that of `options` where it is None.
+            check_hashes: compare the SHA-256 of the engines first.
+
+        Raises:
+            EngineError: a library or the GPU is missing, no engines fit them, or steps are to be recorded whose shapes
+                change; says why.
+        """
+        check_recordable(bundle, options.cuda_graphs)
+        self._options = options
+        tensorrt = tensorrt or import_tensorrt(options.flavor)
+        self._device = device or Cuda(options.device_id)
+        capability = self._device.compute_capability
+        engines = choose_engines(bundle, tensorrt, capability, check_hashes=check_hashes)
+        decoder, log = bundle.manifest.decoder, Log(tensorrt)
+        self.step_tokens = widest(engines.profiles[DECODER_WITH_PAST])["tokens"].largest
+        self._pool = DevicePool(self._device)
+        self._lock = threading.RLock()
+        self._graphs: dict[str, TensorRtGraph] = {}
+        for name in GRAPHS:
+            shapes = input_shapes(name, bundle.manifest.encoder, decoder, _ANY_WIDTH)
+            choose = ProfileChoice(name, engines, shapes, bundle.directory)
+            recorded = bool(options.cuda_graphs) and name == DECODER_WITH_PAST
+            graph = TensorRtGraph(name, tensorrt, self._device, self._pool, choose, log, recorded=recorded)
+            path = bundle.path(ENGINES) / engines.directory / f"{name}.engine"
+            graph.load(path, bundle.path(f"{name}.onnx") if engines.weights == "stripped" else None)
+            self._graphs[name] = graph
+        scratch_size = max(graph.scratch_size for graph in self._graphs.values())
+        scratch = self._pool.take(scratch_size, exact=True)
+        for graph in self._graphs.values():
+            graph.use_scratch(scratch, scratch_size)
+        self._device.synchronize()
+
+    @property
+    def on_host(self) -> bool:
+        """See `Engine.on_host`."""
+        return False
+
+    @property
+    def recordings(self) -> int:
+        """See `Engine.recordings`."""
+        return self._options.cuda_graphs
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceTensor:
+        """See `Engine.allocate`."""
+        with self._lock:
+            self._device.activate()
+            return DeviceTensor(self._pool.take(prod(shape) * dtype.itemsize), shape, dtype)
+
+    def write(self, value: DeviceTensor, array: NDArray[Any]) -> None:
+        """See `Engine.write`."""
+        with self._lock:
+            self._device.activate()
+            self._pool.write(value, np.ascontiguousarray(array).reshape(array.shape))
+
+    def upload(self, array: NDArray[Any]) -> DeviceTensor:
+        """Copy an array to the device."""
+        contiguous = np.ascontiguousarray(array).reshape(array.shape)
+        with self._lock:
+            self._device.activate()
+            return self._pool.copy_in(contiguous)
+
+    def share(self, array: NDArray[Any]) -> DeviceTensor:  # noqa: ARG002
+        """See `Engine.share`; never done."""
+        raise EngineError("tensors of TensorRT engines are in the memory of the GPU, and shared with no array")
+
+    def download(self, value: DeviceTensor) -> NDArray[Any]:
+        """Copy a tensor to the host, once all that was put on the stream before is done."""
+        with self._lock:
+            self._device.activate()
+            return self._pool.copy_out(value)
+
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
+        """See `Engine.dtype`."""
+        return self._graphs[graph].dtype(name)
+
+    def synchronize(self) -> None:
+        """See `Engine.synchronize`."""
+        with self._lock:
+            self._device.activate()
+            self._device.synchronize()
+
+    def prepare(
+        self,
+        graph: str,
+        inputs: Mapping[str, DeviceTensor],
+        outputs: Sequence[str],
+        into: Mapping[str, DeviceTensor],
+    ) -> Prepared:
+        """See `Engine.prepare`: a run is put on the stream. What is written `into` must not be an input."""
+
+        def run() -> dict[str, DeviceTensor]:
+            with self._lock:
+                self._device.activate()
+                return self._graphs[graph](inputs, outputs, into)
+
+        return run
+
+    def run(self, graph: str, inputs: Mapping[str, DeviceTensor], outputs: Sequence[str]) -> dict[str, DeviceTensor]:
+        """See `Engine.run`."""
+        return self.prepare(graph, inputs, outputs, {})()

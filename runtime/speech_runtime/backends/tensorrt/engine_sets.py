@@ -1,0 +1,71 @@
+"""Which engines of a bundle fit the library, the GPU and the graphs; those that do not are refused with the reason."""
+
+from collections.abc import Iterator
+
+from ...bundle.manifest import ENGINES, Bundle, EngineSet
+from ...errors import EngineError
+from .library import NAMES, TensorRt
+
+_LEAST_RTX = (8, 0)
+"""Compute capability from which on TensorRT-RTX's engines run, unless they were built for certain ones."""
+
+
+def choose_engines(
+    bundle: Bundle, tensorrt: TensorRt, compute_capability: str, *, check_hashes: bool = True
+) -> EngineSet:
+    """The engines of `bundle` for this machine, checked.
+
+    Args:
+        bundle: with engines.
+        tensorrt: the library that is to run them.
+        compute_capability: of the GPU.
+        check_hashes: compare the SHA-256 of their files; sizes are always compared.
+
+    Raises:
+        EngineError: there are none, or each of them is stale, damaged, or for something else; says why.
+    """
+    rebuild = f"build them here: speech-export {bundle.directory} --engines"
+    refused = []
+    for engines in bundle.manifest.engines:
+        problems = list(_foreign(engines, tensorrt, compute_capability)) + list(_stale(engines, bundle))
+        problems = problems or list(_damaged(engines, bundle, check_hashes))
+        if not problems:
+            return engines
+        refused.append(f"{ENGINES}/{engines.directory}: {'; '.join(problems)}")
+    if not refused:
+        raise EngineError(f"the bundle {bundle.directory} has no engines; {rebuild}")
+    raise EngineError(f"no engines of {bundle.directory} can be used: {'. '.join(refused)}; {rebuild}")
+
+
+def _foreign(engines: EngineSet, tensorrt: TensorRt, compute_capability: str) -> Iterator[str]:
+    if engines.flavor != tensorrt.flavor:
+        yield f"they were built by {NAMES[engines.flavor]}, and {tensorrt.name} is to run them"
+        return
+    if engines.version != tensorrt.version:
+        yield (
+            f"they were built by {tensorrt.name} {engines.version}, and {tensorrt.version} is installed, which reads "
+            "only its own"
+        )
+    capability = tuple(int(number) for number in compute_capability.split("."))
+    if engines.compute_capabilities and compute_capability not in engines.compute_capabilities:
+        built_for = ", ".join(engines.compute_capabilities)
+        yield f"they were built for compute capability {built_for}, and this GPU has {compute_capability}"
+    elif not engines.compute_capabilities and capability < _LEAST_RTX:
+        yield (
+            f"they were built for compute capability 8.0 and later, and this GPU has {compute_capability}; give "
+            f"--trt-compute-capability {compute_capability}"
+        )
+
+
+def _stale(engines: EngineSet, bundle: Bundle) -> Iterator[str]:
+    now = bundle.manifest.graph_hashes
+    changed = [name for name in sorted({*now, *engines.graphs}) if engines.graphs.get(name) != now.get(name)]
+    if changed:
+        yield f"they are stale, {', '.join(changed)} changed since they were built"
+
+
+def _damaged(engines: EngineSet, bundle: Bundle, check_hashes: bool) -> Iterator[str]:
+    for name, expected in engines.files.items():
+        path = bundle.path(ENGINES) / engines.directory / name
+        if problem := expected.problem(path, "it was built", check_hashes=check_hashes):
+            yield problem

@@ -1,0 +1,83 @@
+"""An engine that notes when each graph began and ended."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Engine, Prepared, Value
+
+
+class Run(NamedTuple):
+    """One run of `graph`; `begin` and `end` in seconds of `time.perf_counter`."""
+
+    graph: str
+    begin: float
+    end: float
+
+
+class TimedEngine:
+    """Another engine, with a clock; see `engines.engine.Engine`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.runs: list[Run] = []
+
+    @property
+    def on_host(self) -> bool:
+        """See `Engine.on_host`."""
+        return self._engine.on_host
+
+    @property
+    def recordings(self) -> int:
+        """See `Engine.recordings`."""
+        return self._engine.recordings
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
+        """A tensor on the device."""
+        return self._engine.allocate(shape, dtype)
+
+    def write(self, value: Value, array: NDArray[Any]) -> None:
+        """Copy an array into a tensor."""
+        self._engine.write(value, array)
+
+    def upload(self, array: NDArray[Any]) -> Value:
+        """Copy an array to the device."""
+        return self._engine.upload(array)
+
+    def share(self, array: NDArray[Any]) -> Value:
+        """A tensor in the memory of `array`."""
+        return self._engine.share(array)
+
+    def download(self, value: Value) -> NDArray[Any]:
+        """Copy a tensor to the host."""
+        return self._engine.download(value)
+
+    def synchronize(self) -> None:
+        """Wait until all runs are done."""
+        self._engine.synchronize()
+
+    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
+        """Of an input of `graph`."""
+        return self._engine.dtype(graph, name)
+
+    def prepare(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
+    ) -> Prepared:
+        """A run that goes to its end, and is noted."""
+        prepared, synchronize = self._engine.prepare(graph, inputs, outputs, into), self._engine.synchronize
+
+        def run() -> dict[str, Value]:
+            begin = time.perf_counter()
+            results = prepared()
+            synchronize()
+            self.runs.append(Run(graph, begin, time.perf_counter()))
+            return results
+
+        return run
+
+    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
+        """Run `graph` to its end, and note it."""
+        return self.prepare(graph, inputs, outputs, {})()

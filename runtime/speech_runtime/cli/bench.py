@@ -1,0 +1,94 @@
+"""The `speech-bench` command."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..backends.devices import DEVICES, ENGINES
+from ..bench.device import gpu_of
+from ..bench.machine import Machine
+from ..bench.options import QUICK, BenchOptions
+from ..bench.report import as_json, as_markdown
+from ..bench.runner import plan, run
+from ..bench.worker import Order, describe
+from ..bundle.regular_files import is_directory
+from ..errors import SpeechError
+from .console import complain, log_on_stderr
+from .cuda_graphs_flag import cuda_graphs_flag
+from .entry import exit_when_interrupted
+
+_DEFAULTS = BenchOptions()
+
+
+def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Numbers with commas between them, as the type of an option."""
+
+    def numbers(value: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part) for part in value.split(","))
+        except ValueError:
+            reason = f"{value!r} is no list of numbers; give them with commas between: 10,1,60"
+            raise click.BadParameter(reason) from None
+
+    return numbers
+
+
+def _shown(name: str) -> str:
+    return ",".join(f"{value:g}" for value in getattr(_DEFAULTS, name))
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bundles", metavar="BUNDLE...", type=click.Path(), nargs=-1, required=True)
+@click.option("--seconds", type=_list_of(float), help=f"Lengths of audio. [default: {_shown('seconds')}]")
+@click.option("--batch", type=_list_of(int), help=f"Utterances at a time. [default: {_shown('batch')}]")
+@click.option("--beams", type=_list_of(int), help=f"Beams of the search. [default: {_shown('beams')}]")
+@click.option("--tokens", type=_list_of(int), help=f"New tokens, exactly. [default: {_shown('tokens')}]")
+@click.option("--threads", type=_list_of(int), help=f"Of one operator; 0: all cores. [default: {_shown('threads')}]")
+@click.option("--repeats", type=int, help=f"Runs of a case at most. [default: {_DEFAULTS.repeats}]")
+@click.option(
+    "--budget", type=float, help=f"Seconds after which a case gets no more runs. [default: {_DEFAULTS.budget:g}]"
+)
+@click.option("--device", help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example. [default: cpu]")
+@cuda_graphs_flag
+@click.option("--audio", type=click.Path(), help="File to transcribe instead of noise; its length is the only one.")
+@click.option("--quick", is_flag=True, help="Fewer cases and runs; what is given besides still holds.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write everything measured to this file.")
+@click.version_option(package_name="speech-export")
+@exit_when_interrupted()
+@log_on_stderr("speech_runtime", start="\n")
+def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: Any) -> None:
+    """Measure what each BUNDLE costs on this machine: time, throughput, memory, load time and size.
+
+    The first value of each list is the reference; every list is gone through with the others at the reference. Each
+    case runs in a process of its own, bundles in turn. A run makes exactly as many tokens as --tokens says, with all
+    other settings of the bundle.
+
+    A Markdown table goes to stdout, progress to stderr.
+    """
+    if json_file is not None and not is_directory(Path(json_file).absolute().parent):
+        raise click.UsageError(f"--json {json_file}: there is no directory {Path(json_file).parent}; make it first")
+    try:
+        changes = {name: value for name, value in given.items() if value is not None}
+        if "repeats" in changes:
+            changes["least"] = min(changes["repeats"], (QUICK if quick else _DEFAULTS).least)
+        if str(changes.get("device")).startswith(ENGINES):
+            changes.setdefault("threads", (0,))
+        options = replace(QUICK if quick else _DEFAULTS, **changes)
+        orders = plan(bundles, options)
+        count = iter(range(1, len(orders) + 1))
+
+        def progress(order: Order) -> None:
+            complain(f"[{next(count)}/{len(orders)}] {order.bundle}: {describe(order.case)}")
+
+        measurements, gpu = list(run(orders, progress)), gpu_of(options.device)
+        machine = Machine.here(gpu=None if gpu is None else gpu.name)
+    except SpeechError as error:
+        raise click.ClickException(str(error)) from error
+    if json_file is not None:
+        text = json.dumps(as_json(measurements, machine), indent=2, ensure_ascii=False)
+        Path(json_file).write_text(text + "\n", encoding="utf-8")
+    click.echo(as_markdown(measurements, machine))

@@ -1,0 +1,182 @@
+"""The `speech-transcribe` command."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import click
+import numpy as np
+
+from ..audio import AudioFile
+from ..backends.devices import DEVICES, options_for, recorded
+from ..backends.onnxruntime.session_options import SessionOptions
+from ..errors import AudioError, SpeechError
+from ..model import BATCH_SIZE, OnnxSpeechSeq2Seq
+from ..transcribe.batches import MOST_ITEMS
+from .audio_flags import audio_limit_flags, take_audio_limits
+from .console import complain, log_on_stderr
+from .cuda_graphs_flag import cuda_graphs_flag
+from .entry import exit_when_interrupted
+from .formats import FORMATS
+from .hub_flags import hub_flags
+from .numbers import PlainRange
+from .setting_flags import given, setting_flags
+from .writers import Writer, to_directory, to_stdout
+
+SOME_FAILED = 3
+
+_EXIT_CODES = f"""\b
+Exit codes:
+  0    all files are transcribed
+  1    the bundle, a setting or the output is wrong
+  2    the command line is wrong
+  {SOME_FAILED}    some files could not be transcribed; the others are
+  130  interrupted by Ctrl-C; what is written is whole
+  143  ended by SIGTERM; what is written is whole
+"""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
+@click.argument("bundle", type=click.Path())
+@click.argument("files", type=click.Path(allow_dash=True), nargs=-1, required=True)
+@click.option("--language", help="To write in, as the tokenizer names it: de, de_DE.")
+@click.option("--n-best", type=PlainRange(1), default=1, help="Hypotheses of each file, with as many beams or more.")
+@setting_flags
+@click.option("--seed", type=PlainRange(0), help="Seed of --do-sample; the same seed draws the same text.")
+@click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Write a file for each, instead of to stdout.")
+@click.option(
+    "--batch-size",
+    type=PlainRange(1, MOST_ITEMS),
+    default=BATCH_SIZE,
+    show_default=True,
+    help="Files decoded together.",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example."
+)
+@click.option("--threads", type=PlainRange(0), default=0, help="Threads of one operator; 0: all cores.")
+@audio_limit_flags
+@cuda_graphs_flag
+@hub_flags
+@click.option("--verbose", is_flag=True, help="Say on stderr what is done, and how long each stage takes.")
+@click.version_option(package_name="speech-export")
+@exit_when_interrupted()
+def main(
+    bundle: str,
+    files: tuple[str, ...],
+    language: str | None,
+    n_best: int,
+    seed: int | None,
+    layout: str,
+    output_dir: Path | None,
+    batch_size: int,
+    device: str,
+    threads: int,
+    cuda_graphs: int | None,
+    verbose: bool,
+    revision: str | None,
+    token: str | None,
+    cache_dir: str | None,
+    local_files_only: bool,
+    **settings: Any,
+) -> None:
+    """Transcribe audio FILES with the exported model in BUNDLE, a directory or a Hub id; `-` is audio from stdin.
+
+    Text goes to stdout in the order given, one line a file, or one a hypothesis with --n-best. A file that cannot be
+    transcribed is named on stderr and gets an empty line; so is one whose text is cut off by its length or by
+    --max-time. The other formats have the score of each hypothesis and how it ended (finished: end, length, time or
+    stopped); JSON has tokens, seconds of audio, encoding and decoding, and the most memory that the process took so
+    far, too.
+
+    Settings that are not given come from the bundle's generation_config.json.
+    """
+    if files.count("-") > 1:
+        raise click.UsageError("stdin (-) can be read once only")
+    try:
+        limits = take_audio_limits(settings)
+    except AudioError as error:
+        raise click.UsageError(str(error)) from error
+    keywords = {**given(settings), "num_return_sequences": n_best, "language": language}
+    if seed is not None:
+        keywords["generator"] = np.random.default_rng(seed)
+    if "decoder_input_ids" in keywords:
+        keywords["decoder_input_ids"] = [keywords["decoder_input_ids"]] * len(files)
+    hub: dict[str, Any] = {
+        "revision": revision,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+    }
+    style = FORMATS[layout]
+    writer: AbstractContextManager[Writer]
+    writer = to_directory(output_dir, style, n_best, files) if output_dir else to_stdout(style, n_best)
+    try:
+        with log_on_stderr("speech_runtime", verbose=verbose), writer as write:
+            options = recorded(options_for(device), cuda_graphs or 0)
+            if isinstance(options, SessionOptions):
+                options = replace(options, intra_op_threads=threads)
+            elif threads:
+                raise click.UsageError(f"--threads is for ONNX Runtime, and --device {device} runs without it")
+            model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=options, **hub)
+            results = model.transcribe_all(map(_opened, files), batch_size=batch_size, limits=limits, **keywords)
+            # Lines of text on a terminal are the progress; a bar would run into them.
+            lines = verbose or (output_dir is None and sys.stdout.isatty())
+            failed = _write(files, results, write, bar=sys.stderr is not None and sys.stderr.isatty() and not lines)
+    except SpeechError as error:
+        raise click.ClickException(str(error)) from error
+    if failed:
+        complain(f"{failed} of {len(files)} files could not be transcribed")
+        sys.exit(SOME_FAILED)
+
+
+class _Stdin:
+    """Audio that comes from stdin. It is read when its turn comes."""
+
+    name = "stdin"
+
+    @property
+    def raw(self) -> Any:
+        """What is below its buffer."""
+        return getattr(self._buffer(), "raw", None)
+
+    def fileno(self) -> int:
+        """Its descriptor, to wait on."""
+        return self._buffer().fileno()
+
+    def read(self, count: int) -> bytes:
+        """Read so many bytes, fewer at the end."""
+        return self._buffer().read(count)
+
+    def read1(self, count: int) -> bytes:
+        """Read what there is, so many bytes at most."""
+        return cast("BufferedReader", self._buffer()).read1(count)
+
+    def _buffer(self) -> BinaryIO:
+        if sys.stdin is None:
+            raise OSError("it is closed")
+        return sys.stdin.buffer
+
+
+def _opened(file: str) -> AudioFile:
+    return cast("BinaryIO", _Stdin()) if file == "-" else file
+
+
+def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: bool) -> int:
+    """Write each result when it is there; how many files could not be transcribed."""
+    failed = 0
+    hidden = not bar or len(files) == 1
+    with click.progressbar(length=len(files), label="Transcribing", file=sys.stderr, hidden=hidden) as progress:
+        for file, result in zip(files, results, strict=True):
+            write(file, result)  # first: a reader of the result does not depend on one of the complaint
+            if isinstance(result, AudioError):
+                complain(f"Error: {result}")
+                failed += 1
+            elif result.cut:
+                complain(f"Warning: {file}: {result.cut}")
+            progress.update(1)
+    return failed

@@ -1,1 +1,0 @@
-"""What the commands are made of: flags, formats, and where they write."""

@@ -1,0 +1,1 @@
+"""Runs the decoder graphs step by step and keeps their caches."""

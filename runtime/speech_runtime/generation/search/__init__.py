@@ -1,0 +1,1 @@
+"""Search over candidate tokens: greedy, sampling and beam search."""

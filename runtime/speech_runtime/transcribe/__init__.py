@@ -1,0 +1,1 @@
+"""Transcribes clips and lists of clips: batching and results."""
