@@ -10,7 +10,7 @@ from speech_runtime import SessionOptions
 from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.manifest import Bundle, FileFacts
 
-from ..passes.half.rounding import round_explicitly
+from ..passes.half.convert import round_explicitly
 from ..tracing.tracer import save
 
 ROUNDED = SessionOptions(graph_optimization="disabled")
