@@ -56,8 +56,8 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
         raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
     if settings.max_length is None and settings.max_new_tokens is None and not composite.random_weights:
         logger.warning(
-            "%s sets no max_length: texts are cut after %d tokens, as in transformers. Set it in the checkpoint's %s and "
-            "export again, or set the length of each call (max_new_tokens, speech-transcribe --max-new-tokens).",
+            "%s sets no max_length: texts are cut after %d tokens, as in transformers. Set it in the checkpoint's %s "
+            "and export again, or set the length of each call (max_new_tokens, speech-transcribe --max-new-tokens).",
             composite.source,
             DEFAULT_NEW_TOKENS,
             GENERATION_CONFIG,

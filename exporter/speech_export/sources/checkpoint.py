@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
@@ -24,7 +24,7 @@ from .hub import (
     refuse_adapters,
 )
 from .legacy.flax import find_flax_weights, load_flax
-from .legacy.speech2text2 import load_speech2text2_config, renamed_weights
+from .legacy.speech2text2 import renamed_weights, speech2text2_config
 from .special_tokens import TokenIds, complete_special_tokens, override_special_tokens
 from .weights import load_weights
 
@@ -56,8 +56,9 @@ def load_checkpoint(
     if is_there(Path(name) / MANIFEST):
         raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
     refuse_adapters(name, hub)
-    _check_halves(name, hub)
-    config = load_speech2text2_config(name, hub) or load_config(name, hub)
+    settings = read_settings(name, hub)
+    _check_halves(name, settings)
+    config = speech2text2_config(settings) or load_config(name, hub)
     if config.model_type != COMPOSITE:
         raise ExportError(
             f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; to join it with "
@@ -67,13 +68,13 @@ def load_checkpoint(
     flax_weights = find_flax_weights(name, hub)
     model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
     parts = processor or name
-    tokenizer = load_tokenizer(parts, hub, without)
-    settings = model.generation_config
-    if settings.decoder_start_token_id is None and settings.bos_token_id is None:
-        complete_special_tokens(settings, name, token_ids, (settings, model.config, model.config.decoder), tokenizer)
+    extractor, tokenizer = load_extractor(parts, hub, without), load_tokenizer(parts, hub, without)
+    stored = model.generation_config
+    if stored.decoder_start_token_id is None and stored.bos_token_id is None:
+        complete_special_tokens(stored, name, token_ids, (stored, config, config.decoder), tokenizer)
     else:
-        override_special_tokens(settings, token_ids)
-    return Composite(model, load_extractor(parts, hub, without), tokenizer, name)
+        override_special_tokens(stored, token_ids)
+    return Composite(model, extractor, tokenizer, name)
 
 
 def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechEncoderDecoderModel:
@@ -86,9 +87,8 @@ def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechE
     return model
 
 
-def _check_halves(name: str, hub: HubOptions) -> None:
+def _check_halves(name: str, settings: dict[str, Any]) -> None:
     """Check that the configuration of a composite has both halves: transformers invents a missing one."""
-    settings = read_settings(name, hub)
     if settings.get("model_type") != COMPOSITE:
         return
     for half in ("encoder", "decoder"):

@@ -30,7 +30,7 @@ _SAVE_PRETRAINED = (
     "; give a directory that save_pretrained wrote (config.json, model.safetensors, preprocessor_config.json and "
     "tokenizer.json)"
 )
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_HUB_ID = re.compile(r"(?!.*\.json$)\w[\w.-]*(/[\w.-]+)?", re.ASCII)
 
 _ASKS_TO_RUN_CODE = "custom code"
 _NEVER_RUN = (
@@ -135,14 +135,15 @@ def _why(name: str, files: Collection[str], error: Exception) -> str:
         return f"from the Hub, and there is no directory of that name{_similar_path(name)}: {reason(error)}"
     if files and not any(next(Path(name).glob(pattern), None) for pattern in files):
         found = shortened(sorted(path.name for path in Path(name).iterdir()), 6) or "nothing"
-        return f"from this directory: it has no {' or '.join(files)}; it holds {found}{_checkpoint_below(name, files)}"
+        wanted = " or ".join(file for file in files if "*" not in file)
+        return f"from this directory: it has no {wanted}{_checkpoint_below(name, files)}; it holds {found}"
     return f"from this directory: {reason(error)}"
 
 
 def _checkpoint_below(name: str, files: Collection[str]) -> str:
     """Return a hint where a subdirectory, such as a trainer's checkpoint-500, has the files."""
     below = sorted(path.parent for pattern in files for path in Path(name).glob(f"*/{pattern}"))
-    return f". Did you mean {below[-1]}?" if below else ""
+    return f" (did you mean {below[-1]}?)" if below else ""
 
 
 def _similar_path(name: str) -> str:
@@ -155,13 +156,23 @@ def _similar_path(name: str) -> str:
     return ""
 
 
+class _RawConfig:
+    """Reads a config.json as it is, of any model type."""
+
+    @staticmethod
+    def from_pretrained(name: str, **options: Any) -> dict[str, Any]:
+        settings, _ = PretrainedConfig.get_config_dict(name, **options)
+        return dict(settings)
+
+
 def read_settings(name: str, hub: HubOptions) -> dict[str, Any]:
-    """Return the content of a checkpoint's config.json; empty where it cannot be read: loading it says why."""
-    try:
-        settings, _ = PretrainedConfig.get_config_dict(name, **hub.keywords())
-    except Exception:
-        return {}
-    return settings if isinstance(settings, dict) else {}
+    """Return the content of a checkpoint's config.json.
+
+    Raises:
+        ExportError: It is missing or cannot be read.
+    """
+    settings: dict[str, Any] = load(_RawConfig, name, "a configuration", hub, _SAVE_PRETRAINED, _CONFIG_FILES)
+    return settings
 
 
 def refuse_adapters(name: str, hub: HubOptions) -> None:
@@ -214,4 +225,4 @@ def load_tokenizer(name: str, hub: HubOptions, without: Collection[str] = ()) ->
 
 
 def _elsewhere(part: str) -> str:
-    return f"; name a directory or Hub id that has it (--processor), or leave it out (--without {part})"
+    return f"; save it there, name where it is (--processor, with MODEL), or do without (--without {part})"
