@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from handmade_bundle import DECODER, ENCODER, add_engine_set, make_bundle
 from speech_runtime.__main__ import main
-from speech_runtime.bundle.manifest import FileFacts, Manifest
+from speech_runtime.bundle.manifest import Manifest
+from speech_runtime.bundle.safe_files import FileFacts
 
 
 def run(*arguments: object) -> Result:

@@ -16,7 +16,7 @@ from transformers import SpeechEncoderDecoderModel
 from conftest import CHECKPOINT, Pair
 from handmade_bundle import VERIFICATION, make_bundle
 from speech_runtime import Bundle, BundleError, GenerationError, OnnxSpeechSeq2Seq
-from speech_runtime.bundle.manifest import FileFacts
+from speech_runtime.bundle.safe_files import FileFacts
 
 
 @pytest.fixture

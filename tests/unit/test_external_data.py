@@ -20,7 +20,8 @@ from speech_export.precision.options import PrecisionOptions
 from speech_export.tracing import tracer as trace
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import MANIFEST, FileFacts
+from speech_runtime.bundle.manifest import MANIFEST
+from speech_runtime.bundle.safe_files import FileFacts
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ..bench.options import QUICK, BenchOptions
 from ..bench.report import as_json, as_markdown
 from ..bench.runner import plan, run
 from ..bench.worker import Order, describe
-from ..bundle.regular_files import is_directory
+from ..bundle.safe_files import is_directory
 from ..errors import SpeechError
 from .console import complain, log_on_stderr
 from .cuda_graphs_flag import cuda_graphs_flag

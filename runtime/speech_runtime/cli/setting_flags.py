@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..bundle.regular_files import parse_json
+from ..bundle.safe_files import parse_json
 from .numbers import NUMBER, WHOLE_NUMBER, is_plain_integer
 
 Command = TypeVar("Command", bound=Callable[..., Any])

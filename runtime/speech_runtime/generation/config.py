@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ..bundle.manifest import read_configuration
+from ..bundle.loading import read_configuration
 from ..dataclass_json import FieldError, updated
 from ..errors import GenerationError
 from .setting_ranges import range_problems, vocabulary_problems
