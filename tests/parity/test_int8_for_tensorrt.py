@@ -15,6 +15,7 @@ import corpus
 import half_matrix
 from composites import composite
 from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
+from exporter.passes.test_int8 import Graph
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
 from speech_export.cli.export import main
 from speech_export.passes.int8.explicit import ExplicitInt8
@@ -31,7 +32,6 @@ from speech_runtime.bundle.loading import Bundle
 from speech_runtime.bundle.manifest import Manifest
 from speech_runtime.bundle.profile_limits import Range
 from speech_runtime.bundle.safe_files import FileFacts
-from unit.test_int8 import Graph
 
 INT8 = PrecisionOptions(precision="int8", target="tensorrt")
 BY_THE_BOOK = SessionOptions(intra_op_threads=1, graph_optimization="disabled")

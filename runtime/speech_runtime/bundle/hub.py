@@ -56,8 +56,8 @@ def bundle_directory(
     manifest = Manifest.read(snapshot)
     if manifest.unsafe_names:
         raise BundleError(
-            f"{failure}: {', '.join(map(repr, manifest.unsafe_names))} in its {MANIFEST} points outside the bundle; ask "
-            "its author to export it again"
+            f"{failure}: {', '.join(map(repr, manifest.unsafe_names))} in its {MANIFEST} points outside the bundle; "
+            "ask its author to export it again"
         )
     commit = snapshot.name  # another one may be pushed between the two downloads
     with _explained(failure):
@@ -97,8 +97,8 @@ def push_to_hub(
         # `create_repo` does not change the visibility of an existing repository.
         if private and not hub.repo_info(repository, token=token).private:
             raise BundleError(
-                f"{directory} was not uploaded: {repository} exists and is public, and private is True; make it private "
-                "in its settings, or choose another name"
+                f"{directory} was not uploaded: {repository} exists and is public, and private is True; make it "
+                "private in its settings, or choose another name"
             )
         if revision is not None:
             hub.create_branch(repository, branch=revision, token=token, exist_ok=True)
@@ -159,6 +159,6 @@ def _reason(error: Exception) -> str:
             "local_files_only, HF_HUB_OFFLINE and cache_dir"
         )
     if isinstance(error, errors.EntryNotFoundError):
-        return f"the repository has no {MANIFEST}, so it is not a bundle; export the model first: speech-export MODEL -o BUNDLE"
+        return f"it has no {MANIFEST}, so it is not a bundle; export the model first: speech-export MODEL -o BUNDLE"
     said = " ".join(str(error).split()) or type(error).__name__
     return f"{said}; check the name, the connection and the token ({access})"
