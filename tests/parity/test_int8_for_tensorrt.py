@@ -15,6 +15,7 @@ import corpus
 import half_matrix
 from composites import composite
 from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
+from exporter.passes.test_int8 import Graph
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
 from speech_export.cli.export import main
 from speech_export.passes.int8.explicit import ExplicitInt8
@@ -29,7 +30,6 @@ from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
 from speech_runtime.bundle.manifest import Bundle, FileFacts, Manifest
 from speech_runtime.bundle.profile_limits import Range
-from unit.test_int8 import Graph
 
 INT8 = PrecisionOptions(precision="int8", target="tensorrt")
 BY_THE_BOOK = SessionOptions(intra_op_threads=1, graph_optimization="disabled")
