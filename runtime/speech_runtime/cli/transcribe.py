@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from ..audio import AudioFile
-from ..backends.devices import DEVICES, options_for, recorded
+from ..backends.devices import DEVICES, options_for, with_cuda_graphs
 from ..backends.onnxruntime.session_options import SessionOptions
 from ..errors import AudioError, SpeechError
 from ..model import BATCH_SIZE, OnnxSpeechSeq2Seq
@@ -122,7 +122,7 @@ def main(
     writer = to_directory(output_dir, style, n_best, files) if output_dir else to_stdout(style, n_best)
     try:
         with log_on_stderr("speech_runtime", verbose=verbose), writer as write:
-            options = recorded(options_for(device), cuda_graphs or 0)
+            options = with_cuda_graphs(options_for(device), cuda_graphs or 0)
             if isinstance(options, SessionOptions):
                 options = replace(options, intra_op_threads=threads)
             elif threads:

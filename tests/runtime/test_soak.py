@@ -15,7 +15,7 @@ MOST_KIB = 4096  # of a thousand utterances: 4 KiB of each would be seen; half a
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read from /proc")
 @pytest.mark.parametrize("threads", [1, 4])
 def test_memory_does_not_grow(digits: Pair, references: dict[Path, str], threads: int) -> None:
-    script, rounds = REPOSITORY / "tests" / "soak.py", WARM_UP + ROUNDS
+    script, rounds = REPOSITORY / "tools" / "soak.py", WARM_UP + ROUNDS
     command = [sys.executable, script, digits.directory, threads, rounds, UTTERANCES, *references]
     printed = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=True).stdout
     *_, warm = (resident := [int(line) for line in printed.split()])[:WARM_UP]

@@ -1,6 +1,6 @@
 """Transcribes parts of clips, of any length and with many settings, and prints the memory it takes as it goes on.
 
-Run as `python tests/soak.py BUNDLE THREADS ROUNDS UTTERANCES CLIP…`: the resident memory, KiB, after every round.
+Run as `python tools/soak.py BUNDLE THREADS ROUNDS UTTERANCES CLIP…`: the resident memory, KiB, after every round.
 """
 
 import re
@@ -27,7 +27,8 @@ _RESIDENT = re.compile(r"^VmRSS:\s*(\d+) kB$", re.MULTILINE)
 def resident_kib() -> int:
     """Physical memory of this process, as Linux says."""
     found = _RESIDENT.search(Path("/proc/self/status").read_text(encoding="ascii"))
-    assert found
+    if found is None:
+        raise RuntimeError("/proc/self/status does not say VmRSS")
     return int(found[1])
 
 
@@ -42,6 +43,7 @@ def soak(model: OnnxSpeechSeq2Seq, clips: list[Path], seed: int) -> None:
 
 
 def main(bundle: str, threads: str, rounds: str, utterances: str, *clips: str) -> None:
+    """Print the resident memory, KiB, after every round of utterances; see the module."""
     model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=SessionOptions(intra_op_threads=1))
     paths = [Path(clip) for clip in clips]
     with ThreadPoolExecutor(int(threads)) as pool:

@@ -9,12 +9,12 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from exporter.passes.test_int8 import IDS, WIDTH, WORDS, Graph, X, language_model, operators, weight, weight_bytes
 from speech_export.passes.int8.dynamic import quantized_columns
 from speech_export.passes.int8.explicit import ExplicitInt8
 from speech_export.passes.patterns.projections import projections
 from speech_export.passes.quantization import quantize_explicitly
 from speech_export.precision.options import PrecisionOptions
-from unit.test_int8 import IDS, WIDTH, WORDS, Graph, X, language_model, operators, weight, weight_bytes
 
 Array = NDArray[Any]
 OPTIONS = PrecisionOptions(precision="int8", target="tensorrt")

@@ -30,9 +30,9 @@ from peers.registry import (
 )
 from prepare import RECIPES, ensure
 from prepare import main as prepare
+from runtime.bench.test_bench import measurement
 from speech_runtime.bench.options import Case
 from tables import digits_table, hidden_table, limits_line, operators_table, reference_table
-from unit.test_bench import measurement
 
 FAKE = """
 from peers.protocol import Sample, serve

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
-from conftest import CHECKPOINT
+from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.hub import ANONYMOUS, HubOptions
@@ -21,7 +21,7 @@ from speech_export.sources.legacy import flax_file
 from speech_export.sources.legacy.flax import find_flax_weights, load_flax_weights
 from speech_export.sources.legacy.flax_file import read_arrays
 
-DATA = Path(__file__).resolve().parents[1] / "data" / "flax"
+DATA = REPOSITORY / "tests" / "data" / "flax"
 FAMILIES = ("bert", "gpt2", "roberta")
 BIAS = "encoder/feature_projection/projection/bias"
 KERNEL = "encoder/feature_projection/projection/kernel"

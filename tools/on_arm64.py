@@ -17,9 +17,11 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from conftest import CHECKPOINT, CLIPS, REPOSITORY
 from speech_export.cli.export import main as speech_export
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+CHECKPOINT = REPOSITORY / "examples" / "digits" / "checkpoint"
+CLIPS = REPOSITORY / "examples" / "digits" / "audio"
 AUDIO = ("--calibration-audio", str(CLIPS))
 KINDS = {
     "float32": (),
