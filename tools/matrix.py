@@ -108,7 +108,7 @@ def measure(pairing: Pairing) -> Measured:
 
     def encode(inputs: Array, mask: Array) -> tuple[Array, Array]:
         encoded = exported.encode(inputs, mask)
-        return exported._engine.download(encoded.hidden_states), exported._engine.download(encoded.attention_mask)
+        return exported._backend.download(encoded.hidden_states), exported._backend.download(encoded.attention_mask)
 
     def encode_in_torch(inputs: Array, mask: Array) -> tuple[Array, Array]:
         hidden_states, frames = Oracle(model, inputs, mask).encode()

@@ -9,7 +9,7 @@ from .bundle.hub import bundle_directory
 from .bundle.loading import Bundle, load_whole
 from .cli.describe import describe, summarize
 from .cli.entry import oserrors_named
-from .cli.hub_flags import hub_flags
+from .cli.flags import hub_flags
 from .errors import SpeechError
 
 
