@@ -15,7 +15,7 @@ from typing import Any
 from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 
-from speech_runtime.bundle.regular_files import is_directory
+from speech_runtime.bundle.safe_files import is_directory
 
 from ..errors import ExportError, reason, shortened
 from .legacy.speech2text2_tokenizer import TextTokenizer
