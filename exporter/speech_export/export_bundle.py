@@ -21,7 +21,8 @@ from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.audio.features import read_feature_extractor
-from speech_runtime.bundle.manifest import PREPROCESSOR_CONFIG, DecoderFacts, EncoderFacts, Manifest
+from speech_runtime.bundle.manifest import PREPROCESSOR_CONFIG, Manifest
+from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.interrupts import heeded
 
 from .bundle_writer.configuration import write_configuration
@@ -34,8 +35,7 @@ from .precision.accuracy_gate import convert_accurately
 from .precision.conversion import conversion_for
 from .precision.options import PrecisionOptions
 from .sources.checkpoint import load_checkpoint
-from .sources.composite import Composite
-from .sources.weight_checks import check_weights
+from .sources.composite import Composite, check_model
 from .tracing.facts import check_static_cache, decoder_facts, encoder_facts
 from .tracing.rewrites.fast_on_cpu import fast_on_cpu
 from .tracing.rewrites.traceable import traceable
@@ -110,7 +110,7 @@ def export(
             on_stage(stage)
 
         composite = _load(model, processor, feature_extractor, tokenizer, begin)
-        check_weights(composite.model)
+        check_model(composite)
         float32 = directory / "float32" if options.below_float32 else directory
         float32.mkdir(exist_ok=True)
         with _in_evaluation_mode(composite.model):

@@ -100,15 +100,15 @@ import sys
 import numpy as np
 from speech_runtime import Bundle, SessionOptions
 from speech_runtime.bundle.graph_io import ENCODER, ENCODER_HIDDEN_STATES
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.errors import EngineMemoryError
 import onnxruntime
 limit()
 options = SessionOptions(intra_op_threads=1, log_severity="fatal", device="cpu")
-engine = OnnxRuntimeEngine(Bundle.open({str(tmp_path / "bundle")!r}), options)
+backend = OnnxRuntimeBackend(Bundle.open({str(tmp_path / "bundle")!r}), options)
 def rows(count):
-    inputs = dict.fromkeys(["input_values", "attention_mask"], engine.upload(np.ones((count, 32), np.float32)))
-    return engine.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES])[ENCODER_HIDDEN_STATES].shape()
+    inputs = dict.fromkeys(["input_values", "attention_mask"], backend.upload(np.ones((count, 32), np.float32)))
+    return backend.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES])[ENCODER_HIDDEN_STATES].shape()
 for count in (10, 600_000, 10):
     try:
         print(rows(count))

@@ -5,16 +5,11 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from speech_runtime.bundle.formats import FORMAT_VERSION
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER
-from speech_runtime.bundle.manifest import (
-    FORMAT_VERSION,
-    MANIFEST,
-    DecoderFacts,
-    EncoderFacts,
-    FileFacts,
-    Manifest,
-    Quantization,
-)
+from speech_runtime.bundle.manifest import MANIFEST, Manifest, Quantization
+from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
+from speech_runtime.bundle.safe_files import FileFacts
 
 from ..precision.options import PrecisionOptions
 

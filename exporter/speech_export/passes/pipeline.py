@@ -11,7 +11,7 @@ from functools import partial
 import onnx_ir as ir
 
 from speech_runtime.bundle.graph_io import BEAM_IDX, DECODER_WITH_PAST
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 
 from ..precision.options import Precision, PrecisionOptions, Target
 from .cpu.cross_attention import fuse_cross_attention

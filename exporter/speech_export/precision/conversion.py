@@ -24,7 +24,9 @@ from speech_runtime.bundle.graph_io import (
     graph_inputs,
     graph_outputs,
 )
-from speech_runtime.bundle.manifest import MANIFEST, Bundle, FileFacts, Manifest
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.manifest import MANIFEST, Manifest
+from speech_runtime.bundle.safe_files import FileFacts
 
 from ..errors import ExportError, shortened
 from ..passes.half.float32_nodes import MOVES, float32_nodes, floats

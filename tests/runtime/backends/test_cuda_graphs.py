@@ -18,14 +18,14 @@ from handmade_bundle import DECODER, make_bundle
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime import CudaOptions, EngineError, OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.cuda.graphs import CudaGraphs
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.frame_buckets import held_frames
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import graph_providers
 from speech_runtime.backends.onnxruntime.session_options import CUDA
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, GRAPHS
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
 from speech_runtime.generation.decoding.caches.step_memories import StepMemories
 from speech_runtime.generation.decoding.decoder import CachedDecoder
-from speech_runtime.generation.frame_buckets import held_frames
 
 NOT_RECORDED = "-1"
 
@@ -62,7 +62,7 @@ class RecordingSession:
         self.session.run_with_iobinding(self.recorded[number])
 
 
-class OnDevice(OnnxRuntimeEngine):
+class OnDevice(OnnxRuntimeBackend):
     """ONNX Runtime on the CPU as if it were on a GPU with CUDA graphs; new memory is not zero."""
 
     on_host = False
@@ -95,9 +95,9 @@ def models(static: Callable[[str], Bundle]) -> tuple[OnnxSpeechSeq2Seq, OnnxSpee
     """With steps recorded, and without."""
     bundle = static("bert")
     plain = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=ONE_THREAD)
-    engine = OnDevice(bundle)
+    backend = OnDevice(bundle)
     parts = (plain.manifest, plain.generation_config, plain.feature_extractor, plain.tokenizer)
-    return OnnxSpeechSeq2Seq(engine, *parts), plain, engine.session
+    return OnnxSpeechSeq2Seq(backend, *parts), plain, backend.session
 
 
 def clips(batch: int, samples: int = 500, seed: int = 0) -> NDArray[np.float32]:
@@ -167,23 +167,23 @@ def test_clips_of_about_the_same_length_share_what_was_recorded(models: Models) 
 def test_a_decoder_that_heeds_no_mask_is_given_no_more_frames(
     masks_audio: bool, frames: int, static: Callable[[str], Bundle]
 ) -> None:
-    engine, facts = OnDevice(static("bert")), replace(static("bert").manifest.decoder, masks_audio=masks_audio)
+    backend, facts = OnDevice(static("bert")), replace(static("bert").manifest.decoder, masks_audio=masks_audio)
     states, mask = np.ones((1, 17, 24), dtype=np.float32), np.ones((1, 17), dtype=np.int64)
-    lent = StepMemories(engine, facts).lend(engine, engine.upload(states), engine.upload(mask))
+    lent = StepMemories(backend, facts).lend(backend, backend.upload(states), backend.upload(mask))
     assert lent is not None
     assert lent.fixed["cross.0.key"].shape()[2] == frames
-    assert engine.download(lent.fixed["encoder_attention_mask"]).sum() == 17
+    assert backend.download(lent.fixed["encoder_attention_mask"]).sum() == 17
 
 
 def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str], Bundle]) -> None:
     bundle = static("bert")
-    engine, facts = OnDevice(bundle), bundle.manifest.decoder
-    memories = StepMemories(engine, facts)
+    backend, facts = OnDevice(bundle), bundle.manifest.decoder
+    memories = StepMemories(backend, facts)
     mask = np.ones((1, 20), dtype=np.int64)
 
     def search(seed: int) -> CachedDecoder:
         states = np.random.default_rng(seed).standard_normal((1, 20, 24)).astype(np.float32)
-        return CachedDecoder(engine, facts, 1, engine.upload(states), engine.upload(mask), memories)
+        return CachedDecoder(backend, facts, 1, backend.upload(states), backend.upload(mask), memories)
 
     def step(decoder: CachedDecoder, tokens: Sequence[int]) -> NDArray[np.float32]:
         return np.stack([decoder.step([[token]], [[0]], whole=True).scores for token in tokens])
@@ -193,7 +193,7 @@ def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str],
     together = [[step(decoder, [token]) for decoder in decoders] for token in (1, 5, 9)]
     for seed in range(3):
         np.testing.assert_allclose(np.concatenate([found[seed] for found in together]), alone[seed], atol=1e-6)
-    assert NOT_RECORDED in engine.session.numbers
+    assert NOT_RECORDED in backend.session.numbers
 
 
 def test_threads_find_what_they_find_alone(models: Models) -> None:
@@ -224,14 +224,14 @@ class Keeping(OnDevice):
 
 
 def test_nothing_is_left_where_a_recording_may_have_intermediate_results(static: Callable[[str], Bundle]) -> None:
-    engine = Keeping(static("bert"))
+    backend = Keeping(static("bert"))
     states, mask = np.ones((1, 20, 24), dtype=np.float32), np.ones((1, 20), dtype=np.int64)
     facts = static("bert").manifest.decoder
-    decoder = CachedDecoder(engine, facts, 1, engine.upload(states), engine.upload(mask))  # nothing is lent to it
+    decoder = CachedDecoder(backend, facts, 1, backend.upload(states), backend.upload(mask))  # nothing is lent to it
     decoder.step([[1]], [[0]], whole=False)
-    assert engine.session.numbers == [NOT_RECORDED]
-    for value in engine.read[-2:]:  # log-probabilities and ids, as the search reads them
-        assert any(value is each for each in engine.uploaded)
+    assert backend.session.numbers == [NOT_RECORDED]
+    for value in backend.read[-2:]:  # log-probabilities and ids, as the search reads them
+        assert any(value is each for each in backend.uploaded)
 
 
 def test_sequences_of_hypotheses_are_decoded_beside_a_recorded_search(models: Models) -> None:

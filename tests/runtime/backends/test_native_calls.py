@@ -13,15 +13,15 @@ import os, sys, threading, time
 import numpy as np
 from speech_runtime import Bundle, SessionOptions
 from speech_runtime.bundle.graph_io import ENCODER, ENCODER_HIDDEN_STATES
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 
-engine = OnnxRuntimeEngine(Bundle.open(sys.argv[1]), SessionOptions(intra_op_threads=1))
-inputs = dict.fromkeys(["input_values", "attention_mask"], engine.upload(np.ones((20_000, 32), np.float32)))
+backend = OnnxRuntimeBackend(Bundle.open(sys.argv[1]), SessionOptions(intra_op_threads=1))
+inputs = dict.fromkeys(["input_values", "attention_mask"], backend.upload(np.ones((20_000, 32), np.float32)))
 begun = threading.Semaphore(0)
 
 def work():
     while True:
-        engine.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES])
+        backend.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES])
         begun.release()
 
 for _ in range(4):

@@ -16,7 +16,7 @@ import pytest
 from handmade_bundle import WIDTH, make_bundle
 from speech_runtime import Bundle, BundleError, SessionOptions
 from speech_runtime.backends.onnxruntime import optimized_graphs
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.optimized_graphs import cache_entry
 from speech_runtime.bundle.graph_io import ENCODER, ENCODER_HIDDEN_STATES, GRAPHS
 
@@ -45,10 +45,10 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Any]]:
     return seen
 
 
-def answer(engine: OnnxRuntimeEngine) -> Any:
+def answer(backend: OnnxRuntimeBackend) -> Any:
     rows = np.random.default_rng(0).standard_normal((3, WIDTH)).astype(np.float32)
-    inputs = {"input_values": engine.upload(rows), "attention_mask": engine.upload(rows)}
-    return engine.download(engine.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES])[ENCODER_HIDDEN_STATES])
+    inputs = {"input_values": backend.upload(rows), "attention_mask": backend.upload(rows)}
+    return backend.download(backend.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES])[ENCODER_HIDDEN_STATES])
 
 
 def entries(options: SessionOptions) -> list[Path]:
@@ -59,13 +59,13 @@ def test_the_second_load_reads_what_the_first_wrote(
     bundle: Bundle, cached: SessionOptions, loaded: list[tuple[Path, Any]]
 ) -> None:
     levels = onnxruntime.GraphOptimizationLevel
-    expected = answer(OnnxRuntimeEngine(bundle, SessionOptions(intra_op_threads=1)))
+    expected = answer(OnnxRuntimeBackend(bundle, SessionOptions(intra_op_threads=1)))
     loaded.clear()
-    np.testing.assert_array_equal(answer(OnnxRuntimeEngine(bundle, cached)), expected)
+    np.testing.assert_array_equal(answer(OnnxRuntimeBackend(bundle, cached)), expected)
     assert loaded == [(bundle.path(f"{graph}.onnx"), levels.ORT_ENABLE_ALL) for graph in GRAPHS]
     assert [entry.name.rpartition("-")[0] for entry in entries(cached)] == sorted(GRAPHS)
     loaded.clear()
-    np.testing.assert_array_equal(answer(OnnxRuntimeEngine(bundle, cached)), expected)
+    np.testing.assert_array_equal(answer(OnnxRuntimeBackend(bundle, cached)), expected)
     assert [level for _, level in loaded] == [levels.ORT_DISABLE_ALL] * len(GRAPHS)
     assert bundle.directory not in [path.parent for path, _ in loaded]
     optimized = onnx.load(next(entries(cached)[-1].glob("encoder.onnx")), load_external_data=False)
@@ -73,7 +73,7 @@ def test_the_second_load_reads_what_the_first_wrote(
 
 
 def test_an_entry_is_readable_by_all_and_has_its_weights_beside_it(bundle: Bundle, cached: SessionOptions) -> None:
-    OnnxRuntimeEngine(bundle, cached)
+    OnnxRuntimeBackend(bundle, cached)
     for entry in entries(cached):
         assert stat.S_IMODE(entry.stat().st_mode) == 0o755
         graph = entry.name.rpartition("-")[0]
@@ -164,12 +164,12 @@ def test_a_changed_entry_is_never_loaded_and_written_again(
     cached: SessionOptions,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    expected = answer(OnnxRuntimeEngine(bundle, cached))
+    expected = answer(OnnxRuntimeBackend(bundle, cached))
     entry = next(entry for entry in entries(cached) if entry.name.startswith("encoder"))
     damaged = entry / file
     whole = {path.name: path.read_bytes() for path in entry.iterdir()}
     change(damaged)
-    np.testing.assert_array_equal(answer(OnnxRuntimeEngine(bundle, cached)), expected)
+    np.testing.assert_array_equal(answer(OnnxRuntimeBackend(bundle, cached)), expected)
     assert "is not used, and written again" in caplog.text
     assert {path.name: path.read_bytes() for path in entry.iterdir()} == whole
 
@@ -178,8 +178,8 @@ def test_a_cache_that_cannot_be_written_is_logged(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    engine = OnnxRuntimeEngine(bundle, SessionOptions(optimized_model_cache=tmp_path / "file" / "cache"))
-    assert answer(engine).shape == (3, WIDTH)
+    backend = OnnxRuntimeBackend(bundle, SessionOptions(optimized_model_cache=tmp_path / "file" / "cache"))
+    assert answer(backend).shape == (3, WIDTH)
     assert "file/cache is not used: " in caplog.text
 
 
@@ -187,11 +187,11 @@ def test_a_cache_that_cannot_be_written_is_logged(
 def test_a_cache_that_others_may_write_is_not_used(
     mode: int, bundle: Bundle, cached: SessionOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    OnnxRuntimeEngine(bundle, cached)
+    OnnxRuntimeBackend(bundle, cached)
     cache = Path(str(cached.optimized_model_cache))
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     cache.chmod(mode)
-    assert answer(OnnxRuntimeEngine(bundle, cached)).shape == (3, WIDTH)
+    assert answer(OnnxRuntimeBackend(bundle, cached)).shape == (3, WIDTH)
     assert "cache is not used: other users may write to it" in caplog.text
 
 
@@ -207,7 +207,7 @@ def test_a_graph_that_cannot_be_saved_is_loaded_all_the_same(
         return genuine(path, settings, **options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse_to_save)
-    assert answer(OnnxRuntimeEngine(bundle, cached)).shape == (3, WIDTH)
+    assert answer(OnnxRuntimeBackend(bundle, cached)).shape == (3, WIDTH)
     assert "The optimised encoder.onnx cannot be written: " in caplog.text
     assert entries(cached) == []
 
@@ -216,17 +216,17 @@ def test_two_processes_at_once_do_not_disturb_each_other(
     bundle: Bundle, cached: SessionOptions, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genuine = onnxruntime.InferenceSession
-    faster: list[OnnxRuntimeEngine] = []
+    faster: list[OnnxRuntimeBackend] = []
 
     def overtaken(path: str, settings: Any, **options: Any) -> Any:
         session = genuine(path, settings, **options)
         monkeypatch.setattr(onnxruntime, "InferenceSession", genuine)
         if not faster:
-            faster.append(OnnxRuntimeEngine(bundle, cached))
+            faster.append(OnnxRuntimeBackend(bundle, cached))
         return session
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", overtaken)
-    np.testing.assert_array_equal(answer(OnnxRuntimeEngine(bundle, cached)), answer(faster[0]))
+    np.testing.assert_array_equal(answer(OnnxRuntimeBackend(bundle, cached)), answer(faster[0]))
     assert len(entries(cached)) == len(GRAPHS)
     assert caplog.records == []
 
@@ -236,7 +236,7 @@ def test_a_damaged_graph_is_the_bundles_fault(cached: SessionOptions, tmp_path: 
     path = directory / "encoder.onnx"
     path.write_bytes(b"\xff" * path.stat().st_size)
     with pytest.raises(BundleError, match=r"damaged/encoder\.onnx cannot be loaded"):
-        OnnxRuntimeEngine(Bundle.open(directory, check_hashes=False), cached)
+        OnnxRuntimeBackend(Bundle.open(directory, check_hashes=False), cached)
     assert entries(cached) == []
 
 
@@ -244,6 +244,6 @@ def test_nothing_is_logged_where_all_is_well(
     bundle: Bundle, cached: SessionOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        OnnxRuntimeEngine(bundle, cached)
-        OnnxRuntimeEngine(bundle, cached)
+        OnnxRuntimeBackend(bundle, cached)
+        OnnxRuntimeBackend(bundle, cached)
     assert caplog.records == []

@@ -19,7 +19,7 @@ from speech_runtime import Bundle, EngineError, SessionOptions, TensorRtOptions
 from speech_runtime.backends import cache_directory
 from speech_runtime.backends.cache_directory import RECORD
 from speech_runtime.backends.onnxruntime import providers
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import engine_cache
 from speech_runtime.backends.onnxruntime.session_options import CPU, CUDA, TENSORRT, TENSORRT_RTX
 from speech_runtime.bundle.graph_io import ENCODER, GRAPHS
@@ -93,7 +93,7 @@ def directory_of(options: SessionOptions, bundle: Bundle) -> Path:
 def load(bundle: Bundle, options: SessionOptions, **keywords: Any) -> list[str]:
     """Load the engine and let it go; which engines were built."""
     FakeSession.found, FakeSession.built = [], []
-    OnnxRuntimeEngine(bundle, options, **keywords)
+    OnnxRuntimeBackend(bundle, options, **keywords)
     return FakeSession.built
 
 
@@ -193,10 +193,10 @@ def test_files_that_nobody_recorded_are_removed(bundle: Bundle, options: Session
 def test_engines_that_are_built_later_are_recorded_at_the_end(
     bundle: Bundle, options: SessionOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = OnnxRuntimeEngine(bundle, options)
-    session: Any = engine._sessions[ENCODER]
+    backend = OnnxRuntimeBackend(bundle, options)
+    session: Any = backend._sessions[ENCODER]
     session.build_more()
-    del engine, session
+    del backend, session
     assert load(bundle, options) == []
     assert caplog.records == []
     assert (directory_of(options, bundle) / f"{ENCODER}.engine").read_text() == "larger engine of encoder"
@@ -258,4 +258,4 @@ def test_a_directory_that_cannot_be_made_is_named(bundle: Bundle, tmp_path: Path
     (tmp_path / "file").write_text("")
     options = SessionOptions(device="tensorrt", tensorrt=TensorRtOptions(engine_cache=tmp_path / "file" / "cache"))
     with pytest.raises(EngineError, match="engine_cache cannot be used: .*file: File exists; choose another"):
-        OnnxRuntimeEngine(bundle, options)
+        OnnxRuntimeBackend(bundle, options)

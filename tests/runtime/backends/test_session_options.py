@@ -22,9 +22,9 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
-from speech_runtime.backends.onnxruntime import backend as engine_module
+from speech_runtime.backends.onnxruntime import backend as backend_module
 from speech_runtime.backends.onnxruntime import providers
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.session_options import most_threads
 from speech_runtime.bundle.graph_io import GRAPHS, Cache
 from speech_runtime.bundle.manifest import Quantization
@@ -151,7 +151,7 @@ def test_every_option_reaches_onnx_runtime(bundle: Bundle, stub: type[StubSessio
         graph_optimization="extended",
         log_severity="warning",
     )
-    OnnxRuntimeEngine(bundle, options)
+    OnnxRuntimeBackend(bundle, options)
     assert [made.path.name for made in stub.made] == [f"{graph}.onnx" for graph in GRAPHS]
     assert stub.made[0].settings.intra_op_num_threads == 3
     for made in stub.made:
@@ -167,7 +167,7 @@ def test_every_option_reaches_onnx_runtime(bundle: Bundle, stub: type[StubSessio
 @pytest.mark.parametrize(("size", "threads"), [(2 * 2**20, 1), (2 * 2**20 + 1, 3)])
 def test_a_small_decoder_takes_one_thread(bundle: Bundle, stub: type[StubSession], size: int, threads: int) -> None:
     files = {name: replace(facts, size=size) for name, facts in bundle.manifest.files.items()}
-    OnnxRuntimeEngine(
+    OnnxRuntimeBackend(
         replace(bundle, manifest=replace(bundle.manifest, files=files)), SessionOptions(intra_op_threads=3)
     )
     assert [made.settings.intra_op_num_threads for made in stub.made] == [3, threads, threads]
@@ -177,18 +177,18 @@ def test_a_small_decoder_takes_one_thread(bundle: Bundle, stub: type[StubSession
 def test_only_a_step_in_place_is_planned_by_those_before_it(
     bundle: Bundle, stub: type[StubSession], monkeypatch: pytest.MonkeyPatch, cache: Cache
 ) -> None:
-    monkeypatch.setattr(engine_module, "_check_signature", lambda *_: None)
+    monkeypatch.setattr(backend_module, "_check_signature", lambda *_: None)
     decoder = replace(bundle.manifest.decoder, cache=cache)
     bundle = replace(bundle, manifest=replace(bundle.manifest, decoder=decoder))
-    OnnxRuntimeEngine(bundle, SessionOptions())
+    OnnxRuntimeBackend(bundle, SessionOptions())
     assert [made.settings.enable_mem_pattern for made in stub.made] == [False, False, cache == "in_place"]
 
 
 def test_all_graphs_share_one_arena_if_there_is_one(bundle: Bundle, stub: type[StubSession]) -> None:
     entry = "session.use_env_allocators"
-    OnnxRuntimeEngine(bundle, SessionOptions())
+    OnnxRuntimeBackend(bundle, SessionOptions())
     assert all(made.settings.get_session_config_entry(entry) == "1" for made in stub.made)
-    OnnxRuntimeEngine(bundle, SessionOptions(cpu_memory_arena=False))
+    OnnxRuntimeBackend(bundle, SessionOptions(cpu_memory_arena=False))
     with pytest.raises(RuntimeError, match="does not have configuration"):
         stub.made[-1].settings.get_session_config_entry(entry)
 
@@ -196,7 +196,7 @@ def test_all_graphs_share_one_arena_if_there_is_one(bundle: Bundle, stub: type[S
 def test_only_the_cpu_does_without_the_fusions_that_slow_it_down(bundle: Bundle, stub: type[StubSession]) -> None:
     entry = "optimization.disable_specified_optimizers"
     for device in ("cpu", "cuda"):
-        OnnxRuntimeEngine(bundle, SessionOptions(device=device))
+        OnnxRuntimeBackend(bundle, SessionOptions(device=device))
     cpu, cuda = stub.made[0].settings, stub.made[-1].settings
     assert cpu.get_session_config_entry(entry) == "SkipLayerNormFusion;BiasGeluFusion"
     assert cpu.get_session_config_entry("session.force_spinning_stop") == "1"
@@ -207,7 +207,7 @@ def test_only_the_cpu_does_without_the_fusions_that_slow_it_down(bundle: Bundle,
 def test_the_defaults_are_those_of_onnx_runtime_but_quieter_and_for_any_length(
     bundle: Bundle, stub: type[StubSession]
 ) -> None:
-    OnnxRuntimeEngine(bundle, SessionOptions())
+    OnnxRuntimeBackend(bundle, SessionOptions())
     made, native = stub.made[0].settings, onnxruntime.SessionOptions()
     for name in ("intra_op_num_threads", "execution_mode", "enable_cpu_mem_arena"):
         assert getattr(made, name) == getattr(native, name)
@@ -239,7 +239,7 @@ def test_devices_and_overrides_become_providers(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [name for name, _ in providers])
     session_options = SessionOptions(**options)
-    OnnxRuntimeEngine(bundle, session_options)
+    OnnxRuntimeBackend(bundle, session_options)
     assert [made.providers for made in stub.made] == [providers] * len(GRAPHS)
     assert session_options.memory == ("cpu" if session_options.device == "cpu" else "cuda")
 
@@ -268,7 +268,7 @@ def test_a_provider_that_silently_fell_away_is_an_error(
 ) -> None:
     monkeypatch.setattr(stub, "registered", registered)
     with pytest.raises(EngineError, match=message):
-        OnnxRuntimeEngine(bundle, SessionOptions(device=device))
+        OnnxRuntimeBackend(bundle, SessionOptions(device=device))
 
 
 def test_libraries_that_did_not_load_are_named(
@@ -277,10 +277,10 @@ def test_libraries_that_did_not_load_are_named(
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))  # noqa: T201
     monkeypatch.setattr(stub, "registered", [CPU])
     with pytest.raises(EngineError, match=r"did not load \(Failed to load libcudnn.so.9\)"):
-        OnnxRuntimeEngine(bundle, SessionOptions(device="cuda"))
+        OnnxRuntimeBackend(bundle, SessionOptions(device="cuda"))
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match=r"libcudnn.so.9 import of tensorrt halted"):
-        OnnxRuntimeEngine(bundle, SessionOptions(device="tensorrt"))
+        OnnxRuntimeBackend(bundle, SessionOptions(device="tensorrt"))
     assert capsys.readouterr().out == ""  # it is for transcriptions
 
 
@@ -306,7 +306,7 @@ def test_a_provider_that_fails_is_told_from_a_graph_that_does(
 ) -> None:
     monkeypatch.setattr(stub, "failure", error)
     with pytest.raises(expected, match=message):
-        OnnxRuntimeEngine(bundle, SessionOptions(device="cuda"))
+        OnnxRuntimeBackend(bundle, SessionOptions(device="cuda"))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_a_build_without_the_provider_is_named(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     with pytest.raises(EngineError, match=message):
-        OnnxRuntimeEngine(bundle, SessionOptions(**options))
+        OnnxRuntimeBackend(bundle, SessionOptions(**options))
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_an_onnx_runtime_that_does_not_load_is_not_said_to_be_missing(
     for name in [name for name in sys.modules if name == "onnxruntime" or name.startswith("onnxruntime.capi.")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(EngineError, match="is there, and cannot be loaded: .*onnxruntime.capi"):
-        OnnxRuntimeEngine(bundle, SessionOptions())
+        OnnxRuntimeBackend(bundle, SessionOptions())
 
 
 @pytest.mark.parametrize(
@@ -380,8 +380,8 @@ def test_without_vnni_only_products_of_bytes_want_to_be_fused(
     for target in ("cpu", "tensorrt"):
         make_bundle(tmp_path / target, precision="int8", target=target, quantization=int8)
     with pytest.raises(EngineError, match=f"{level}.*this processor has no VNNI"):
-        OnnxRuntimeEngine(Bundle.open(tmp_path / "cpu"), options)
-    OnnxRuntimeEngine(Bundle.open(tmp_path / "tensorrt"), options)
+        OnnxRuntimeBackend(Bundle.open(tmp_path / "cpu"), options)
+    OnnxRuntimeBackend(Bundle.open(tmp_path / "tensorrt"), options)
 
 
 def test_optimised_graphs_are_kept_and_used_again(

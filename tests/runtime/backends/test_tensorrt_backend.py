@@ -17,7 +17,7 @@ from handmade_bundle import add_engine_set, make_bundle
 from speech_runtime import Bundle, EngineError, EngineOptions, OnnxSpeechSeq2Seq, ProfileLimits
 from speech_runtime.backends import devices
 from speech_runtime.backends.devices import options_for
-from speech_runtime.backends.tensorrt.backend import TensorRtEngine
+from speech_runtime.backends.tensorrt.backend import TensorRtBackend
 from speech_runtime.backends.tensorrt.engine_sets import choose_engines
 from speech_runtime.backends.tensorrt.library import TensorRt
 from speech_runtime.bench import measure
@@ -38,7 +38,7 @@ class Rig:
 
     directory: Path
     model: OnnxSpeechSeq2Seq
-    engine: TensorRtEngine
+    backend: TensorRtBackend
     device: FakeDevice
     tensorrt: FakeTensorRt
 
@@ -60,13 +60,13 @@ def load(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     def make(**facts: Any) -> Rig:
         engines = add_engine_set(directory, **{"limits": LIMITS, **facts})
         bundle, device = Bundle.open(directory), FakeDevice()
-        tensorrt, made = FakeTensorRt(bundle, engines, device), list[TensorRtEngine]()
+        tensorrt, made = FakeTensorRt(bundle, engines, device), list[TensorRtBackend]()
 
-        def engine(*arguments: Any, **settings: Any) -> TensorRtEngine:
-            made.append(TensorRtEngine(*arguments, **settings, tensorrt=tensorrt.library, device=device))
+        def backend(*arguments: Any, **settings: Any) -> TensorRtBackend:
+            made.append(TensorRtBackend(*arguments, **settings, tensorrt=tensorrt.library, device=device))
             return made[-1]
 
-        monkeypatch.setattr(devices, "TensorRtEngine", engine)
+        monkeypatch.setattr(devices, "TensorRtBackend", backend)
         model = OnnxSpeechSeq2Seq.from_pretrained(directory, device="engines")
         return Rig(directory, model, made[-1], device, tensorrt)
 
@@ -177,7 +177,7 @@ def test_nothing_is_allocated_once_it_has_run(load: Load) -> None:
 def test_caches_are_as_large_as_the_profile_allows(load: Load) -> None:
     rig = load()
     facts = rig.model.manifest.decoder
-    capacity = rig.engine._graphs[DECODER_WITH_PAST]._capacities["present.0.key"]
+    capacity = rig.backend._graphs[DECODER_WITH_PAST]._capacities["present.0.key"]
     longest = (LIMITS.tokens[2] - 1) + LIMITS.step_tokens[2]
     assert capacity == 4 * LIMITS.batch[2] * LIMITS.beams[2] * facts.heads * longest * facts.head_dim
 
@@ -185,29 +185,29 @@ def test_caches_are_as_large_as_the_profile_allows(load: Load) -> None:
 def test_what_somebody_holds_is_not_overwritten(load: Load) -> None:
     rig = load()
     first = rig.model.encode(noise(1, 1)[None])
-    before = rig.engine.download(first.hidden_states)
+    before = rig.backend.download(first.hidden_states)
     for seed in range(3):
         rig.model.generate(noise(1, seed)[None], num_beams=2, max_new_tokens=3)
-    np.testing.assert_array_equal(rig.engine.download(first.hidden_states), before)
+    np.testing.assert_array_equal(rig.backend.download(first.hidden_states), before)
 
 
 def test_a_tensor_that_nobody_holds_gives_its_memory_back(load: Load) -> None:
     rig = load()
-    tensor = rig.engine.upload(np.zeros((3, 5), dtype=np.float32))
+    tensor = rig.backend.upload(np.zeros((3, 5), dtype=np.float32))
     address = tensor.buffer.address
     del tensor
-    assert rig.engine.upload(np.ones((2, 7), dtype=np.float32)).buffer.address == address
+    assert rig.backend.upload(np.ones((2, 7), dtype=np.float32)).buffer.address == address
 
 
-def test_memory_is_freed_with_the_engine(directory: Path) -> None:
+def test_memory_is_freed_with_the_backend(directory: Path) -> None:
     engines, device = add_engine_set(directory, limits=LIMITS), FakeDevice()
     bundle = Bundle.open(directory)
     tensorrt = FakeTensorRt(bundle, engines, device)
-    engine = TensorRtEngine(bundle, EngineOptions(), tensorrt=tensorrt.library, device=device)
-    tensor = engine.upload(np.zeros((1, 16000), dtype=np.float32))
+    backend = TensorRtBackend(bundle, EngineOptions(), tensorrt=tensorrt.library, device=device)
+    tensor = backend.upload(np.zeros((1, 16000), dtype=np.float32))
     assert device.blocks
     assert device.queue  # the copy is not done yet, and nobody else holds the array
-    del engine, tensor
+    del backend, tensor
     gc.collect()
     assert not device.blocks
 
@@ -281,15 +281,15 @@ def test_what_tensorrt_refuses_is_said_in_its_words(refuses: str, weights: str, 
     tensorrt = FakeTensorRt(bundle, engines, device)
     tensorrt.refuses = refuses
     with pytest.raises(EngineError, match=message):
-        TensorRtEngine(bundle, EngineOptions(), tensorrt=tensorrt.library, device=device)
+        TensorRtBackend(bundle, EngineOptions(), tensorrt=tensorrt.library, device=device)
 
 
 def test_another_dtype_is_refused(load: Load) -> None:
     rig = load()
-    values = rig.engine.upload(np.zeros((1, 16000), dtype=np.float64))
-    mask = rig.engine.upload(np.ones((1, 16000), dtype=np.int64))
+    values = rig.backend.upload(np.zeros((1, 16000), dtype=np.float64))
+    mask = rig.backend.upload(np.ones((1, 16000), dtype=np.int64))
     with pytest.raises(EngineError, match="input_values of encoder is float64, its engine takes float32"):
-        rig.engine.run(ENCODER, {"input_values": values, "attention_mask": mask}, [])
+        rig.backend.run(ENCODER, {"input_values": values, "attention_mask": mask}, [])
 
 
 def test_the_driver_in_memory_notices_what_is_wrong() -> None:

@@ -18,7 +18,7 @@ from handmade_bundle import DECODER, add_engine_set, make_bundle
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tensorrt.add_engines import _held
 from speech_runtime import Bundle, EngineError, EngineOptions, OnnxSpeechSeq2Seq, ProfileLimits
-from speech_runtime.backends.tensorrt.backend import TensorRtEngine
+from speech_runtime.backends.tensorrt.backend import TensorRtBackend
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, cache_names
 from speech_runtime.bundle.manifest import EngineSet, Manifest
 
@@ -32,10 +32,10 @@ class Rig:
         self.device = FakeDevice()
         self.tensorrt = FakeTensorRt(bundle, engines, self.device)
         options = EngineOptions(cuda_graphs=cuda_graphs)
-        self.engine = TensorRtEngine(bundle, options, tensorrt=self.tensorrt.library, device=self.device)
+        self.backend = TensorRtBackend(bundle, options, tensorrt=self.tensorrt.library, device=self.device)
         self.plain = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=ONE_THREAD)
         parts = (self.plain.manifest, self.plain.generation_config, None, None)
-        self.model = OnnxSpeechSeq2Seq(self.engine, *parts)
+        self.model = OnnxSpeechSeq2Seq(self.backend, *parts)
 
     def both(self, inputs: NDArray[np.float32], **settings: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return self.model.generate(inputs, **settings), self.plain.generate(inputs, **settings)
@@ -90,7 +90,7 @@ def test_tensorrt_is_recorded_once_for_each_turn(load: Callable[..., Rig]) -> No
 def test_memory_that_a_recording_writes_is_never_lent_out(load: Callable[..., Rig]) -> None:
     rig = load(1, flavor="tensorrt")
     rig.model.generate(clips(1), num_beams=3, max_new_tokens=8)
-    free = {address for addresses in rig.engine._pool._free.values() for address in addresses}
+    free = {address for addresses in rig.backend._pool._free.values() for address in addresses}
     assert not free & {address for step in rig.steps for address in step.values()}
     found, expected = rig.both(clips(3), num_beams=3, max_new_tokens=8)  # beyond the sizes that are recorded
     np.testing.assert_array_equal(found, expected)
@@ -133,7 +133,7 @@ def test_engines_whose_shapes_change_cannot_be_recorded(tmp_path: Path) -> None:
     bundle = Bundle.open(path)
     library = FakeTensorRt(bundle, engines, device).library
     with pytest.raises(EngineError, match="cuda_graphs is 1, and the cache of .* grows .* with --static-cache TOKENS"):
-        TensorRtEngine(bundle, EngineOptions(cuda_graphs=1), tensorrt=library, device=device)
+        TensorRtBackend(bundle, EngineOptions(cuda_graphs=1), tensorrt=library, device=device)
 
 
 def test_what_is_no_number_of_sizes_is_refused() -> None:

@@ -12,7 +12,7 @@ import pytest
 from handmade_bundle import DECODER, ENCODER, add_engine_set, make_bundle
 from speech_runtime import BenchError, Bundle
 from speech_runtime.backends.tensorrt.library import TensorRt
-from speech_runtime.backends.timed import TimedEngine
+from speech_runtime.backends.timed import TimedBackend
 from speech_runtime.bench import device, runner, worker
 from speech_runtime.bench.audio import BenchAudio
 from speech_runtime.bench.machine import Machine, available_memory
@@ -179,7 +179,7 @@ def test_noise_of_the_asked_length(tmp_path: Path, facts: dict[str, Any], length
 
 
 def test_the_clock_is_around_each_run() -> None:
-    class Engine:
+    class Backend:
         on_host = True
         waited = 0
 
@@ -201,15 +201,15 @@ def test_the_clock_is_around_each_run() -> None:
         def synchronize(self) -> None:
             self.waited += 1
 
-    inner = Engine()
-    engine = TimedEngine(inner)
-    assert engine.on_host
-    assert engine.run("encoder", {}, ["x"]) == {"x": "encoder"}
-    assert engine.run("decoder_init", {}, []) == {}
-    assert engine.dtype("decoder_with_past", "past.0.key") == np.float16
-    assert [run.graph for run in engine.runs] == ["encoder", "decoder_init"]
+    inner = Backend()
+    backend = TimedBackend(inner)
+    assert backend.on_host
+    assert backend.run("encoder", {}, ["x"]) == {"x": "encoder"}
+    assert backend.run("decoder_init", {}, []) == {}
+    assert backend.dtype("decoder_with_past", "past.0.key") == np.float16
+    assert [run.graph for run in backend.runs] == ["encoder", "decoder_init"]
     assert inner.waited == 2  # on a GPU a run returns before its work is done
-    assert engine.runs[0].begin <= engine.runs[0].end <= engine.runs[1].begin
+    assert backend.runs[0].begin <= backend.runs[0].end <= backend.runs[1].begin
 
 
 def test_the_table_has_a_row_a_case_and_one_a_bundle() -> None:

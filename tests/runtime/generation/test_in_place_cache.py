@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from speech_runtime.bundle.graph_io import INPUT_IDS, PAST_LENGTH
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.decoding.caches.in_place import InPlaceCache
 from speech_runtime.generation.search.candidates import in_order
 
@@ -18,7 +18,7 @@ LAYERS, HEADS, HEAD_DIM = 2, 2, 3
 FACTS = DecoderFacts(LAYERS, HEADS, HEAD_DIM, 100, None, None, 4, cache="in_place")
 
 
-class Engine:
+class Backend:
     """Arrays as they are."""
 
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -35,7 +35,7 @@ class Both:
     """The cache, and the history of tokens that each beam's keys must tell of."""
 
     def __init__(self, batch: int) -> None:
-        self.cache = InPlaceCache(Engine(), FACTS, batch)
+        self.cache = InPlaceCache(Backend(), FACTS, batch)
         self.histories = np.zeros((batch, 1, 0), dtype=np.int64)
 
     def step(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64]) -> None:
@@ -90,7 +90,7 @@ def test_there_is_room_for_more_than_at_first(beams: int) -> None:
 
 
 def test_a_step_of_the_same_sizes_is_bound_to_the_same_tensors() -> None:
-    cache = InPlaceCache(Engine(), FACTS, 1)
+    cache = InPlaceCache(Backend(), FACTS, 1)
     first = cache.bind(np.array([[[5]]]), [[0]])
     cache.advance({})
     wider = cache.go_on([[1, 2, 3]], [[0, 0, 0]])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from speech_runtime.bundle.facts import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.decoding.caches import step_memories
 from speech_runtime.generation.decoding.caches.step_memories import Lent, StepMemories
 
@@ -34,7 +34,7 @@ class Search:
 
 
 def memories(recordings: int) -> StepMemories:
-    engine = SimpleNamespace(
+    backend = SimpleNamespace(
         recordings=recordings,
         allocate=lambda shape, dtype: np.zeros(shape, dtype),
         upload=np.array,
@@ -43,7 +43,7 @@ def memories(recordings: int) -> StepMemories:
         dtype=lambda graph, name: np.dtype(np.float32),
         prepare=lambda *_: dict,
     )
-    return StepMemories(engine, FACTS)
+    return StepMemories(backend, FACTS)
 
 
 def lend(lender: StepMemories, search: Search, batch: int = 1) -> Lent | None:
