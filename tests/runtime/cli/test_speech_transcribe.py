@@ -132,7 +132,7 @@ def test_settings_are_followed(digits: Pair, references: dict[Path, str]) -> Non
         (("--bad-words-ids", "[5]"), "--bad-words-ids is [5], expected a list of a list of int or null"),
         (("--n-best", 2), "--n-best is 2 but --num-beams only 1; raise --num-beams"),
         (("--language", "de"), "no token for the language 'de'"),
-        (("--top-p", 2), "--top-p is 2.0, it must be above 0 and at most 1"),
+        (("--top-p", 2), "--top-p is 2.0; give a number above 0 and at most 1"),
     ):
         result = run(digits.directory, clip, *arguments)
         assert result.exit_code != 0
@@ -241,7 +241,7 @@ def test_a_seed_that_is_none_is_refused(seed: str, tmp_path: Path) -> None:
         (("--decoder-start-token-id", -5), "--decoder-start-token-id has -5"),
         (("--eos-token-id", "2,99"), "--eos-token-id has 99"),
         (("--length-penalty", "nan"), "--length-penalty is nan"),
-        (("--num-beams", 10**9), "--num-beams is 1000000000, it must be at least 1 and at most 1,024"),
+        (("--num-beams", 10**9), "--num-beams is 1000000000; give 1 to 1,024"),
         (("--max-time", "nan"), "--max-time is nan"),
     ],
 )
