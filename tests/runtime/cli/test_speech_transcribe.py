@@ -148,11 +148,11 @@ def test_every_setting_has_a_flag() -> None:
 def test_flags_become_settings(digits: Pair, references: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    def transcribe_all(self: OnnxSpeechSeq2Seq, audio: Iterable[str], **keywords: Any) -> Iterator[Transcription]:
+    def transcribe_iter(self: OnnxSpeechSeq2Seq, audio: Iterable[str], **keywords: Any) -> Iterator[Transcription]:
         seen.update(keywords)
         return (Transcription("", [], 0.0, "end", [], 1.0, 0.0, 0.0) for _ in audio)
 
-    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", transcribe_all)
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_iter", transcribe_iter)
     flags = {
         "--early-stopping": ("never", "never"),
         "--stop-strings": ("one", ("one",)),
@@ -344,13 +344,13 @@ def test_verbose_says_what_takes_how_long(digits: Pair, references: dict[Path, s
 def test_an_interrupt_leaves_whole_json(
     digits: Pair, references: dict[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transcribe_all = OnnxSpeechSeq2Seq.transcribe_all
+    transcribe_iter = OnnxSpeechSeq2Seq.transcribe_iter
 
     def interrupted(self: OnnxSpeechSeq2Seq, audio: Any, **keywords: Any) -> Iterator[Any]:
-        yield next(transcribe_all(self, audio, **keywords))
+        yield next(transcribe_iter(self, audio, **keywords))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", interrupted)
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_iter", interrupted)
     result = run(digits.directory, *references, "--format", "json")
     assert result.exit_code == 130
     assert [entry["text"] for entry in json.loads(result.stdout)] == [next(iter(references.values()))]
