@@ -45,8 +45,7 @@ from .precision.half_precision import HalfPrecision
 from .precision.options import PrecisionOptions
 from .precision.quantizer import Quantizer
 from .sources.checkpoint import load_checkpoint
-from .sources.composite import Composite
-from .sources.weight_checks import check_weights
+from .sources.composite import Composite, check_model
 from .tracing.facts import check_static_cache, decoder_facts, encoder_facts
 from .tracing.rewrites.fast_on_cpu import fast_on_cpu
 from .tracing.rewrites.traceable import traceable
@@ -173,7 +172,7 @@ def _write(
     The audio to measure on is read before anything is traced, which takes long.
     """
     model = composite.model
-    check_weights(model)
+    check_model(composite)
     training = model.training
     model.eval()
     try:
