@@ -173,5 +173,5 @@ def test_the_old_name_of_transcribe_iter_is_deprecated() -> None:
             yield audio, keywords
 
     with pytest.warns(DeprecationWarning, match="transcribe_all is now called transcribe_iter"):
-        found = OnnxSpeechSeq2Seq.transcribe_all(Stub(), ["a.wav"], batch_size=2)
+        found: Iterator[Any] = OnnxSpeechSeq2Seq.transcribe_all(Stub(), ["a.wav"], batch_size=2)
     assert list(found) == [(["a.wav"], {"batch_size": 2})]
