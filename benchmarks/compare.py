@@ -1,4 +1,4 @@
-"""Contenders in turn, A B C A B C …: each in a fresh process every time, so that all meet the machine alike."""
+"""Run contenders in turn, A B C A B C …, each in a fresh process, so that all meet the machine in the same state."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The floors: what must hold on the reference shape and the bundled model, beside what was measured."""
+"""The floors: the least that the reference shape and the bundled model must reach, beside the measurements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

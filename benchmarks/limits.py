@@ -1,4 +1,4 @@
-"""What the machine can do: memory read and integer multiply, measured, and what they say about the reference shape."""
+"""Measure the limits of the machine, memory reads and integer multiplications, and what they imply for a model."""
 
 import time
 from collections.abc import Callable

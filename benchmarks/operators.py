@@ -1,4 +1,4 @@
-"""Where the time of a graph goes, by operator: ONNX Runtime's own profile of the int8 encoder and step."""
+"""Measure the time of a graph by operator, with ONNX Runtime's own profile of the int8 encoder and step."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Makes what is compared, in `build/bench`: one checkpoint of the reference shape, and what each peer loads of it.
+"""Make the models to compare, in `build/bench`: one checkpoint of the reference shape, and what each peer loads of it.
 
 Each is made once, in a process of its own: `python benchmarks/prepare.py NAME DIRECTORY`.
 """

@@ -1,4 +1,4 @@
-"""`make bench` and `make bench-quick`: everything that is compared and measured, and the tables and plots of it."""
+"""`make bench` and `make bench-quick`: run all comparisons and measurements, and write their tables and plots."""
 
 import json
 from dataclasses import replace

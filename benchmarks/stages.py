@@ -1,4 +1,4 @@
-"""The parts of a benchmark run: what is made, and what is measured of it."""
+"""The stages of a benchmark run: the models that are made, and the measurements on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What was measured, in Markdown."""
+"""Write measurements as Markdown tables."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""A composite in half precision against the same in float32, as a GPU would compute it."""
+"""Compare a composite in half precision with float32, computed as on a GPU."""
 
 from dataclasses import dataclass
 from pathlib import Path

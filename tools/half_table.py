@@ -1,4 +1,4 @@
-"""The table of docs/half_precision.md: what was measured of every family in half precision."""
+"""The table of docs/half_precision.md: every family in half precision, as measured."""
 
 import tempfile
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Tables of Markdown whose rows are named by their first cell: read, and written."""
+"""Read and write Markdown tables whose rows are named by their first cell."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

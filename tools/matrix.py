@@ -1,4 +1,4 @@
-"""Every encoder with one decoder, every decoder with one encoder: exported, compared, and built.
+"""Export, compare and build every encoder with one decoder, and every decoder with one encoder.
 
 The models are those of `composites`: tiny, with random weights.
 """

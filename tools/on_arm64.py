@@ -1,4 +1,4 @@
-"""The runtime on arm64: bundles of every kind that are exported here, transcribed there.
+"""Test the runtime on arm64: bundles of every kind are exported here and transcribed there.
 
     make test-arm64 ROOT=/path/to/an/arm64/debian
 

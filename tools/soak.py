@@ -1,4 +1,4 @@
-"""Transcribes parts of clips, of any length and with many settings, and prints the memory it takes as it goes on.
+"""Transcribe parts of clips, of any length and with many settings, and print its memory after each round.
 
 Run as `python tools/soak.py BUNDLE THREADS ROUNDS UTTERANCES CLIP…`: the resident memory, KiB, after every round.
 """

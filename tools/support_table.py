@@ -1,4 +1,4 @@
-"""docs/support.md: what was measured of every pairing of the matrix, and what is refused."""
+"""The page docs/support.md: every pairing of the matrix as measured, and what is refused."""
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""What a peer does: load, run cases, and say how long each took, in a process of its own."""
+"""The interface of a peer: load, run cases, and report how long each took, in a process of its own."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Who is compared, and on what."""
+"""The list of peers, and the models that each is compared on."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training batches: real and synthetic strings in random proportion, alike in length within a batch."""
+"""Training batches: a random mix of real and synthetic strings, alike in length within a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said: strings of one to eight English digits, and which of them training never sees."""
+"""The texts: strings of one to eight English digits, and those that are held out from training."""
 
 from __future__ import annotations
 

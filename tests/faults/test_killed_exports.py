@@ -1,4 +1,4 @@
-"""Exports over a bundle that is there, killed at random: the old bundle or the new one, or back at the next run."""
+"""Test exports killed while they replace a bundle: the old or the new one is there, perhaps only after the next run."""
 
 import json
 import os

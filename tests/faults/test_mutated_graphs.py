@@ -1,4 +1,4 @@
-"""Graphs that were mutated, with hashes that fit: refused by name, or run; no traceback, hang or crash of ours."""
+"""Test mutated graphs with correct hashes: each is refused by name or runs, without a traceback, a hang or a crash."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Steps recorded as CUDA graphs on a GPU: the CPU's tokens, and no more time than without."""
+"""Test steps recorded as CUDA graphs on a GPU: the tokens of the CPU, and no slower than without them."""
 
 import shutil
 import statistics

@@ -1,4 +1,4 @@
-"""One recording in every container that is read, made in memory; and what is heard of it."""
+"""One recording in every container that can be read, made in memory, and the samples it decodes to."""
 
 import io
 from functools import cache

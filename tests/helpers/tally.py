@@ -1,4 +1,4 @@
-"""Counts of what a test compared with transformers, shown at the end of a run."""
+"""Counts of the cases that tests compared with transformers, printed at the end of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

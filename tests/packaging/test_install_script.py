@@ -1,4 +1,4 @@
-"""`tools/install.sh` on machines that are made up: which Python it takes, and what it says where none will do."""
+"""Test `tools/install.sh` on made-up machines: the Python that it chooses, and its error where none will do."""
 
 import shutil
 import subprocess

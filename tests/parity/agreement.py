@@ -1,4 +1,4 @@
-"""What transformers finds, and whether we found the same: near ties are told from errors, and counted.
+"""Compare results with those of transformers: near ties are told from errors, and counted.
 
 A near tie is a choice that rounding decides. It is one where transformers itself gives our answer, ids and scores, once
 its scores are moved by no more than `NUDGE`: what trades places is closer than 1e-5. That holds for every choice of a

@@ -1,4 +1,4 @@
-"""Random cases against transformers on the same weights: identical ids and scores within 1e-4, on both paths.
+"""Test random cases against transformers on the same weights: identical ids, scores within 1e-4, on both paths.
 
 200 cases that never change; `--cases 2000` (`make test-cases`) draws as many others.
 """

@@ -1,4 +1,4 @@
-"""Every keyword does to a clip of a list what it does to that clip alone, and it does something."""
+"""Test that each keyword of `transcribe` has an effect, and the same one on a clip alone and in a list."""
 
 import threading
 from pathlib import Path

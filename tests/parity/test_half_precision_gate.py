@@ -1,4 +1,4 @@
-"""A model that half precision would damage: what overflows, and what 11 bits do not tell apart, stays float32."""
+"""Test that the parts which half precision would damage, by overflow or by rounding, stay in float32."""
 
 import math
 import shutil

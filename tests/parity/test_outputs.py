@@ -1,4 +1,4 @@
-"""What a call returns and takes besides ids: scores, losses, prompts of any length, streams, deadlines, threads."""
+"""Test the other inputs and outputs of a call: scores, losses, prompts of any length, streams, deadlines, threads."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Speech2Text2 checkpoints against transformers 4.34, which still had the model."""
+"""Test Speech2Text2 checkpoints against transformers 4.34, the last version with that model."""
 
 import json
 import shutil

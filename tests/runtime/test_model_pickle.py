@@ -1,4 +1,4 @@
-"""A model that is pickled or copied says how to load it instead."""
+"""Test that pickling or copying a model fails with the way to load it instead."""
 
 import copy
 import multiprocessing

@@ -1,4 +1,4 @@
-"""The placement that is worked out notices what ONNX Runtime would copy between the CPU and the GPU."""
+"""Test that the computed placement of nodes shows every copy between the CPU and the GPU."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The half-precision pass on graphs of a few nodes: what it changes, and what it leaves in float32."""
+"""Test the half-precision pass on graphs of a few nodes: the nodes that it converts and those it leaves in float32."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The forms that audio comes in: files, pipes, bytes, arrays, dictionaries and tuples; and how much of it."""
+"""Test every form of audio input (files, pipes, bytes, arrays, dictionaries, tuples) and the limits on its size."""
 
 import io
 import os

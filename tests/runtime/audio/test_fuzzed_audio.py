@@ -1,4 +1,4 @@
-"""Damaged files of every container: each is heard whole, or refused with an `AudioError`."""
+"""Test randomly damaged files of every container: each is read whole, or refused with an `AudioError`."""
 
 import io
 import random

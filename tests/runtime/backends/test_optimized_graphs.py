@@ -1,4 +1,4 @@
-"""The cache of optimised graphs: used when it fits, never when it is stale, and never in the way."""
+"""Test the cache of optimised graphs: used when it matches, ignored when stale, and never an obstacle."""
 
 import logging
 import os

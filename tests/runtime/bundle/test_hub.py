@@ -1,4 +1,4 @@
-"""Bundles from the Hub: a cache made by hand stands for it where files are read, stubs where it answers."""
+"""Test bundles from the Hub: files come from a cache made by hand, answers of the Hub from stubs."""
 
 import json
 import os

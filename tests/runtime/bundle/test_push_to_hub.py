@@ -1,4 +1,4 @@
-"""Bundles to the Hub: what its client is told; there is no network in the tests."""
+"""Test uploads to the Hub: the calls that its client receives. No test uses the network."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Processors and warpers against the classes of transformers that they follow, on the same scores."""
+"""Test logits processors and warpers against the classes of transformers, on the same scores."""
 
 from collections.abc import Callable
 from typing import Any
