@@ -24,7 +24,7 @@ _SIZES = {
     "past": _PAST,
     "room": _ROOM,
 }
-"""Of dynamic dimensions, by the names that graphs give them; all others are 1."""
+"""Sizes of dynamic dimensions, by their names in the graphs; all others are 1."""
 _RUNS, _WARMUPS = 12, 3
 _CONTROL_FLOW = ("If", "Loop", "Scan")
 """They take as long as what is in them, which is counted by itself."""

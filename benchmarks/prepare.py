@@ -176,7 +176,7 @@ RECIPES: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "plain-onnx-int8": (plain_onnx_int8, ()),
     "ctranslate2": (ctranslate2_model, ("ctranslate2",)),
 }
-"""What makes each in an empty directory, given that of the others, and the packages that it needs besides `dev`'s."""
+"""For each model, the function that makes it in an empty directory, and its packages besides those of `dev`."""
 
 
 class _PlainEncoder(nn.Module):

@@ -35,7 +35,7 @@ KINDS = {
 }
 """Flags for every precision and every set of operators that a CPU runs; half precision is for GPUs only."""
 THERE = Path("/opt/speech-export")
-"""Where all is put in the other root."""
+"""Directory of the wheel, bundles and clips in the other root."""
 
 
 def export_all(directory: Path) -> None:

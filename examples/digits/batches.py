@@ -26,7 +26,7 @@ Takes = dict[int, list[Recording]]
 
 @dataclass(frozen=True)
 class SyntheticSize:
-    """How much synthetic speech to make: whole strings, and voices saying single digits."""
+    """The amount of synthetic speech: whole strings, and voices that say single digits."""
 
     strings: int
     speakers: int

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended."""
+    """The exit code and output of a process."""
 
     code: int
     stdout: str

@@ -21,7 +21,7 @@ class Tally:
 
     @property
     def few_ties(self) -> bool:
-        """Whether near ties are at most one in a hundred."""
+        """True if at most one case in a hundred is a near tie."""
         return self.near_ties <= max(1, self.cases // 100)
 
     def __str__(self) -> str:

@@ -67,7 +67,7 @@ NO_SETTINGS = {"generator", "stream", "cancel", "language", "output_scores", "ou
 """Keywords with a test of their own, here or beside `generate`."""
 
 UNSEEN = {"pad_token_id"}
-"""What it changes is behind the end."""
+"""Keywords whose effect lies behind the end token."""
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from speech_runtime.bundle.loading import Bundle
 from speech_runtime.bundle.safe_files import FileFacts
 
 OFFSET = "decoder.bert.encoder.layer.1.*"
-"""What is kept for it: `*` goes over dots."""
+"""Pattern of the layers kept in float32: `*` matches dots too."""
 Array = NDArray[Any]
 
 

@@ -31,6 +31,6 @@ def test_it_says_how_to_load_it_instead(move: Callable[[object], object]) -> Non
 
 
 def test_a_bound_method_says_so_too() -> None:
-    """What `pool.map(model.transcribe, files)` does first."""
+    """`pool.map(model.transcribe, files)` pickles the model first."""
     with pytest.raises(TypeError, match="cannot be pickled or copied"):
         pickle.dumps(model().transcribe)

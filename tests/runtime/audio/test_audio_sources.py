@@ -239,7 +239,7 @@ def test_a_small_file_that_asks_for_much_is_refused_early() -> None:
 
 
 class Endless(io.RawIOBase):
-    """What /dev/zero gives."""
+    """A stream without an end, like /dev/zero."""
 
     given = 0
 
