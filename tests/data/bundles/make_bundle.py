@@ -25,7 +25,9 @@ from speech_export import export
 
 VOCABULARY, START, EOS, PAD = 60, 1, 2, 3
 SPREAD = 0.2
-SAMPLES = (3000, 1800)
+RATE = 16_000
+CLIPS = ((150, 3000), (1500, 1800))
+"""Tones that have different answers: frequency in Hz, and number of samples."""
 MAX_LENGTH, BEAMS = 16, 4
 
 
@@ -77,10 +79,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def answers(model: SpeechEncoderDecoderModel, extractor: Wav2Vec2FeatureExtractor) -> dict[str, Any]:
     """Audio of each clip as int16, and the tokens that transformers generates for it alone."""
-    random, found = np.random.default_rng(0), {}
-    for clip, count in enumerate(SAMPLES):
-        audio = random.normal(0, 3000, count).astype(np.int16)
-        inputs = extractor(audio.astype(np.float32) / 2**15, sampling_rate=16000, return_tensors="pt")
+    found = {}
+    for clip, (frequency, count) in enumerate(CLIPS):
+        audio = (8000 * np.sin(2 * np.pi * frequency * np.arange(count) / RATE)).astype(np.int16)
+        inputs = extractor(audio.astype(np.float32) / 2**15, sampling_rate=RATE, return_tensors="pt")
         found[f"audio_{clip}"] = audio
         for name, beams in (("greedy", 1), ("beams", BEAMS)):
             tokens = model.generate(**inputs, num_beams=beams, max_length=MAX_LENGTH)
