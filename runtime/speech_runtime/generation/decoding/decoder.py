@@ -1,4 +1,4 @@
-"""The decoder of one batch, step by step. Its caches never leave the engine."""
+"""The decoder of one batch, step by step. Its caches never leave the backend."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.base import Engine, Prepared, Value
+from ...backends.base import Backend, Prepared, Value
 from ...bundle.graph_io import (
     DECODER_INIT,
     DECODER_WITH_PAST,
@@ -54,11 +54,11 @@ class _Step:
 
 
 class CachedDecoder:
-    """The decoder of one batch of utterances, with its caches on the engine's device."""
+    """The decoder of one batch of utterances, with its caches on the backend's device."""
 
     def __init__(
         self,
-        engine: Engine,
+        backend: Backend,
         facts: DecoderFacts,
         batch: int,
         encoder_hidden_states: Value,
@@ -71,14 +71,14 @@ class CachedDecoder:
         With `memories` the steps are in memory of theirs, as long as there is some. Sequences of at most `longest`
         tokens need no more room than that.
         """
-        self._engine = engine
+        self._backend = backend
         self._facts = facts
         lent = memories and memories.lend(self, encoder_hidden_states, encoder_attention_mask)
         if lent:
             self._fixed = lent.fixed
             self._cache: SelfAttentionCache = StaticCache(lent.memory, facts, recorded=True)
         else:
-            cross = engine.run(
+            cross = backend.run(
                 DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
             )
             self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
@@ -118,12 +118,12 @@ class CachedDecoder:
         Where the caches are on a device, the others are decoded on unheard: taking rows would bring all caches to the
         host and back, and a step takes hardly longer with them, since most of it is reading the weights.
         """
-        if not self._engine.on_host:
+        if not self._backend.on_host:
             self._rows = rows if self._rows is None else self._rows[rows]
             return
 
         def kept(value: Value) -> Value:
-            return self._engine.upload(np.ascontiguousarray(self._engine.download(value)[rows]))
+            return self._backend.upload(np.ascontiguousarray(self._backend.download(value)[rows]))
 
         self._fixed = {name: kept(value) for name, value in self._fixed.items()}
         self._bound_step = None
@@ -205,29 +205,29 @@ class CachedDecoder:
         if step.found is not None:
             return step.found
         made = {**results, **step.places}
-        return [self._engine.download(made[name]) for name in outputs]
+        return [self._backend.download(made[name]) for name in outputs]
 
     def _prepare(self, bound: Binding, outputs: Sequence[str]) -> _Step:
         inputs = {**bound.inputs, **self._fixed}
         if bound.places is not None:
             places = bound.places(outputs)
-            run = self._engine.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **places})
+            run = self._backend.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **places})
             return _Step(bound, outputs, run, places=places)
-        if not self._engine.on_host:
-            run = self._engine.prepare(DECODER_WITH_PAST, inputs, [*outputs, *bound.outputs], bound.into)
+        if not self._backend.on_host:
+            run = self._backend.prepare(DECODER_WITH_PAST, inputs, [*outputs, *bound.outputs], bound.into)
             return _Step(bound, outputs, run)
         width = {LOGITS: self._facts.vocab_size}
         found = [
             np.empty((*bound.shape, width.get(name, self._facts.top_k)), np.int64 if name == TOP_IDS else np.float32)
             for name in outputs
         ]
-        into = {name: self._engine.share(array) for name, array in zip(outputs, found, strict=True)}
-        run = self._engine.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **into})
+        into = {name: self._backend.share(array) for name, array in zip(outputs, found, strict=True)}
+        run = self._backend.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **into})
         return _Step(bound, outputs, run, found, [array[:, :, -1] for array in found])
 
     def _new_cache(self, batch: int, longest: int | None = None) -> SelfAttentionCache:
         if self._facts.cache == "static":
-            return StaticCache(StepMemory(self._engine, self._facts, batch), self._facts)
+            return StaticCache(StepMemory(self._backend, self._facts, batch), self._facts)
         if self._facts.cache == "in_place":
-            return InPlaceCache(self._engine, self._facts, batch, longest)
-        return GrowingCache(self._engine, self._facts, batch)
+            return InPlaceCache(self._backend, self._facts, batch, longest)
+        return GrowingCache(self._backend, self._facts, batch)

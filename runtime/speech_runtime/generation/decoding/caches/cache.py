@@ -20,8 +20,8 @@ class Binding:
         shape: of the tokens, [batch, beams, tokens].
         inputs: tensors by name; the tokens too, for the cache may want them in an order of its own.
         outputs: that the cache wants back.
-        into: what other outputs are written to; see `Engine.prepare`.
-        places: where all other outputs of the step go, by name; None where the engine may choose.
+        into: what other outputs are written to; see `Backend.prepare`.
+        places: where all other outputs of the step go, by name; None where the backend may choose.
     """
 
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Memory of steps that an engine records: lent to one search after the other, since a recording is of its addresses."""
+"""Memory of steps that a backend records: lent to one search after the other, since a recording is of its addresses."""
 
 import threading
 import weakref
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ....backends.base import Engine, Value
+from ....backends.base import Backend, Value
 from ....bundle.facts import DecoderFacts
 from ....bundle.graph_io import (
     DECODER_INIT,
@@ -35,12 +35,12 @@ class Lent:
 
 
 class StepMemories:
-    """Memory for so many sizes as `engine` records; a search of another size, or beside another one, gets none."""
+    """Memory for so many sizes as `backend` records; a search of another size, or beside another one, gets none."""
 
-    def __init__(self, engine: Engine, facts: DecoderFacts) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend, facts: DecoderFacts) -> None:
+        self._backend = backend
         self._facts = facts
-        self._left = engine.recordings
+        self._left = backend.recordings
         self._free: dict[tuple[int, int], list[Lent]] = {}
         self._returned: deque[tuple[tuple[int, int], Lent]] = deque()
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class StepMemories:
 
         Frames are filled up to one of four numbers an octave, all the same to a decoder that heeds their mask.
         """
-        mask = self._engine.download(encoder_attention_mask)
+        mask = self._backend.download(encoder_attention_mask)
         batch, frames = mask.shape
         held = held_frames(frames) if self._facts.masks_audio else frames
         lent = self._take(batch, held)
@@ -59,11 +59,11 @@ class StepMemories:
         # Python collects `search` at any time, in a thread that may hold the lock: a deque is appended to without one.
         weakref.finalize(search, self._returned.append, ((batch, held), lent)).atexit = False
         if held > frames:
-            states = self._engine.download(encoder_hidden_states)
-            encoder_hidden_states = self._engine.upload(_filled_up(states, held))
-        self._engine.write(lent.fixed[ENCODER_ATTENTION_MASK], _filled_up(mask, held))
+            states = self._backend.download(encoder_hidden_states)
+            encoder_hidden_states = self._backend.upload(_filled_up(states, held))
+        self._backend.write(lent.fixed[ENCODER_ATTENTION_MASK], _filled_up(mask, held))
         cross = {name: lent.fixed[name] for name in cache_names("cross", self._facts.layers)}
-        self._engine.prepare(DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, [], cross)()
+        self._backend.prepare(DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, [], cross)()
         return lent
 
     def _take(self, batch: int, frames: int) -> Lent | None:
@@ -76,12 +76,12 @@ class StepMemories:
             if not self._left:
                 return None
             self._left -= 1
-        facts, allocate = self._facts, self._engine.allocate
+        facts, allocate = self._facts, self._backend.allocate
         shape = (batch, facts.heads, frames, facts.head_dim)
         names = cache_names("cross", facts.layers)
-        fixed = {name: allocate(shape, self._engine.dtype(DECODER_WITH_PAST, name)) for name in names}
+        fixed = {name: allocate(shape, self._backend.dtype(DECODER_WITH_PAST, name)) for name in names}
         fixed[ENCODER_ATTENTION_MASK] = allocate((batch, frames), np.dtype(np.int64))
-        return Lent(StepMemory(self._engine, facts, batch), fixed)
+        return Lent(StepMemory(self._backend, facts, batch), fixed)
 
 
 def _filled_up(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:

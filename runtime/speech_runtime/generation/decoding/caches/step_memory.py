@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ....backends.base import Engine, Value
+from ....backends.base import Backend, Value
 from ....bundle.facts import DecoderFacts
 from ....bundle.graph_io import DECODER_WITH_PAST, LOGITS, TOP_IDS, TOP_LOGPROBS, cache_names
 
@@ -18,8 +18,8 @@ class StepMemory:
     Each tensor is made when it is asked for first.
     """
 
-    def __init__(self, engine: Engine, facts: DecoderFacts, batch: int) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend, facts: DecoderFacts, batch: int) -> None:
+        self._backend = backend
         self._facts = facts
         self._batch = batch
         self._caches: dict[tuple[int, int], list[Value]] = {}
@@ -36,7 +36,7 @@ class StepMemory:
     def written(self, name: str, array: NDArray[np.int64]) -> Value:
         """The input `name` of a step, with `array` in it."""
         tensor = self._tensor(name, array.shape, array.dtype)
-        self._engine.write(tensor, np.ascontiguousarray(array))
+        self._backend.write(tensor, np.ascontiguousarray(array))
         return tensor
 
     def outputs(self, names: Sequence[str], beams: int) -> Mapping[str, Value]:
@@ -50,10 +50,10 @@ class StepMemory:
 
     def of_rows(self, rows: NDArray[np.int64], beams: int, turn: int) -> "StepMemory":
         """Other memory, with the cache of some utterances in it."""
-        taken = StepMemory(self._engine, self._facts, len(rows))
+        taken = StepMemory(self._backend, self._facts, len(rows))
         kept = self.past(beams, turn)
         for name, tensor in taken.past(beams, turn).items():
-            self._engine.write(tensor, np.ascontiguousarray(self._engine.download(kept[name])[rows]))
+            self._backend.write(tensor, np.ascontiguousarray(self._backend.download(kept[name])[rows]))
         return taken
 
     def _named(self, kind: str, beams: int, turn: int) -> Tensors:
@@ -61,11 +61,11 @@ class StepMemory:
             facts = self._facts
             shape = (self._batch, beams, facts.heads, facts.cache_length or 0, facts.head_dim)
             names = cache_names("past", facts.layers)
-            dtypes = [self._engine.dtype(DECODER_WITH_PAST, name) for name in names]
-            self._caches[beams, turn] = [self._engine.allocate(shape, dtype) for dtype in dtypes]
+            dtypes = [self._backend.dtype(DECODER_WITH_PAST, name) for name in names]
+            self._caches[beams, turn] = [self._backend.allocate(shape, dtype) for dtype in dtypes]
         return dict(zip(cache_names(kind, self._facts.layers), self._caches[beams, turn], strict=True))
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Value:
         if (name, shape) not in self._tensors:
-            self._tensors[name, shape] = self._engine.allocate(shape, dtype)
+            self._tensors[name, shape] = self._backend.allocate(shape, dtype)
         return self._tensors[name, shape]
