@@ -18,8 +18,8 @@ from .backends.devices import load_backend, options_for
 from .backends.onnxruntime.session_options import SessionOptions
 from .backends.tensorrt.options import EngineOptions
 from .bundle.hub import bundle_directory
-from .bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, Manifest
-from .bundle.whole_load import load_whole
+from .bundle.loading import Bundle, load_whole
+from .bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Manifest
 from .errors import AudioError, BundleError, GenerationError
 from .generation.call import Extras
 from .generation.config import GenerationConfig

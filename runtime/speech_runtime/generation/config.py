@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ..bundle.manifest import read_configuration
+from ..bundle.loading import read_configuration
 from ..dataclass_json import FieldError, listed, updated
 from ..errors import GenerationError
 from .settings import (
