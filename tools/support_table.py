@@ -37,7 +37,8 @@ What to read: *export* says whether a family works, and *greedy* and *beams* tha
   [Half precision](half_precision.md#every-family) has the accuracy of fp16.
 - **batch = single**: "yes" if the encoder computes the same for a clip alone as in a padded batch (to 1e-4). Otherwise
   the largest difference, which is as large in transformers: its convolutions or norms see the padding. `transcribe`
-  encodes such clips one by one, so that the text of a clip never depends on its batch; `generate` takes a batch as it is.
+  encodes such clips one by one, so that the text of a clip never depends on its batch; `generate` takes a
+  batch as it is.
 """
 OTHER_AUDIO = """
 Other audio models of transformers cannot be the encoder of a `SpeechEncoderDecoderModel`: they cannot downsample an

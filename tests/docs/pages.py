@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(
     r"(?:^<!-- not run here: (?P<reason>.+?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
@@ -48,7 +48,7 @@ class Block:
         found: list[Command] = []
         for line in self.text.splitlines():
             if self.language == "bash" or line.startswith("$ "):
-                words = shlex.split(line.removeprefix("$ "), comments=True)
+                words = shlex.split(line.removeprefix("$ ").removeprefix(".venv/bin/"), comments=True)
                 found.extend([Command(words, [])] if words else [])
             else:
                 found[-1].output.append(line)
