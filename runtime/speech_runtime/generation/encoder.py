@@ -51,12 +51,12 @@ class SpeechEncoder:
         masks, _ = pad([self._engine.download(encoded.attention_mask)[0] for encoded in alone], value=0)
         return EncoderOutput(self._engine.upload(hidden_states), self._engine.upload(masks), len(clips))
 
-    def rows(self, encoded: EncoderOutput, rows: NDArray[np.int64]) -> EncoderOutput:
-        """The output for some utterances only."""
-        if len(rows) == encoded.batch:
+    def select_utterances(self, encoded: EncoderOutput, utterances: NDArray[np.int64]) -> EncoderOutput:
+        """Return the output of some utterances only."""
+        if len(utterances) == encoded.batch:
             return encoded
         hidden_states, mask = (
-            self._engine.upload(self._engine.download(value)[rows])
+            self._engine.upload(self._engine.download(value)[utterances])
             for value in (encoded.hidden_states, encoded.attention_mask)
         )
-        return EncoderOutput(hidden_states, mask, len(rows))
+        return EncoderOutput(hidden_states, mask, len(utterances))

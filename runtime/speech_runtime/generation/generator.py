@@ -10,9 +10,10 @@ from tokenizers import Tokenizer
 from ..backends.base import Engine
 from ..bundle.manifest import Manifest
 from ..errors import GenerationError
-from .call import Extras, SearchKeywords, generate
+from .call import generate
+from .call_options import CallOptions, SearchKeywords
 from .config import GenerationConfig
-from .decoding.caches.step_memories import StepMemories
+from .decoding.caches.buffer_pool import StepBufferPool
 from .decoding.decoder import CachedDecoder
 from .encoder import EncoderOutput, SpeechEncoder
 from .label_tokens import LabelTokens
@@ -21,7 +22,6 @@ from .likelihood import ForwardOutput, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
 from .output import GenerateOutput
 from .prompts import Prompts, check_tokens, prompts
-from .search.state import Tokens
 
 Language = str | Sequence[str]
 """One for a batch, or one for each utterance."""
@@ -46,7 +46,7 @@ class SpeechGenerator:
         self._engine = engine
         self._encoder = SpeechEncoder(engine, manifest.encoder)
         recorded = manifest.decoder.cache == "static" and engine.recordings
-        self._memories = StepMemories(engine, manifest.decoder) if recorded else None
+        self._buffers = StepBufferPool(engine, manifest.decoder) if recorded else None
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied, and say what to do instead."""
@@ -124,7 +124,7 @@ class SpeechGenerator:
                 `de_DE`): the start token where the model starts with a language token, the first new one elsewhere.
             return_dict_in_generate: return all that is known about the sequences.
             keywords: settings, see `GenerationConfig`, what is not given comes from the bundle's
-                `generation_config.json`; and functions and outputs of this call, see `Extras`.
+                `generation_config.json`; and functions and outputs of this call, see `CallOptions`.
 
         Returns:
             int64 [batch × num_return_sequences, length]: start token, tokens, end token, padding; or the whole output.
@@ -133,9 +133,9 @@ class SpeechGenerator:
             AudioError: see `encode`.
             GenerationError: settings that are unknown, contradictory or beyond the decoder's positions.
         """
-        extras, config = self._asked(keywords)
+        options, config = self._asked(keywords)
         encoded = self._encoded(inputs, attention_mask, encoder_outputs)
-        found, _ = self._search(encoded, decoder_input_ids, language, extras, config)
+        found, _ = self._search(encoded, decoder_input_ids, language, options, config)
         return found if return_dict_in_generate else found.sequences
 
     def forward(
@@ -173,20 +173,20 @@ class SpeechGenerator:
         logits = self._decoder(encoded).logits(tokens)
         return ForwardOutput(logits, cross_entropy(logits, checked))
 
-    def _asked(self, keywords: Mapping[str, Any]) -> tuple[Extras, GenerationConfig]:
+    def _asked(self, keywords: Mapping[str, Any]) -> tuple[CallOptions, GenerationConfig]:
         """The keywords of a search, checked before anything runs."""
-        extras, settings = Extras.split(keywords)
+        options, settings = CallOptions.split(keywords)
         config = self.generation_config.updated(settings)
         if config is not self.generation_config:
             config.check_vocabulary(self.manifest.decoder.vocab_size)
-        return extras, config
+        return options, config
 
     def _search(
         self,
         encoded: EncoderOutput,
         decoder_input_ids: Prompts | None,
         language: Language | None,
-        extras: Extras,
+        options: CallOptions,
         config: GenerationConfig,
     ) -> tuple[GenerateOutput, GenerationConfig]:
         """Search, and the settings that were searched with."""
@@ -196,10 +196,10 @@ class SpeechGenerator:
             config.check_vocabulary(facts.vocab_size)
         given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
 
-        def decoder(rows: Tokens, longest: int) -> CachedDecoder:
-            return self._decoder(self._encoder.rows(encoded, rows), longest)
+        def decoder(utterances: NDArray[np.int64], longest: int) -> CachedDecoder:
+            return self._decoder(self._encoder.select_utterances(encoded, utterances), longest)
 
-        return generate(decoder, facts, self.tokenizer, config, given, extras), config
+        return generate(decoder, facts, self.tokenizer, config, given, options), config
 
     def _encoded(
         self, inputs: ArrayLike | None, attention_mask: ArrayLike | None, encoder_outputs: EncoderOutput | None
@@ -215,4 +215,4 @@ class SpeechGenerator:
     def _decoder(self, encoded: EncoderOutput, longest: int | None = None) -> CachedDecoder:
         facts = self.manifest.decoder
         states, mask = encoded.hidden_states, encoded.attention_mask
-        return CachedDecoder(self._engine, facts, encoded.batch, states, mask, self._memories, longest)
+        return CachedDecoder(self._engine, facts, encoded.batch, states, mask, self._buffers, longest)

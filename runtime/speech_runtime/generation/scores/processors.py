@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ...errors import GenerationError
-from .maths import Processor, Scores, Sequences, log_softmax
+from .maths import Processor, Scores, Sequences, stable_log_softmax
 
 
 def repetition_penalty(penalty: float) -> Processor:
@@ -139,7 +139,7 @@ def remove_invalid() -> Processor:
 
 def renormalize() -> Processor:
     """Log-probabilities of what is left (`LogitNormalization`)."""
-    return lambda _, scores: log_softmax(scores)
+    return lambda _, scores: stable_log_softmax(scores)
 
 
 def _within_vocabulary(

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GenerationError
-from ..search.selection import greatest
 from .maths import Scores
+from .selection import greatest
 
 _BLOCK = 512
 """So many candidates are added up at once; only one block of a row is then looked at."""

@@ -11,8 +11,8 @@ axis. A row without a finite score, or with NaN, stays as it is (where transform
 import numpy as np
 from numpy.typing import NDArray
 
-from ..search.selection import best, greatest, least_of_best, passing
-from .maths import Processor, Scores, Sequences, entropy, log_softmax, softmax
+from .maths import Processor, Scores, Sequences, entropy, softmax, stable_log_softmax
+from .selection import best, greatest, least_of_best, passing
 
 _TOP_H_CANDIDATES = 100
 """`TopHLogitsWarper` looks at so many candidates."""
@@ -75,7 +75,7 @@ def typical_p(mass: float, keep: int = 1) -> Processor:
     """
 
     def apply(_: Sequences, scores: Scores) -> Scores:
-        logprobs = log_softmax(scores)
+        logprobs = stable_log_softmax(scores)
         probabilities = np.exp(logprobs)
         logprobs += entropy(logprobs, probabilities)
         distances = np.abs(logprobs, out=logprobs)
@@ -102,7 +102,7 @@ def eta_cutoff(epsilon: float, keep: int = 1) -> Processor:
     """
 
     def apply(_: Sequences, scores: Scores) -> Scores:
-        logprobs = log_softmax(scores)
+        logprobs = stable_log_softmax(scores)
         probabilities = np.exp(logprobs)
         surprise = entropy(logprobs, probabilities)
         bound = np.minimum(np.float32(epsilon), np.sqrt(np.float32(epsilon)) * np.exp(-surprise))
@@ -123,7 +123,7 @@ def top_h(h: float) -> Processor:
         probabilities = softmax(head)
         with np.errstate(divide="ignore", invalid="ignore"):  # from the first 0 · log 0 on, sums are NaN: not kept
             terms = -probabilities * np.log(probabilities)
-        bound = entropy(log_softmax(head), probabilities) * np.float32(h)
+        bound = entropy(stable_log_softmax(head), probabilities) * np.float32(h)
         within = terms.cumsum(axis=-1, dtype=np.float64).astype(np.float32) <= bound
         counts = np.maximum(within.sum(axis=-1, keepdims=True), 1)
         return _only(best(scores, counts, np.take_along_axis(head, counts - 1, axis=-1)), scores)

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scores.maths import Scores
+from .maths import Scores
 
 _STRIDES = 32
 """A wide row is looked at in groups of so many candidates."""
