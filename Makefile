@@ -35,16 +35,16 @@ test-gpu: .venv/installed-dev
 
 # The runtime on arm64, with bundles exported here: ROOT is the root of an arm64 Debian, see the script.
 test-arm64: .venv/installed-dev
-	PYTHONPATH=tests $(BIN)/python tests/on_arm64.py $(ROOT)
+	$(BIN)/python tools/on_arm64.py $(ROOT)
 
 # Measures every family again and writes docs/support.md and the table of docs/half_precision.md; --help of the script
 # says how to measure some rows only.
 matrix: .venv/installed-dev
-	$(BIN)/python tests/family_tables.py
+	PYTHONPATH=tests/helpers $(BIN)/python tools/family_tables.py
 
 # The same of half precision, and of all engines, only.
 half: .venv/installed-dev
-	$(BIN)/python tests/family_tables.py --only half
+	PYTHONPATH=tests/helpers $(BIN)/python tools/family_tables.py --only half
 
 # What a decoding step costs outside the engine.
 host-time: .venv/installed-dev

@@ -1,4 +1,4 @@
-"""Host time of a decoding step: all that the loop does outside the engine. Run it with `make host-time`."""
+"""Host time of a decoding step: all that the loop does outside the backend. Run it with `make host-time`."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -34,39 +34,39 @@ class StubEngine:
 
     @property
     def on_host(self) -> bool:
-        """See `Engine.on_host`."""
+        """See `Backend.on_host`."""
         return True
 
     @property
     def recordings(self) -> int:
-        """See `Engine.recordings`."""
+        """See `Backend.recordings`."""
         return 0
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """See `Engine.allocate`."""
+        """See `Backend.allocate`."""
         return np.zeros(shape, dtype=dtype)
 
     def write(self, value: NDArray[Any], array: NDArray[Any]) -> None:
-        """See `Engine.write`."""
+        """See `Backend.write`."""
         value[...] = array
 
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
-        """See `Engine.upload`."""
+        """See `Backend.upload`."""
         return array
 
     def download(self, value: NDArray[Any]) -> NDArray[Any]:
-        """See `Engine.download`."""
+        """See `Backend.download`."""
         return value
 
     def synchronize(self) -> None:
-        """See `Engine.synchronize`."""
+        """See `Backend.synchronize`."""
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:  # noqa: ARG002
-        """See `Engine.dtype`."""
+        """See `Backend.dtype`."""
         return np.dtype(np.float32)
 
     def share(self, array: NDArray[Any]) -> NDArray[Any]:
-        """See `Engine.share`."""
+        """See `Backend.share`."""
         return array
 
     def prepare(
@@ -76,7 +76,7 @@ class StubEngine:
         outputs: Sequence[str],
         into: Mapping[str, Any],
     ) -> Prepared:
-        """See `Engine.prepare`."""
+        """See `Backend.prepare`."""
         results: dict[str, Any] = dict.fromkeys(outputs)
         beams = inputs["input_ids"].shape[1]
 
@@ -89,7 +89,7 @@ class StubEngine:
         return run
 
     def run(self, graph: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
-        """See `Engine.run`."""
+        """See `Backend.run`."""
         return dict.fromkeys(outputs)
 
 

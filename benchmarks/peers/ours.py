@@ -14,18 +14,18 @@ class Ours:
     """See `Peer`."""
 
     def __init__(self, job: Job) -> None:
-        self._engine, self._generator = load(Bundle.open(job.model), bench_options("cpu", threads_here()))
+        self._backend, self._generator = load(Bundle.open(job.model), bench_options("cpu", threads_here()))
         self._free = job.audio is not None
 
     def run(self, case: Case, clips: Samples) -> Sample:
         """See `Peer.run`."""
-        self._engine.runs.clear()
+        self._backend.runs.clear()
         begin = time.perf_counter()
         settings = {"num_beams": case.beams} if self._free else fixed_length(case)
         self._generator.generate(clips, **settings)
         end = time.perf_counter()
-        encoder = sum(run.end - run.begin for run in self._engine.runs if run.graph == ENCODER)
-        first, *others = [run.begin for run in self._engine.runs if run.graph == DECODER_WITH_PAST]
+        encoder = sum(run.end - run.begin for run in self._backend.runs if run.graph == ENCODER)
+        first, *others = [run.begin for run in self._backend.runs if run.graph == DECODER_WITH_PAST]
         per_token = (end - others[0]) / len(others) if others else end - first
         return Sample(encoder, per_token, end - begin)
 

@@ -10,7 +10,7 @@ from .bundle.hub import bundle_directory
 from .bundle.manifest import Bundle
 from .bundle.whole_load import load_whole
 from .cli.entry import oserrors_named
-from .cli.hub_flags import hub_flags
+from .cli.flags import hub_flags
 from .errors import SpeechError
 
 

@@ -1,48 +1,177 @@
-"""Frozen dataclasses from JSON, strictly: unknown, missing and wrongly typed fields are all listed, none ignored."""
+"""Frozen dataclasses whose fields are checked: against their types and rules, and when they are read from JSON.
+
+A field declares in its type which values are allowed, and `problems` lists the fields of an instance that break it:
+
+    @dataclass(frozen=True)
+    class Options:
+        beams: Annotated[int, between(1, 1024)] = 1
+        threads: tuple[Annotated[int, at_least(0, "all cores")], ...] = (0,)
+
+        def __post_init__(self) -> None:
+            if found := problems(self):
+                raise OptionsError(listed(found))  # "beams is 0; give 1 to 1,024; threads has -1; give 0 (all cores) …"
+"""
 
 import reprlib
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from numbers import Real
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
 
 _SHOWN_PROBLEMS = 20
 _LONGEST_INTEGER = 63
-"""Bits of an integer: what a C library takes, and a list is never longer than."""
+"""Largest number of bits of an integer: C libraries take no more, and no list is longer."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
 
 shown = _SHORT.repr
-"""`repr` for messages: short, and of a value of any size and depth."""
+"""`repr` for messages: short, whatever the size and depth of the value."""
 
 
 def listed(problems: Sequence[str]) -> str:
-    """The first of what may be thousands of problems, for a message."""
+    """Join problems for a message; of thousands, only the first are named."""
     more = len(problems) - _SHOWN_PROBLEMS
     return "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more:,} more" if more > 0 else "")
 
 
 class FieldError(ValueError):
-    """All that is wrong with a record; `problems` has one line each."""
+    """JSON that does not fit a dataclass; `problems` has one line for each problem."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(listed(problems))
         self.problems = problems
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A condition on the values of a field, in the field's type: `Annotated[int, Rule(is_even, "an even number")]`.
+
+    Attributes:
+        holds: Return true for the values that are allowed; called with values of the annotated type only.
+        words: Description of the values that are allowed, to follow "give" in the error.
+    """
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def between(least: float, most: float, note: str = "") -> Rule:
+    """Allow `least` to `most`; `note` says in the error what `least` means."""
+    return Rule(lambda value: least <= value <= most, f"{_noted(least, note)} to {most:,}")
+
+
+def at_least(least: float, note: str = "") -> Rule:
+    """Allow `least` and more; `note` says in the error what `least` means."""
+    return Rule(lambda value: value >= least, f"{_noted(least, note)} or more")
+
+
+def above(bound: float) -> Rule:
+    """Allow numbers above `bound`."""
+    return Rule(lambda value: value > bound, f"a number above {bound:,}")
+
+
+def problems(instance: Any) -> list[str]:
+    """List the fields of a dataclass instance whose value is not of the field's type or breaks a rule in it."""
+    return [
+        problem
+        for name, kind, accepts in _checks(instance.__class__)
+        if not accepts(value := getattr(instance, name))
+        for problem in _field_problems(name, kind, value)
+    ]
+
+
+@cache
+def _checks(record: Any) -> tuple[tuple[str, Any, Callable[[Any], bool]], ...]:
+    hints = get_type_hints(record, include_extras=True)
+    return tuple((field.name, hints[field.name], _acceptor(hints[field.name])) for field in fields(record))
+
+
+def _field_problems(name: str, kind: Any, value: Any) -> list[str]:
+    listed_kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(listed_kind) is tuple and get_args(listed_kind)[-1] is ... and isinstance(value, tuple):
+        item_kind = get_args(listed_kind)[0]
+        items = [item for item in value if not _acceptor(item_kind)(item)]
+        if items:
+            return [f"{name} has {shown(item)}; give {_words(item_kind)}" for item in items]
+    return [f"{name} is {shown(value)}; give {_words(kind)}"]
+
+
+@cache
+def _acceptor(kind: Any) -> Callable[[Any], bool]:
+    """Return a function that tells whether a Python value is of the type `kind`, and keeps the rules in it."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        of_type, rules = _acceptor(arguments[0]), [rule for rule in arguments[1:] if isinstance(rule, Rule)]
+        return lambda value: of_type(value) and all(rule.holds(value) for rule in rules)
+    if origin in (Union, types.UnionType):
+        members = [_acceptor(argument) for argument in arguments]
+        return lambda value: any(accepts(value) for accepts in members)
+    if origin is Literal:
+        return lambda value: any(isinstance(value, type(option)) and value == option for option in arguments)
+    if origin is tuple and arguments[-1] is ...:
+        item = _acceptor(arguments[0])
+        return lambda value: isinstance(value, tuple) and all(map(item, value))
+    if origin is tuple:
+        items = [_acceptor(argument) for argument in arguments]
+        return lambda value: (
+            isinstance(value, tuple)
+            and len(value) == len(items)
+            and all(accepts(part) for accepts, part in zip(items, value, strict=True))
+        )
+    if origin is not None and issubclass(origin, Mapping):
+        key, item = map(_acceptor, arguments)
+        return lambda value: isinstance(value, Mapping) and all(map(key, value)) and all(map(item, value.values()))
+    if kind in (int, float):
+        numbers = int if kind is int else Real
+        return lambda value: isinstance(value, numbers) and not isinstance(value, bool)
+    return lambda value: isinstance(value, kind)
+
+
+_WORDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    Path: "a path",
+    type(None): "None",
+    tuple: "a tuple",
+    Mapping: "a dictionary",
+}
+
+
+def _words(kind: Any) -> str:
+    """Return what to give for a field of the type `kind`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return " and ".join(rule.words for rule in arguments[1:] if isinstance(rule, Rule)) or _words(arguments[0])
+    if origin in (Union, types.UnionType):
+        return ", or ".join(map(_words, arguments))
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin is tuple and arguments[-1] is ...:
+        return f"a tuple; each item: {_words(arguments[0])}"
+    return _WORDS.get(origin or kind) or str(getattr(kind, "__name__", kind))
+
+
+def _noted(number: float, note: str) -> str:
+    return f"{number:,} ({note})" if note else f"{number:,}"
+
+
 def from_json(record: type[Record], value: object, where: str = "") -> Record:
     """Build the dataclass `record` from parsed JSON.
 
     Args:
-        record: a dataclass of ints, floats, strings, booleans, literals, tuples, dictionaries and other dataclasses.
-        value: what `json.loads` returned.
-        where: what to call the value in problems.
+        record: Dataclass of ints, floats, strings, booleans, literals, tuples, dictionaries and other dataclasses.
+        value: Parsed JSON, as `json.loads` returns it.
+        where: Name of the value in problems.
 
     Raises:
-        FieldError: the value does not fit; every problem is listed.
+        FieldError: Fields are unknown, missing or of another type; all of them are listed.
     """
     problems: list[str] = []
     built = _convert(record, value, where, problems)
@@ -53,10 +182,10 @@ def from_json(record: type[Record], value: object, where: str = "") -> Record:
 
 
 def updated(record: Record, given: Mapping[str, Any]) -> Record:
-    """A copy of the dataclass `record` with the parsed JSON of some fields in place of what they are.
+    """Return a copy of the dataclass instance `record` with other values of some fields, given as parsed JSON.
 
     Raises:
-        FieldError: see `from_json`.
+        FieldError: Fields are unknown or of another type; all of them are listed.
     """
     problems: list[str] = []
     arguments = _arguments(type(record), given, "", problems)
@@ -91,7 +220,7 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
 
 
 def _fits(kinds: tuple[Any, ...], value: Sequence[Any]) -> bool:
-    """Whether a tuple has as many items as its type says; `tuple[int, ...]` may have any number."""
+    """Tell whether a list has the length of a tuple type; `tuple[int, ...]` has any length."""
     return kinds[-1] is ... or len(kinds) == len(value)
 
 
@@ -123,7 +252,7 @@ def _convert_record(record: Any, value: Any, where: str, problems: list[str]) ->
 
 
 def _arguments(record: Any, value: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
-    """The fields of `record` that `value` has."""
+    """Convert the fields of `record` that `value` has."""
     hints, prefix = _type_hints(record), f"{where}." if where else ""
     problems.extend(f"{prefix}{name[:120]} is not a known field" for name in value if name not in hints)
     return {name: _convert(hints[name], value[name], f"{prefix}{name}", problems) for name in value if name in hints}

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 
 from .audio import Audio, AudioLimits, Clip, Samples, clip_of
 from .audio.features import FeatureExtractor, feature_extractor_of
-from .backends.base import Engine
-from .backends.devices import load_engine, options_for
+from .backends.base import Backend
+from .backends.devices import load_backend, options_for
 from .backends.onnxruntime.session_options import SessionOptions
 from .backends.tensorrt.options import EngineOptions
 from .bundle.hub import bundle_directory
@@ -44,7 +44,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
     def __init__(
         self,
-        engine: Engine,
+        backend: Backend,
         manifest: Manifest,
         generation_config: GenerationConfig,
         feature_extractor: FeatureExtractor | None,
@@ -52,7 +52,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         label_tokens: LabelTokens | None = None,
     ) -> None:
         """Compose a model of its parts; without extractor or tokenizer it generates, but does not transcribe."""
-        super().__init__(engine, manifest, generation_config, tokenizer, label_tokens)
+        super().__init__(backend, manifest, generation_config, tokenizer, label_tokens)
         self.feature_extractor = feature_extractor
 
     @classmethod
@@ -92,9 +92,9 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
         def load(bundle: Bundle) -> "OnnxSpeechSeq2Seq":
             checked = time.perf_counter()
-            engine, manifest = load_engine(bundle, chosen, check_hashes=check_hashes)
+            backend, manifest = load_backend(bundle, chosen, check_hashes=check_hashes)
             model = cls(
-                engine,
+                backend,
                 manifest,
                 GenerationConfig.from_file(bundle.path(GENERATION_CONFIG), manifest.decoder.vocab_size),
                 feature_extractor_of(bundle),

@@ -13,7 +13,7 @@ import pytest
 from handmade_bundle import make_bundle
 from speech_runtime import BundleError, SessionOptions
 from speech_runtime.atomic.rename import exchange
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle import pinned
 from speech_runtime.bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, Bundle, FileFacts
 from speech_runtime.bundle.whole_load import load_whole
@@ -107,9 +107,9 @@ def test_graphs_are_of_the_bundle_that_was_opened(external_data: bool, tmp_path:
     for graph in bundles[1].glob("*.onnx*"):
         graph.write_bytes(b"no graph")
 
-    def load(bundle: Bundle) -> OnnxRuntimeEngine:
+    def load(bundle: Bundle) -> OnnxRuntimeBackend:
         exchange(*bundles)
-        return OnnxRuntimeEngine(bundle, SessionOptions(intra_op_threads=1))
+        return OnnxRuntimeBackend(bundle, SessionOptions(intra_op_threads=1))
 
     load_whole(bundles[0], load)
 
@@ -124,7 +124,7 @@ def test_a_decoy_in_the_current_directory_is_never_read(tmp_path: Path, monkeypa
 
     def load(opened: Bundle) -> None:
         os.chdir(decoys)
-        OnnxRuntimeEngine(opened, SessionOptions(intra_op_threads=1))
+        OnnxRuntimeBackend(opened, SessionOptions(intra_op_threads=1))
 
     load_whole("bundle", load)
     os.chdir(decoys)

@@ -14,7 +14,7 @@ from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, bundle_engine_bytes, eng
 from speech_export.precision.fp16_simulation import ROUNDED, write_rounded
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime import OnnxSpeechSeq2Seq
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.describe import describe
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
 from speech_runtime.bundle.manifest import Bundle
@@ -65,11 +65,11 @@ def test_weights_and_caches_take_half_the_memory(half_digits: Bundle, digits: Pa
         for bundle in (half_digits, Bundle.open(digits.directory))
     ]
     assert sizes[0] <= 0.6 * sizes[1]
-    engine = OnnxRuntimeEngine(half_digits, ONE_THREAD)
-    found = [engine.dtype(DECODER_WITH_PAST, name) for name in ("past.0.key", "cross.1.value", "input_ids")]
+    backend = OnnxRuntimeBackend(half_digits, ONE_THREAD)
+    found = [backend.dtype(DECODER_WITH_PAST, name) for name in ("past.0.key", "cross.1.value", "input_ids")]
     assert found == [np.float16, np.float16, np.int64]
-    assert engine.dtype(DECODER_INIT, "encoder_hidden_states") == np.float16
-    assert engine.dtype(ENCODER, "input_values") == np.float32
+    assert backend.dtype(DECODER_INIT, "encoder_hidden_states") == np.float16
+    assert backend.dtype(ENCODER, "input_values") == np.float32
 
 
 def test_no_number_in_a_graph_is_too_large_for_its_type(half_digits: Bundle) -> None:
@@ -82,15 +82,15 @@ def test_no_number_in_a_graph_is_too_large_for_its_type(half_digits: Bundle) -> 
 @pytest.mark.parametrize("name", ["half_digits", "rounded_digits"])
 def test_an_utterance_without_any_audio_gives_no_nan(name: str, request: pytest.FixtureRequest) -> None:
     bundle = request.getfixturevalue(name)
-    engine = OnnxRuntimeEngine(bundle, ROUNDED)  # a model would refuse it
+    backend = OnnxRuntimeBackend(bundle, ROUNDED)  # a model would refuse it
     mask = np.stack([np.zeros(16000, dtype=np.int64), np.ones(16000, dtype=np.int64)])
     inputs = np.random.default_rng(0).standard_normal(mask.shape).astype(np.float32)
-    feed = {"input_values": engine.upload(inputs), "attention_mask": engine.upload(mask)}
-    encoded = engine.run(ENCODER, feed, ["encoder_hidden_states", "encoder_attention_mask"])
-    assert np.isfinite(engine.download(encoded["encoder_hidden_states"])).all()
-    assert not engine.download(encoded["encoder_attention_mask"])[0].any()
+    feed = {"input_values": backend.upload(inputs), "attention_mask": backend.upload(mask)}
+    encoded = backend.run(ENCODER, feed, ["encoder_hidden_states", "encoder_attention_mask"])
+    assert np.isfinite(backend.download(encoded["encoder_hidden_states"])).all()
+    assert not backend.download(encoded["encoder_attention_mask"])[0].any()
     facts = bundle.manifest.decoder
-    decoder = CachedDecoder(engine, facts, 2, encoded["encoder_hidden_states"], encoded["encoder_attention_mask"])
+    decoder = CachedDecoder(backend, facts, 2, encoded["encoder_hidden_states"], encoded["encoder_attention_mask"])
     assert np.isfinite(decoder.logits(np.full((2, 5), 7))).all()
 
 
@@ -102,7 +102,7 @@ def test_lengths_are_exact_by_definition(half_digits: Bundle, digits: Pair) -> N
     evaluator = ReferenceEvaluator(str(half_digits.path("encoder.onnx")))
     (found,) = evaluator.run(["encoder_attention_mask"], feed)
     expected = digits.exported.encode(feed["input_values"], mask).attention_mask
-    np.testing.assert_array_equal(found, digits.exported._engine.download(expected))
+    np.testing.assert_array_equal(found, digits.exported._backend.download(expected))
 
 
 def test_tensorrt_takes_the_graphs_strongly_typed(half_digits: Bundle) -> None:
@@ -135,6 +135,6 @@ def test_what_is_far_into_the_audio_is_as_exact_as_its_beginning(
     encoded = []
     for directory, options in ((halved.float32, ONE_THREAD), (halved.rounded, ROUNDED)):
         exported = OnnxSpeechSeq2Seq.from_pretrained(directory, options=options)
-        encoded.append(exported._engine.download(exported.encode(inputs, mask).hidden_states).astype(np.float32))
+        encoded.append(exported._backend.download(exported.encode(inputs, mask).hidden_states).astype(np.float32))
     differences = np.abs(encoded[0] - encoded[1])[0].mean(axis=-1)
     assert differences[2048:].mean() <= 1.5 * differences[:512].mean()

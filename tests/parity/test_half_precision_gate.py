@@ -29,7 +29,7 @@ from speech_export.tracing.tracer import save
 from speech_export.verification.evaluation_audio import AudioSet, Batch
 from speech_export.verification.expectation import Expectation, expectations
 from speech_runtime import OnnxSpeechSeq2Seq
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST
 from speech_runtime.bundle.manifest import Bundle, FileFacts
 
@@ -117,7 +117,7 @@ def test_without_the_measurement_they_would_be_wrong(halved: Halved, tmp_path: P
 
 def encoded(directory: Path, inputs: Array, mask: Array) -> Array:
     model = OnnxSpeechSeq2Seq.from_pretrained(directory, options=ROUNDED)
-    return model._engine.download(model.encode(inputs, mask).hidden_states)
+    return model._backend.download(model.encode(inputs, mask).hidden_states)
 
 
 def test_a_layer_that_hurts_is_found_and_stays_float32(
@@ -128,8 +128,8 @@ def test_a_layer_that_hurts_is_found_and_stays_float32(
     assert {f"{layer}.1.attention.self.key", f"{layer}.1.crossattention.self.key"} <= set(found.kept_float32)
     assert f"{layer}.0.attention.self.key" not in found.kept_float32
     assert found.result.agreement >= 0.99
-    engine = OnnxRuntimeEngine(Bundle.open(tmp_path, check_hashes=False), ONE_THREAD)
-    dtypes = {name: engine.dtype(DECODER_WITH_PAST, name) for name in ("past.0.key", "past.1.key", "cross.1.key")}
+    backend = OnnxRuntimeBackend(Bundle.open(tmp_path, check_hashes=False), ONE_THREAD)
+    dtypes = {name: backend.dtype(DECODER_WITH_PAST, name) for name in ("past.0.key", "past.1.key", "cross.1.key")}
     assert dtypes == {"past.0.key": np.float16, "past.1.key": np.float32, "cross.1.key": np.float32}
 
 
@@ -149,8 +149,8 @@ def test_what_cannot_agree_is_refused(float32: Path, expected: list[Expectation]
 def test_one_side_alone_may_be_half(options: PrecisionOptions, states: Any, float32: Path, tmp_path: Path) -> None:
     halved = half_matrix.make(float32, tmp_path, options)
     assert half_matrix.drift(halved, [half_matrix.noise(float32)]).next_tokens >= 0.97
-    engine = OnnxRuntimeEngine(Bundle.open(halved.half, check_hashes=False), ROUNDED)
-    found = engine.dtype(DECODER_INIT, "encoder_hidden_states"), engine.dtype(DECODER_WITH_PAST, "past.0.key")
+    backend = OnnxRuntimeBackend(Bundle.open(halved.half, check_hashes=False), ROUNDED)
+    found = backend.dtype(DECODER_INIT, "encoder_hidden_states"), backend.dtype(DECODER_WITH_PAST, "past.0.key")
     assert found == states
 
 

@@ -15,6 +15,7 @@ import corpus
 import half_matrix
 from composites import composite
 from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
+from exporter.passes.test_int8 import Graph
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
 from speech_export.cli.export import main
 from speech_export.passes.int8.explicit import ExplicitInt8
@@ -24,12 +25,11 @@ from speech_export.precision.options import PrecisionOptions
 from speech_export.tensorrt.build import build_engine
 from speech_export.verification.compare import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
 from speech_runtime.bundle.manifest import Bundle, FileFacts, Manifest
 from speech_runtime.bundle.profile_limits import Range
-from unit.test_int8 import Graph
 
 INT8 = PrecisionOptions(precision="int8", target="tensorrt")
 BY_THE_BOOK = SessionOptions(intra_op_threads=1, graph_optimization="disabled")
@@ -88,9 +88,9 @@ def test_the_graphs_are_standard_and_small_and_their_interface_is_float32(int8_d
     float32 = Bundle.open(digits.directory).manifest.files
     for graph in (DECODER_INIT, DECODER_WITH_PAST):
         assert int8_digits.manifest.files[f"{graph}.onnx"].size < 0.4 * float32[f"{graph}.onnx"].size
-    engine = OnnxRuntimeEngine(int8_digits, ONE_THREAD)
+    backend = OnnxRuntimeBackend(int8_digits, ONE_THREAD)
     of_states = [(ENCODER, "input_values"), (DECODER_INIT, "encoder_hidden_states"), (DECODER_WITH_PAST, "past.0.key")]
-    assert {engine.dtype(graph, name) for graph, name in of_states} == {np.dtype(np.float32)}
+    assert {backend.dtype(graph, name) for graph, name in of_states} == {np.dtype(np.float32)}
 
 
 def test_the_reference_evaluator_finds_the_same_numbers(int8_digits: Bundle) -> None:
@@ -98,10 +98,10 @@ def test_the_reference_evaluator_finds_the_same_numbers(int8_digits: Bundle) -> 
     path = str(int8_digits.path("decoder_init.onnx"))
     names = [output.name for output in onnx.load(path).graph.output]
     expected = ReferenceEvaluator(path).run(names, {"encoder_hidden_states": states})
-    engine = OnnxRuntimeEngine(int8_digits, BY_THE_BOOK)
-    found = engine.run(DECODER_INIT, {"encoder_hidden_states": engine.upload(states)}, names)
+    backend = OnnxRuntimeBackend(int8_digits, BY_THE_BOOK)
+    found = backend.run(DECODER_INIT, {"encoder_hidden_states": backend.upload(states)}, names)
     for name, array in zip(names, expected, strict=True):
-        np.testing.assert_allclose(engine.download(found[name]), array, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(backend.download(found[name]), array, rtol=0, atol=1e-4)
 
 
 def test_an_engine_holds_bytes(tmp_path: Path) -> None:

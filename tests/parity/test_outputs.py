@@ -162,7 +162,7 @@ def with_tokenizer(model: OnnxSpeechSeq2Seq, names: dict[int, str]) -> OnnxSpeec
     vocabulary = {names.get(token, f"▁w{token}"): token for token in range(VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="▁w0"))
     tokenizer.decoder = decoders.Metaspace()
-    return OnnxSpeechSeq2Seq(model._engine, model.manifest, model.generation_config, None, tokenizer)
+    return OnnxSpeechSeq2Seq(model._backend, model.manifest, model.generation_config, None, tokenizer)
 
 
 def test_languages_are_found_in_the_vocabulary(pair: Callable[[str], Pair]) -> None:

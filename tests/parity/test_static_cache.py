@@ -20,7 +20,7 @@ from speech_export import ExportError, export
 from speech_export.precision.options import PrecisionOptions
 from speech_export.verification.oracle import Oracle
 from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.describe import describe
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, GRAPHS
 from speech_runtime.bundle.manifest import Bundle
@@ -79,15 +79,15 @@ def test_frames_that_are_masked_change_nothing_where_the_bundle_says_so(
     static: Callable[[str], Bundle], family: str
 ) -> None:
     bundle = static(family)
-    engine, facts = OnnxRuntimeEngine(bundle, ONE_THREAD), bundle.manifest.decoder
-    width = engine._sessions[DECODER_INIT].get_inputs()[0].shape[-1]
+    backend, facts = OnnxRuntimeBackend(bundle, ONE_THREAD), bundle.manifest.decoder
+    width = backend._sessions[DECODER_INIT].get_inputs()[0].shape[-1]
     random = np.random.default_rng(0)
     states, tokens = random.standard_normal((2, 17, width)).astype(np.float32), random.integers(4, 90, (2, 6))
     found = []
     for more in (0, 7):
         filled = np.pad(states, ((0, 0), (0, more), (0, 0)))
         mask = np.pad(np.ones((2, 17), dtype=np.int64), ((0, 0), (0, more)))
-        found.append(CachedDecoder(engine, facts, 2, engine.upload(filled), engine.upload(mask)).logits(tokens))
+        found.append(CachedDecoder(backend, facts, 2, backend.upload(filled), backend.upload(mask)).logits(tokens))
     same = bool(np.allclose(*found, atol=1e-5, rtol=0))
     assert same == facts.masks_audio == (family != "whisper")
 
@@ -116,9 +116,9 @@ def decoders(bundle: Bundle, growing: Bundle, batch: int) -> tuple[CachedDecoder
     mask = (np.arange(17) < np.array([17, 11])[:batch, None]).astype(np.int64)
     found = []
     for each in (bundle, growing):
-        engine = OnnxRuntimeEngine(each, ONE_THREAD)
+        backend = OnnxRuntimeBackend(each, ONE_THREAD)
         facts = each.manifest.decoder
-        found.append(CachedDecoder(engine, facts, batch, engine.upload(states), engine.upload(mask)))
+        found.append(CachedDecoder(backend, facts, batch, backend.upload(states), backend.upload(mask)))
     return found[0], found[1]
 
 
@@ -157,7 +157,7 @@ def test_real_clips_of_which_some_end_early(export_once: ExportOnce, digits: Pai
     assert found == expected
 
 
-class Dirty(OnnxRuntimeEngine):
+class Dirty(OnnxRuntimeBackend):
     """Memory that somebody has used before."""
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -212,8 +212,8 @@ def test_a_cache_that_cannot_be_had_is_refused(
 def test_in_half_precision_it_is_of_half_precision(tmp_path: Path) -> None:
     model = composite("bert")
     bundle = export(model, tmp_path / "bundle", precision=FP16, static_cache=LENGTH)
-    engine = OnnxRuntimeEngine(bundle, ONE_THREAD)
-    assert engine.dtype(DECODER_WITH_PAST, "past.0.key") == np.float16
+    backend = OnnxRuntimeBackend(bundle, ONE_THREAD)
+    assert backend.dtype(DECODER_WITH_PAST, "past.0.key") == np.float16
     assert bundle.manifest.decoder.cache == "static"
     assert bundle.manifest.verification.token_agreement >= 0.98
     assert obstacles(bundle.path(f"{DECODER_WITH_PAST}.onnx")) == []

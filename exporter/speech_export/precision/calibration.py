@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech_runtime import GenerationConfig, SessionOptions
-from speech_runtime.backends.base import Engine, Prepared, Value
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeEngine
+from speech_runtime.backends.base import Backend, Prepared, Value
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.manifest import GENERATION_CONFIG, Bundle
 from speech_runtime.generation.generator import SpeechGenerator
@@ -22,45 +22,45 @@ Feed = dict[str, NDArray[Any]]
 
 
 class _Recorder:
-    """An engine that remembers what its graphs were given."""
+    """A backend that remembers what its graphs were given."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self.feeds: dict[str, list[Feed]] = {graph: [] for graph in GRAPHS}
 
     @property
     def on_host(self) -> bool:
-        return self._engine.on_host
+        return self._backend.on_host
 
     @property
     def recordings(self) -> int:
-        return self._engine.recordings
+        return self._backend.recordings
 
     def upload(self, array: NDArray[Any]) -> Value:
-        return self._engine.upload(array)
+        return self._backend.upload(array)
 
     def download(self, value: Value) -> NDArray[Any]:
-        return self._engine.download(value)
+        return self._backend.download(value)
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
-        return self._engine.dtype(graph, name)
+        return self._backend.dtype(graph, name)
 
     def synchronize(self) -> None:
-        self._engine.synchronize()
+        self._backend.synchronize()
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
-        return self._engine.allocate(shape, dtype)
+        return self._backend.allocate(shape, dtype)
 
     def write(self, value: Value, array: NDArray[Any]) -> None:
-        self._engine.write(value, array)
+        self._backend.write(value, array)
 
     def share(self, array: NDArray[Any]) -> Value:
-        return self._engine.share(array)
+        return self._backend.share(array)
 
     def prepare(
         self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
     ) -> Prepared:
-        prepared = self._engine.prepare(graph, inputs, outputs, into)
+        prepared = self._backend.prepare(graph, inputs, outputs, into)
 
         def run() -> dict[str, Value]:
             # Copies: a download from the CPU is the memory of the tensor itself, which does not outlive the step.
@@ -79,13 +79,13 @@ def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[s
     The decoder is given all tokens of its answer at once, the start token among them, behind an empty past; so every
     number that it would make token by token is made in one run.
     """
-    engine = OnnxRuntimeEngine(bundle, SessionOptions())
+    backend = OnnxRuntimeBackend(bundle, SessionOptions())
     config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
-    plain = SpeechGenerator(engine, bundle.manifest, config, None)
+    plain = SpeechGenerator(backend, bundle.manifest, config, None)
     new_tokens = min(_NEW_TOKENS, (bundle.manifest.decoder.longest or sys.maxsize) - 1)
     for inputs, mask in calibration:
         tokens = plain.generate(inputs, mask, num_return_sequences=1, max_new_tokens=new_tokens)
-        recorder = _Recorder(engine)
+        recorder = _Recorder(backend)
         recorded = SpeechGenerator(recorder, bundle.manifest, config, None)
         recorded.forward(inputs, mask, decoder_input_ids=tokens)
         yield recorder.feeds

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Value = Any
-"""A tensor where the engine keeps it; on a GPU, device memory. Only its engine can look inside."""
+"""A tensor where the backend keeps it; on a GPU, device memory. Only its backend can look inside."""
 
 Prepared = Callable[[], dict[str, Value]]
 """A run with all that it reads and writes, any number of times; it returns the outputs that were asked for."""
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """Runs the graphs of one bundle on one device. Tensors stay on the device until they are downloaded."""
 
     @property
@@ -37,7 +37,7 @@ class Engine(Protocol):
         """A tensor that is in the memory of `array`: what is written into one is in the other.
 
         Raises:
-            EngineError: tensors of this engine are not in the host's memory.
+            EngineError: tensors of this backend are not in the host's memory.
         """
 
     def download(self, value: Value) -> NDArray[Any]:

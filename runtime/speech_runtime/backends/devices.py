@@ -5,10 +5,10 @@ from typing import get_args
 
 from ..bundle.manifest import Bundle, Manifest
 from ..errors import EngineError
-from .base import Engine
-from .onnxruntime.backend import OnnxRuntimeEngine
+from .base import Backend
+from .onnxruntime.backend import OnnxRuntimeBackend
 from .onnxruntime.session_options import Device, SessionOptions
-from .tensorrt.backend import TensorRtEngine
+from .tensorrt.backend import TensorRtBackend
 from .tensorrt.options import EngineOptions
 
 Options = SessionOptions | EngineOptions
@@ -42,7 +42,7 @@ def options_for(device: str | None, options: Options | None = None) -> Options:
     return SessionOptions(device=name, device_id=int(number or 0))  # type: ignore[arg-type]  # it is one of them
 
 
-def recorded(options: Options, cuda_graphs: int) -> Options:
+def with_cuda_graphs(options: Options, cuda_graphs: int) -> Options:
     """The same options, with steps of so many sizes recorded as CUDA graphs; see `CudaOptions.cuda_graphs`.
 
     Raises:
@@ -53,7 +53,7 @@ def recorded(options: Options, cuda_graphs: int) -> Options:
     return replace(options, cuda_graphs=cuda_graphs)
 
 
-def load_engine(bundle: Bundle, options: Options, *, check_hashes: bool = True) -> tuple[Engine, Manifest]:
+def load_backend(bundle: Bundle, options: Options, *, check_hashes: bool = True) -> tuple[Backend, Manifest]:
     """Load the graphs of `bundle`.
 
     Returns:
@@ -68,10 +68,10 @@ def load_engine(bundle: Bundle, options: Options, *, check_hashes: bool = True) 
     manifest = bundle.manifest
     if isinstance(options, SessionOptions):
         _check_target(bundle, options.device)
-        return OnnxRuntimeEngine(bundle, options, check_hashes=check_hashes), manifest
-    engine = TensorRtEngine(bundle, options, check_hashes=check_hashes)
-    step_tokens = min(engine.step_tokens, manifest.decoder.max_tokens or engine.step_tokens)
-    return engine, replace(manifest, decoder=replace(manifest.decoder, max_tokens=step_tokens))
+        return OnnxRuntimeBackend(bundle, options, check_hashes=check_hashes), manifest
+    backend = TensorRtBackend(bundle, options, check_hashes=check_hashes)
+    step_tokens = min(backend.step_tokens, manifest.decoder.max_tokens or backend.step_tokens)
+    return backend, replace(manifest, decoder=replace(manifest.decoder, max_tokens=step_tokens))
 
 
 def _check_target(bundle: Bundle, device: Device) -> None:

@@ -1,4 +1,4 @@
-"""An engine that notes when each graph began and ended."""
+"""A backend that notes when each graph began and ended."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Engine, Prepared, Value
+from .base import Backend, Prepared, Value
 
 
 class Run(NamedTuple):
@@ -18,56 +18,56 @@ class Run(NamedTuple):
     end: float
 
 
-class TimedEngine:
-    """Another engine, with a clock; see `engines.engine.Engine`."""
+class TimedBackend:
+    """Another backend, with a clock; see `base.Backend`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self.runs: list[Run] = []
 
     @property
     def on_host(self) -> bool:
-        """See `Engine.on_host`."""
-        return self._engine.on_host
+        """See `Backend.on_host`."""
+        return self._backend.on_host
 
     @property
     def recordings(self) -> int:
-        """See `Engine.recordings`."""
-        return self._engine.recordings
+        """See `Backend.recordings`."""
+        return self._backend.recordings
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
         """A tensor on the device."""
-        return self._engine.allocate(shape, dtype)
+        return self._backend.allocate(shape, dtype)
 
     def write(self, value: Value, array: NDArray[Any]) -> None:
         """Copy an array into a tensor."""
-        self._engine.write(value, array)
+        self._backend.write(value, array)
 
     def upload(self, array: NDArray[Any]) -> Value:
         """Copy an array to the device."""
-        return self._engine.upload(array)
+        return self._backend.upload(array)
 
     def share(self, array: NDArray[Any]) -> Value:
         """A tensor in the memory of `array`."""
-        return self._engine.share(array)
+        return self._backend.share(array)
 
     def download(self, value: Value) -> NDArray[Any]:
         """Copy a tensor to the host."""
-        return self._engine.download(value)
+        return self._backend.download(value)
 
     def synchronize(self) -> None:
         """Wait until all runs are done."""
-        self._engine.synchronize()
+        self._backend.synchronize()
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         """Of an input of `graph`."""
-        return self._engine.dtype(graph, name)
+        return self._backend.dtype(graph, name)
 
     def prepare(
         self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
     ) -> Prepared:
         """A run that goes to its end, and is noted."""
-        prepared, synchronize = self._engine.prepare(graph, inputs, outputs, into), self._engine.synchronize
+        prepared, synchronize = self._backend.prepare(graph, inputs, outputs, into), self._backend.synchronize
 
         def run() -> dict[str, Value]:
             begin = time.perf_counter()

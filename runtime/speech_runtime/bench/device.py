@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..backends.cuda.calls import Cuda
-from ..backends.devices import Options, options_for, recorded
+from ..backends.devices import Options, options_for, with_cuda_graphs
 from ..backends.onnxruntime.providers import import_onnxruntime
 from ..backends.onnxruntime.session_options import SessionOptions
 from ..backends.tensorrt.engine_sets import choose_engines
@@ -24,7 +24,7 @@ def bench_options(device: str, threads: int, cuda_graphs: int = 0) -> Options:
     Raises:
         EngineError: an unknown device, or one that records no CUDA graphs where some are wanted.
     """
-    options = recorded(options_for(device), cuda_graphs)
+    options = with_cuda_graphs(options_for(device), cuda_graphs)
     return replace(options, intra_op_threads=threads) if isinstance(options, SessionOptions) else options
 
 

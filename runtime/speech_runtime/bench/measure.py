@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.devices import Options, load_engine
-from ..backends.timed import Run, TimedEngine
+from ..backends.devices import Options, load_backend
+from ..backends.timed import Run, TimedBackend
 from ..bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER
 from ..bundle.manifest import GENERATION_CONFIG, Bundle
 from ..generation.config import GenerationConfig
@@ -93,10 +93,10 @@ def measure(directory: str | Path, case: Case, options: BenchOptions) -> Measure
     begin = time.perf_counter()
     bundle = Bundle.open(directory)
     checked = time.perf_counter()
-    engine, generator = load(bundle, bench_options(options.device, case.threads, options.cuda_graphs))
+    backend, generator = load(bundle, bench_options(options.device, case.threads, options.cuda_graphs))
     loaded = time.perf_counter()
     audio = BenchAudio(bundle, options.audio)
-    utterances = list(_utterances(generator, engine, audio, case, options))
+    utterances = list(_utterances(generator, backend, audio, case, options))
     median = Spread.of([utterance.end - utterance.begin for utterance in utterances])
     steps = [utterance.steps for utterance in utterances]
     return Measurement(
@@ -118,10 +118,10 @@ def measure(directory: str | Path, case: Case, options: BenchOptions) -> Measure
     )
 
 
-def load(bundle: Bundle, options: Options) -> tuple[TimedEngine, SpeechGenerator]:
-    """The model of `bundle`, on an engine with a clock."""
-    engine, manifest = load_engine(bundle, options, check_hashes=False)
-    timed = TimedEngine(engine)
+def load(bundle: Bundle, options: Options) -> tuple[TimedBackend, SpeechGenerator]:
+    """The model of `bundle`, on a backend with a clock."""
+    backend, manifest = load_backend(bundle, options, check_hashes=False)
+    timed = TimedBackend(backend)
     config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
     return timed, SpeechGenerator(timed, manifest, config, None)
 
@@ -140,16 +140,16 @@ def fixed_length(case: Case) -> dict[str, Any]:
 
 
 def _utterances(
-    generator: SpeechGenerator, engine: TimedEngine, audio: BenchAudio, case: Case, options: BenchOptions
+    generator: SpeechGenerator, backend: TimedBackend, audio: BenchAudio, case: Case, options: BenchOptions
 ) -> Iterator[_Utterance]:
     clips, settings = audio.batch(case.seconds, case.batch), fixed_length(case)
     start, count = time.perf_counter(), 0
     while count <= options.least or (count <= options.repeats and time.perf_counter() - start < options.budget):
-        engine.runs.clear()
+        backend.runs.clear()
         begin = time.perf_counter()
         inputs, mask = audio.model_input(clips)
         generator.generate(inputs, mask, **settings)
-        done = _Utterance(begin, list(engine.runs), time.perf_counter())
+        done = _Utterance(begin, list(backend.runs), time.perf_counter())
         if count:  # the first run warms caches and memory up
             yield done
         count += 1

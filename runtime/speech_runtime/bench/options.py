@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..backends.devices import options_for, recorded
+from ..backends.devices import options_for, with_cuda_graphs
 from ..backends.onnxruntime.session_options import SessionOptions, most_threads
 from ..errors import BenchError, EngineError
 
@@ -100,7 +100,7 @@ def _problems(options: BenchOptions) -> Iterator[str]:
     if not options.budget >= 0:
         yield f"budget is {options.budget:g}; give 0 seconds or more"
     try:
-        has_threads = isinstance(recorded(options_for(options.device), options.cuda_graphs), SessionOptions)
+        has_threads = isinstance(with_cuda_graphs(options_for(options.device), options.cuda_graphs), SessionOptions)
     except EngineError as error:
         yield str(error)
     else:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer
 
-from ..backends.base import Engine
+from ..backends.base import Backend
 from ..bundle.manifest import Manifest
 from ..errors import GenerationError
 from .call import generate
@@ -32,7 +32,7 @@ class SpeechGenerator:
 
     def __init__(
         self,
-        engine: Engine,
+        backend: Backend,
         manifest: Manifest,
         generation_config: GenerationConfig,
         tokenizer: Tokenizer | None,
@@ -43,10 +43,10 @@ class SpeechGenerator:
         self.generation_config = generation_config
         self.tokenizer = tokenizer
         self._label_tokens = label_tokens or LabelTokens()
-        self._engine = engine
-        self._encoder = SpeechEncoder(engine, manifest.encoder)
-        recorded = manifest.decoder.cache == "static" and engine.recordings
-        self._buffers = StepBufferPool(engine, manifest.decoder) if recorded else None
+        self._backend = backend
+        self._encoder = SpeechEncoder(backend, manifest.encoder)
+        recorded = manifest.decoder.cache == "static" and backend.recordings
+        self._buffers = StepBufferPool(backend, manifest.decoder) if recorded else None
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied, and say what to do instead."""
@@ -73,7 +73,7 @@ class SpeechGenerator:
 
     def frame_mask(self, encoded: EncoderOutput) -> NDArray[np.int64]:
         """Return which frames of an encoded batch hold audio: int64 [batch, frames], 1 where they do."""
-        return self._engine.download(encoded.attention_mask)
+        return self._backend.download(encoded.attention_mask)
 
     @overload
     def generate(
@@ -215,4 +215,4 @@ class SpeechGenerator:
     def _decoder(self, encoded: EncoderOutput, longest: int | None = None) -> CachedDecoder:
         facts = self.manifest.decoder
         states, mask = encoded.hidden_states, encoded.attention_mask
-        return CachedDecoder(self._engine, facts, encoded.batch, states, mask, self._buffers, longest)
+        return CachedDecoder(self._backend, facts, encoded.batch, states, mask, self._buffers, longest)

@@ -61,8 +61,8 @@ replace: 6 times for an Add and a LayerNormalization of 499 × 1024 numbers (1.3
 """
 
 
-class OnnxRuntimeEngine:
-    """The graphs of a bundle as ONNX Runtime sessions. See `engine.Engine`."""
+class OnnxRuntimeBackend:
+    """The graphs of a bundle as ONNX Runtime sessions. See `base.Backend`."""
 
     def __init__(self, bundle: Bundle, options: SessionOptions, *, check_hashes: bool = True) -> None:
         """Load all three graphs.
@@ -110,16 +110,16 @@ class OnnxRuntimeEngine:
 
     @property
     def on_host(self) -> bool:
-        """See `Engine.on_host`."""
+        """See `Backend.on_host`."""
         return self._options.memory == "cpu"
 
     @property
     def recordings(self) -> int:
-        """See `Engine.recordings`."""
+        """See `Backend.recordings`."""
         return self._options.cuda.cuda_graphs
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> onnxruntime.OrtValue:
-        """See `Engine.allocate`."""
+        """See `Backend.allocate`."""
         if self.on_host:  # numbers that are none would be measured as such, where ranges are
             return self.upload(np.zeros(shape, dtype=dtype))
         memory, device_id = self._options.memory, self._options.device_id
@@ -127,7 +127,7 @@ class OnnxRuntimeEngine:
             return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory, device_id)
 
     def write(self, value: onnxruntime.OrtValue, array: NDArray[Any]) -> None:
-        """See `Engine.write`."""
+        """See `Backend.write`."""
         with self._turn:
             value.update_inplace(np.ascontiguousarray(array))
 
@@ -137,7 +137,7 @@ class OnnxRuntimeEngine:
             return self._runtime.OrtValue.ortvalue_from_numpy(array, self._options.memory, self._options.device_id)
 
     def share(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
-        """See `Engine.share`."""
+        """See `Backend.share`."""
         if self._options.memory != "cpu":
             raise EngineError(
                 "this bundle keeps its cache in the host's memory, and device is "
@@ -152,14 +152,14 @@ class OnnxRuntimeEngine:
         return array
 
     def synchronize(self) -> None:
-        """See `Engine.synchronize`: ONNX Runtime waits at the end of each run by itself."""
+        """See `Backend.synchronize`: ONNX Runtime waits at the end of each run by itself."""
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
         """Of an input of `graph`."""
         return _DTYPES[self._input_types[graph, name]]
 
     def prepare(self, graph: str, inputs: Values, outputs: Sequence[str], into: Values) -> Prepared:
-        """See `Engine.prepare`."""
+        """See `Backend.prepare`."""
 
         def in_turn(call: Callable[[], Result]) -> Result:
             try:
@@ -175,7 +175,7 @@ class OnnxRuntimeEngine:
         return partial(in_turn, in_turn(lambda: self._prepare(graph, inputs, outputs, into)))
 
     def run(self, graph: str, inputs: Values, outputs: Sequence[str]) -> dict[str, onnxruntime.OrtValue]:
-        """See `Engine.run`."""
+        """See `Backend.run`."""
         return self.prepare(graph, inputs, outputs, {})()
 
     def _prepare(self, graph: str, inputs: Values, outputs: Sequence[str], into: Values) -> Prepared:

@@ -26,8 +26,8 @@ _ANY_WIDTH = 0
 """Of `encoder_hidden_states`: no profile depends on it."""
 
 
-class TensorRtEngine:
-    """The graphs of a bundle as TensorRT engines. See `engine.Engine`.
+class TensorRtBackend:
+    """The graphs of a bundle as TensorRT engines. See `base.Backend`.
 
     Work is put on one stream and waited for when something is downloaded. Threads may share it; their work takes turns.
     """
@@ -81,22 +81,22 @@ class TensorRtEngine:
 
     @property
     def on_host(self) -> bool:
-        """See `Engine.on_host`."""
+        """See `Backend.on_host`."""
         return False
 
     @property
     def recordings(self) -> int:
-        """See `Engine.recordings`."""
+        """See `Backend.recordings`."""
         return self._options.cuda_graphs
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceTensor:
-        """See `Engine.allocate`."""
+        """See `Backend.allocate`."""
         with self._lock:
             self._device.activate()
             return DeviceTensor(self._pool.take(prod(shape) * dtype.itemsize), shape, dtype)
 
     def write(self, value: DeviceTensor, array: NDArray[Any]) -> None:
-        """See `Engine.write`."""
+        """See `Backend.write`."""
         with self._lock:
             self._device.activate()
             self._pool.write(value, np.ascontiguousarray(array).reshape(array.shape))
@@ -109,7 +109,7 @@ class TensorRtEngine:
             return self._pool.copy_in(contiguous)
 
     def share(self, array: NDArray[Any]) -> DeviceTensor:  # noqa: ARG002
-        """See `Engine.share`; never done."""
+        """See `Backend.share`; never done."""
         raise EngineError("tensors of TensorRT engines are in the memory of the GPU, and shared with no array")
 
     def download(self, value: DeviceTensor) -> NDArray[Any]:
@@ -119,11 +119,11 @@ class TensorRtEngine:
             return self._pool.copy_out(value)
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
-        """See `Engine.dtype`."""
+        """See `Backend.dtype`."""
         return self._graphs[graph].dtype(name)
 
     def synchronize(self) -> None:
-        """See `Engine.synchronize`."""
+        """See `Backend.synchronize`."""
         with self._lock:
             self._device.activate()
             self._device.synchronize()
@@ -135,7 +135,7 @@ class TensorRtEngine:
         outputs: Sequence[str],
         into: Mapping[str, DeviceTensor],
     ) -> Prepared:
-        """See `Engine.prepare`: a run is put on the stream. What is written `into` must not be an input."""
+        """See `Backend.prepare`: a run is put on the stream. What is written `into` must not be an input."""
 
         def run() -> dict[str, DeviceTensor]:
             with self._lock:
@@ -145,5 +145,5 @@ class TensorRtEngine:
         return run
 
     def run(self, graph: str, inputs: Mapping[str, DeviceTensor], outputs: Sequence[str]) -> dict[str, DeviceTensor]:
-        """See `Engine.run`."""
+        """See `Backend.run`."""
         return self.prepare(graph, inputs, outputs, {})()

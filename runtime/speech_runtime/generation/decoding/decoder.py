@@ -1,4 +1,4 @@
-"""The decoder of one batch, run step by step. Its caches never leave the engine."""
+"""The decoder of one batch, run step by step. Its caches never leave the backend."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.base import Engine, Prepared, Value
+from ...backends.base import Backend, Prepared, Value
 from ...bundle.graph_io import (
     DECODER_INIT,
     DECODER_WITH_PAST,
@@ -38,7 +38,7 @@ class _Step:
         bound: Binding of the cache.
         outputs: Names of the outputs that the step returns.
         run: Function that runs the step.
-        found: Arrays on the host that the outputs are written to; None where the engine keeps them.
+        found: Arrays on the host that the outputs are written to; None where the backend keeps them.
         last: Views of the last token of each beam in these arrays.
         places: Tensors that the outputs are written to, where the cache provides them.
     """
@@ -52,11 +52,11 @@ class _Step:
 
 
 class CachedDecoder:
-    """The decoder of one batch of utterances, with its caches on the engine's device."""
+    """The decoder of one batch of utterances, with its caches on the backend's device."""
 
     def __init__(
         self,
-        engine: Engine,
+        backend: Backend,
         facts: DecoderFacts,
         batch: int,
         encoder_hidden_states: Value,
@@ -67,7 +67,7 @@ class CachedDecoder:
         """Compute the cross-attention cache, and start with an empty self-attention cache.
 
         Args:
-            engine: Engine that runs the graphs.
+            backend: Backend that runs the graphs.
             facts: Facts of the decoder.
             batch: Number of utterances.
             encoder_hidden_states: Output of the encoder.
@@ -75,14 +75,14 @@ class CachedDecoder:
             buffers: Pool of buffers for recorded steps; without one, or if it is empty, steps are not recorded.
             longest: Maximal length of a sequence, for which room is made at most.
         """
-        self._engine = engine
+        self._backend = backend
         self._facts = facts
         lent = buffers and buffers.lend(self, encoder_hidden_states, encoder_attention_mask)
         if lent:
             self._fixed = lent.fixed
             self._cache: SelfAttentionCache = StaticCache(lent, facts, recorded=True)
         else:
-            cross = engine.run(
+            cross = backend.run(
                 DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
             )
             self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
@@ -124,12 +124,12 @@ class CachedDecoder:
         rows would bring all caches to the host and back, and a step takes hardly longer with them, since most of its
         time is spent reading the weights.
         """
-        if not self._engine.on_host:
+        if not self._backend.on_host:
             self._active = utterances if self._active is None else self._active[utterances]
             return
 
         def selected(value: Value) -> Value:
-            return self._engine.upload(np.ascontiguousarray(self._engine.download(value)[utterances]))
+            return self._backend.upload(np.ascontiguousarray(self._backend.download(value)[utterances]))
 
         self._fixed = {name: selected(value) for name, value in self._fixed.items()}
         self._prepared = None
@@ -211,29 +211,29 @@ class CachedDecoder:
         if step.found is not None:
             return step.found
         made = {**results, **step.places}
-        return [self._engine.download(made[name]) for name in outputs]
+        return [self._backend.download(made[name]) for name in outputs]
 
     def _prepare(self, bound: Binding, outputs: Sequence[str]) -> _Step:
         inputs = {**bound.inputs, **self._fixed}
         if bound.places is not None:
             places = bound.places(outputs)
-            run = self._engine.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **places})
+            run = self._backend.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **places})
             return _Step(bound, outputs, run, places=places)
-        if not self._engine.on_host:
-            run = self._engine.prepare(DECODER_WITH_PAST, inputs, [*outputs, *bound.outputs], bound.into)
+        if not self._backend.on_host:
+            run = self._backend.prepare(DECODER_WITH_PAST, inputs, [*outputs, *bound.outputs], bound.into)
             return _Step(bound, outputs, run)
         width = {LOGITS: self._facts.vocab_size}
         found = [
             np.empty((*bound.shape, width.get(name, self._facts.top_k)), np.int64 if name == TOP_IDS else np.float32)
             for name in outputs
         ]
-        into = {name: self._engine.share(array) for name, array in zip(outputs, found, strict=True)}
-        run = self._engine.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **into})
+        into = {name: self._backend.share(array) for name, array in zip(outputs, found, strict=True)}
+        run = self._backend.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **into})
         return _Step(bound, outputs, run, found, [array[:, :, -1] for array in found])
 
     def _new_cache(self, batch: int, longest: int | None = None) -> SelfAttentionCache:
         if self._facts.cache == "static":
-            return StaticCache(StepBuffers(self._engine, self._facts, batch), self._facts)
+            return StaticCache(StepBuffers(self._backend, self._facts, batch), self._facts)
         if self._facts.cache == "in_place":
-            return InPlaceCache(self._engine, self._facts, batch, longest)
-        return GrowingCache(self._engine, self._facts, batch)
+            return InPlaceCache(self._backend, self._facts, batch, longest)
+        return GrowingCache(self._backend, self._facts, batch)

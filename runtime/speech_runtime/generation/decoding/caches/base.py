@@ -19,9 +19,9 @@ class Binding:
         shape: Shape of the tokens, [batch, beams, tokens].
         inputs: Input tensors by name; the tokens are among them, since the cache may want an order of its own.
         outputs: Names of the outputs that the cache takes in `commit`.
-        into: Tensors that other outputs are written to; see `Engine.prepare`.
+        into: Tensors that other outputs are written to; see `Backend.prepare`.
         places: Function that takes the names of all other outputs and returns the tensors that they are written to;
-            None where the engine may choose.
+            None where the backend may choose.
     """
 
     shape: tuple[int, ...]

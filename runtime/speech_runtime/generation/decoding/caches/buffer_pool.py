@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from ....backends.base import Engine, Value
+from ....backends.base import Backend, Value
 from ....bundle.facts import DecoderFacts
 from ....bundle.graph_io import (
     DECODER_INIT,
@@ -21,12 +21,12 @@ from .static import StepBuffers
 
 
 class StepBufferPool:
-    """Buffers for as many sizes as the engine records; a search of another size, or beside another one, gets none."""
+    """Buffers for as many sizes as the backend records; a search of another size, or beside another one, gets none."""
 
-    def __init__(self, engine: Engine, facts: DecoderFacts) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend, facts: DecoderFacts) -> None:
+        self._backend = backend
         self._facts = facts
-        self._left = engine.recordings
+        self._left = backend.recordings
         self._free: dict[tuple[int, int], list[StepBuffers]] = {}
         self._returned: deque[tuple[tuple[int, int], StepBuffers]] = deque()
         self._lock = threading.Lock()
@@ -37,7 +37,7 @@ class StepBufferPool:
         They belong to `borrower` until Python collects it. Frames are padded to the size of their bucket, which
         changes nothing for a decoder that heeds their mask.
         """
-        mask = self._engine.download(encoder_attention_mask)
+        mask = self._backend.download(encoder_attention_mask)
         batch, frames = mask.shape
         held = frame_bucket(frames) if self._facts.masks_audio else frames
         buffers = self._take(batch, held)
@@ -46,11 +46,11 @@ class StepBufferPool:
         # Python may collect `borrower` at any time, in a thread that holds the lock: appending to a deque needs none.
         weakref.finalize(borrower, self._returned.append, ((batch, held), buffers)).atexit = False
         if held > frames:
-            states = self._engine.download(encoder_hidden_states)
-            encoder_hidden_states = self._engine.upload(_padded(states, held))
-        self._engine.write(buffers.fixed[ENCODER_ATTENTION_MASK], _padded(mask, held))
+            states = self._backend.download(encoder_hidden_states)
+            encoder_hidden_states = self._backend.upload(_padded(states, held))
+        self._backend.write(buffers.fixed[ENCODER_ATTENTION_MASK], _padded(mask, held))
         cross = {name: buffers.fixed[name] for name in cache_names("cross", self._facts.layers)}
-        self._engine.prepare(DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, [], cross)()
+        self._backend.prepare(DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, [], cross)()
         return buffers
 
     def _take(self, batch: int, frames: int) -> StepBuffers | None:
@@ -63,12 +63,12 @@ class StepBufferPool:
             if not self._left:
                 return None
             self._left -= 1
-        facts, allocate = self._facts, self._engine.allocate
+        facts, allocate = self._facts, self._backend.allocate
         shape = (batch, facts.heads, frames, facts.head_dim)
         names = cache_names("cross", facts.layers)
-        fixed = {name: allocate(shape, self._engine.dtype(DECODER_WITH_PAST, name)) for name in names}
+        fixed = {name: allocate(shape, self._backend.dtype(DECODER_WITH_PAST, name)) for name in names}
         fixed[ENCODER_ATTENTION_MASK] = allocate((batch, frames), np.dtype(np.int64))
-        return StepBuffers(self._engine, facts, batch, fixed)
+        return StepBuffers(self._backend, facts, batch, fixed)
 
 
 def _padded(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ....backends.base import Engine, Value
+from ....backends.base import Backend, Value
 from ....bundle.graph_io import INPUT_IDS, PAST_LENGTH, cache_names
 from ....bundle.manifest import DecoderFacts
 from ...search.base import PerBeam, Tokens
@@ -88,9 +88,9 @@ class BeamSlots:
 class InPlaceCache:
     """Keys and values [2 × layers, batch × slots, heads, room, head_dim]. See `SelfAttentionCache`."""
 
-    def __init__(self, engine: Engine, facts: DecoderFacts, batch: int, longest: int | None = None) -> None:
+    def __init__(self, backend: Backend, facts: DecoderFacts, batch: int, longest: int | None = None) -> None:
         """Start empty. Of sequences of at most `longest` tokens, the cache never sees the last one."""
-        self._engine = engine
+        self._backend = backend
         self._heads, self._head_dim = facts.heads, facts.head_dim
         self._layers = facts.layers
         self._length = self._new_length = 0
@@ -184,8 +184,8 @@ class InPlaceCache:
         input_ids = np.empty((len(self._utterances), len(self._utterances[0].slots), tokens), dtype=np.int64)
         self._by_slot = input_ids.reshape(-1, tokens)
         self._tokens = input_ids.reshape(-1).data
-        tensors = [self._engine.share(tensor) for tensor in self._storage]
+        tensors = [self._backend.share(tensor) for tensor in self._storage]
         past = dict(zip(cache_names("past", self._layers), tensors, strict=True))
         present = dict(zip(cache_names("present", self._layers), tensors, strict=True))
-        own = {INPUT_IDS: self._engine.share(input_ids), PAST_LENGTH: self._engine.share(self._past_length)}
+        own = {INPUT_IDS: self._backend.share(input_ids), PAST_LENGTH: self._backend.share(self._past_length)}
         return Binding(input_ids.shape, own | past, into=present)

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ....backends.base import Engine, Value
+from ....backends.base import Backend, Value
 from ....bundle.facts import DecoderFacts
 from ....bundle.graph_io import (
     DECODER_WITH_PAST,
@@ -38,10 +38,10 @@ class StepBuffers:
     """
 
     def __init__(
-        self, engine: Engine, facts: DecoderFacts, batch: int, fixed: Mapping[str, Value] | None = None
+        self, backend: Backend, facts: DecoderFacts, batch: int, fixed: Mapping[str, Value] | None = None
     ) -> None:
         self.fixed = fixed or {}
-        self._engine = engine
+        self._backend = backend
         self._facts = facts
         self._batch = batch
         self._caches: dict[tuple[int, int], list[Value]] = {}
@@ -58,7 +58,7 @@ class StepBuffers:
     def written(self, name: str, array: NDArray[np.int64]) -> Value:
         """Return the input `name` of a step, with `array` written into it."""
         tensor = self._tensor(name, array.shape, array.dtype)
-        self._engine.write(tensor, np.ascontiguousarray(array))
+        self._backend.write(tensor, np.ascontiguousarray(array))
         return tensor
 
     def outputs(self, names: Sequence[str], beams: int) -> Mapping[str, Value]:
@@ -72,10 +72,10 @@ class StepBuffers:
 
     def for_utterances(self, utterances: NDArray[np.int64], beams: int, turn: int) -> "StepBuffers":
         """Return other buffers, with the cache of these utterances in them."""
-        taken = StepBuffers(self._engine, self._facts, len(utterances))
+        taken = StepBuffers(self._backend, self._facts, len(utterances))
         before = self.past(beams, turn)
         for name, tensor in taken.past(beams, turn).items():
-            self._engine.write(tensor, np.ascontiguousarray(self._engine.download(before[name])[utterances]))
+            self._backend.write(tensor, np.ascontiguousarray(self._backend.download(before[name])[utterances]))
         return taken
 
     def _named(self, kind: str, beams: int, turn: int) -> dict[str, Value]:
@@ -83,13 +83,13 @@ class StepBuffers:
             facts = self._facts
             shape = (self._batch, beams, facts.heads, facts.cache_length or 0, facts.head_dim)
             names = cache_names("past", facts.layers)
-            dtypes = [self._engine.dtype(DECODER_WITH_PAST, name) for name in names]
-            self._caches[beams, turn] = [self._engine.allocate(shape, dtype) for dtype in dtypes]
+            dtypes = [self._backend.dtype(DECODER_WITH_PAST, name) for name in names]
+            self._caches[beams, turn] = [self._backend.allocate(shape, dtype) for dtype in dtypes]
         return dict(zip(cache_names(kind, self._facts.layers), self._caches[beams, turn], strict=True))
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Value:
         if (name, shape) not in self._tensors:
-            self._tensors[name, shape] = self._engine.allocate(shape, dtype)
+            self._tensors[name, shape] = self._backend.allocate(shape, dtype)
         return self._tensors[name, shape]
 
 

@@ -1,0 +1,215 @@
+"""Every encoder with one decoder, every decoder with one encoder: exported, compared, and built.
+
+The models are those of `composites`: tiny, with random weights.
+"""
+
+import inspect
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+
+from composites import DECODERS, ENCODERS, composite
+from speech_export import export
+from speech_export.tensorrt.build import build_engine
+from speech_export.tracing.facts import decoder_facts, encoder_facts
+from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.tracer import save, trace, traceables
+from speech_export.verification.compare import token_agreement
+from speech_export.verification.oracle import Oracle
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
+from speech_runtime.backends.tensorrt.library import import_tensorrt
+from speech_runtime.backends.tensorrt.profiles import graph_profiles
+from speech_runtime.bundle.graph_io import GRAPHS
+from speech_runtime.bundle.manifest import FORMAT_VERSION, EncoderFacts, Manifest
+from speech_runtime.bundle.profile_limits import ProfileLimits
+from speech_runtime.generation.config import GenerationSettings
+
+ENCODER, DECODER = "wav2vec2", "bert"
+"""What every decoder, and every encoder, is joined with."""
+
+SEARCHES: tuple[GenerationSettings, ...] = (
+    {"num_beams": 1, "max_new_tokens": 24},
+    {"num_beams": 4, "max_new_tokens": 24, "num_return_sequences": 2},
+)
+LIMITS = ProfileLimits(
+    batch=(1, 2, 4), beams=(1, 4, 8), seconds=(0.004, 0.03, 0.125), tokens=(1, 10, 40), step_tokens=(1, 1, 4)
+)
+"""Of TensorRT's profiles."""
+
+Array = NDArray[Any]
+Encode = Callable[[Array, Array], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A row of the table: `name` is the half that it is about."""
+
+    name: str
+    encoder: str
+    decoder: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a composite, in float32 on a padded batch of three.
+
+    Attributes:
+        logprob_difference: largest, from torch.
+        greedy: share of tokens equal to torch's.
+        beams: the same of 4 beams, the 2 best of each.
+        padding: how far encoder output moves when a clip is encoded alone.
+        torch_padding: the same in torch.
+    """
+
+    logprob_difference: float
+    greedy: float
+    beams: float
+    padding: float
+    torch_padding: float
+
+
+ENCODER_ROWS = [Pairing(name, name, DECODER) for name in ENCODERS]
+DECODER_ROWS = [Pairing(name, ENCODER, name) for name in DECODERS]
+
+
+def measure(pairing: Pairing) -> Measured:
+    """Export a composite for the CPU, and compare it with torch.
+
+    Raises:
+        ExportError: it is refused.
+    """
+    model = composite(pairing.decoder, pairing.encoder)
+    with tempfile.TemporaryDirectory() as directory:
+        bundle = export(model, Path(directory) / "bundle")
+        exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
+    facts = exported.manifest.encoder
+    lengths = clip_lengths(facts)
+    inputs, mask = padded_batch(facts, lengths)
+    oracle = Oracle(model, inputs, mask)
+    agreement = []
+    for search in SEARCHES:
+        expected = oracle.generate(**search)
+        found = exported.generate(inputs, mask, **search)
+        agreement.append(token_agreement(expected, found))
+    tokens = np.random.default_rng(1).integers(4, 90, (3, 11))
+    logits = torch.from_numpy(exported.forward(inputs, mask, decoder_input_ids=tokens).logits)
+    error = oracle.logprobs(tokens) - torch.log_softmax(logits, dim=-1)
+
+    def encode(inputs: Array, mask: Array) -> tuple[Array, Array]:
+        encoded = exported.encode(inputs, mask)
+        return exported._backend.download(encoded.hidden_states), exported._backend.download(encoded.attention_mask)
+
+    def encode_in_torch(inputs: Array, mask: Array) -> tuple[Array, Array]:
+        hidden_states, frames = Oracle(model, inputs, mask).encode()
+        return hidden_states.numpy(), frames.numpy()
+
+    return Measured(
+        logprob_difference=float(error.abs().max()),
+        greedy=agreement[0],
+        beams=agreement[1],
+        padding=_padding(encode, inputs, mask, lengths),
+        torch_padding=_padding(encode_in_torch, inputs, mask, lengths),
+    )
+
+
+def engine_bytes(bundle: Bundle, graph: str, limits: ProfileLimits = LIMITS) -> int:
+    """Bytes of the TensorRT-RTX engine of a graph of `bundle`."""
+    profiles = graph_profiles(bundle, limits)[graph]
+    with tempfile.TemporaryDirectory() as directory:
+        engine = Path(directory) / "engine"
+        build_engine(import_tensorrt("tensorrt_rtx"), bundle.path(f"{graph}.onnx"), profiles, engine)
+        return engine.stat().st_size
+
+
+def bundle_engine_bytes(directory: Path) -> int:
+    """The same of all three graphs of the bundle in `directory`."""
+    bundle = Bundle.open(directory, check_hashes=False)
+    return sum(engine_bytes(bundle, graph) for graph in GRAPHS)
+
+
+def traced_engine_bytes(pairing: Pairing) -> int:
+    """Bytes of the three float32 engines, traced graph by graph: that of the half which all rows share is made once.
+
+    Raises:
+        ExportError: one is refused.
+    """
+    encoder = _traced_engine_bytes(GRAPHS[0], pairing.encoder, DECODER)
+    return encoder + sum(_traced_engine_bytes(graph, ENCODER, pairing.decoder) for graph in GRAPHS[1:])
+
+
+@cache
+def _traced_engine_bytes(graph: str, encoder: str, decoder: str) -> int:
+    model = composite(decoder, encoder)
+    facts, of_decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+    with tempfile.TemporaryDirectory() as directory, traceable(model):
+        path = Path(directory) / f"{graph}.onnx"
+        traceable_graph = next(each for each in traceables(model, facts, of_decoder) if each.name == graph)
+        save(trace(traceable_graph, facts.input_name, of_decoder.layers), path)
+        manifest = Manifest(FORMAT_VERSION, "", {}, "fp32", "tensorrt", facts, of_decoder, None, {})
+        return engine_bytes(Bundle(Path(directory), manifest), graph)
+
+
+def clip_lengths(encoder: EncoderFacts) -> list[int]:
+    """Three lengths that are multiples of nothing; the shortest that the encoder takes is among them."""
+    if encoder.max_length == encoder.min_length:
+        return [encoder.min_length] * 3
+    return [encoder.min_length + extra for extra in (37 * encoder.stride + 3, 0, 11 * encoder.stride + 1)]
+
+
+def padded_batch(encoder: EncoderFacts, lengths: list[int]) -> tuple[Array, Array]:
+    """Noise of the given lengths, zeros at the end, and its mask."""
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    width = () if encoder.feature_size is None else (encoder.feature_size,)
+    noise = np.random.default_rng(0).standard_normal((*mask.shape, *width)).astype(np.float32)
+    noise[mask == 0] = 0
+    return noise, mask
+
+
+def _padding(encode: Encode, inputs: Array, mask: Array, lengths: list[int]) -> float:
+    """How far what `encode` makes of a clip moves when the clip is alone instead of in a padded batch."""
+    together, frames = encode(inputs, mask)
+    differences = []
+    for row, length in enumerate(lengths):
+        alone, _ = encode(inputs[row : row + 1, :length], mask[row : row + 1, :length])
+        heard = min(int(frames[row].sum()), alone.shape[1])
+        differences.append(np.abs(together[row, :heard] - alone[0, :heard]).max())
+    return float(max(differences))
+
+
+def registered_decoders() -> set[str]:
+    """Model types of transformers' causal language models that attend to an encoder."""
+    attends = {"encoder_hidden_states", "encoder_outputs"}
+    return {
+        model_type
+        for model_type, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
+        if attends & inspect.signature(getattr(transformers, name).forward).parameters.keys()
+    }
+
+
+def registered_encoders() -> tuple[set[str], set[str]]:
+    """Model types of transformers that take audio: those that can downsample its mask, and all others."""
+    masked: set[str] = set()
+    others: set[str] = set()
+    for model_type, names in MODEL_MAPPING_NAMES.items():
+        model = getattr(transformers, names if isinstance(names, str) else names[0], None)
+        try:
+            takes_audio = getattr(model, "main_input_name", "") in ("input_values", "input_features")
+        except ImportError:  # it wants a library of its own
+            continue
+        if takes_audio:
+            (masked if hasattr(model, "_get_feature_vector_attention_mask") else others).add(model_type)
+    return masked, others
+
+
+def model_type(name: str) -> str:
+    """The model type of a row; a variant is named behind a comma."""
+    return name.partition(",")[0]
