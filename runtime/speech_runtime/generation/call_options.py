@@ -55,9 +55,8 @@ class CallOptions:
         Raises:
             GenerationError: An option is of the wrong type.
         """
-        names = {field.name for field in fields(cls)}
-        options = {name: value for name, value in keywords.items() if name in names and value is not None}
-        return cls(**options), {name: value for name, value in keywords.items() if name not in names}
+        options = {name: value for name, value in keywords.items() if name in OPTION_NAMES and value is not None}
+        return cls(**options), {name: value for name, value in keywords.items() if name not in OPTION_NAMES}
 
     def checked_processors(self) -> tuple[Processor, ...]:
         """Return `logits_processor` with a check that each returns floating-point values of the scores' shape."""
@@ -66,6 +65,9 @@ class CallOptions:
     def checked_criteria(self) -> tuple[StoppingCriterion, ...]:
         """Return `stopping_criteria` with a check that each returns one boolean per sequence."""
         return tuple(_checked_criterion(function, i) for i, function in enumerate(self.stopping_criteria))
+
+
+OPTION_NAMES = frozenset(field.name for field in fields(CallOptions))
 
 
 class SearchKeywords(GenerationSettings, total=False):
