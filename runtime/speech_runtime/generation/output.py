@@ -70,7 +70,7 @@ class GenerateOutput:
             beam_indices=np.where(beam_indices < 0, -1, beam_indices + first_row),
             steps=steps,
             lengths=np.array([len(result.tokens) for result in rows]),
-            finished=np.array([result.finish for result in rows]),
+            finished=np.array([result.finish for result in rows], dtype="<U7"),
             scores=scores,
             logits=logits,
         )
