@@ -7,7 +7,7 @@ from speech_runtime.bench.device import bench_options
 from speech_runtime.bench.measure import fixed_length, load
 from speech_runtime.bench.options import Case
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
 
 
 class Ours:

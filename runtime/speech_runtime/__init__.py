@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .backends.onnxruntime.session_options import SessionOptions
     from .backends.tensorrt.options import EngineOptions
     from .bundle.hub import push_to_hub
-    from .bundle.manifest import Bundle
+    from .bundle.loading import Bundle
     from .bundle.profile_limits import ProfileLimits
     from .errors import AudioError, BenchError, BundleError, EngineError, GenerationError, SpeechError
     from .generation.config import GenerationConfig
@@ -28,7 +28,7 @@ _MODULES = {
     "AudioError": "errors",
     "AudioLimits": "audio",
     "BenchError": "errors",
-    "Bundle": "bundle.manifest",
+    "Bundle": "bundle.loading",
     "BundleError": "errors",
     "CudaOptions": "backends.onnxruntime.gpu_options",
     "EncoderOutput": "generation.encoder",

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.call import generate
 from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig

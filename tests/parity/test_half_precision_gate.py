@@ -19,11 +19,10 @@ from conftest import ONE_THREAD, ExportOnce
 from half_matrix import FP16, Halved
 from speech_export import ExportError, VerificationError
 from speech_export.limits import Limits
-from speech_export.passes.half.convert import to_half
-from speech_export.passes.half.rounding import round_explicitly
+from speech_export.passes.half.convert import round_explicitly, to_half
 from speech_export.precision.accuracy_gate import Converted, convert_accurately
+from speech_export.precision.conversion import HalfPrecision
 from speech_export.precision.fp16_simulation import ROUNDED
-from speech_export.precision.half_precision import HalfPrecision
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tracing.tracer import save
 from speech_export.verification.evaluation_audio import AudioSet, Batch
@@ -31,7 +30,8 @@ from speech_export.verification.expectation import Expectation, expectations
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST
-from speech_runtime.bundle.manifest import Bundle, FileFacts
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.safe_files import FileFacts
 
 OFFSET = "decoder.bert.encoder.layer.1.*"
 """What is kept for it: `*` goes over dots."""

@@ -18,9 +18,9 @@ from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
 from exporter.passes.test_int8 import Graph
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
 from speech_export.cli.export import main
-from speech_export.passes.int8.explicit import ExplicitInt8
-from speech_export.passes.patterns.projections import projections
-from speech_export.precision.explicit_quantizer import ExplicitQuantizer
+from speech_export.passes.int8.explicit import quantize_explicitly
+from speech_export.passes.int8.quantizable import Quantizable
+from speech_export.precision.conversion import ExplicitQuantizer
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tensorrt.build import build_engine
 from speech_export.verification.compare import token_agreement
@@ -28,8 +28,10 @@ from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
-from speech_runtime.bundle.manifest import Bundle, FileFacts, Manifest
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.manifest import Manifest
 from speech_runtime.bundle.profile_limits import Range
+from speech_runtime.bundle.safe_files import FileFacts
 
 INT8 = PrecisionOptions(precision="int8", target="tensorrt")
 BY_THE_BOOK = SessionOptions(intra_op_threads=1, graph_optimization="disabled")
@@ -113,9 +115,8 @@ def test_an_engine_holds_bytes(tmp_path: Path) -> None:
     model.graph.name = "product"
     for name in ("float32", "int8"):
         if name == "int8":
-            explicit = ExplicitInt8(model.graph, {"x": 3.0})
-            explicit.projection(next(projections(model.graph)))
-            explicit.finish()
+            found = Quantizable.find(model.graph, INT8, vocab_size=0)
+            quantize_explicitly(model, found, {"x": 3.0})
         ir.save(model, tmp_path / f"{name}.onnx")
         profile = {"a": Range(1, 1, 2), "b": Range(1, 8, 16)}
         build_engine(import_tensorrt("tensorrt_rtx"), tmp_path / f"{name}.onnx", [profile], tmp_path / f"{name}.engine")

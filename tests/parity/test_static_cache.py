@@ -21,9 +21,9 @@ from speech_export.precision.options import PrecisionOptions
 from speech_export.verification.oracle import Oracle
 from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from speech_runtime.bundle.describe import describe
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, GRAPHS
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.cli.describe import describe
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 LENGTH = 40
@@ -152,7 +152,7 @@ def test_real_clips_of_which_some_end_early(export_once: ExportOnce, digits: Pai
     model = OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD)
     clips = [model.load(path) for path in sorted(references, key=lambda path: len(references[path]))]
     found, expected = (
-        [heard.text for heard in each.transcriptions(clips, num_beams=4)] for each in (model, digits.exported)
+        [heard.text for heard in each._transcribe_batch(clips, num_beams=4)] for each in (model, digits.exported)
     )
     assert found == expected
 

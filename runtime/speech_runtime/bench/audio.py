@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from ..audio import Samples, read_audio
 from ..audio.features import feature_extractor_of
-from ..bundle.manifest import PREPROCESSOR_CONFIG, Bundle
+from ..bundle.loading import Bundle
+from ..bundle.manifest import PREPROCESSOR_CONFIG
 from ..errors import BenchError
 from .options import FEATURE_RATE, WAVEFORM_RATE
 

@@ -11,7 +11,7 @@ from ..backends.onnxruntime.session_options import SessionOptions
 from ..backends.tensorrt.engine_sets import choose_engines
 from ..backends.tensorrt.library import import_tensorrt
 from ..backends.tensorrt.options import EngineOptions
-from ..bundle.manifest import Bundle
+from ..bundle.loading import Bundle
 from ..bundle.profile_limits import ProfileLimits
 from .options import Case
 

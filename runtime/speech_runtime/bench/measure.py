@@ -12,7 +12,8 @@ import numpy as np
 from ..backends.devices import Options, load_backend
 from ..backends.timed import Run, TimedBackend
 from ..bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER
-from ..bundle.manifest import GENERATION_CONFIG, Bundle
+from ..bundle.loading import Bundle
+from ..bundle.manifest import GENERATION_CONFIG
 from ..generation.config import GenerationConfig
 from ..generation.generator import SpeechGenerator
 from ..system import peak_rss_bytes

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..backends.cuda.graphs import check_recordable
-from ..bundle.manifest import GENERATION_CONFIG, Bundle
+from ..bundle.loading import Bundle
+from ..bundle.manifest import GENERATION_CONFIG
 from ..errors import BenchError, SpeechError
 from ..generation.config import GenerationConfig
 from ..generation.decoding.caches.static import check_static_length

@@ -1,4 +1,4 @@
-"""How large the inputs of TensorRT engines may be, in words of who uses the model."""
+"""Limits of the inputs of TensorRT engines, in units that a user of the model knows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -8,32 +8,32 @@ from ..errors import EngineError
 
 @dataclass(frozen=True)
 class Range:
-    """Smallest, usual and largest size of a dynamic dimension; the usual one is the fastest."""
+    """Smallest, usual and largest size of a dynamic dimension; kernels are chosen for the usual one."""
 
     smallest: int
     usual: int
     largest: int
 
     def holds(self, size: int) -> bool:
-        """Whether `size` is within it."""
+        """Return whether `size` is within the range."""
         return self.smallest <= size <= self.largest
 
 
 @dataclass(frozen=True)
 class ProfileLimits:
-    """Smallest, usual and largest of everything that varies from one call to the next.
+    """Smallest, usual and largest value of everything that varies between calls.
 
-    Memory on the device is reserved for the largest, and kernels are chosen for the usual ones.
+    Device memory is reserved for the largest values, and kernels are chosen for the usual ones.
 
     Attributes:
-        batch: utterances that are encoded or searched together.
-        beams: of each utterance; begins at 1, every search does.
-        seconds: of audio; what the encoder cannot take is left out.
-        tokens: of a sequence, the prompt included; begins at 1, every search does.
-        step_tokens: that one step takes; a longer prompt is decoded in pieces of the largest.
+        batch: Utterances that are encoded or searched together.
+        beams: Beams of each utterance; must start at 1, as every search does.
+        seconds: Seconds of audio, clipped to the lengths that the encoder takes.
+        tokens: Tokens of a sequence, the prompt included; must start at 1, as every search does.
+        step_tokens: Tokens that one step takes; a longer prompt is decoded in pieces of the largest size.
 
     Raises:
-        EngineError: values that are no such limits; all of them are listed.
+        EngineError: Values are not such limits; all problems are listed.
     """
 
     batch: tuple[int, int, int] = (1, 1, 8)
@@ -43,7 +43,7 @@ class ProfileLimits:
     step_tokens: tuple[int, int, int] = (1, 1, 4)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Check all limits."""
         if problems := list(_problems(self)):
             raise EngineError(f"profile limits: {'; '.join(problems)}")
 
@@ -59,6 +59,6 @@ def _problems(limits: ProfileLimits) -> Iterator[str]:
         ):
             yield f"{name} is {value!r}; give (smallest, usual, largest), {field.default!r} for example"
         elif not 0 < value[0] <= value[1] <= value[2]:
-            yield f"{name} is {value!r}; they must be positive and grow"
+            yield f"{name} is {value!r}; they must be positive and in ascending order"
         elif name in ("beams", "tokens", "step_tokens") and value[0] != 1:
-            yield f"{name} is {value!r}; it begins at 1, as every search does"
+            yield f"{name} is {value!r}; it must start at 1, as every search does"

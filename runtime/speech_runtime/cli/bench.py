@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..atomic.file import write_text
+from ..atomic.writing import write_text
 from ..backends.devices import DEVICES, ENGINES
 from ..bench.device import gpu_of
 from ..bench.machine import Machine
@@ -15,7 +15,7 @@ from ..bench.options import QUICK, BenchOptions
 from ..bench.report import as_json, as_markdown
 from ..bench.runner import plan, run
 from ..bench.worker import Order, describe
-from ..bundle.regular_files import is_directory
+from ..bundle.safe_files import is_directory
 from ..errors import SpeechError
 from .console import complain, log_on_stderr
 from .entry import exit_when_interrupted

@@ -10,7 +10,7 @@ import click
 
 from ..audio import AudioLimits
 from ..audio.limits import flag_name
-from ..bundle.regular_files import parse_json
+from ..bundle.safe_files import parse_json
 from ..generation.config import GenerationConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])

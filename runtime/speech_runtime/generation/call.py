@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ..bundle.manifest import DecoderFacts
+from ..bundle.model_facts import DecoderFacts
 from ..errors import GenerationError
 from ..system import free_memory_bytes
 from .call_options import CallOptions

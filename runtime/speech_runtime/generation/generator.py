@@ -17,7 +17,7 @@ from .decoding.caches.buffer_pool import StepBufferPool
 from .decoding.decoder import CachedDecoder
 from .encoder import EncoderOutput, SpeechEncoder
 from .label_tokens import LabelTokens
-from .language import in_language
+from .language import with_language
 from .likelihood import ForwardOutput, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
 from .output import GenerateOutput
@@ -194,7 +194,7 @@ class SpeechGenerator:
         """Search, and return the output and the settings of the search, `language` included."""
         facts = self.manifest.decoder
         if language is not None:
-            config = in_language(config, self.tokenizer, language, encoded.batch)
+            config = with_language(config, self.tokenizer, language, encoded.batch)
             config.check_vocabulary(facts.vocab_size)
         given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from speech_runtime.bundle.facts import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.decoding.caches import buffer_pool
 from speech_runtime.generation.decoding.caches.buffer_pool import StepBufferPool
 from speech_runtime.generation.decoding.caches.static import StepBuffers

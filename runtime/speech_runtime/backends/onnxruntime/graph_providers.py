@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...bundle.graph_io import DECODER_WITH_PAST
-from ...bundle.manifest import Bundle
+from ...bundle.loading import Bundle
 from ..cuda.graphs import ENABLED, check_recordable
 from ..tensorrt.profiles import graph_profiles, input_shapes, shape_ranges, widest
 from .gpu_options import TensorRtOptions

@@ -18,7 +18,7 @@ from ...bundle.graph_io import (
     TOP_LOGPROBS,
     cache_names,
 )
-from ...bundle.manifest import DecoderFacts
+from ...bundle.model_facts import DecoderFacts
 from ...errors import GenerationError
 from ..search.base import Candidates, PerBeam, Tokens, all_tokens, in_order
 from .caches.base import Binding, SelfAttentionCache

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle.manifest import DecoderFacts
+from ...bundle.model_facts import DecoderFacts
 from ...errors import GenerationError
 from ..call_options import CallOptions
 from ..config import GenerationConfig

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
-from ....bundle.facts import DecoderFacts
+from ....backends.frame_buckets import frame_bucket
 from ....bundle.graph_io import (
     DECODER_INIT,
     DECODER_WITH_PAST,
@@ -16,7 +16,7 @@ from ....bundle.graph_io import (
     ENCODER_HIDDEN_STATES,
     cache_names,
 )
-from ...frame_buckets import frame_bucket
+from ....bundle.model_facts import DecoderFacts
 from .static import StepBuffers
 
 

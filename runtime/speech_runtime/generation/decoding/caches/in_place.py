@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
 from ....bundle.graph_io import INPUT_IDS, PAST_LENGTH, cache_names
-from ....bundle.manifest import DecoderFacts
+from ....bundle.model_facts import DecoderFacts
 from ...search.base import PerBeam, Tokens
 from .base import Binding
 

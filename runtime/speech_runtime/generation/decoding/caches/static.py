@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
-from ....bundle.facts import DecoderFacts
 from ....bundle.graph_io import (
     DECODER_WITH_PAST,
     INPUT_IDS,
@@ -22,6 +21,7 @@ from ....bundle.graph_io import (
     TOP_LOGPROBS,
     cache_names,
 )
+from ....bundle.model_facts import DecoderFacts
 from ....errors import GenerationError
 from ...search.base import PerBeam, Tokens
 from .base import Binding
