@@ -18,7 +18,7 @@ class GenerationError(SpeechError, ValueError):
 
 
 class EngineError(SpeechError, RuntimeError):
-    """A graph cannot be run: a library or execution provider is missing, options contradict each other, or it failed."""
+    """A graph cannot be run: a library or provider is missing, options contradict each other, or it failed."""
 
 
 class EngineMemoryError(EngineError):
