@@ -1,7 +1,6 @@
 """`--engines` of the `speech-export` command: after an export, or for a bundle that is there already."""
 
 import functools
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +19,10 @@ from speech_runtime.cli.console import complain
 
 from ..tensorrt.add_engines import add_engines, check_target
 from ..tensorrt.build import BuildOptions, OnStep
+from .progress import MIB, Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_MIB = 2**20
 _PREFIX = "trt_"
 _LIMITS: dict[str, tuple[Any, str]] = {
     "batch": (int, "Utterances together"),
@@ -139,9 +138,14 @@ def _options(given: dict[str, Any]) -> BuildOptions:
 
 
 def _build(directory: str, tensorrt: TensorRt, options: BuildOptions) -> None:
-    begin, progress = time.perf_counter(), _Progress()
+    begin, progress = time.perf_counter(), Progress(len(GRAPHS))
+
+    def on_graph(graph: str) -> OnStep:
+        progress(f"building the engine of {graph}")
+        return progress.step
+
     try:
-        built = add_engines(directory, tensorrt, options, progress)
+        built = add_engines(directory, tensorrt, options, on_graph)
     except SpeechError as error:
         complain()
         raise click.ClickException(
@@ -151,43 +155,13 @@ def _build(directory: str, tensorrt: TensorRt, options: BuildOptions) -> None:
     click.echo(_summary(directory, built, time.perf_counter() - begin))
 
 
-class _Progress:
-    """One line a graph on stderr; on a terminal it shows what TensorRT is at."""
-
-    def __init__(self) -> None:
-        self._graph = 0
-        self._line = ""
-        self._begin = 0.0
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
-
-    def __call__(self, graph: str) -> OnStep:
-        self.end()
-        self._graph += 1
-        self._begin = time.perf_counter()
-        self._line = f"[{self._graph}/{len(GRAPHS)}] building the engine of {graph} … "
-        complain(self._line, end="")
-        return self._step
-
-    def end(self) -> None:
-        """Close the line of the present graph."""
-        if self._line:
-            self._rewrite(f"{time.perf_counter() - self._begin:.1f} s\n")
-
-    def _step(self, phase: str, done: int, steps: int) -> None:
-        if self._terminal:
-            self._rewrite(f"{phase}, {done} of {steps}")
-
-    def _rewrite(self, rest: str) -> None:
-        complain(f"\r\x1b[K{self._line}{rest}" if self._terminal else rest, end="")
-
-
 def _summary(directory: str, built: EngineSet, seconds: float) -> str:
-    lines = [f"{name:<24}{file.size / _MIB:>10.2f} MiB" for name, file in built.files.items()]
+    lines = [f"{name:<24}{file.size / MIB:>10.2f} MiB" for name, file in built.files.items()]
     size = sum(file.size for file in built.files.values())
     gpus = ", ".join(built.compute_capabilities) or "8.0 and later"
     limits = built.limits
     lines += [
-        f"{'all engines':<24}{size / _MIB:>10.2f} MiB   {Path(directory) / ENGINES / built.directory}",
+        f"{'all engines':<24}{size / MIB:>10.2f} MiB   {Path(directory) / ENGINES / built.directory}",
         f"{'built in':<24}{seconds:>10.1f} s",
         f"{NAMES[built.flavor]} {built.version}, for GPUs of compute capability {gpus}",
         f"up to {limits.batch[2]} × {limits.seconds[2]:g} s, {limits.beams[2]} beams, {limits.tokens[2]} tokens",

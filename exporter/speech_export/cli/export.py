@@ -17,12 +17,12 @@ from ..errors import shortened
 from ..limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from ..precision.options import OpKind, Precision, PrecisionOptions, Target
 from .engines import engine_flags
+from .progress import MIB, Progress
 
 if TYPE_CHECKING:
     from ..sources.composite import Composite
 
 _STAGES = 5
-_MIB = 2**20
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -153,7 +153,7 @@ def main(
     source = {name: value for name, value in others.items() if name not in names}
     _check_source(source)
     begin = time.perf_counter()
-    progress = _Progress()
+    progress = Progress(_STAGES)
     try:
         from ..export_bundle import export
     except ModuleNotFoundError as error:
@@ -249,25 +249,6 @@ def _load(
     return load_checkpoint(str(model), processor, hub, without, **token_ids)
 
 
-class _Progress:
-    """One line a stage on stderr, with its seconds when it is over."""
-
-    def __init__(self) -> None:
-        self._stage = 0
-        self._begin = 0.0
-
-    def __call__(self, stage: str) -> None:
-        self.end()
-        self._stage += 1
-        self._begin = time.perf_counter()
-        complain(f"[{self._stage}/{max(self._stage, _STAGES)}] {stage} … ", end="")
-
-    def end(self) -> None:
-        """Close the line of the present stage."""
-        if self._stage:
-            complain(f"{time.perf_counter() - self._begin:.1f} s")
-
-
 def _silence_libraries() -> None:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
@@ -299,8 +280,8 @@ def _summary(bundle: Bundle, seconds: float) -> str:
         if ".onnx" in name:
             graph = name.partition(".onnx")[0]
             graphs[graph] = graphs.get(graph, 0) + file.size
-    lines = [f"{graph:<20}{size / _MIB:>10.2f} MiB" for graph, size in graphs.items()]
-    lines += [f"{'whole bundle':<20}{bundle.size / _MIB:>10.2f} MiB   {bundle.directory}"]
+    lines = [f"{graph:<20}{size / MIB:>10.2f} MiB" for graph, size in graphs.items()]
+    lines += [f"{'whole bundle':<20}{bundle.size / MIB:>10.2f} MiB   {bundle.directory}"]
     lines += [f"{'exported in':<20}{seconds:>10.1f} s"]
     if (quantization := bundle.manifest.quantization) is not None:
         kept = quantization.kept_float32

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..audio import Samples
 from ..audio.features import FeatureExtractor
-from ..audio.features.padding import pad
+from ..audio.features.shared import pad
 from ..backends.base import Backend, Value
 from ..bundle.graph_io import ATTENTION_MASK, ENCODER, ENCODER_ATTENTION_MASK, ENCODER_HIDDEN_STATES
 from ..bundle.model_facts import EncoderFacts

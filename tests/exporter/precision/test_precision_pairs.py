@@ -1,4 +1,4 @@
-"""Precision options: which pairs can be had, and what is said of the others."""
+"""Test the pairs of precision and target that can be exported, and the errors for the others."""
 
 from typing import Any
 
@@ -16,16 +16,16 @@ from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCO
         ({"precision": "int8", "target": "cuda"}, "int8 for cuda: .*on the CPU only; take fp16, or --target tensorrt"),
         (
             {"target": "tensorrt", "encoder_precision": "fp16", "decoder_precision": "int8"},
-            "fp16 and int8 in one bundle: .*take fp32 for one side",
+            "fp16 and int8 in one bundle: .*take fp32 for either",
         ),
         ({"precision": "fp16"}, "fp16 for cpu: CPUs compute half precision in float32.*take int8, or fp32"),
         ({"encoder_precision": "fp16"}, "fp16 for cpu"),
         ({"target": "tensorrt", "decoder_precision": "int4"}, "int4 for tensorrt"),
-        ({"precision": "int3"}, "precision is 'int3', known are fp32, fp16, int8, int4"),
-        ({"target": "tpu"}, "target is 'tpu', known are cpu, cuda, tensorrt"),
-        ({"precision": "int4", "block_size": 48}, "block_size is 48, known are 16, 32"),
-        ({"precision": "int4", "accuracy_level": 7}, "accuracy_level is 7"),
-        ({"precision": "int8", "op_kinds": ("conv",)}, "op_kinds is 'conv', known are matmul, embedding"),
+        ({"precision": "int3"}, "precision is 'int3'; give 'fp32' or 'fp16' or 'int8' or 'int4'"),
+        ({"target": "tpu"}, "target is 'tpu'; give 'cpu' or 'cuda' or 'tensorrt'"),
+        ({"precision": "int4", "block_size": 48}, "block_size is 48; give 16, 32, 64, 128 or 256"),
+        ({"precision": "int4", "accuracy_level": 7}, "accuracy_level is 7; give 0, 1 or 4"),
+        ({"precision": "int8", "op_kinds": ("conv",)}, "op_kinds has 'conv'; give 'matmul' or 'embedding'"),
         ({"precision": "fp16", "target": "cuda", "op_kinds": ("matmul",)}, "op_kinds goes with int8 and int4; keep"),
         ({"precision": "int8", "op_kinds": ()}, "op_kinds is empty"),
         ({"keep_float32": ("*",)}, "keep_float32 goes with a precision below fp32"),
