@@ -71,7 +71,7 @@ def test_input_that_cannot_fit_is_refused_with_what_it_needs(
     batch: int, length: int, encoder: EncoderFacts, free: int, needed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech_runtime.input_checks, "free_memory_bytes", lambda: free)
-    with pytest.raises(AudioError, match=rf"need {needed} of memory or more, .* may take .* GiB; split the audio"):
+    with pytest.raises(AudioError, match=rf"need {needed} of memory or more, .* may use .* GiB; split the audio"):
         check_memory(batch, length, encoder)
     monkeypatch.setattr(speech_runtime.input_checks, "free_memory_bytes", lambda: 2 * free)
     check_memory(batch, length, encoder)
