@@ -18,10 +18,10 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from pages import PAGES, REPOSITORY, Block, Command, blocks_of
 
 import speech_export
 from conftest import CHECKPOINT, CLIPS, ExportOnce
+from pages import PAGES, REPOSITORY, Block, Command, blocks_of
 from speech_export.cli.export import main as export_command
 from speech_runtime import Bundle
 from speech_runtime.__main__ import main as describe_command
