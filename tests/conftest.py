@@ -1,4 +1,4 @@
-"""Exports that many tests share: each is made once a run, whichever worker asks first."""
+"""Fixtures and exports that many tests share; each export is made once a run, by the worker that asks first."""
 
 import csv
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import onnx_ir as ir
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,9 +14,10 @@ from filelock import FileLock
 from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
-from speech_export import export
+from speech_export import export, export_bundle
 from speech_export.cli.export import main
 from speech_export.precision.options import PrecisionOptions
+from speech_export.tracing.tracer import Traceable
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
 from tally import Tally, TallyUp
 
@@ -87,11 +89,33 @@ def pair(export_once: ExportOnce) -> Callable[[str], Pair]:
 
 
 @pytest.fixture(scope="session")
-def digits(export_once: ExportOnce) -> Pair:
+def digits(export_once: ExportOnce, shared: Path) -> Pair:
     """The bundled model and its bundle."""
-    directory = export_once("digits", CHECKPOINT)
+    trace = export_bundle.trace
+
+    def keep(graph: Traceable, input_name: str, layers: int) -> ir.Model:
+        traced = trace(graph, input_name, layers)
+        ir.save(traced, shared / f"digits-traced-{graph.name}.onnx")
+        return traced
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_bundle, "trace", keep)
+        directory = export_once("digits", CHECKPOINT)
     reference = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT).eval()
     return Pair(reference, OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD), directory)
+
+
+@pytest.fixture
+def digits_traced_before(digits: Pair, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export the bundled model, in float32 for the CPU, from the graphs that were traced for `digits`.
+
+    Tracing takes most of an export; this is for tests of what comes after it.
+    """
+
+    def read(graph: Traceable, input_name: str, layers: int) -> ir.Model:
+        return ir.load(shared / f"digits-traced-{graph.name}.onnx")
+
+    monkeypatch.setattr(export_bundle, "trace", read)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The `speech-export` command: what it says, and what it refuses without leaving anything behind."""
+"""Test the `speech-export` command: its summary, its errors, and that a refused export leaves no files."""
 
 import shutil
 import signal
@@ -22,7 +22,7 @@ from conftest import CHECKPOINT, Pair
 from speech_export import ExportError, VerificationError, export
 from speech_export.cli.export import main
 from speech_export.tracing.tracer import Traceable
-from speech_runtime import OnnxSpeechSeq2Seq
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 
 
 def run(*arguments: object) -> Result:
@@ -94,6 +94,7 @@ def test_generation_settings_are_checked_before_anything_is_traced(
     assert not stages
 
 
+@pytest.mark.usefixtures("digits_traced_before")
 def test_a_failed_verification_leaves_nothing(tmp_path: Path) -> None:
     result = run(CHECKPOINT, "-o", tmp_path / "bundle", "--tolerance", "1e-12")
     assert result.exit_code == 1
@@ -101,7 +102,8 @@ def test_a_failed_verification_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_verification_notices_a_wrong_weight(digits: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("digits_traced_before")
+def test_verification_notices_a_wrong_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from speech_export import export_bundle as pipeline
 
     honest = pipeline.trace
@@ -119,6 +121,7 @@ def test_verification_notices_a_wrong_weight(digits: Pair, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("digits_traced_before")
 def test_what_is_there_is_kept_and_replaced_on_request(digits: Pair, tmp_path: Path) -> None:
     target = Path(shutil.copytree(digits.directory, tmp_path / "bundle"))
     before = target.stat().st_ino
@@ -130,6 +133,8 @@ def test_what_is_there_is_kept_and_replaced_on_request(digits: Pair, tmp_path: P
     assert target.stat().st_ino == before
     assert run(CHECKPOINT, "-o", target, "--overwrite").exit_code == 0
     assert target.stat().st_ino != before
+    files = Bundle.open(target).manifest.files
+    assert files == digits.exported.manifest.files  # the graphs that were read are those that were traced
 
 
 @pytest.mark.parametrize("model", [3, torch.nn.Linear(1, 1)])

@@ -1,4 +1,4 @@
-"""Stored generation settings: none disturbs the verification; what the runtime cannot follow is said or refused."""
+"""Test stored generation settings: they do not affect the verification, unsupported ones are reported or refused."""
 
 import json
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, SpeechEncoderDecoderModel
 
 from composites import EOS, PAD, START, VOCABULARY, composite
 from conftest import Pair
+from short_audio import short_audio
 from speech_export import ExportError
 from speech_export.bundle_writer.configuration import write_configuration
 from speech_export.bundle_writer.generation_settings import write_settings
@@ -20,7 +21,6 @@ from speech_export.sources.composite import Composite
 from speech_export.tokenizers.vocabulary import check_tokenizer
 from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_export.verification.compare import compare
-from speech_export.verification.evaluation_audio import audio_set
 from speech_export.verification.expectation import expectations
 from speech_runtime import GenerationConfig, OnnxSpeechSeq2Seq
 from tiny_checkpoint import Copies, save_tiny, save_tokenizer
@@ -65,7 +65,7 @@ def test_stored_settings_do_not_disturb_the_verification(
     stored, before = written(model, tmp_path / "bundle"), model.generation_config
     exported = OnnxSpeechSeq2Seq.from_pretrained(pair("bert").directory)
     exported.generation_config = stored
-    result = compare(expectations(model, audio_set(exported.manifest.encoder, None, (), None), 6, whole=True), exported)
+    result = compare(expectations(model, short_audio(exported.manifest.encoder), 6, whole=True), exported)
     assert result.largest < 1e-4
     assert all(same == total > 0 for same, total in result.equal.values())
     assert model.generation_config is before
@@ -77,7 +77,7 @@ def test_settings_changed_in_memory_do_not_either(pair: Callable[[str], Pair]) -
         **TOKENS, do_sample=True, num_return_sequences=4, return_dict_in_generate=True
     )
     exported = OnnxSpeechSeq2Seq.from_pretrained(pair("bert").directory)
-    result = compare(expectations(model, audio_set(exported.manifest.encoder, None, (), None), 6, whole=True), exported)
+    result = compare(expectations(model, short_audio(exported.manifest.encoder), 6, whole=True), exported)
     assert all(same == total > 0 for same, total in result.equal.values())
 
 
@@ -89,7 +89,7 @@ def test_a_configuration_may_say_that_there_is_no_cache(
     config = dict.fromkeys(where, off) or off
     model = SpeechEncoderDecoderModel.from_pretrained(Copies(tiny, tmp_path)({"config.json": config})).eval()
     exported = OnnxSpeechSeq2Seq.from_pretrained(pair("bert").directory)
-    result = compare(expectations(model, audio_set(exported.manifest.encoder, None, (), None), 6, whole=True), exported)
+    result = compare(expectations(model, short_audio(exported.manifest.encoder), 6, whole=True), exported)
     assert all(same == total > 0 for same, total in result.equal.values())
 
 

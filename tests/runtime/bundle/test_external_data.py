@@ -1,4 +1,4 @@
-"""Weights of a graph come from files of the bundle only, each from bytes of its own."""
+"""Test external weights: a graph reads only from files of its bundle, each weight from its own bytes."""
 
 import json
 import math
@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+import soundfile
 
 from composites import composite
 from conftest import ONE_THREAD
@@ -176,8 +178,11 @@ def test_each_graph_of_a_conversion_has_a_file_of_its_own_and_a_copy_says_the_sa
     conversion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trace, "_EXTERNAL_DATA_FROM", 0)
-    made = tmp_path / "bundle"
-    bundle = export(composite("bert"), made, precision=CONVERSIONS[conversion], limits=Limits(math.inf, 0.0))
+    made, audio = tmp_path / "bundle", tmp_path / "audio"
+    audio.mkdir()
+    soundfile.write(audio / "short.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 1603), 16000)
+    options = {"precision": CONVERSIONS[conversion], "limits": Limits(math.inf, 0.0)}
+    bundle = export(composite("bert"), made, calibration_audio=audio, **options)
     for graph in GRAPHS:
         assert locations(made / f"{graph}.onnx") == {f"{graph}.onnx.data"}
     assert {path.name for path in made.iterdir()} == {MANIFEST, *bundle.manifest.files}
