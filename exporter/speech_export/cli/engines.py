@@ -17,13 +17,13 @@ from speech_runtime.bundle.manifest import ENGINES, MANIFEST, EngineSet, Flavor,
 from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.bundle.regular_files import is_there
 from speech_runtime.cli.console import complain
+from speech_runtime.system import MIB
 
 from ..tensorrt.add_engines import add_engines, check_target
 from ..tensorrt.build import BuildOptions, OnStep
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_MIB = 2**20
 _PREFIX = "trt_"
 _LIMITS: dict[str, tuple[Any, str]] = {
     "batch": (int, "Utterances together"),
@@ -182,12 +182,12 @@ class _Progress:
 
 
 def _summary(directory: str, built: EngineSet, seconds: float) -> str:
-    lines = [f"{name:<24}{file.size / _MIB:>10.2f} MiB" for name, file in built.files.items()]
+    lines = [f"{name:<24}{file.size / MIB:>10.2f} MiB" for name, file in built.files.items()]
     size = sum(file.size for file in built.files.values())
     gpus = ", ".join(built.compute_capabilities) or "8.0 and later"
     limits = built.limits
     lines += [
-        f"{'all engines':<24}{size / _MIB:>10.2f} MiB   {Path(directory) / ENGINES / built.directory}",
+        f"{'all engines':<24}{size / MIB:>10.2f} MiB   {Path(directory) / ENGINES / built.directory}",
         f"{'built in':<24}{seconds:>10.1f} s",
         f"{NAMES[built.flavor]} {built.version}, for GPUs of compute capability {gpus}",
         f"up to {limits.batch[2]} × {limits.seconds[2]:g} s, {limits.beams[2]} beams, {limits.tokens[2]} tokens",

@@ -12,6 +12,7 @@ from speech_runtime.bundle.describe import measured_on, verification_lines
 from speech_runtime.cli.console import complain, log_on_stderr
 from speech_runtime.cli.entry import exit_when_interrupted
 from speech_runtime.cli.hub_flags import hub_flags
+from speech_runtime.system import MIB
 
 from ..errors import shortened
 from ..limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ..sources.composite import Composite
 
 _STAGES = 5
-_MIB = 2**20
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -287,8 +287,8 @@ def _summary(bundle: Bundle, seconds: float) -> str:
         if ".onnx" in name:
             graph = name.partition(".onnx")[0]
             graphs[graph] = graphs.get(graph, 0) + file.size
-    lines = [f"{graph:<20}{size / _MIB:>10.2f} MiB" for graph, size in graphs.items()]
-    lines += [f"{'whole bundle':<20}{bundle.size / _MIB:>10.2f} MiB   {bundle.directory}"]
+    lines = [f"{graph:<20}{size / MIB:>10.2f} MiB" for graph, size in graphs.items()]
+    lines += [f"{'whole bundle':<20}{bundle.size / MIB:>10.2f} MiB   {bundle.directory}"]
     lines += [f"{'exported in':<20}{seconds:>10.1f} s"]
     if (quantization := bundle.manifest.quantization) is not None:
         kept = quantization.kept_float32

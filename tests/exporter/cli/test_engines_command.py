@@ -68,7 +68,7 @@ def test_a_model_is_exported_for_tensorrt_and_with_engines(digits_for_tensorrt: 
         (("BUNDLE",), "Missing option '-o'"),
         (("nowhere", "--engines"), "Missing option '-o'"),
         (("BUNDLE", "--trt-tf32", "-o", "x"), "--trt-tf32 goes with --engines"),
-        (("BUNDLE", "--engines", "--trt-batch", "4", "2", "8"), r"batch is (4, 2, 8); they must be positive and grow"),
+        (("BUNDLE", "--engines", "--trt-batch", "4", "2", "8"), "batch is (4, 2, 8); give (smallest, usual, largest)"),
         (("BUNDLE", "--engines", "--trt-timing-cache", "times"), "leave --trt-timing-cache out"),
         (("BUNDLE", "--engines", "--trt-compute-capability", "1.0"), "does not know the compute capability '1.0'"),
         (("BUNDLE", "--engines", "--trt-flavor", "tensorrt"), "pip install 'speech-export[tensorrt]'"),

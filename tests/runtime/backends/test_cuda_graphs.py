@@ -20,7 +20,7 @@ from speech_runtime import CudaOptions, EngineError, OnnxSpeechSeq2Seq, SessionO
 from speech_runtime.backends.cuda.graphs import CudaGraphs
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import graph_providers
-from speech_runtime.backends.onnxruntime.session_options import CUDA
+from speech_runtime.backends.options import CUDA
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, GRAPHS
 from speech_runtime.bundle.manifest import Bundle
 from speech_runtime.generation.decoding.caches.step_memories import StepMemories

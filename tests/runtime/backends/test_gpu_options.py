@@ -16,9 +16,8 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
-from speech_runtime.backends.devices import options_for
 from speech_runtime.backends.onnxruntime.graph_providers import engine_cache, graph_providers
-from speech_runtime.backends.onnxruntime.session_options import CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.backends.options import CUDA, TENSORRT, TENSORRT_RTX, options_for
 from speech_runtime.backends.tensorrt.profiles import graph_profiles
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs
 
@@ -38,8 +37,11 @@ def settings(options: SessionOptions, bundle: Bundle, graph: str = DECODER_WITH_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"convolution_search": "FAST"}, "unknown convolution_search 'FAST'; known are HEURISTIC, EXHAUSTIVE, DEFAULT"),
-        ({"arena_growth": "slow"}, "unknown arena_growth 'slow'; known are kNextPowerOfTwo, kSameAsRequested"),
+        (
+            {"convolution_search": "FAST"},
+            "is 'FAST'; give one of 'HEURISTIC', 'EXHAUSTIVE', 'DEFAULT'",
+        ),
+        ({"arena_growth": "slow"}, "arena_growth is 'slow'; give 'kNextPowerOfTwo' or 'kSameAsRequested'"),
         ({"tf32": 1, "prefer_nhwc": None}, "tf32 is 1; give True or False; prefer_nhwc is None"),
         ({"memory_limit": 0}, "memory_limit is 0; give bytes, or None"),
     ],

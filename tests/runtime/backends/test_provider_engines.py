@@ -21,7 +21,7 @@ from speech_runtime.backends.cache_directory import RECORD
 from speech_runtime.backends.onnxruntime import providers
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import engine_cache
-from speech_runtime.backends.onnxruntime.session_options import CPU, CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.backends.options import CPU, CUDA, TENSORRT, TENSORRT_RTX
 from speech_runtime.bundle.graph_io import ENCODER, GRAPHS
 
 GENUINE = onnxruntime.InferenceSession

@@ -15,8 +15,8 @@ from conftest import Pair
 from fake_gpu import FakeDevice, FakeTensorRt
 from handmade_bundle import add_engine_set, make_bundle
 from speech_runtime import Bundle, EngineError, EngineOptions, OnnxSpeechSeq2Seq, ProfileLimits
-from speech_runtime.backends import devices
-from speech_runtime.backends.devices import options_for
+from speech_runtime.backends import load as load_module
+from speech_runtime.backends.options import options_for
 from speech_runtime.backends.tensorrt.backend import TensorRtBackend
 from speech_runtime.backends.tensorrt.engine_sets import choose_engines
 from speech_runtime.backends.tensorrt.library import TensorRt
@@ -66,7 +66,7 @@ def load(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
             made.append(TensorRtBackend(*arguments, **settings, tensorrt=tensorrt.library, device=device))
             return made[-1]
 
-        monkeypatch.setattr(devices, "TensorRtBackend", backend)
+        monkeypatch.setattr(load_module, "TensorRtBackend", backend)
         model = OnnxSpeechSeq2Seq.from_pretrained(directory, device="engines")
         return Rig(directory, model, made[-1], device, tensorrt)
 
@@ -313,7 +313,7 @@ RTX = TensorRt("tensorrt_rtx", FakeTensorRt)
 @pytest.mark.parametrize(
     ("facts", "capability", "message"),
     [
-        ({"flavor": "tensorrt", "version": "10.13"}, "8.9", "built by TensorRT, and TensorRT-RTX is to run them"),
+        ({"flavor": "tensorrt", "version": "10.13"}, "8.9", "built by TensorRT, and TensorRT-RTX is installed"),
         ({"version": "1.6.0"}, "8.9", "built by TensorRT-RTX 1.6.0, and 1.7.1 is installed, which reads only its own"),
         ({"compute_capabilities": ("8.6", "8.9")}, "12.0", "for compute capability 8.6, 8.9, and this GPU has 12.0"),
         ({}, "7.5", "for compute capability 8.0 and later, and this GPU has 7.5; give --trt-compute-capability 7.5"),

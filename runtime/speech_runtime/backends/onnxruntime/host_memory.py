@@ -1,6 +1,5 @@
-"""The host's memory that ONNX Runtime takes: one arena for all graphs of the process, and nothing left from loading."""
+"""Host memory of ONNX Runtime: one arena for all graphs of the process, with a limit."""
 
-import ctypes
 import re
 from functools import cache
 from typing import Any
@@ -8,21 +7,21 @@ from typing import Any
 from ...system import free_memory_bytes
 
 _REST = 16
-"""One part in so many of the free memory is left for what is not in the arena, Python's own arrays above all."""
+"""Divisor of the free memory: one 16th is left for memory outside the arena, above all Python's own arrays."""
 
 _OUT_OF_MEMORY = re.compile(
     "Failed to allocate memory|Available memory of|bad_alloc|bad allocation|out of memory", re.I
 )
-"""What ONNX Runtime says, on a CPU and on a GPU."""
+"""Messages of ONNX Runtime about a lack of memory, on a CPU and on a GPU."""
 
 
 @cache
 def share_arena(runtime: Any) -> None:
-    """Register the arena that sessions with `use_env_allocators` take their memory from.
+    """Register the arena for sessions with `use_env_allocators`.
 
-    The graphs of a model run one after the other: what the encoder has freed, the decoder takes. With arenas of their
-    own each keeps the most that it ever needed. It does not grow beyond the memory that is free now: a graph that needs
-    more is refused, where the system would end the process.
+    The graphs of a model run one after the other, so that the decoder reuses memory that the encoder has freed. With
+    separate arenas each graph would keep its own maximum. The arena is limited to the memory that is free now: a graph
+    that needs more fails with an error, and the system does not kill the process.
     """
     anywhere = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
     free = free_memory_bytes()
@@ -30,12 +29,5 @@ def share_arena(runtime: Any) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether ONNX Runtime failed for lack of memory; it has no error of its own for that."""
+    """Return true if ONNX Runtime failed for lack of memory; it has no error class for that."""
     return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
-
-
-def give_back_freed() -> None:
-    """Return to the system what loading has freed; glibc would keep it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
