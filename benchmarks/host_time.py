@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from speech_runtime import GenerationConfig
 from speech_runtime.backends.base import Prepared
 from speech_runtime.bundle.graph_io import TOP_IDS, TOP_LOGPROBS
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 from speech_runtime.generation.decoding.loop import decode
 

@@ -21,7 +21,7 @@ from transformers.models.mbart.modeling_mbart import MBartEncoder
 
 from peers.protocol import missing
 from speech_export.sources.configs import load_configs
-from speech_runtime.atomic.directory import publish, staging_directory
+from speech_runtime.atomic.writing import publish, staging_directory
 
 ENCODER_CONFIG = {
     "model_type": "wav2vec2",

@@ -26,7 +26,7 @@ from results import Results
 from speech_runtime.bench.measure import Measurement
 from speech_runtime.bench.options import QUICK, BenchOptions
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
 from speech_runtime.system import Machine
 from stages import Bundles, error_rates, exported, prepared, say, swept
 

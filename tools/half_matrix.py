@@ -19,7 +19,7 @@ from speech_export.precision.options import PrecisionOptions
 from speech_export.verification.compare import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
 from speech_runtime.generation.config import GenerationSettings
 from speech_runtime.generation.search.candidates import log_softmax
 

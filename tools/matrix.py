@@ -28,8 +28,10 @@ from speech_export.verification.oracle import Oracle
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.backends.tensorrt.profiles import graph_profiles
+from speech_runtime.bundle.formats import FORMAT_VERSION
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import FORMAT_VERSION, EncoderFacts, Manifest
+from speech_runtime.bundle.manifest import Manifest
+from speech_runtime.bundle.model_facts import EncoderFacts
 from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.generation.config import GenerationSettings
 

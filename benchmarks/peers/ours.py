@@ -6,7 +6,7 @@ from peers.protocol import Job, Sample, Samples, serve, threads_here
 from speech_runtime.bench.measure import fixed_length, load
 from speech_runtime.bench.options import Case, backend_options
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
 
 
 class Ours:

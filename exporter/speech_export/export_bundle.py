@@ -18,17 +18,11 @@ from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.audio.features import read_feature_extractor
+from speech_runtime.bundle.formats import FORMAT_VERSION
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER
-from speech_runtime.bundle.manifest import (
-    FORMAT_VERSION,
-    MANIFEST,
-    PREPROCESSOR_CONFIG,
-    DecoderFacts,
-    EncoderFacts,
-    FileFacts,
-    Manifest,
-    Quantization,
-)
+from speech_runtime.bundle.manifest import MANIFEST, PREPROCESSOR_CONFIG, Manifest, Quantization
+from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
+from speech_runtime.bundle.safe_files import FileFacts
 from speech_runtime.interrupts import heeded
 
 from .bundle_writer.configuration import write_configuration

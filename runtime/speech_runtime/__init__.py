@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .audio import AudioLimits
     from .backends.options import CudaOptions, EngineOptions, SessionOptions, TensorRtOptions
     from .bundle.hub import push_to_hub
-    from .bundle.manifest import Bundle
+    from .bundle.loading import Bundle
     from .bundle.profile_limits import ProfileLimits
     from .errors import AudioError, BenchError, BundleError, EngineError, GenerationError, SpeechError
     from .generation.config import GenerationConfig
@@ -26,7 +26,7 @@ _MODULES = {
     "AudioError": "errors",
     "AudioLimits": "audio",
     "BenchError": "errors",
-    "Bundle": "bundle.manifest",
+    "Bundle": "bundle.loading",
     "BundleError": "errors",
     "CudaOptions": "backends.options",
     "EncoderOutput": "generation.encoder",

@@ -5,12 +5,11 @@ from typing import Any
 
 import click
 
-from .bundle.describe import describe, summarize
 from .bundle.hub import bundle_directory
-from .bundle.manifest import Bundle
-from .bundle.whole_load import load_whole
+from .bundle.loading import Bundle, load_whole
+from .cli.describe import describe, summarize
 from .cli.entry import oserrors_named
-from .cli.hub_flags import hub_flags
+from .cli.flags import hub_flags
 from .errors import SpeechError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .audio import Samples, array_of
-from .bundle.manifest import EncoderFacts
+from .bundle.model_facts import EncoderFacts
 from .errors import AudioError
 from .system import free_memory_bytes
 

@@ -17,8 +17,8 @@ from .backends.base import Backend
 from .backends.load import load_backend
 from .backends.options import EngineOptions, SessionOptions, options_for
 from .bundle.hub import bundle_directory
-from .bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Bundle, Manifest
-from .bundle.whole_load import load_whole
+from .bundle.loading import Bundle, load_whole
+from .bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Manifest
 from .errors import AudioError, BundleError, GenerationError
 from .generation.call import Extras
 from .generation.config import GenerationConfig

@@ -18,7 +18,8 @@ import numpy as np
 
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq, SessionOptions, SpeechError
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import MANIFEST, FileFacts
+from speech_runtime.bundle.manifest import MANIFEST
+from speech_runtime.bundle.safe_files import FileFacts
 
 ONE_THREAD = SessionOptions(intra_op_threads=1)
 MEMORY = 8 * 2**30

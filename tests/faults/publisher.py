@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from speech_export.bundle_writer.staging import staged
-from speech_runtime.atomic import directory
+from speech_runtime.atomic import writing
 from speech_runtime.interrupts import heeded
 
 FILES = ("bundle.json", "encoder.onnx", "decoder_init.onnx", "config.json")
@@ -55,7 +55,7 @@ def kill_at_random(target: Path, tries: int, number: signal.Signals) -> dict[str
         os.kill(child, number)
         os.waitpid(child, 0)
         found["there" if target.exists() else "missing"] += 1
-        directory.collect(target)
+        writing.collect(target)
         texts = {(target / name).read_text() for name in FILES}
         assert len(texts) == 1, texts
         left = [path.name for path in target.parent.iterdir()]
@@ -65,6 +65,6 @@ def kill_at_random(target: Path, tries: int, number: signal.Signals) -> dict[str
 
 if __name__ == "__main__":
     if "plain" in sys.argv:  # a system without an exchange of directories
-        setattr(directory, "exchange", lambda one, other: False)  # noqa: B010 - it is imported there
+        setattr(writing, "exchange", lambda one, other: False)  # noqa: B010 - it is imported there
     found = kill_at_random(Path(sys.argv[1]), int(sys.argv[2]), signal.Signals(int(sys.argv[3])))
     sys.stdout.write(json.dumps(found))

@@ -12,7 +12,7 @@ import pytest
 from faults import publisher
 from faults.publisher import content
 from speech_export.bundle_writer.staging import staged
-from speech_runtime.atomic.directory import collect
+from speech_runtime.atomic.writing import collect
 
 TRIES, MANY = 100, 3000
 

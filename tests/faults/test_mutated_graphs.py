@@ -18,7 +18,7 @@ from conftest import CLIPS, ONE_THREAD, Pair
 from faults import mutated_graphs
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import FileFacts
+from speech_runtime.bundle.safe_files import FileFacts
 
 TRIES, MANY = 60, 1000
 LIMIT = 60.0

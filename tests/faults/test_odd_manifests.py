@@ -13,9 +13,10 @@ import pytest
 
 from handmade_bundle import make_bundle
 from speech_runtime import Bundle, BundleError, SpeechError
-from speech_runtime.bundle.describe import summarize
-from speech_runtime.bundle.manifest import GENERATION_CONFIG, MANIFEST, PREPROCESSOR_CONFIG, TOKENIZER, FileFacts
-from speech_runtime.bundle.whole_load import load_whole
+from speech_runtime.bundle.loading import load_whole
+from speech_runtime.bundle.manifest import GENERATION_CONFIG, MANIFEST, PREPROCESSOR_CONFIG, TOKENIZER
+from speech_runtime.bundle.safe_files import FileFacts
+from speech_runtime.cli.describe import summarize
 
 TRIES, MANY = 400, 20_000
 

@@ -12,11 +12,12 @@ import pytest
 
 from handmade_bundle import make_bundle
 from speech_runtime import BundleError, SessionOptions
-from speech_runtime.atomic.rename import exchange
+from speech_runtime.atomic.system_calls import exchange
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from speech_runtime.bundle import pinned
-from speech_runtime.bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, Bundle, FileFacts
-from speech_runtime.bundle.whole_load import load_whole
+from speech_runtime.bundle import safe_files
+from speech_runtime.bundle.loading import Bundle, load_whole
+from speech_runtime.bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG
+from speech_runtime.bundle.safe_files import FileFacts
 
 LOADS, MANY = 150, 3000
 
@@ -85,7 +86,7 @@ def test_no_load_is_mixed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not has_descriptors:
-        monkeypatch.setattr(pinned, "_DESCRIPTORS", Path("/nowhere"))
+        monkeypatch.setattr(safe_files, "_DESCRIPTORS", Path("/nowhere"))
     bundles = two_bundles(tmp_path)
     outcomes: Counter[str] = Counter()
     with replaced_for_ever(replace, *bundles):

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from speech_runtime.backends.tensorrt.library import TensorRt
 from speech_runtime.backends.tensorrt.profiles import input_shapes, shape_ranges
 from speech_runtime.bundle.graph_io import DECODER_INIT
-from speech_runtime.bundle.manifest import Bundle, EngineSet
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.manifest import EngineSet
 
 Shape = tuple[int, ...]
 

@@ -12,19 +12,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from speech_runtime.backends.tensorrt.profiles import graph_profiles
+from speech_runtime.bundle.formats import FORMAT_VERSION
 from speech_runtime.bundle.graph_io import GRAPHS, graph_inputs, graph_outputs
-from speech_runtime.bundle.manifest import (
-    ENGINES,
-    FORMAT_VERSION,
-    Bundle,
-    DecoderFacts,
-    EncoderFacts,
-    EngineSet,
-    FileFacts,
-    Manifest,
-    Verification,
-)
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.manifest import ENGINES, EngineSet, Manifest, Verification
+from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.bundle.profile_limits import ProfileLimits
+from speech_runtime.bundle.safe_files import FileFacts
 
 WIDTH = 32
 ENCODER = EncoderFacts(

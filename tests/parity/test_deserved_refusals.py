@@ -28,8 +28,8 @@ from speech_export.verification.expectation import Expectation, expectations
 from speech_export.verification.oracle import Oracle
 from speech_export.verification.self_agreement import SelfAgreement, in_proportion, self_agreement
 from speech_runtime import OnnxSpeechSeq2Seq
-from speech_runtime.bundle.describe import verification_lines
 from speech_runtime.bundle.manifest import Verification
+from speech_runtime.cli.describe import verification_lines
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 TOKENS = 12

@@ -23,7 +23,7 @@ from speech_export.tracing.rewrites.fast_on_cpu import fast_on_cpu
 from speech_export.tracing.rewrites.traceable import traceable
 from speech_export.tracing.tracer import trace, traceables
 from speech_export.verification.oracle import Oracle
-from speech_runtime.bundle.manifest import EncoderFacts
+from speech_runtime.bundle.model_facts import EncoderFacts
 
 GRAPHS = [
     ("wav2vec2, adapter", "cpu"),

@@ -15,10 +15,10 @@ from speech_export.precision.fp16_simulation import ROUNDED, write_rounded
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from speech_runtime.bundle.describe import describe
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
 from speech_runtime.bundle.profile_limits import ProfileLimits
+from speech_runtime.cli.describe import describe
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 GPU = PrecisionOptions(target="cuda")

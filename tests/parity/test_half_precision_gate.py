@@ -31,7 +31,8 @@ from speech_export.verification.expectation import Expectation, expectations
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST
-from speech_runtime.bundle.manifest import Bundle, FileFacts
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.safe_files import FileFacts
 
 OFFSET = "decoder.bert.encoder.layer.1.*"
 """What is kept for it: `*` goes over dots."""

@@ -28,8 +28,10 @@ from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS
-from speech_runtime.bundle.manifest import Bundle, FileFacts, Manifest
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.manifest import Manifest
 from speech_runtime.bundle.profile_limits import Range
+from speech_runtime.bundle.safe_files import FileFacts
 
 INT8 = PrecisionOptions(precision="int8", target="tensorrt")
 BY_THE_BOOK = SessionOptions(intra_op_threads=1, graph_optimization="disabled")

@@ -21,9 +21,9 @@ from speech_export.precision.options import PrecisionOptions
 from speech_export.verification.oracle import Oracle
 from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from speech_runtime.bundle.describe import describe
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, GRAPHS
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.cli.describe import describe
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 LENGTH = 40

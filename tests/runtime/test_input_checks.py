@@ -5,7 +5,7 @@ import pytest
 
 import speech_runtime.input_checks
 from speech_runtime import AudioError
-from speech_runtime.bundle.manifest import EncoderFacts
+from speech_runtime.bundle.model_facts import EncoderFacts
 from speech_runtime.input_checks import check_inputs, check_memory
 
 ENCODER = EncoderFacts("input_values", None, heads=4, min_length=30, max_length=None, stride=20)

@@ -16,7 +16,7 @@ from speech_runtime.audio.features import (
     WaveformExtractor,
     check_fit,
 )
-from speech_runtime.bundle.manifest import EncoderFacts
+from speech_runtime.bundle.model_facts import EncoderFacts
 from speech_runtime.input_checks import check_inputs
 
 WAVEFORM = EncoderFacts("input_values", None, heads=4, min_length=400, max_length=None, stride=320)

@@ -7,14 +7,8 @@ from typing import Any
 
 from speech_runtime import GenerationConfig, SpeechError
 from speech_runtime.audio.features import EXTRACTORS, check_fit, read_feature_extractor
-from speech_runtime.bundle.manifest import (
-    CONFIG,
-    GENERATION_CONFIG,
-    PREPROCESSOR_CONFIG,
-    TOKENIZER,
-    DecoderFacts,
-    EncoderFacts,
-)
+from speech_runtime.bundle.manifest import CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER
+from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.generation.label_tokens import wrong_label_tokens
 
 from ..errors import ExportError, reason

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from speech_runtime.atomic.directory import publish, staging_directory
-from speech_runtime.atomic.file import PARTIAL
+from speech_runtime.atomic.writing import PARTIAL, publish, staging_directory
 from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.manifest import ENGINES, GENERATION_CONFIG, MANIFEST, PREPROCESSOR_CONFIG, TOKENIZER
-from speech_runtime.bundle.regular_files import read_json
+from speech_runtime.bundle.safe_files import read_json
 
 from ..errors import ExportError, shortened
 

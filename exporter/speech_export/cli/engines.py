@@ -15,7 +15,7 @@ from speech_runtime.backends.tensorrt.library import NAMES, TensorRt, import_ten
 from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.manifest import ENGINES, MANIFEST, EngineSet, Flavor, Manifest
 from speech_runtime.bundle.profile_limits import ProfileLimits
-from speech_runtime.bundle.regular_files import is_there
+from speech_runtime.bundle.safe_files import is_there
 from speech_runtime.cli.console import complain
 from speech_runtime.system import MIB
 

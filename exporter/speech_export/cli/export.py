@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from speech_runtime import Bundle, SpeechError
-from speech_runtime.bundle.describe import measured_on, verification_lines
 from speech_runtime.cli.console import complain, log_on_stderr
+from speech_runtime.cli.describe import measured_on, verification_lines
 from speech_runtime.cli.entry import exit_when_interrupted
-from speech_runtime.cli.hub_flags import hub_flags
+from speech_runtime.cli.flags import hub_flags
 from speech_runtime.system import MIB
 
 from ..errors import shortened

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from speech_runtime.bundle.manifest import EncoderFacts
+from speech_runtime.bundle.model_facts import EncoderFacts
 
 from ..errors import ExportError
 from ..tracing.masks import additive_mask, frame_mask

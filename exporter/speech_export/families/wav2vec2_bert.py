@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from speech_runtime.bundle.manifest import EncoderFacts
+from speech_runtime.bundle.model_facts import EncoderFacts
 
 from .registry import EncoderFamily, register_encoder
 

@@ -12,7 +12,8 @@ from speech_runtime.backends.base import Backend, Prepared, Value
 from speech_runtime.backends.forwarding import ForwardingBackend
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import GENERATION_CONFIG, Bundle
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.manifest import GENERATION_CONFIG
 from speech_runtime.generation.generator import SpeechGenerator
 
 _NEW_TOKENS = 64

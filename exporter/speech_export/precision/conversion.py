@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import MANIFEST, FileFacts, Manifest
+from speech_runtime.bundle.manifest import MANIFEST, Manifest
+from speech_runtime.bundle.safe_files import FileFacts
 
 from ..passes.quantization import Part, matching
 from ..tracing.tracer import save

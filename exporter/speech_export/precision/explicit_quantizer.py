@@ -7,7 +7,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.bundle.manifest import Bundle, Manifest
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.manifest import Manifest
 
 from ..passes.quantization import quantize_explicitly
 from .calibration import ModelInput

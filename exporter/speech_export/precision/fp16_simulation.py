@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from speech_runtime import SessionOptions
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import Bundle, FileFacts
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.safe_files import FileFacts
 
 from ..passes.half.rounding import round_explicitly
 from ..tracing.tracer import save

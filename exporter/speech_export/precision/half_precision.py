@@ -19,7 +19,8 @@ from speech_runtime.bundle.graph_io import (
     graph_inputs,
     graph_outputs,
 )
-from speech_runtime.bundle.manifest import Bundle, Manifest
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.manifest import Manifest
 
 from ..passes.half.convert import to_half
 from ..passes.half.float32_nodes import MOVES, float32_nodes, floats

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
 
 from ..errors import ExportError
 from ..passes.half.casts import FLOAT, HALF

@@ -7,7 +7,7 @@ from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecode
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle.manifest import MANIFEST
-from speech_runtime.bundle.regular_files import is_there
+from speech_runtime.bundle.safe_files import is_there
 
 from ..errors import ExportError, shortened
 from .adapters import refuse_adapters

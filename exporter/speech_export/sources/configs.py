@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PretrainedConfig, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
-from speech_runtime.bundle.regular_files import is_directory, parse_json, read_json, unreadable
+from speech_runtime.bundle.safe_files import is_directory, parse_json, read_json, unreadable
 
 from ..errors import ExportError, reason
 from ..families import check_not_refused

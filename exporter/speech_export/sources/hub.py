@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
 
-from speech_runtime.bundle.regular_files import is_directory
+from speech_runtime.bundle.safe_files import is_directory
 
 from ..errors import ExportError, reason
 from .legacy.speech2text2_tokenizer import TextTokenizer

@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from speech_runtime.atomic.directory import publish, staging_directory
-from speech_runtime.atomic.lock import locked_directory
+from speech_runtime.atomic.system_calls import locked_directory
+from speech_runtime.atomic.writing import publish, staging_directory
 from speech_runtime.backends.cuda.calls import Cuda
 from speech_runtime.backends.tensorrt.library import TensorRt
 from speech_runtime.backends.tensorrt.profiles import graph_profiles
-from speech_runtime.bundle.manifest import ENGINES, Bundle, DecoderFacts, EngineSet, FileFacts, Manifest, pinned_bundle
+from speech_runtime.bundle.loading import Bundle
+from speech_runtime.bundle.manifest import ENGINES, EngineSet, Manifest, pinned_bundle
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.bundle.profile_limits import ProfileLimits
+from speech_runtime.bundle.safe_files import FileFacts
 
 from ..bundle_writer.staging import ENGINES_DIRECTORY, HALF_WRITTEN, full_disk_named
 from ..errors import ExportError

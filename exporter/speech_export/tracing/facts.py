@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, SpeechEncoderDecoderModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from speech_runtime.bundle.manifest import DecoderFacts, EncoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 
 from ..errors import ExportError, reason
 from ..families import decoder_family, encoder_family

@@ -27,7 +27,7 @@ from speech_runtime.bundle.graph_io import (
     graph_inputs,
     graph_outputs,
 )
-from speech_runtime.bundle.manifest import DecoderFacts, EncoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.interrupts import interruption
 
 from ..errors import ExportError, reason

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from speech_runtime.audio import read_audio
 from speech_runtime.audio.features import FeatureExtractor, WaveformExtractor
-from speech_runtime.bundle.manifest import EncoderFacts
-from speech_runtime.bundle.regular_files import is_directory, is_there
+from speech_runtime.bundle.model_facts import EncoderFacts
+from speech_runtime.bundle.safe_files import is_directory, is_there
 
 from ..errors import ExportError
 

@@ -1,1 +1,1 @@
-"""Files and directories that appear all at once or not at all, and replace nothing that they should not."""
+"""Atomic writes: files and directories that appear complete or not at all. `writing` is for users of this package."""

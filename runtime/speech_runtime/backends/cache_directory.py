@@ -10,9 +10,8 @@ import stat
 from dataclasses import asdict
 from pathlib import Path
 
-from ..atomic.file import write_text
-from ..bundle.file_facts import FileFacts
-from ..bundle.regular_files import read_json, unreadable
+from ..atomic.writing import write_text
+from ..bundle.safe_files import FileFacts, read_json, unreadable
 from ..dataclass_json import from_json
 
 RECORD = "files.json"

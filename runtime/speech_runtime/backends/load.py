@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from ..bundle.manifest import Bundle, Manifest
+from ..bundle.loading import Bundle
+from ..bundle.manifest import Manifest
 from ..errors import EngineError
 from .base import Backend
 from .onnxruntime.backend import OnnxRuntimeBackend

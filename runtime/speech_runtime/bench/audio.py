@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from ..audio import Samples, read_audio
 from ..audio.features import feature_extractor_of
 from ..backends.tensorrt.profiles import FEATURE_RATE, WAVEFORM_RATE
-from ..bundle.manifest import PREPROCESSOR_CONFIG, Bundle
+from ..bundle.loading import Bundle
+from ..bundle.manifest import PREPROCESSOR_CONFIG
 from ..errors import BenchError
 
 _LEVEL = 0.1

@@ -18,7 +18,8 @@ from ..backends.onnxruntime.providers import import_onnxruntime
 from ..backends.options import Options, SessionOptions, options_for
 from ..backends.tensorrt.library import import_tensorrt
 from ..bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER
-from ..bundle.manifest import GENERATION_CONFIG, Bundle
+from ..bundle.loading import Bundle
+from ..bundle.manifest import GENERATION_CONFIG
 from ..generation.config import GenerationConfig
 from ..generation.generator import SpeechGenerator
 from ..system import peak_rss_bytes

@@ -11,7 +11,8 @@ from ..backends.cuda.graphs import check_recordable
 from ..backends.options import EngineOptions, options_for
 from ..backends.tensorrt.engine_sets import choose_engines
 from ..backends.tensorrt.library import import_tensorrt
-from ..bundle.manifest import GENERATION_CONFIG, Bundle
+from ..bundle.loading import Bundle
+from ..bundle.manifest import GENERATION_CONFIG
 from ..bundle.profile_limits import ProfileLimits
 from ..errors import BenchError, SpeechError
 from ..generation.config import GenerationConfig

@@ -1,7 +1,7 @@
-"""Files that an ONNX graph takes its weights from: only its own, `GRAPH.onnx.*`, whose hashes the manifest has.
+"""Check that an ONNX graph reads its weights from its own files only: `GRAPH.onnx.*`, whose hashes the manifest has.
 
-ONNX Runtime opens whatever file a graph names. This reads the few fields of the protobuf that name files, after
-`onnx.proto` of ONNX, and needs no ONNX package.
+ONNX Runtime opens any file that a graph names. This module reads the few protobuf fields that name files, as defined in
+`onnx.proto`, so it needs no ONNX package.
 """
 
 import mmap
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
-from .regular_files import open_regular
+from .safe_files import open_regular
 
 _CHILDREN: Mapping[str, Mapping[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -20,10 +20,10 @@ _CHILDREN: Mapping[str, Mapping[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor", 23: "sparse tensor"},
     "sparse tensor": {1: "tensor", 2: "tensor"},
 }
-"""Numbers of the fields that lead to tensors, by message."""
+"""Numbers of the fields that contain tensors, by message."""
 _EXTERNAL_DATA, _KEY, _VALUE = 13, 1, 2
 _MARK = b"location"
-"""What every message has in it that names a file."""
+"""Bytes in every message that names a file."""
 _DEEPEST = 64
 _KNOWN_KEYS = {"location", "offset", "length", "checksum"}
 
@@ -33,14 +33,14 @@ Range = tuple[int, int]
 
 
 def external_data_problems(graph: Path, sizes: Mapping[str, int]) -> Iterator[str]:
-    """Say what is wrong with the files that a graph takes weights from.
+    """Yield the problems of the files that a graph reads weights from.
 
     Args:
-        graph: an ONNX file.
-        sizes: bytes of each file of the bundle.
+        graph: Path of an ONNX file.
+        sizes: Size in bytes of each file of the bundle.
 
     Raises:
-        OSError: the graph cannot be read.
+        OSError: The graph cannot be read.
     """
     with open_regular(graph) as file:
         if not file.seek(0, 2):
@@ -51,12 +51,12 @@ def external_data_problems(graph: Path, sizes: Mapping[str, int]) -> Iterator[st
                 for record in _records(content, (0, len(content)), "model", 0):
                     yield from _record_problems(graph.name, record, sizes, taken)
             except (ValueError, IndexError):
-                yield f"{graph.name} is no ONNX graph"
+                yield f"{graph.name} is not an ONNX graph"
                 return
     for name, ranges in taken.items():
         ordered = sorted(ranges)
         if any(first[1] > second[0] for first, second in pairwise(ordered)):
-            yield f"{graph.name} takes two weights from the same bytes of {name}"
+            yield f"{graph.name} reads two weights from the same bytes of {name}"
 
 
 def _record_problems(
@@ -66,27 +66,27 @@ def _record_problems(
     known = dict(record)
     name = known.get("location", "")
     if len(set(keys)) < len(keys) or not set(keys) <= _KNOWN_KEYS:
-        yield f"{graph} describes a weight in a way that is not known ({', '.join(keys)[:80]})"
+        yield f"{graph} describes a weight with unknown fields ({', '.join(keys)[:80]})"
     elif name not in sizes:
-        yield f"{graph} takes weights from {name[:80]!r}, which is no file of the bundle"
-    elif not name.startswith(f"{graph}."):  # what is known of a graph is known by the names of its files
-        yield f"{graph} takes weights from {name[:80]!r}, which is a file of another graph, or of something else"
+        yield f"{graph} reads weights from {name[:80]!r}, which is not a file of the bundle"
+    elif not name.startswith(f"{graph}."):  # caches and engines identify a graph by the names and hashes of its files
+        yield f"{graph} reads weights from {name[:80]!r}, which is not one of its own files ({graph}.*)"
     else:
         offset, length = known.get("offset", "0"), known.get("length", "0")
         numbers = all(number.isascii() and number.isdecimal() and len(number) < 20 for number in (offset, length))
         if not numbers or int(offset) + int(length) > sizes[name]:
             place = f"offset {offset[:30]}, {length[:30]} bytes"
-            yield f"{graph} takes weights from bytes that {name} does not have ({place})"
+            yield f"{graph} reads weights beyond the end of {name} ({place})"
         elif int(length):
             taken.setdefault(name, set()).add((int(offset), int(offset) + int(length)))
 
 
 def _records(content: mmap.mmap, within: Range, message: str, depth: int) -> Iterator[list[tuple[str, str]]]:
-    """Keys and values of each tensor's `external_data`, of those that have some."""
+    """Yield the keys and values of each tensor's `external_data`; tensors without any are skipped."""
     if content.find(_MARK, *within) < 0:
         return
     if depth > _DEEPEST:
-        raise ValueError("nested too deep")
+        raise ValueError("nested too deeply")
     if message == "tensor":
         entries = [found for number, found in _fields(content, within) if number == _EXTERNAL_DATA]
         if entries:
@@ -104,7 +104,7 @@ def _entry(content: mmap.mmap, within: Range) -> tuple[str, str]:
 
 
 def _fields(content: mmap.mmap, within: Range) -> Iterator[tuple[int, Range]]:
-    """Numbers of the fields with a length, and where their content is; the others are skipped."""
+    """Yield number and byte range of each length-delimited field; other fields are skipped."""
     at, end = within
     while at < end:
         tag, at = _varint(content, at)
@@ -132,4 +132,4 @@ def _varint(content: mmap.mmap, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << (7 * i)
         if byte < 0x80:
             return value, at + i + 1
-    raise ValueError("no number")
+    raise ValueError("varint too long")

@@ -1,7 +1,7 @@
-"""Names of the graphs, and of their inputs and outputs: the exporter writes them, the backends bind them.
+"""Names of the graphs and of their inputs and outputs: the exporter writes them, the backends bind them.
 
-The docstrings of `speech_export.tracing.graphs` give the shapes. These names only change together with
-`bundle.manifest.FORMAT_VERSION`.
+The docstrings of `speech_export.tracing.graphs` give the shapes. A change of names needs a new
+`bundle.formats.FORMAT_VERSION`.
 """
 
 from typing import Literal
@@ -24,24 +24,24 @@ TOP_IDS = "top_ids"
 
 
 def cache_names(kind: str, layers: int) -> list[str]:
-    """Names of one cache's tensors, key and value of each layer in turn; `kind` is past, present or cross."""
+    """Return the names of one cache's tensors, key and value of each layer; `kind` is past, present or cross."""
     return [f"{kind}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
 
 Cache = Literal["growing", "in_place", "static"]
-"""How `decoder_with_past` keeps its self-attention cache.
+"""Kind of self-attention cache of `decoder_with_past`.
 
-- `growing`: each step makes a longer one, in the order of `beam_idx`;
-- `in_place`: each writes behind the `past_length` tokens that are in it, where there is room for more;
-- `static`: of one length for ever; each step makes another one of the `past_rows` of all [batch × past_beams], with its
-  own token behind the first `past_length`. What is behind them in the past does not matter.
+- `growing`: each step returns a longer cache, its rows selected by `beam_idx`;
+- `in_place`: each step writes after the `past_length` tokens in the cache, which has spare room;
+- `static`: the cache has a fixed length. Each step returns a new one with the rows `past_rows` of all
+  [batch × past_beams] and its own token after the first `past_length`. Anything beyond those is ignored.
 """
 
 _PLACES = {"growing": (BEAM_IDX,), "in_place": (PAST_LENGTH,), "static": (PAST_ROWS, PAST_LENGTH)}
 
 
 def graph_inputs(graph: str, input_name: str, layers: int, cache: Cache = "growing") -> list[str]:
-    """Input names of `graph` in order, for an encoder that takes `input_name`, and `layers` decoder layers."""
+    """Return the input names of `graph` in order, for the encoder's `input_name` and `layers` decoder layers."""
     return {
         ENCODER: [input_name, ATTENTION_MASK],
         DECODER_INIT: [ENCODER_HIDDEN_STATES],
@@ -54,7 +54,7 @@ def graph_inputs(graph: str, input_name: str, layers: int, cache: Cache = "growi
 
 
 def graph_outputs(graph: str, layers: int) -> list[str]:
-    """Output names of `graph` in order, for `layers` decoder layers."""
+    """Return the output names of `graph` in order, for `layers` decoder layers."""
     return {
         ENCODER: [ENCODER_HIDDEN_STATES, ENCODER_ATTENTION_MASK],
         DECODER_INIT: cache_names("cross", layers),

@@ -1,40 +1,27 @@
 """The `speech-bench` command."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..atomic.writing import write_text
 from ..backends.options import DEVICES, ENGINES
 from ..bench.measure import gpu_of
 from ..bench.options import QUICK, BenchOptions
 from ..bench.report import as_json, as_markdown
 from ..bench.runner import plan, run
 from ..bench.worker import Order
-from ..bundle.regular_files import is_directory
+from ..bundle.safe_files import is_directory
 from ..errors import SpeechError
 from ..system import Machine
 from .console import complain, log_on_stderr
-from .cuda_graphs_flag import cuda_graphs_flag
 from .entry import exit_when_interrupted
+from .flags import FLOAT, INTEGER, cuda_graphs_flag, number_list
 
 _DEFAULTS = BenchOptions()
-
-
-def _list_of(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    """Numbers with commas between them, as the type of an option."""
-
-    def numbers(value: str) -> tuple[Any, ...]:
-        try:
-            return tuple(kind(part) for part in value.split(","))
-        except ValueError:
-            reason = f"{value!r} is no list of numbers; give them with commas between: 10,1,60"
-            raise click.BadParameter(reason) from None
-
-    return numbers
 
 
 def _shown(name: str) -> str:
@@ -43,14 +30,18 @@ def _shown(name: str) -> str:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundles", metavar="BUNDLE...", type=click.Path(), nargs=-1, required=True)
-@click.option("--seconds", type=_list_of(float), help=f"Lengths of audio. [default: {_shown('seconds')}]")
-@click.option("--batch", type=_list_of(int), help=f"Utterances at a time. [default: {_shown('batch')}]")
-@click.option("--beams", type=_list_of(int), help=f"Beams of the search. [default: {_shown('beams')}]")
-@click.option("--tokens", type=_list_of(int), help=f"New tokens, exactly. [default: {_shown('tokens')}]")
-@click.option("--threads", type=_list_of(int), help=f"Of one operator; 0: all cores. [default: {_shown('threads')}]")
-@click.option("--repeats", type=int, help=f"Runs of a case at most. [default: {_DEFAULTS.repeats}]")
+@click.option("--seconds", type=number_list(FLOAT), help=f"Lengths of audio. [default: {_shown('seconds')}]")
+@click.option("--batch", type=number_list(INTEGER), help=f"Utterances in a batch. [default: {_shown('batch')}]")
+@click.option("--beams", type=number_list(INTEGER), help=f"Beams of the search. [default: {_shown('beams')}]")
+@click.option("--tokens", type=number_list(INTEGER), help=f"New tokens, exactly. [default: {_shown('tokens')}]")
 @click.option(
-    "--budget", type=float, help=f"Seconds after which a case gets no more runs. [default: {_DEFAULTS.budget:g}]"
+    "--threads",
+    type=number_list(INTEGER),
+    help=f"Threads of one operator; 0 is all cores. [default: {_shown('threads')}]",
+)
+@click.option("--repeats", type=INTEGER, help=f"Largest number of runs of a case. [default: {_DEFAULTS.repeats}]")
+@click.option(
+    "--budget", type=FLOAT, help=f"Seconds after which a case gets no more runs. [default: {_DEFAULTS.budget:g}]"
 )
 @click.option("--device", help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example. [default: cpu]")
 @cuda_graphs_flag
@@ -90,5 +81,5 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
         raise click.ClickException(str(error)) from error
     if json_file is not None:
         text = json.dumps(as_json(measurements, machine), indent=2, ensure_ascii=False)
-        Path(json_file).write_text(text + "\n", encoding="utf-8")
+        write_text(Path(json_file), text + "\n")
     click.echo(as_markdown(measurements, machine))

@@ -16,14 +16,19 @@ from ..backends.options import DEVICES, SessionOptions, options_for, with_cuda_g
 from ..errors import AudioError, SpeechError
 from ..model import BATCH_SIZE, OnnxSpeechSeq2Seq
 from ..transcribe.batches import MOST_ITEMS
-from .audio_flags import audio_limit_flags, take_audio_limits
 from .console import complain, log_on_stderr
-from .cuda_graphs_flag import cuda_graphs_flag
 from .entry import exit_when_interrupted
+from .flags import (
+    IntegerRange,
+    audio_limit_flags,
+    cuda_graphs_flag,
+    given_settings,
+    hub_flags,
+    setting_flags,
+    take_audio_limits,
+    with_flags,
+)
 from .formats import FORMATS
-from .hub_flags import hub_flags
-from .numbers import PlainRange
-from .setting_flags import given, setting_flags
 from .writers import Writer, to_directory, to_stdout
 
 SOME_FAILED = 3
@@ -43,14 +48,14 @@ Exit codes:
 @click.argument("bundle", type=click.Path())
 @click.argument("files", type=click.Path(allow_dash=True), nargs=-1, required=True)
 @click.option("--language", help="To write in, as the tokenizer names it: de, de_DE.")
-@click.option("--n-best", type=PlainRange(1), default=1, help="Hypotheses of each file, with as many beams or more.")
+@click.option("--n-best", type=IntegerRange(1), default=1, help="Hypotheses of each file, with as many beams or more.")
 @setting_flags
-@click.option("--seed", type=PlainRange(0), help="Seed of --do-sample; the same seed draws the same text.")
+@click.option("--seed", type=IntegerRange(0), help="Seed of --do-sample; the same seed draws the same text.")
 @click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Write a file for each, instead of to stdout.")
 @click.option(
     "--batch-size",
-    type=PlainRange(1, MOST_ITEMS),
+    type=IntegerRange(1, MOST_ITEMS),
     default=BATCH_SIZE,
     show_default=True,
     help="Files decoded together.",
@@ -58,7 +63,7 @@ Exit codes:
 @click.option(
     "--device", default="cpu", show_default=True, help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example."
 )
-@click.option("--threads", type=PlainRange(0), default=0, help="Threads of one operator; 0: all cores.")
+@click.option("--threads", type=IntegerRange(0), default=0, help="Threads of one operator; 0: all cores.")
 @audio_limit_flags
 @cuda_graphs_flag
 @hub_flags
@@ -100,7 +105,7 @@ def main(
         limits = take_audio_limits(settings)
     except AudioError as error:
         raise click.UsageError(str(error)) from error
-    keywords = {**given(settings), "num_return_sequences": n_best, "language": language}
+    keywords = {**given_settings(settings), "num_return_sequences": n_best, "language": language}
     if seed is not None:
         keywords["generator"] = np.random.default_rng(seed)
     if "decoder_input_ids" in keywords:
@@ -127,7 +132,7 @@ def main(
             lines = verbose or (output_dir is None and sys.stdout.isatty())
             failed = _write(files, results, write, bar=sys.stderr is not None and sys.stderr.isatty() and not lines)
     except SpeechError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(with_flags(str(error))) from error
     if failed:
         complain(f"{failed} of {len(files)} files could not be transcribed")
         sys.exit(SOME_FAILED)
@@ -176,6 +181,6 @@ def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: b
                 complain(f"Error: {result}")
                 failed += 1
             elif result.cut:
-                complain(f"Warning: {file}: {result.cut}")
+                complain(f"Warning: {file}: {with_flags(result.cut)}")
             progress.update(1)
     return failed

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import click
 
-from ..atomic.file import write_text
+from ..atomic.writing import write_text
 from ..bundle.manifest import MANIFEST
-from ..bundle.regular_files import is_there
+from ..bundle.safe_files import is_there
 from ..interrupts import held
 from .formats import Format, Result
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ..bundle.manifest import DecoderFacts
+from ..bundle.model_facts import DecoderFacts
 from ..dataclass_json import shown
 from ..errors import GenerationError
 from .config import GenerationConfig, GenerationSettings

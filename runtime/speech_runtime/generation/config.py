@@ -1,135 +1,127 @@
 """Generation settings: one frozen, validated dataclass with the names and meaning of transformers' GenerationConfig."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ..bundle.manifest import read_configuration
-from ..dataclass_json import FieldError, updated
+from ..bundle.loading import read_configuration
+from ..dataclass_json import FieldError, listed, updated
 from ..errors import GenerationError
-from .setting_ranges import range_problems, vocabulary_problems
-from .transformers_settings import followed
+from .settings import (
+    BEAMS,
+    BIASES,
+    CANDIDATES,
+    CUTOFF,
+    DECAY,
+    EXPONENT,
+    FACTOR,
+    LENGTH,
+    LENGTH_OR_ZERO,
+    PROBABILITY,
+    SAMPLES,
+    SECONDS,
+    SHARE,
+    range_problems,
+    setting,
+    supported_settings,
+    vocabulary_problems,
+)
 
 DEFAULT_NEW_TOKENS = 20
-"""How many tokens transformers generates where no length is set."""
+"""Number of new tokens that transformers generates at most where no length is set."""
 
 
-class GenerationSettings(TypedDict, total=False):
-    """Keywords of `generate()` and `transcribe()`; see `GenerationConfig`."""
-
-    num_beams: int
-    num_return_sequences: int
-    length_penalty: float
-    early_stopping: bool | Literal["never"]
-    max_new_tokens: int | None
-    max_length: int | None
-    min_new_tokens: int | None
-    min_length: int | None
-    do_sample: bool
-    temperature: float
-    top_k: int | None
-    top_p: float
-    min_p: float | None
-    typical_p: float
-    epsilon_cutoff: float
-    eta_cutoff: float
-    top_h: float | None
-    max_time: float | None
-    stop_strings: str | list[str] | None
-    repetition_penalty: float
-    no_repeat_ngram_size: int
-    bad_words_ids: list[list[int]] | None
-    sequence_bias: Mapping[tuple[int, ...], float] | list[tuple[list[int], float]] | None
-    exponential_decay_length_penalty: tuple[int, float] | None
-    renormalize_logits: bool
-    remove_invalid_values: bool
-    decoder_start_token_id: int | list[int]
-    eos_token_id: int | list[int] | None
-    pad_token_id: int | None
-    forced_bos_token_id: int | None
-    forced_eos_token_id: int | list[int] | None
-    suppress_tokens: list[int] | None
-    begin_suppress_tokens: list[int] | None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How to search: greedy with one beam, beam search with more; either at random with `do_sample`.
+    """How to search: greedily with one beam, by beam search with more; with `do_sample` either draws tokens at random.
+
+    A setting is declared here and described here: checks and command-line flags follow from its field, and the flag's
+    help is its description below. `GenerationSettings` repeats the names for type checkers.
 
     Attributes:
-        decoder_start_token_id: the first token of every sequence, or of each utterance's; `bos_token_id` where None.
-        eos_token_id: the token, or tokens, that end a sequence.
-        pad_token_id: what follows the end in a batch; the first `eos_token_id` where it is None.
-        num_beams: hypotheses kept alive for an utterance.
-        num_return_sequences: hypotheses returned for an utterance, best first, at most `num_beams`; or so many samples.
-        length_penalty: a hypothesis scores its log-probability / (its new tokens ** length_penalty).
-        early_stopping: True stops at `num_beams` finished hypotheses; False when the best live one, at its present
-            length, could not beat the worst finished one; "never" when it could not at any length.
-        max_new_tokens: new tokens at most; overrides `max_length`, which counts the prompt too.
-        min_new_tokens: new tokens at least; overrides `min_length`, which counts the prompt too.
-        forced_bos_token_id: the first new token after a prompt of one token.
-        forced_eos_token_id: the last token of a sequence that reaches its maximal length.
-        suppress_tokens: never generated.
-        begin_suppress_tokens: not generated as the first new token.
-        bad_words_ids: sequences of tokens that are never generated.
-        sequence_bias: what is added to the score of the last token of a sequence where its others came before.
-        repetition_penalty: divides the score of tokens that came before, or multiplies it where it is negative.
-        no_repeat_ngram_size: so many tokens in a row come once only; 0 for any number.
-        exponential_decay_length_penalty: after so many new tokens, the end gets likelier by this factor each token.
-        renormalize_logits: make probabilities of what the other settings left.
-        remove_invalid_values: take NaN for 0 and infinities for the largest numbers.
-        do_sample: draw tokens by their probabilities.
-        temperature: divides the scores before sampling.
-        top_k: sample from so many of the likeliest tokens; from all where 0 or None.
-        top_p: sample from the likeliest tokens that have this probability together.
-        min_p: sample from tokens that have this share of the likeliest one's probability.
-        typical_p: sample from the tokens nearest to the expected information, with this probability together.
-        epsilon_cutoff: sample from tokens of this probability at least.
-        eta_cutoff: the same, lowered where the distribution is flat.
-        top_h: sample from the likeliest tokens that have this share of the entropy together.
-        max_time: seconds after which a search ends with what it has.
-        stop_strings: a sequence ends where its text ends in one of these.
+        max_new_tokens: Largest number of new tokens. Overrides `max_length`.
+        max_length: Largest number of tokens, the prompt included.
+        min_new_tokens: Smallest number of new tokens. Overrides `min_length`.
+        min_length: Smallest number of tokens, the prompt included.
+        max_time: Seconds after which the search of a batch stops and returns what it has.
+        stop_strings: String, or list of strings, that ends a sequence once its text contains it.
+        num_beams: Number of hypotheses kept for each utterance; 1 is greedy search.
+        num_return_sequences: Number of hypotheses returned for each utterance, best first: at most `num_beams`, or any
+            number of samples.
+        length_penalty: Exponent of the length by which beam search divides a log-probability: above 0 favours long
+            sequences, below 0 short ones.
+        early_stopping: When beam search stops. If true, at `num_beams` finished hypotheses; if false, when the best
+            live one, at its present length, cannot beat the worst finished one; "never", when it cannot at any length.
+        do_sample: If true, draw tokens by their probabilities.
+        temperature: Divisor of the scores before sampling: below 1 favours likely tokens.
+        top_k: Sample from this many of the likeliest tokens; 0 is all of them.
+        top_p: Sample from the likeliest tokens whose probabilities add up to this.
+        min_p: Sample from tokens with at least this share of the likeliest token's probability.
+        typical_p: Sample from the tokens closest to the expected information whose probabilities add up to this.
+        epsilon_cutoff: Sample from tokens with at least this probability.
+        eta_cutoff: Sample from tokens with at least this probability, or less where the distribution is flat.
+        top_h: Sample from the likeliest tokens that have this share of the entropy together.
+        repetition_penalty: Divisor of the scores of tokens that occurred before: above 1 makes them rarer. Negative
+            scores are multiplied by it.
+        no_repeat_ngram_size: Number of tokens in a row that may occur only once; 0 is no limit.
+        exponential_decay_length_penalty: START and FACTOR: after START new tokens, each further one makes the end
+            likelier by FACTOR.
+        suppress_tokens: Tokens that are never generated.
+        begin_suppress_tokens: Tokens that are not generated first.
+        bad_words_ids: Sequences of tokens that are never generated, such as [[5, 6], [7]].
+        sequence_bias: Number added to the score of a sequence's last token when its other tokens precede, such as
+            [[[5, 6], -2.0]].
+        forced_bos_token_id: First new token after a prompt of one token.
+        forced_eos_token_id: Token, or list of tokens, that ends a sequence at its maximal length.
+        decoder_start_token_id: First token of every sequence; a list has one for each utterance. `bos_token_id` if
+            not set.
+        bos_token_id: First token of every sequence if `decoder_start_token_id` is not set.
+        eos_token_id: Token, or list of tokens, that ends a sequence.
+        pad_token_id: Token that fills a batch after the end of a sequence; the first `eos_token_id` if not set.
+        renormalize_logits: If true, turn the scores that the other settings leave into probabilities again.
+        remove_invalid_values: If true, replace NaN by 0 and infinities by the largest numbers.
     """
 
-    decoder_start_token_id: int | tuple[int, ...] | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | tuple[int, ...] | None = None
-    pad_token_id: int | None = None
-    num_beams: int = 1
-    num_return_sequences: int = 1
-    length_penalty: float = 1.0
+    max_new_tokens: int | None = setting(None, LENGTH)
+    max_length: int | None = setting(None, LENGTH)
+    min_new_tokens: int | None = setting(None, LENGTH_OR_ZERO)
+    min_length: int | None = setting(None, LENGTH_OR_ZERO)
+    max_time: float | None = setting(None, SECONDS)
+    stop_strings: str | tuple[str, ...] | None = None
+    num_beams: int = setting(1, BEAMS)
+    num_return_sequences: int = setting(1, SAMPLES)
+    length_penalty: float = setting(1.0, EXPONENT)
     early_stopping: bool | Literal["never"] = False
-    max_new_tokens: int | None = None
-    max_length: int | None = None
-    min_new_tokens: int | None = None
-    min_length: int | None = None
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | tuple[int, ...] | None = None
+    do_sample: bool = False
+    temperature: float = setting(1.0, FACTOR)
+    top_k: int | None = setting(50, CANDIDATES)
+    top_p: float = setting(1.0, PROBABILITY)
+    min_p: float | None = setting(None, SHARE)
+    typical_p: float = setting(1.0, PROBABILITY)
+    epsilon_cutoff: float = setting(0.0, CUTOFF)
+    eta_cutoff: float = setting(0.0, CUTOFF)
+    top_h: float | None = setting(None, PROBABILITY)
+    repetition_penalty: float = setting(1.0, FACTOR)
+    no_repeat_ngram_size: int = setting(0, LENGTH_OR_ZERO)
+    exponential_decay_length_penalty: tuple[int, float] | None = setting(None, DECAY)
     suppress_tokens: tuple[int, ...] | None = None
     begin_suppress_tokens: tuple[int, ...] | None = None
-    bad_words_ids: tuple[tuple[int, ...], ...] | None = None
-    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] | None = None
-    repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    exponential_decay_length_penalty: tuple[int, float] | None = None
+    bad_words_ids: tuple[tuple[int, ...], ...] | None = setting(None, in_vocabulary=True)
+    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] | None = setting(None, BIASES, in_vocabulary=True)
+    forced_bos_token_id: int | None = setting(None, in_vocabulary=True)
+    forced_eos_token_id: int | tuple[int, ...] | None = setting(None, in_vocabulary=True)
+    decoder_start_token_id: int | tuple[int, ...] | None = setting(None, in_vocabulary=True)
+    bos_token_id: int | None = setting(None, in_vocabulary=True)
+    eos_token_id: int | tuple[int, ...] | None = setting(None, in_vocabulary=True)
+    pad_token_id: int | None = setting(None, in_vocabulary=True)
     renormalize_logits: bool = False
     remove_invalid_values: bool = False
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_k: int | None = 50
-    top_p: float = 1.0
-    min_p: float | None = None
-    typical_p: float = 1.0
-    epsilon_cutoff: float = 0.0
-    eta_cutoff: float = 0.0
-    top_h: float | None = None
-    max_time: float | None = None
-    stop_strings: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range or contradict each other."""
-        problems = range_problems(vars(self))
+        problems = range_problems(self)
         independent = self.do_sample and self.num_beams == 1
         if self.num_return_sequences > self.num_beams and not independent:
             problems.append(
@@ -147,20 +139,20 @@ class GenerationConfig:
 
     @classmethod
     def from_file(cls, path: Path, vocab_size: int | None = None) -> "GenerationConfig":
-        """Read a `generation_config.json`, and check its token ids where the decoder's `vocab_size` is given.
+        """Read a `generation_config.json`.
 
         Args:
-            path: of the file.
-            vocab_size: of the decoder; where it is given, token ids must be below it.
+            path: Path of the file.
+            vocab_size: Size of the decoder's vocabulary. If given, token ids must be below it.
 
         Raises:
-            BundleError: it cannot be read.
-            GenerationError: a setting is out of range, or would change the output and this release does not follow it.
+            BundleError: The file cannot be read.
+            GenerationError: A setting is out of range, or changes the output and is not supported.
         """
         content = read_configuration(path)
         given = {name: value for name, value in content.items() if value is not None}
         try:
-            config = cls()._with(followed(given))
+            config = cls().updated(given)
             if vocab_size is not None:
                 config.check_vocabulary(vocab_size)
         except GenerationError as error:
@@ -168,29 +160,31 @@ class GenerationConfig:
         return config
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise `GenerationError` unless every token that is fed, forced or awaited is one of the `vocab_size`."""
-        if problems := vocabulary_problems(vars(self), vocab_size):
+        """Raise `GenerationError` unless each token that is fed, forced or waited for is one of the `vocab_size`."""
+        if problems := vocabulary_problems(self, vocab_size):
             raise GenerationError("; ".join(problems))
 
-    def updated(self, settings: Mapping[str, Any]) -> "GenerationConfig":
-        """A copy with the keywords of a call.
+    def updated(self, settings: Mapping[str, Any], keywords: Iterable[str] = ()) -> "GenerationConfig":
+        """Return a copy with the settings of a call.
+
+        Args:
+            settings: Settings by their names.
+            keywords: Other keywords of the call, to suggest for a misspelt one.
 
         Raises:
-            GenerationError: unknown, wrongly typed or contradictory settings.
+            GenerationError: A setting is unknown, has the wrong type or is out of range, or two contradict each other.
         """
-        return self._with(followed(settings)) if settings else self
-
-    def _with(self, given: Mapping[str, Any]) -> "GenerationConfig":
+        if not settings:
+            return self
         try:
-            return updated(self, given)
+            return updated(self, supported_settings(settings))
         except FieldError as error:
-            unknown = any(problem.endswith("is not a known field") for problem in error.problems)
-            remedy = f"; known settings are {', '.join(_NAMES)}" if unknown else ""
-            raise GenerationError(f"{error}{remedy}") from None
+            known = [declared.name for declared in fields(self)]
+            raise GenerationError(listed(_with_suggestions(error.problems, known, keywords))) from None
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """All end tokens; none where sequences only end at their maximal length."""
+        """All end tokens; empty where sequences end only at their maximal length."""
         return _as_tuple(self.eos_token_id)
 
     @property
@@ -199,14 +193,17 @@ class GenerationConfig:
         return _as_tuple(self.forced_eos_token_id)
 
     def start_token_ids(self, batch: int) -> tuple[int, ...]:
-        """The first token of the sequences of each utterance.
+        """Return the first token of the sequences of each utterance.
 
         Raises:
-            GenerationError: neither `decoder_start_token_id` nor `bos_token_id` is set, or not one for each utterance.
+            GenerationError: Neither `decoder_start_token_id` nor `bos_token_id` is set, or their number is not `batch`.
         """
         start = self.bos_token_id if self.decoder_start_token_id is None else self.decoder_start_token_id
         if start is None:
-            raise GenerationError("decoder_start_token_id is not set, and neither is bos_token_id; give one of them")
+            raise GenerationError(
+                "decoder_start_token_id is not set in the bundle's generation_config.json, nor is bos_token_id; "
+                "give decoder_start_token_id (--decoder-start-token-id), the token that every text starts from"
+            )
         if isinstance(start, int):
             return (start,) * batch
         if len(start) != batch:
@@ -224,10 +221,10 @@ class GenerationConfig:
 
     @property
     def fill_token_id(self) -> int:
-        """What rows of a batch are padded with after their end.
+        """Token that fills the rows of a batch after their end; -1 if there is none.
 
-        As in transformers, beam search takes a `pad_token_id` of 0 for none and pads with `eos_token_id`
-        (`GenerationMixin._beam_search`), greedy search does not.
+        As in transformers, beam search takes a `pad_token_id` of 0 for "not set" and fills with `eos_token_id`
+        (`GenerationMixin._beam_search`); greedy search does not.
         """
         eos = self.eos_token_ids
         pad = self.pad_token_id if self.pad_token_id is not None else (eos[0] if eos else None)
@@ -236,14 +233,14 @@ class GenerationConfig:
         return -1 if pad is None else pad
 
     def length_range(self, prompt_length: int, max_positions: int | None) -> tuple[int, int]:
-        """Minimal and maximal length of a sequence, the prompt included.
+        """Return the smallest and the largest length of a sequence, the prompt included.
 
         Args:
-            prompt_length: tokens given, the start token included.
-            max_positions: of the decoder, which never sees a sequence's last token.
+            prompt_length: Number of tokens of the prompt, the start token included.
+            max_positions: Number of positions of the decoder. A sequence's last token needs none.
 
         Raises:
-            GenerationError: the lengths contradict the prompt or the decoder.
+            GenerationError: The lengths contradict the prompt or the decoder.
         """
         longest = self.max_length if self.max_length is not None else prompt_length + DEFAULT_NEW_TOKENS
         if self.max_new_tokens is not None:
@@ -264,10 +261,57 @@ class GenerationConfig:
         return shortest, longest
 
 
-_NAMES = tuple(field.name for field in fields(GenerationConfig))
+class GenerationSettings(TypedDict, total=False):
+    """Settings of a call as typed keywords, with lists where `GenerationConfig` has tuples."""
+
+    max_new_tokens: int | None
+    max_length: int | None
+    min_new_tokens: int | None
+    min_length: int | None
+    max_time: float | None
+    stop_strings: str | list[str] | None
+    num_beams: int
+    num_return_sequences: int
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    do_sample: bool
+    temperature: float
+    top_k: int | None
+    top_p: float
+    min_p: float | None
+    typical_p: float
+    epsilon_cutoff: float
+    eta_cutoff: float
+    top_h: float | None
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    exponential_decay_length_penalty: tuple[int, float] | None
+    suppress_tokens: list[int] | None
+    begin_suppress_tokens: list[int] | None
+    bad_words_ids: list[list[int]] | None
+    sequence_bias: Mapping[tuple[int, ...], float] | list[tuple[list[int], float]] | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | list[int] | None
+    decoder_start_token_id: int | list[int] | None
+    eos_token_id: int | list[int] | None
+    pad_token_id: int | None
+    renormalize_logits: bool
+    remove_invalid_values: bool
 
 
 def _as_tuple(tokens: int | tuple[int, ...] | None) -> tuple[int, ...]:
     if tokens is None:
         return ()
     return (tokens,) if isinstance(tokens, int) else tokens
+
+
+def _with_suggestions(problems: Iterable[str], settings: Sequence[str], keywords: Iterable[str]) -> list[str]:
+    """Add to each unknown setting the known name that it resembles, or at the end all of them."""
+    known, found, resembles_none = [*settings, *keywords], [], False
+    for problem in problems:
+        name, unknown, _ = problem.partition(" is not a known field")
+        similar = get_close_matches(name, known, 1) if unknown else []
+        resembles_none |= bool(unknown and not similar)
+        said = f"{name} is not a known setting" if unknown else problem
+        found.append(f"{said}; did you mean {similar[0]}?" if similar else said)
+    return [*found, f"known settings are {', '.join(settings)}"] if resembles_none else found

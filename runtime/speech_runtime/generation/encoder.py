@@ -11,7 +11,7 @@ from ..audio.features import FeatureExtractor
 from ..audio.features.padding import pad
 from ..backends.base import Backend, Value
 from ..bundle.graph_io import ATTENTION_MASK, ENCODER, ENCODER_ATTENTION_MASK, ENCODER_HIDDEN_STATES
-from ..bundle.manifest import EncoderFacts
+from ..bundle.model_facts import EncoderFacts
 from ..input_checks import check_inputs
 
 

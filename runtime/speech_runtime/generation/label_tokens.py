@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..bundle.manifest import CONFIG, Bundle, read_configuration
+from ..bundle.loading import Bundle, read_configuration
+from ..bundle.manifest import CONFIG
 from ..errors import BundleError, GenerationError
 from .config import GenerationConfig
 

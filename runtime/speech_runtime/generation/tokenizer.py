@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from ..bundle.manifest import TOKENIZER, Bundle
+from ..bundle.loading import Bundle
+from ..bundle.manifest import TOKENIZER
 from ..errors import BundleError, EngineMemoryError
 
 

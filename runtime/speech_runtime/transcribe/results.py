@@ -94,7 +94,7 @@ def _hypotheses(found: GenerateOutput, config: GenerationConfig, tokenizer: Toke
 
 
 _CUTS: dict[Finish, str] = {
-    "length": "the text is cut off at its maximal length; allow more tokens with max_new_tokens (--max-new-tokens)",
-    "time": "the text is cut off because its time was over; allow more with max_time (--max-time)",
+    "length": "the text is cut off at its maximal length; allow more tokens with max_new_tokens",
+    "time": "the text is cut off because its time was over; allow more with max_time",
     "stopped": "the text is cut off because the search was cancelled",
 }

@@ -10,8 +10,7 @@ import pytest
 from speech_export.bundle_writer import staging
 from speech_export.bundle_writer.staging import staged
 from speech_export.errors import ExportError
-from speech_runtime.atomic import directory as directory_module
-from speech_runtime.atomic import rename
+from speech_runtime.atomic import system_calls, writing
 from speech_runtime.bundle.manifest import MANIFEST
 
 
@@ -112,7 +111,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def rename_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With the renames of this system, and as where it has none."""
     if request.param == "plain renames":
-        monkeypatch.setattr(rename, "_system_call", lambda: None)
+        monkeypatch.setattr(system_calls, "_rename_call", lambda: None)
     return str(request.param)
 
 
@@ -198,7 +197,7 @@ def test_a_change_in_the_last_moment_is_put_back(old: Path, rename_kind: str, mo
 
 def test_what_cannot_be_put_back_is_kept_and_named(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an exchange, somebody takes the place in the moment in which nothing is there."""
-    monkeypatch.setattr(rename, "_system_call", lambda: None)
+    monkeypatch.setattr(system_calls, "_rename_call", lambda: None)
     looks = iter(range(9))
     genuine = staging._foreign_files
 
@@ -260,7 +259,7 @@ def test_the_umask_is_respected(mask: int, tmp_path: Path) -> None:
 
 def test_all_is_synced_before_the_rename_and_the_parent_after(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    sync, exchanged = os.fsync, directory_module.exchange
+    sync, exchanged = os.fsync, writing.exchange
 
     def synced(descriptor: int) -> None:
         done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
@@ -271,7 +270,7 @@ def test_all_is_synced_before_the_rename_and_the_parent_after(old: Path, monkeyp
         return exchanged(one, other)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(directory_module, "exchange", exchange)
+    monkeypatch.setattr(writing, "exchange", exchange)
     with staged(old, overwrite=True) as directory:
         write(directory, "new")
         (directory / "engines").mkdir()

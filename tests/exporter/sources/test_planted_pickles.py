@@ -20,7 +20,8 @@ from speech_export.sources.legacy.flax_file import read_arrays
 from speech_runtime import AudioError, Bundle, BundleError, OnnxSpeechSeq2Seq, SessionOptions, SpeechError
 from speech_runtime.audio import clip_of
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import MANIFEST, FileFacts
+from speech_runtime.bundle.manifest import MANIFEST
+from speech_runtime.bundle.safe_files import FileFacts
 from tiny_checkpoint import Copies, save_tiny
 
 ENDINGS = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth", ".bin", ".ckpt", ".joblib")

@@ -9,7 +9,7 @@ from composites import DECODERS, ENCODERS, composite
 from matrix import model_type
 from speech_export.families import decoder_family
 from speech_export.tracing.facts import decoder_facts, encoder_facts, encoder_width
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 
 GROWING = {"trocr, sinusoidal", "xglm"}
 """Their tables grow in torch; those in a graph do not."""

@@ -11,7 +11,7 @@ from conftest import CLIPS
 from speech_export import ExportError
 from speech_export.verification.evaluation_audio import audio_set
 from speech_runtime.audio.features import WaveformExtractor
-from speech_runtime.bundle.manifest import EncoderFacts
+from speech_runtime.bundle.model_facts import EncoderFacts
 
 WAVEFORM = EncoderFacts("input_values", None, heads=4, min_length=400, max_length=None, stride=320)
 FRAMES = EncoderFacts("input_features", 80, heads=4, min_length=7, max_length=None, stride=4)

@@ -17,7 +17,7 @@ from recordings import RATE, recording
 from speech_runtime import AudioError, AudioLimits
 from speech_runtime.audio import clip_of, read_audio
 from speech_runtime.audio.limits import flag_name
-from speech_runtime.cli.audio_flags import take_audio_limits
+from speech_runtime.cli.flags import take_audio_limits
 from speech_runtime.cli.transcribe import _opened, main
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)

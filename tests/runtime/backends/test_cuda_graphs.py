@@ -18,14 +18,14 @@ from handmade_bundle import DECODER, make_bundle
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime import CudaOptions, EngineError, OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.cuda.graphs import CudaGraphs
+from speech_runtime.backends.frame_buckets import held_frames
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import graph_providers
 from speech_runtime.backends.options import CUDA
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, GRAPHS
-from speech_runtime.bundle.manifest import Bundle
+from speech_runtime.bundle.loading import Bundle
 from speech_runtime.generation.decoding.caches.step_memories import StepMemories
 from speech_runtime.generation.decoding.decoder import CachedDecoder
-from speech_runtime.generation.frame_buckets import held_frames
 
 NOT_RECORDED = "-1"
 

@@ -113,7 +113,7 @@ def test_names_that_look_like_patterns_match_only_themselves(bundle: Path, hub: 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/encoder.onnx"])
 def test_a_bundle_that_points_elsewhere_is_not_downloaded(name: str, bundle: Path, hub: StubHub) -> None:
     change_files(bundle, lambda files: files.update({name: {"size": 1, "sha256": ""}}))
-    with pytest.raises(BundleError, match=r"under this name: '.*' in its bundle\.json points outside the bundle"):
+    with pytest.raises(BundleError, match=r"from the Hub: '.*' in its bundle\.json points outside the bundle"):
         OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY)
     assert [path.name for path in hub.snapshot.iterdir()] == ["bundle.json"]
 
@@ -150,11 +150,11 @@ def test_a_bundle_from_the_hub_says_the_same(digits: Pair, tmp_path: Path) -> No
     [
         (
             {"name": "someone/else"},
-            "someone/else is no directory, and no bundle could be had from the Hub under this name",
+            "someone/else is not a directory, and no bundle of this name could be downloaded from the Hub",
         ),
         (
             {"revision": "v9"},
-            "no bundle could be had from the Hub under this name at v9: it is not in the cache",
+            "no bundle of this name at v9 could be downloaded from the Hub: it is not in the cache",
         ),
         ({}, "check the connection, local_files_only, HF_HUB_OFFLINE and cache_dir"),
     ],
@@ -187,11 +187,14 @@ def answer(kind: type[errors.HfHubHTTPError]) -> Exception:
     [
         (
             answer(errors.RepositoryNotFoundError),
-            "no such repository, or you may not see it; check the name, or give a token",
+            "no such repository, or it is private; check the name, or give a token",
         ),
         (answer(errors.GatedRepoError), "access to it is restricted; ask for it on the repository's page"),
         (answer(errors.RevisionNotFoundError), "no such revision; give one of its branches, tags or commits"),
-        (answer(errors.RemoteEntryNotFoundError), r"has no bundle\.json, it is not a bundle; export the model first"),
+        (
+            answer(errors.RemoteEntryNotFoundError),
+            r"has no bundle\.json, so it is not a bundle; export the",
+        ),
         (errors.OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE"),
         (answer(errors.HfHubHTTPError), "what the Hub said; check the name, the connection and the token"),
         (ConnectionError(), "ConnectionError; check the name, the connection"),
@@ -204,8 +207,8 @@ def test_each_answer_of_the_hub_has_its_remedy(error: Exception, message: str, m
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(BundleError, match=message) as raised:
         OnnxSpeechSeq2Seq.from_pretrained("someone/digits", revision="v2")
-    assert str(raised.value).startswith("someone/digits is no directory")
-    assert "under this name at v2: " in str(raised.value)
+    assert str(raised.value).startswith("someone/digits is not a directory")
+    assert "no bundle of this name at v2 could be downloaded from the Hub: " in str(raised.value)
 
 
 def test_a_directory_is_a_directory(bundle: Path, hub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +231,7 @@ def test_what_cannot_be_a_repository_is_not_looked_for(name: str, hub: StubHub) 
 
 def test_a_revision_of_a_directory_is_logged(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert bundle_directory(str(bundle), revision="v2") == bundle
-    assert "is taken for a directory, which has no revision v2" in caplog.text
+    assert "is a directory, so revision v2 is ignored" in caplog.text
 
 
 def test_an_unknown_setting_is_refused(bundle: Path) -> None:
@@ -238,5 +241,5 @@ def test_an_unknown_setting_is_refused(bundle: Path) -> None:
 
 def test_without_the_client_the_extra_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(BundleError, match=r"someone/digits is no directory; .* pip install 'speech-export\[hub\]'"):
+    with pytest.raises(BundleError, match=r"someone/digits is not a directory; .* pip install 'speech-export\[hub\]'"):
         OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY)

@@ -16,7 +16,7 @@ from transformers import SpeechEncoderDecoderModel
 from conftest import CHECKPOINT, Pair
 from handmade_bundle import VERIFICATION, make_bundle
 from speech_runtime import Bundle, BundleError, GenerationError, OnnxSpeechSeq2Seq
-from speech_runtime.bundle.manifest import FileFacts
+from speech_runtime.bundle.safe_files import FileFacts
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_all_damage_is_listed(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format_version=99), "format version 99, this release reads 2"),
+        (lambda m: m.update(format_version=99), "format version 99, this release reads 1 and 2; upgrade with"),
         (lambda m: m.pop("decoder"), "decoder is missing"),
         (lambda m: m["decoder"].update(layers="two"), "decoder.layers is 'two', expected int"),
         (lambda m: m.update(surprise=1), "surprise is not a known field"),
@@ -68,10 +68,10 @@ def test_all_damage_is_listed(copy: Path) -> None:
         (lambda m: m["encoder"].update(frame_stride=0), "encoder.frame_stride is 0"),
         (lambda m: m["decoder"].update(vocab_size=0), "decoder.vocab_size is 0"),
         (lambda m: m["decoder"].update(max_positions=-1, top_k=0), "max_positions is -1, .* decoder.top_k is 0"),
-        (lambda m: m["decoder"].update(cache="static"), "cache is 'static' and decoder.cache_length is None, but a"),
+        (lambda m: m["decoder"].update(cache="static"), "cache is 'static' and decoder.cache_length is None; a static"),
         (
             lambda m: m["decoder"].update(cache_length=64),
-            "cache_length is 64, but a static cache has a length, and only",
+            "cache_length is 64; a static cache needs a length, and other",
         ),
         (lambda m: m["files"].pop("decoder_init.onnx"), "decoder_init.onnx is not in bundle.json"),
         (lambda m: m["files"].update({"../secret": {"size": 1, "sha256": ""}}), "'../secret' points outside"),

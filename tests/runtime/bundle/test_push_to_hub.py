@@ -77,7 +77,7 @@ def test_a_repository_that_is_public_stays_untouched(
     bundle: Path, pushed: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "repo_info", lambda repo_id, token: SimpleNamespace(private=False))
-    with pytest.raises(BundleError, match="someone/digits is there already and public, and private is True"):
+    with pytest.raises(BundleError, match="someone/digits exists and is public, and private is True"):
         push_to_hub(bundle, REPOSITORY, private=True)
     assert "upload_folder" not in pushed
 

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from handmade_bundle import DECODER, ENCODER, add_engine_set, make_bundle
 from speech_runtime.__main__ import main
-from speech_runtime.bundle.manifest import FileFacts, Manifest
+from speech_runtime.bundle.manifest import Manifest
+from speech_runtime.bundle.safe_files import FileFacts
 
 
 def run(*arguments: object) -> Result:
@@ -59,10 +60,10 @@ def test_everything_is_said_in_words(tmp_path: Path) -> None:
     ("facts", "line"),
     [
         ({"encoder": replace(ENCODER, max_length=32000)}, "longest 2.000 s (32,000 samples)"),
-        ({"encoder": replace(ENCODER, padding_neutral=False)}, "padding changes what it makes of a clip"),
+        ({"encoder": replace(ENCODER, padding_neutral=False)}, "padding changes the encoding of a clip"),
         ({"decoder": replace(DECODER, max_positions=None)}, "any number of positions"),
         ({"decoder": replace(DECODER, max_tokens=1)}, "a step takes at most 1 tokens"),
-        ({"verification": None}, "none: this bundle was never compared with its model"),
+        ({"verification": None}, "none: this bundle was not compared with its model"),
     ],
 )
 def test_facts_that_differ_are_said(facts: dict[str, Any], line: str, tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_an_encoder_of_features_is_described_in_frames(tmp_path: Path) -> None:
         "takes input_features: frames of 80 features\n",
         "shortest 7 feature frames, longest 3,000 feature frames",
         "none: it takes model input, not audio",
-        "none: it yields token ids",
+        "none: it returns token ids",
     ):
         assert line in stdout
     facts = json.loads(run(bundle, "--json").stdout)

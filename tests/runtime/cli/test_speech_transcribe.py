@@ -104,7 +104,7 @@ def test_bad_arguments_are_refused(
 def test_too_many_tokens_are_refused(digits: Pair, references: dict[Path, str]) -> None:
     result = run(digits.directory, next(iter(references)), "--max-new-tokens", 65)
     assert result.exit_code == 1
-    assert "set max_new_tokens to 64 or less" in result.stderr
+    assert "set --max-new-tokens to 64 or less" in result.stderr
 
 
 def test_arrays_paths_and_lists_are_heard_alike(digits: Pair, references: dict[Path, str]) -> None:
@@ -127,12 +127,12 @@ def test_settings_are_followed(digits: Pair, references: dict[Path, str]) -> Non
     numbers = ",".join(map(str, range(5, 15)))
     assert run(digits.directory, clip, "--suppress-tokens", numbers).stdout.strip() != text
     for arguments, message in (
-        (("--suppress-tokens", "one"), "'one' is no list of token ids; write them as 5,6,7"),
-        (("--bad-words-ids", "[[5"), "'[[5' is no JSON"),
-        (("--bad-words-ids", "[5]"), "bad_words_ids is [5], expected a list of a list of int or null"),
-        (("--n-best", 2), "num_return_sequences is 2 but num_beams only 1; raise num_beams"),
+        (("--suppress-tokens", "one"), "'one' is not a list of token ids; write them as 5,6,7"),
+        (("--bad-words-ids", "[[5"), "'[[5' is not JSON"),
+        (("--bad-words-ids", "[5]"), "--bad-words-ids is [5], expected a list of a list of int or null"),
+        (("--n-best", 2), "--n-best is 2 but --num-beams only 1; raise --num-beams"),
         (("--language", "de"), "no token for the language 'de'"),
-        (("--top-p", 2), "top_p is 2.0, it must be above 0 and at most 1"),
+        (("--top-p", 2), "--top-p is 2.0, it must be above 0 and at most 1"),
     ):
         result = run(digits.directory, clip, *arguments)
         assert result.exit_code != 0
@@ -181,7 +181,7 @@ def test_flags_become_settings(digits: Pair, references: dict[Path, str], monkey
 @pytest.mark.parametrize(
     ("flags", "finished", "said"),
     [
-        (("--max-new-tokens", 2), "length", "cut off at its maximal length; allow more tokens with"),
+        (("--max-new-tokens", 2), "length", "cut off at its maximal length; allow more tokens with --max-new-tokens"),
         (("--max-length", 3), "length", "cut off at its maximal length"),
         (("--max-new-tokens", 2, "--forced-eos-token-id", 2), "length", "cut off at its maximal length"),
         (("--max-time", 0), "time", "cut off because its time was over"),
@@ -236,13 +236,13 @@ def test_a_seed_that_is_none_is_refused(seed: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--forced-bos-token-id", -1), "forced_bos_token_id has -1, but the decoder's tokens are 0 … 31"),
-        (("--forced-bos-token-id", 32), "forced_bos_token_id has 32"),
-        (("--decoder-start-token-id", -5), "decoder_start_token_id has -5"),
-        (("--eos-token-id", "2,99"), "eos_token_id has 99"),
-        (("--length-penalty", "nan"), "length_penalty is nan"),
-        (("--num-beams", 10**9), "num_beams is 1000000000, it must be at least 1 and at most 1,024"),
-        (("--max-time", "nan"), "max_time is nan"),
+        (("--forced-bos-token-id", -1), "--forced-bos-token-id has -1, but the decoder's tokens are 0 … 31"),
+        (("--forced-bos-token-id", 32), "--forced-bos-token-id has 32"),
+        (("--decoder-start-token-id", -5), "--decoder-start-token-id has -5"),
+        (("--eos-token-id", "2,99"), "--eos-token-id has 99"),
+        (("--length-penalty", "nan"), "--length-penalty is nan"),
+        (("--num-beams", 10**9), "--num-beams is 1000000000, it must be at least 1 and at most 1,024"),
+        (("--max-time", "nan"), "--max-time is nan"),
     ],
 )
 def test_settings_out_of_range_are_refused(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.decoding.loop import Hooks, decode

@@ -2,9 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from click.testing import CliRunner
 from transformers import GenerationConfig as ReferenceConfig
 
 from speech_runtime import BundleError, GenerationConfig, GenerationError
-from speech_runtime.cli.setting_flags import ids
+from speech_runtime.cli.flags import token_ids
 from speech_runtime.cli.transcribe import main
+from speech_runtime.generation.config import GenerationSettings
 
 
 def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
@@ -29,7 +32,8 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_beam": 4}, "num_beam is not a known field; known settings are"),
+        ({"num_beam": 4}, r"num_beam is not a known setting; did you mean num_beams\?"),
+        ({"surprise": 3}, "surprise is not a known setting; known settings are max_new_tokens, "),
         ({"num_beams": 0}, "num_beams is 0, it must be at least 1"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3 but num_beams only 2"),
         ({"num_beams": "four"}, "num_beams is 'four', expected int"),
@@ -39,7 +43,7 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
         ({"pad_token_id": np.array([-1])}, r"pad_token_id is array\(\[-1\]\), expected int"),
         ({"guidance_scale": np.array([1, 2])}, "guidance_scale is for classifier-free guidance"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"penalty_alpha": 0.6}, "penalty_alpha is for contrastive search, which this runtime does not do"),
+        ({"penalty_alpha": 0.6}, "penalty_alpha is for contrastive search, which this runtime does not support"),
         ({"num_beam_groups": 2}, "num_beam_groups is for group beam search"),
         ({"dola_layers": "high"}, "dola_layers is for DoLa decoding"),
         ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens is for assisted generation"),
@@ -185,7 +189,7 @@ def test_every_setting_of_transformers_survives_its_file(tmp_path: Path) -> None
 def test_a_file_that_asks_for_more_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "generation_config.json"
     path.write_text(json.dumps({"surprise": 3}))
-    with pytest.raises(GenerationError, match=r"generation_config.json: surprise is not a known field"):
+    with pytest.raises(GenerationError, match=r"generation_config.json: surprise is not a known setting"):
         GenerationConfig.from_file(path)
 
 
@@ -224,8 +228,36 @@ def test_lengths_beyond_the_model_are_refused(settings: dict[str, Any], prompt: 
 
 
 def test_a_missing_start_token_is_named() -> None:
-    with pytest.raises(GenerationError, match="decoder_start_token_id is not set"):
+    remedy = "not set in the bundle's generation_config.json, .*give decoder_start_token_id .--decoder-start-token-id"
+    with pytest.raises(GenerationError, match=f"decoder_start_token_id is {remedy}"):
         _ = GenerationConfig().start_token_ids(1)
+
+
+def stored(kind: Any) -> Any:
+    """The type that the configuration has for a keyword of this type: tuples for lists, and no dictionaries."""
+    if get_origin(kind) is list:
+        return tuple[stored(get_args(kind)[0]), ...]
+    if get_origin(kind) is tuple:
+        return tuple[*(item if item is ... else stored(item) for item in get_args(kind))]
+    if get_origin(kind) in (Union, types.UnionType):
+        return Union[*(stored(option) for option in get_args(kind) if get_origin(option) is not Mapping)]
+    return kind
+
+
+def test_typed_keywords_are_the_settings() -> None:
+    settings = get_type_hints(GenerationConfig)
+    del settings["bos_token_id"]  # a call gives decoder_start_token_id
+    assert {name: stored(kind) for name, kind in get_type_hints(GenerationSettings).items()} == settings
+
+
+def test_every_setting_is_described_and_in_the_help_of_the_command_line() -> None:
+    flags = {option.name: option for option in main.params}
+    described = GenerationConfig.__doc__.partition("Attributes:\n")[2]
+    for setting in fields(GenerationConfig):
+        assert f"        {setting.name}: " in described
+        if setting.name not in ("bos_token_id", "num_return_sequences"):
+            assert flags[setting.name].help
+    assert "--max-length" in flags["max_new_tokens"].help
 
 
 @pytest.mark.parametrize(
@@ -245,5 +277,5 @@ def test_numbers_of_the_command_line_are_ascii_digits(flag: tuple[str, str]) -> 
 
 
 def test_lists_of_tokens_may_have_blanks_and_minus_one() -> None:
-    assert ids("5, 6 ,7") == [5, 6, 7]
-    assert ids("-1") == [-1]
+    assert token_ids("5, 6 ,7") == [5, 6, 7]
+    assert token_ids("-1") == [-1]

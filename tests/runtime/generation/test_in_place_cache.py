@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from speech_runtime.bundle.graph_io import INPUT_IDS, PAST_LENGTH
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.decoding.caches.in_place import InPlaceCache
 from speech_runtime.generation.search.candidates import in_order
 

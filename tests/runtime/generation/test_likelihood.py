@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from speech_runtime.bundle.facts import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 from speech_runtime.generation.likelihood import checked_texts, decoder_input_ids, sequence_logprobs

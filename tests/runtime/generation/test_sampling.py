@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GenerationConfig as ReferenceConfig
 
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.decoding.loop import Hooks, decode
 from table_model import TableDecoder, TableModel, logits_of, random_table

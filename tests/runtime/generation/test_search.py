@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig as ReferenceConfig
 
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.decoding.loop import Hooks, decode

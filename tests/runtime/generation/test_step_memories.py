@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from speech_runtime.bundle.facts import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.decoding.caches import step_memories
 from speech_runtime.generation.decoding.caches.step_memories import Lent, StepMemories
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from speech_runtime.bundle.manifest import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.call import Extras, generate
 from speech_runtime.generation.config import GenerationConfig

@@ -9,7 +9,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config, tok
 from transformers.tokenization_utils_base import FULL_TOKENIZER_FILE
 from transformers.utils import cached_file
 
-from speech_runtime.bundle.regular_files import read_json, unreadable
+from speech_runtime.bundle.safe_files import read_json, unreadable
 
 from ...errors import ExportError
 

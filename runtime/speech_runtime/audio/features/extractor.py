@@ -8,7 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle.manifest import PREPROCESSOR_CONFIG, Bundle, EncoderFacts, read_configuration
+from ...bundle.loading import Bundle, read_configuration
+from ...bundle.manifest import PREPROCESSOR_CONFIG
+from ...bundle.model_facts import EncoderFacts
 from ...dataclass_json import FieldError, from_json
 from ...errors import BundleError
 from .. import Samples

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...bundle.manifest import Bundle
+from ...bundle.loading import Bundle
 from ...errors import EngineError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle.graph_io import DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs, graph_outputs
-from ...bundle.manifest import Bundle
+from ...bundle.loading import Bundle
 from ...errors import BundleError, EngineError, EngineMemoryError
 from ...system import MIB, bytes_saturate, return_freed_memory
 from ..base import Prepared

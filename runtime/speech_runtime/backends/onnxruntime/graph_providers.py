@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...bundle.graph_io import DECODER_WITH_PAST
-from ...bundle.manifest import Bundle
+from ...bundle.loading import Bundle
 from ..cuda.graphs import ENABLED, check_recordable
 from ..options import CUDA, TENSORRT, TENSORRT_RTX, SessionOptions, TensorRtOptions
 from ..tensorrt.profiles import graph_profiles, input_shapes, shape_ranges, widest

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...atomic.directory import publish, staging_directory
-from ...bundle.manifest import Bundle
-from ...bundle.pinned import pinned
+from ...atomic.writing import publish, staging_directory
+from ...bundle.loading import Bundle
+from ...bundle.safe_files import pinned
 from ...dataclass_json import listed
 from ...errors import SpeechError
 from ...system import bytes_saturate, instruction_sets

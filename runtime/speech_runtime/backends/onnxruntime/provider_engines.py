@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...atomic.lock import locked_directory
+from ...atomic.system_calls import locked_directory
 from ...dataclass_json import listed
 from ...errors import EngineError
 from ..cache_directory import private_directory, record_problems, write_record

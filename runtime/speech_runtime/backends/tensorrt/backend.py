@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle.graph_io import DECODER_WITH_PAST, GRAPHS
-from ...bundle.manifest import ENGINES, Bundle
+from ...bundle.loading import Bundle
+from ...bundle.manifest import ENGINES
 from ...errors import EngineError
 from ..base import Prepared
 from ..cuda.calls import Cuda, Device

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from ...bundle.manifest import ENGINES, Bundle, EngineSet
+from ...bundle.loading import Bundle
+from ...bundle.manifest import ENGINES, EngineSet
 from ...errors import EngineError
 from .library import NAMES, TensorRt
 

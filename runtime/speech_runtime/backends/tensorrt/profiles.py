@@ -19,10 +19,12 @@ from ...bundle.graph_io import (
     PAST_ROWS,
     cache_names,
 )
-from ...bundle.manifest import PREPROCESSOR_CONFIG, Bundle, DecoderFacts, EncoderFacts, EngineSet
+from ...bundle.loading import Bundle
+from ...bundle.manifest import PREPROCESSOR_CONFIG, EngineSet
+from ...bundle.model_facts import DecoderFacts, EncoderFacts
 from ...bundle.profile_limits import ProfileLimits, Range
 from ...errors import AudioError, EngineError
-from ...generation.frame_buckets import held_frames
+from ..frame_buckets import held_frames
 
 Profile = Mapping[str, Range]
 """Ranges of the dynamic dimensions of a graph, by name."""

@@ -18,7 +18,7 @@ from ...bundle.graph_io import (
     TOP_LOGPROBS,
     cache_names,
 )
-from ...bundle.manifest import DecoderFacts
+from ...bundle.model_facts import DecoderFacts
 from ...errors import GenerationError
 from ..search.candidates import Candidates, in_order, whole_vocabulary
 from ..search.state import Rows, Tokens

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle.manifest import DecoderFacts
+from ...bundle.model_facts import DecoderFacts
 from ...errors import GenerationError
 from ..config import GenerationConfig
 from ..output import GenerateOutput

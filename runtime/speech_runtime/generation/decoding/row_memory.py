@@ -1,6 +1,6 @@
 """Rows of a step that cannot fit this machine's memory are refused before a search starts."""
 
-from ...bundle.manifest import DecoderFacts
+from ...bundle.model_facts import DecoderFacts
 from ...errors import GenerationError
 from ...system import free_memory_bytes
 from ..config import GenerationConfig

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
 from ....bundle.graph_io import BEAM_IDX, DECODER_WITH_PAST, INPUT_IDS, cache_names
-from ....bundle.manifest import DecoderFacts
+from ....bundle.model_facts import DecoderFacts
 from ...search.state import Rows, Tokens
 from .cache import Binding
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
 from ....bundle.graph_io import INPUT_IDS, PAST_LENGTH, cache_names
-from ....bundle.manifest import DecoderFacts
+from ....bundle.model_facts import DecoderFacts
 from ...search.candidates import Slots
 from ...search.state import Rows, Tokens
 from .beam_slots import BeamSlots

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....backends.base import Value
-from ....bundle.facts import DecoderFacts
 from ....bundle.graph_io import INPUT_IDS, PAST_LENGTH, PAST_ROWS
+from ....bundle.model_facts import DecoderFacts
 from ....errors import GenerationError
 from ...search.state import Rows, Tokens
 from .cache import Binding

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
-from ....bundle.facts import DecoderFacts
+from ....backends.frame_buckets import held_frames
 from ....bundle.graph_io import (
     DECODER_INIT,
     DECODER_WITH_PAST,
@@ -17,7 +17,7 @@ from ....bundle.graph_io import (
     ENCODER_HIDDEN_STATES,
     cache_names,
 )
-from ...frame_buckets import held_frames
+from ....bundle.model_facts import DecoderFacts
 from .step_memory import StepMemory
 
 

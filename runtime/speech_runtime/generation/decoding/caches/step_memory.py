@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
-from ....bundle.facts import DecoderFacts
 from ....bundle.graph_io import DECODER_WITH_PAST, LOGITS, TOP_IDS, TOP_LOGPROBS, cache_names
+from ....bundle.model_facts import DecoderFacts
 
 Tensors = dict[str, Value]
 

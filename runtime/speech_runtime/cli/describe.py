@@ -1,4 +1,4 @@
-"""What is in a bundle: for machines as JSON, for people in words."""
+"""Summary of a bundle: as JSON for programs, in words for people."""
 
 import json
 from dataclasses import asdict
@@ -6,26 +6,28 @@ from typing import Any
 
 from ..audio.features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from ..backends.tensorrt.library import NAMES
+from ..bundle.loading import Bundle
+from ..bundle.manifest import GENERATION_CONFIG, Manifest, Verification
+from ..bundle.model_facts import DecoderFacts, EncoderFacts
 from ..generation.config import GenerationConfig
 from ..generation.tokenizer import tokenizer_of
 from ..system import MIB
-from .manifest import GENERATION_CONFIG, Bundle, DecoderFacts, EncoderFacts, Manifest, Verification
 
 _LABEL_WIDTH = 15
 _KIND = "feature_extractor_type"
 
 
 def summarize(bundle: Bundle) -> dict[str, Any]:
-    """Everything that `bundle` says about itself, ready for JSON.
+    """Return all facts of `bundle` as JSON values.
 
     Returns:
-        The manifest's fields, and `directory`; `size`, bytes; `input_seconds`, the shortest and longest input where it
-        is a waveform (longest None where there is no limit); `feature_extractor`, `tokenizer`, both None where there
-        is none; and `generation_config`, the settings that differ from the defaults.
+        The manifest's fields and `directory`; `size` in bytes; `input_seconds`, the shortest and longest input of a
+        waveform encoder (longest is None for no limit); `feature_extractor` and `tokenizer`, None where there is none;
+        `generation_config`, the settings that differ from the defaults.
 
     Raises:
-        BundleError: a part of it cannot be read.
-        GenerationError: its generation settings are none that this release follows.
+        BundleError: A file of the bundle cannot be read.
+        GenerationError: This release does not support its generation settings.
     """
     extractor = feature_extractor_of(bundle)
     return {
@@ -40,10 +42,10 @@ def summarize(bundle: Bundle) -> dict[str, Any]:
 
 
 def describe(bundle: Bundle) -> str:
-    """The same in words, a line or two for each part.
+    """Describe `bundle` in words, with one or more lines for each part.
 
     Raises:
-        SpeechError: see `summarize`.
+        SpeechError: See `summarize`.
     """
     facts, manifest = summarize(bundle), bundle.manifest
     extractor, tokenizer = facts["feature_extractor"], facts["tokenizer"]
@@ -57,7 +59,7 @@ def describe(bundle: Bundle) -> str:
         "decoder": _decoder_lines(manifest.decoder),
         "features": _extractor_lines(extractor),
         "tokenizer": [
-            f"{tokenizer['model']}, {tokenizer['vocab_size']:,} tokens" if tokenizer else "none: it yields token ids"
+            f"{tokenizer['model']}, {tokenizer['vocab_size']:,} tokens" if tokenizer else "none: it returns token ids"
         ],
         "generation": [_settings(facts["generation_config"]) or "the defaults"],
         "verification": _verification_lines(manifest),
@@ -117,7 +119,7 @@ def _encoder_lines(
         f"{encoder.heads} heads of self-attention, a frame every {encoder.stride:,} {unit}",
         "padding is neutral: a clip is encoded alike alone and in a batch"
         if encoder.padding_neutral
-        else "padding changes what it makes of a clip: clips are encoded one by one",
+        else "padding changes the encoding of a clip: clips are encoded one by one",
     ]
 
 
@@ -140,7 +142,7 @@ def _extractor_lines(settings: dict[str, Any] | None) -> list[str]:
 
 
 def measured_on(manifest: Manifest, verification: Verification) -> str:
-    """What a bundle was compared with, and on what."""
+    """Return a phrase that says on which audio a bundle was compared with torch."""
     quantization = manifest.quantization
     half = quantization is not None and "fp16" in (quantization.encoder, quantization.decoder)
     how = ", rounded as a GPU rounds" if half else ""
@@ -148,7 +150,7 @@ def measured_on(manifest: Manifest, verification: Verification) -> str:
 
 
 def verification_lines(verification: Verification) -> list[str]:
-    """What was measured, in words: a line each for log-probabilities, tokens and words."""
+    """Return the measurements in words: a line each for log-probabilities, tokens and words."""
     difference = f"largest log-probability difference {verification.max_logprob_difference:.1e}"
     if verification.mean_logprob_difference is not None and verification.p99_logprob_difference is not None:
         mean, high = verification.mean_logprob_difference, verification.p99_logprob_difference
@@ -177,7 +179,7 @@ def _precision_lines(manifest: Manifest) -> list[str]:
 
 def _verification_lines(manifest: Manifest) -> list[str]:
     if manifest.verification is None:
-        return ["none: this bundle was never compared with its model"]
+        return ["none: this bundle was not compared with its model"]
     return [measured_on(manifest, manifest.verification), *verification_lines(manifest.verification)]
 
 

@@ -1,0 +1,96 @@
+"""The facts that the runtime needs about the encoder and the decoder: two parts of the manifest."""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from ..dataclass_json import FieldError
+from .graph_io import Cache
+
+_MOST = {"layers": 1_000, "heads": 10_000}
+"""Upper limits, far above any model: lists of this length are made."""
+_LEAST = {"min_length": 0, "extra_frames": 0}
+
+
+def _check_sizes(record: object, where: str) -> None:
+    """Raise `FieldError` for a size below 1, or above what a model can have."""
+    problems = []
+    for name, value in ((field.name, getattr(record, field.name)) for field in fields(record)):  # type: ignore[arg-type]
+        least, most = _LEAST.get(name, 1), _MOST.get(name, 2**31)
+        if type(value) is int and not least <= value <= most:
+            problems.append(f"{where}.{name} is {value}, expected {least:,} to {most:,}")
+    if problems:
+        raise FieldError(problems)
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """Facts of the encoder.
+
+    Attributes:
+        input_name: Name of the encoder's input in transformers.
+        feature_size: Width of one feature frame; None for raw waveforms.
+        heads: Number of self-attention heads.
+        min_length: Samples or feature frames that the first output frame needs.
+        max_length: Most samples or feature frames that the encoder takes; None for no limit.
+        stride: Samples or feature frames from one frame of self-attention to the next.
+        padding_neutral: If true, a clip is encoded alike alone and in a padded batch.
+        frame_stride: Samples or feature frames from one output frame to the next, adapters included; None in bundles
+            made before it was measured.
+        extra_frames: An input of length n has at most n // frame_stride + extra_frames output frames.
+    """
+
+    input_name: Literal["input_values", "input_features"]
+    feature_size: int | None
+    heads: int
+    min_length: int
+    max_length: int | None
+    stride: int
+    padding_neutral: bool = True
+    frame_stride: int | None = None
+    extra_frames: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise `FieldError` for sizes that no model has."""
+        _check_sizes(self, "encoder")
+
+
+@dataclass(frozen=True)
+class DecoderFacts:
+    """Facts of the decoder.
+
+    Attributes:
+        layers: Number of layers, each with a self-attention and a cross-attention cache.
+        heads: Heads of the caches.
+        head_dim: Width of a head in the caches.
+        vocab_size: Logits per token.
+        max_positions: Longest sequence in tokens; None for no limit.
+        max_tokens: Most tokens that one step takes; None for no limit.
+        top_k: Candidates that a step returns for each beam.
+        cache: Kind of self-attention cache; see `graph_io.Cache`.
+        cache_length: Length of a static cache in tokens; None for the other kinds.
+        masks_audio: If true, cross-attention applies the mask of the encoder's frames, so frames may be padded.
+    """
+
+    layers: int
+    heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int | None
+    max_tokens: int | None
+    top_k: int
+    cache: Cache = "growing"
+    cache_length: int | None = None
+    masks_audio: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise `FieldError` for sizes that no model has, and for a cache whose kind and length contradict."""
+        _check_sizes(self, "decoder")
+        if (self.cache == "static") != (self.cache_length is not None):
+            stated = f"decoder.cache is {self.cache!r} and decoder.cache_length is {self.cache_length}"
+            raise FieldError([f"{stated}; a static cache needs a length, and other caches must not have one"])
+
+    @property
+    def longest(self) -> int | None:
+        """Longest sequence in tokens, limited by positions and by a static cache; None for no limit."""
+        known = [limit for limit in (self.max_positions, self.cache_length) if limit is not None]
+        return min(known, default=None)

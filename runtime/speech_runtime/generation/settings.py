@@ -1,0 +1,167 @@
+"""How a generation setting is declared and checked: its range, its token ids, and the settings of transformers."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field, fields
+from itertools import chain
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from ..errors import GenerationError
+
+if TYPE_CHECKING:
+    from .config import GenerationConfig
+
+Value = TypeVar("Value")
+
+MOST_BEAMS = 1024
+"""Largest number of beams. Each beam is a row of every tensor of a step."""
+
+MOST_SAMPLES = 2**16
+"""Largest number of sequences returned for an utterance. Each sample is a row, too."""
+
+MOST_TOKENS = 2**17
+"""Longest sequence, several hours of speech: a search allocates buffers of this length before it starts."""
+
+_SMALLEST, _LARGEST = 1e-30, 1e30
+"""Scores of a model stay finite in float32 when they are multiplied or divided by factors in this range."""
+
+
+class Range(NamedTuple):
+    """Values that a setting may have: the check, and its wording in errors."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def _between(least: float, most: float) -> Range:
+    return Range(lambda value: least <= value <= most, f"at least {least:,} and at most {most:,}")
+
+
+BEAMS = _between(1, MOST_BEAMS)
+SAMPLES = _between(1, MOST_SAMPLES)
+LENGTH = _between(1, MOST_TOKENS)
+LENGTH_OR_ZERO = _between(0, MOST_TOKENS)
+CANDIDATES = _between(0, 2**31 - 1)
+EXPONENT = _between(-100, 100)
+FACTOR = _between(_SMALLEST, _LARGEST)
+SECONDS = _between(0, 1e9)
+SHARE = _between(0, 1)
+PROBABILITY = Range(lambda value: 0 < value <= 1, "above 0 and at most 1")
+CUTOFF = Range(lambda value: 0 <= value < 1, "at least 0 and below 1")
+DECAY = Range(
+    lambda value: 0 <= value[0] <= MOST_TOKENS and 0 < value[1] <= _LARGEST,
+    f"a START of at least 0 and at most {MOST_TOKENS:,}, and a FACTOR above 0 and at most {_LARGEST:,}",
+)
+# A bias of -inf bans a sequence, as bad_words_ids does.
+BIASES = Range(lambda pairs: all(-inf <= bias <= _LARGEST for _, bias in pairs), f"at most {_LARGEST:,}")
+
+
+def setting(default: Value, allowed: Range | None = None, *, in_vocabulary: bool = False) -> Value:
+    """Declare a field of `GenerationConfig`.
+
+    Args:
+        default: Value of the setting where neither the bundle nor the call sets it.
+        allowed: Range that its values must be in, other than None.
+        in_vocabulary: If true, its token ids are fed, forced or waited for, so the decoder must have them. To suppress
+            a token that does not exist changes nothing, and is allowed.
+    """
+    return field(default=default, metadata={"allowed": allowed, "in_vocabulary": in_vocabulary})
+
+
+def range_problems(config: "GenerationConfig") -> list[str]:
+    """List the settings that are out of range."""
+    return [
+        f"{declared.name} is {value}, it must be {allowed.words}"
+        for declared in fields(config)
+        if (allowed := declared.metadata.get("allowed")) is not None
+        and (value := getattr(config, declared.name)) is not None
+        and not allowed.holds(value)
+    ]
+
+
+def vocabulary_problems(config: "GenerationConfig", vocab_size: int) -> list[str]:
+    """List the settings with token ids that a decoder of `vocab_size` tokens does not have."""
+    given = {declared.name: getattr(config, declared.name) for declared in fields(config) if _checked(declared)}
+    if config.decoder_start_token_id is not None:
+        del given["bos_token_id"]  # never used
+    given["sequence_bias"] = tuple(sequence for sequence, _ in config.sequence_bias or ())
+    outside = {
+        name: sorted({token for token in _ids(value) if not 0 <= token < vocab_size}) for name, value in given.items()
+    }
+    return [
+        f"{name} has {', '.join(map(str, tokens))}, but the decoder's tokens are 0 … {vocab_size - 1}; "
+        "choose one of these, or leave the setting out"
+        for name, tokens in outside.items()
+        if tokens
+    ]
+
+
+def _checked(declared: Any) -> bool:
+    return bool(declared.metadata.get("in_vocabulary"))
+
+
+def _ids(value: Any) -> Iterator[int]:
+    """Yield all token ids in None, a token id, or nested tuples of token ids."""
+    if value is None:
+        return iter(())
+    return iter((value,)) if isinstance(value, int) else chain.from_iterable(map(_ids, value))
+
+
+_UNSUPPORTED: dict[str, tuple[str, object]] = {
+    "assistant_early_exit": ("assisted generation", None),
+    "constraints": ("constrained beam search", None),
+    "diversity_penalty": ("group beam search", 0.0),
+    "dola_layers": ("DoLa decoding", None),
+    "force_words_ids": ("constrained beam search", None),
+    "guidance_scale": ("classifier-free guidance", 1.0),
+    "low_memory": ("sequential beam search", False),
+    "num_beam_groups": ("group beam search", 1),
+    "penalty_alpha": ("contrastive search", 0.0),
+    "prompt_lookup_num_tokens": ("assisted generation", None),
+    "token_healing": ("prompts that end within a word", False),
+    "watermarking_config": ("watermarking", None),
+}
+"""Settings of transformers that this runtime does not support: their purpose, and the value that changes nothing."""
+
+_WITHOUT_EFFECT = frozenset(
+    {
+        *("use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile"),
+        *("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"),
+        *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),  # for encoders whose input is text
+        *("transformers_version", "_from_model_config"),
+        *("assistant_confidence_threshold", "assistant_ensemble_weight", "assistant_lookbehind", "is_assistant"),
+        *("max_matching_ngram_size", "num_assistant_tokens", "num_assistant_tokens_schedule", "speculation_type"),
+        *("target_lookbehind", "use_mtp", "continuous_batching_config", "max_cache_len", "prefill_chunk_size"),
+    }
+)
+"""Settings of transformers that cannot change the token ids of the searches of this runtime."""
+
+_MINUS_ONE_IS_NONE = frozenset({"eos_token_id", "pad_token_id"})
+"""Token ids that some checkpoints write as -1 for "none". In transformers, too, no token equals -1."""
+
+
+def supported_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that this runtime supports, without those of transformers that change nothing here.
+
+    Raises:
+        GenerationError: A setting asks for a search that this runtime does not support.
+    """
+    bias = given.get("sequence_bias")
+    if isinstance(bias, Mapping):  # transformers takes a dictionary or a list, and saves a list
+        given = {**given, "sequence_bias": list(bias.items())}
+    given = {
+        name: None if name in _MINUS_ONE_IS_NONE and _equals(value, -1) else value for name, value in given.items()
+    }
+    unsupported = [
+        f"{name} is for {purpose}, which this runtime does not support; leave it out"
+        for name, (purpose, neutral) in _UNSUPPORTED.items()
+        if name in given and given[name] is not None and not _equals(given[name], neutral)
+    ]
+    if unsupported:
+        raise GenerationError("; ".join(unsupported))
+    return {name: value for name, value in given.items() if name not in _WITHOUT_EFFECT and name not in _UNSUPPORTED}
+
+
+def _equals(value: Any, constant: object) -> bool:
+    """Compare any value with a number or None. An array, which compares item by item, equals neither."""
+    return not getattr(value, "ndim", 0) and bool(value == constant)
