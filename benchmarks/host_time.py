@@ -1,4 +1,4 @@
-"""Host time of a decoding step: all that the loop does outside the backend. Run it with `make host-time`."""
+"""Measure the host time of a decoding step: everything outside the backend. Run it with `make host-time`."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from speech_runtime.generation.decoding.loop import decode
 LAYERS, TOP_K, STEPS, REPETITIONS = 12, 64, 60, 30
 FACTS = DecoderFacts(LAYERS, 16, 64, vocab_size=250_054, max_positions=None, max_tokens=None, top_k=TOP_K)
 LIMITS = {1: 0.15, 16: 0.5}
-"""Utterances at 5 beams, and the milliseconds that a step of theirs may take."""
+"""Largest milliseconds of a step, by the number of utterances at 5 beams."""
 
 
-class StubEngine:
-    """Answers at once: candidates drawn before the clock runs, and empty caches."""
+class StubBackend:
+    """A backend that returns at once: candidates are drawn before the clock starts, and caches are empty."""
 
     def __init__(self, batch: int, beams: int) -> None:
         random = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def milliseconds_per_step(batch: int, beams: int) -> float:
     config = config.updated({"max_new_tokens": STEPS, "suppress_tokens": [2]})
     times = []
     for _ in range(REPETITIONS):
-        decoder = CachedDecoder(StubEngine(batch, beams), FACTS, batch, None, None)
+        decoder = CachedDecoder(StubBackend(batch, beams), FACTS, batch, None, None)
         begin = time.perf_counter()
         found = decode(decoder, FACTS, np.zeros((batch, 1), dtype=np.int64), config)
         times.append((time.perf_counter() - begin) / found.steps)

@@ -22,7 +22,7 @@ class EngineError(SpeechError, RuntimeError):
 
 
 class EngineMemoryError(EngineError):
-    """A graph needs more memory than this process, or the device, has left. The engine goes on working."""
+    """A graph needs more memory than this process, or the device, has left. The backend remains usable."""
 
 
 class BenchError(SpeechError, ValueError):

@@ -1,10 +1,11 @@
-"""Which numbers a bundle computes with: the options behind `--precision` and `--target`, checked when they are made."""
+"""Options of `--precision` and `--target`, which determine the numbers that a bundle computes with."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from speech_runtime.bundle.graph_io import ENCODER
+from speech_runtime.dataclass_json import Rule, problems
 
 from ..errors import ExportError
 
@@ -19,10 +20,10 @@ _REFUSED: dict[tuple[Precision, Target], str] = {
     ("int4", "cuda"): f"{_RELEASES_TO_COME}; take fp16",
     ("int4", "tensorrt"): "TensorRT does not know the operator MatMulNBits; take fp16",
 }
-"""Pairs that cannot be had, and what to do instead."""
+"""Pairs of precision and target that are not supported, each with the reason and an alternative."""
 
-_BLOCK_SIZES = (16, 32, 64, 128, 256)
-_ACCURACY_LEVELS = (0, 1, 4)
+_BlockSize = Annotated[int, Rule(lambda size: size in (16, 32, 64, 128, 256), "one of 16, 32, 64, 128, 256")]
+_AccuracyLevel = Annotated[int, Rule(lambda level: level in (0, 1, 4), "one of 0, 1, 4")]
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,19 @@ class PrecisionOptions:
       arithmetic, which is what an encoder waits for. `encoder_precision="int4"` where memory is all that counts.
 
     Attributes:
-        precision: of all graphs, where nothing else is said.
-        target: what the graphs are to run on.
-        encoder_precision: of the encoder.
-        decoder_precision: of `decoder_init` and `decoder_with_past`.
-        op_kinds: what int8 and int4 quantise: constant matrix products, and the embedding of an output projection or of
-            a vocabulary.
-        keep_float32: patterns (`fnmatch`) of modules that stay float32, as `decoder.lm_head` or `*.layers.0.*`.
-        block_size: weights that share a scale; int4 only.
-        accuracy_level: of `MatMulNBits`: 4 multiplies in int8, 1 in float32, 0 leaves the choice to ONNX Runtime.
+        precision: Precision of all graphs, unless one of the two below is set.
+        target: Device that the graphs are exported for.
+        encoder_precision: Precision of the encoder.
+        decoder_precision: Precision of `decoder_init` and `decoder_with_past`.
+        op_kinds: Operations that int8 and int4 quantise: constant matrix products, and the embeddings of an output
+            projection or of a vocabulary.
+        keep_float32: Patterns (`fnmatch`) of modules that stay float32, for example `decoder.lm_head` or
+            `*.layers.0.*`.
+        block_size: Number of weights that share a scale; int4 only.
+        accuracy_level: Level of `MatMulNBits`: 4 multiplies in int8, 1 in float32, 0 leaves the choice to ONNX Runtime.
 
     Raises:
-        ExportError: a value that is unknown, or a pair that cannot be had; all of them are listed.
+        ExportError: Values are unknown, or pairs of values are not supported; all of them are listed.
     """
 
     precision: Precision = "fp32"
@@ -59,14 +61,13 @@ class PrecisionOptions:
     decoder_precision: Precision | None = None
     op_kinds: tuple[OpKind, ...] = get_args(OpKind)
     keep_float32: tuple[str, ...] = ()
-    block_size: int = 32
-    accuracy_level: int = 4
+    block_size: _BlockSize = 32
+    accuracy_level: _AccuracyLevel = 4
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        problems = list(self._unknown()) or list(self._impossible())
-        if problems:
-            raise ExportError(f"precision: {'; '.join(problems)}")
+        """Check all values, then all pairs of values that are not supported."""
+        if found := problems(self) or list(self._impossible()):
+            raise ExportError(f"precision: {'; '.join(found)}")
 
     def of(self, graph: str) -> Precision:
         """The precision of `graph`, as the bundle's contract names it."""
@@ -96,21 +97,6 @@ class PrecisionOptions:
 
     def _given(self) -> tuple[Precision, Precision]:
         return self.encoder_precision or self.precision, self.decoder_precision or self.precision
-
-    def _unknown(self) -> Iterator[str]:
-        choices: tuple[tuple[str, object, tuple[object, ...]], ...] = (
-            ("precision", self.precision, get_args(Precision)),
-            ("target", self.target, get_args(Target)),
-            ("encoder_precision", self.encoder_precision, (*get_args(Precision), None)),
-            ("decoder_precision", self.decoder_precision, (*get_args(Precision), None)),
-            ("block_size", self.block_size, _BLOCK_SIZES),
-            ("accuracy_level", self.accuracy_level, _ACCURACY_LEVELS),
-            *(("op_kinds", kind, get_args(OpKind)) for kind in self.op_kinds),
-        )
-        for name, value, known in choices:
-            if value not in known:
-                choose_from = ", ".join(str(choice) for choice in known if choice is not None)
-                yield f"{name} is {value!r}, known are {choose_from}"
 
     def _impossible(self) -> Iterator[str]:
         for precision in sorted({self.precision, *self._given()}):

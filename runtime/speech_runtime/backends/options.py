@@ -67,7 +67,7 @@ class CudaOptions:
     tf32: bool = False
     prefer_nhwc: bool = False
     arena_growth: ArenaGrowth = "kNextPowerOfTwo"
-    memory_limit: Annotated[int, Rule(lambda size: size > 0, "bytes")] | None = None
+    memory_limit: Annotated[int, Rule(lambda size: size > 0, "a number of bytes above 0")] | None = None
     cuda_graphs: _CudaGraphs = 0
 
     def __post_init__(self) -> None:

@@ -28,11 +28,12 @@ def _grows_from_1(sizes: tuple[float, float, float]) -> bool:
     return _grows(sizes) and sizes[0] == 1
 
 
-_GROWING = "above 0 and none below the one before, as in"
-_FROM_1 = "no size below the one before, beginning at 1 as every search does, as in"
-_Sizes = Annotated[tuple[int, int, int], Rule(_grows, f"(smallest, usual, largest), {_GROWING} (1, 1, 8)")]
-_Seconds = Annotated[tuple[float, float, float], Rule(_grows, f"(smallest, usual, largest), {_GROWING} (0.05, 10, 30)")]
-_SizesFrom1 = Annotated[tuple[int, int, int], Rule(_grows_from_1, f"(smallest, usual, largest), {_FROM_1} (1, 5, 5)")]
+_WORDS = "(smallest, usual, largest), positive and in ascending order,"
+_Sizes = Annotated[tuple[int, int, int], Rule(_grows, f"{_WORDS} (1, 1, 8) for example")]
+_Seconds = Annotated[tuple[float, float, float], Rule(_grows, f"{_WORDS} (0.05, 10, 30) for example")]
+_SizesFrom1 = Annotated[
+    tuple[int, int, int], Rule(_grows_from_1, f"{_WORDS} (1, 5, 5) for example: every search starts at 1")
+]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What crosses the bus to a device: tokens and candidates. The device is the CPU, counted."""
+"""Data that crosses the bus to a device is limited to tokens and candidates. The device is the CPU, with counters."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_utterances_that_are_done_do_not_bring_the_caches_to_the_host(
 ) -> None:
     model, backend = counting
     clips = [model.load(path) for path in sorted(references, key=lambda path: len(references[path]))]
-    chosen = [*clips[:6], clips[-1]]  # the short ones end long before the long one
+    chosen = [*clips[:6], clips[-1]]  # the short clips end long before the long one
     found = model.transcriptions(chosen, num_beams=3)
     expected = digits.exported.transcriptions(chosen, num_beams=3)
     assert [heard.text for heard in found] == [heard.text for heard in expected]
@@ -112,4 +112,4 @@ def test_utterances_that_are_done_do_not_bring_the_caches_to_the_host(
     backend.on_host = True
     backend.bound.clear()
     model.transcriptions(chosen, num_beams=3)
-    assert backend.bound[-1][BEAM_IDX].shape()[0] < len(chosen)  # there rows are taken
+    assert backend.bound[-1][BEAM_IDX].shape()[0] < len(chosen)  # on the host, finished rows are dropped

@@ -1,4 +1,4 @@
-"""Processors without exact sums of bytes are noticed, and ONNX Runtime is told."""
+"""Processors whose sums of byte products saturate are recognised."""
 
 import platform
 from pathlib import Path

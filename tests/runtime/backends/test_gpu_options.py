@@ -1,4 +1,4 @@
-"""Options of the providers for NVIDIA GPUs, as data: they are right by construction, for want of a GPU."""
+"""Options of the providers for NVIDIA GPUs, tested as data, since no GPU is available."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def settings(options: SessionOptions, bundle: Bundle, graph: str = DECODER_WITH_
         ),
         ({"arena_growth": "slow"}, "arena_growth is 'slow'; give 'kNextPowerOfTwo' or 'kSameAsRequested'"),
         ({"tf32": 1, "prefer_nhwc": None}, "tf32 is 1; give True or False; prefer_nhwc is None"),
-        ({"memory_limit": 0}, "memory_limit is 0; give bytes, or None"),
+        ({"memory_limit": 0}, "memory_limit is 0; give a number of bytes above 0, or None"),
     ],
 )
 def test_cuda_options_that_cannot_be_meant_are_refused(options: dict[str, Any], message: str) -> None:
@@ -117,7 +117,7 @@ def test_the_shapes_are_those_of_the_limits(bundle: Bundle) -> None:
     step = settings(options, bundle)[TENSORRT]
     heads, width = DECODER.heads, DECODER.head_dim
     assert step["trt_profile_min_shapes"].startswith("input_ids:1x1x1,beam_idx:1x1,encoder_attention_mask:1x1,")
-    assert f"past.0.key:1x1x{heads}x0x{width}" in step["trt_profile_min_shapes"]  # of the first step
+    assert f"past.0.key:1x1x{heads}x0x{width}" in step["trt_profile_min_shapes"]  # the first step has an empty past
     assert f"past.0.value:2x3x{heads}x10x{width}" in step["trt_profile_opt_shapes"]
     assert f"past.0.value:4x5x{heads}x19x{width}" in step["trt_profile_max_shapes"]
 
@@ -155,7 +155,7 @@ def test_memory_sharing_is_an_option(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_nothing_lets_tensorrt_compute_in_half_what_the_graph_does_not(precision: str, bundle: Bundle) -> None:
-    """ONNX Runtime makes a strongly typed network, unless it is told to enable a precision."""
+    """ONNX Runtime makes a strongly typed network unless a precision is enabled."""
     of_precision = Bundle(bundle.directory, OfPrecision(bundle.manifest, precision))
     found = settings(SessionOptions(device="tensorrt"), of_precision)[TENSORRT]
     assert not [name for name in found if name.endswith(("fp16_enable", "bf16_enable", "int8_enable"))]

@@ -1,4 +1,4 @@
-"""The cache of optimised graphs: used when it fits, never when it is stale, and never in the way."""
+"""The cache of optimised graphs: it is used if it fits, never if it is stale, and never prevents loading."""
 
 import logging
 import os
@@ -33,7 +33,7 @@ def cached(tmp_path: Path) -> SessionOptions:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Any]]:
-    """Which graphs ONNX Runtime loads, and at which level it optimises them."""
+    """Record the graphs that ONNX Runtime loads, and the level of their optimisation."""
     seen: list[tuple[Path, Any]] = []
     genuine = onnxruntime.InferenceSession
 
@@ -109,7 +109,7 @@ def test_what_the_optimisation_depends_on_is_in_the_name(bundle: Bundle, change:
 
 
 def remade(bundle: Bundle) -> Path:
-    """The same bundle with other weights, wherever they are: the graph may be the same to the byte."""
+    """Copy the bundle with other weights, inside the graph or in another file."""
     directory = bundle.directory.with_name("remade")
     shutil.copytree(bundle.directory, directory)
     weights = directory / ("encoder.onnx.data" if bundle.has("encoder.onnx.data") else "encoder.onnx")

@@ -1,4 +1,4 @@
-"""Session options: what is refused, what reaches ONNX Runtime, and providers that fall away. The GPU is a stub."""
+"""Session options: refused values, the options that reach ONNX Runtime, and missing providers. The GPU is a stub."""
 
 import re
 import sys
@@ -22,8 +22,7 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
-from speech_runtime.backends.onnxruntime import backend as backend_module
-from speech_runtime.backends.onnxruntime import providers
+from speech_runtime.backends.onnxruntime import providers, sessions
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.options import MOST_THREADS
 from speech_runtime.bundle.graph_io import GRAPHS, Cache
@@ -39,7 +38,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 class StubSession:
-    """Remembers how sessions were made; `registered` is what they say runs them, None for what was asked."""
+    """Records how sessions were made. `registered` are the providers that they report; None for the requested ones."""
 
     made: list["StubSession"] = []  # noqa: RUF012 - a fixture replaces it
     registered: list[str] | None = None
@@ -66,13 +65,13 @@ class StubSession:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubSession]:
-    """ONNX Runtime as it is with a GPU."""
+    """Make ONNX Runtime look like its GPU build."""
     monkeypatch.setattr(StubSession, "made", [])
     monkeypatch.setattr(onnxruntime, "InferenceSession", StubSession)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())
-    monkeypatch.setattr(providers, "_DRIVER", "libc.so.6")  # is everywhere
+    monkeypatch.setattr(providers, "_DRIVER", "libc.so.6")  # exists everywhere
     return StubSession
 
 
@@ -186,7 +185,7 @@ def test_a_small_decoder_takes_one_thread(bundle: Bundle, stub: type[StubSession
 def test_only_a_step_in_place_is_planned_by_those_before_it(
     bundle: Bundle, stub: type[StubSession], monkeypatch: pytest.MonkeyPatch, cache: Cache
 ) -> None:
-    monkeypatch.setattr(backend_module, "_check_signature", lambda *_: None)
+    monkeypatch.setattr(sessions, "_check_signature", lambda *_: None)
     decoder = replace(bundle.manifest.decoder, cache=cache)
     bundle = replace(bundle, manifest=replace(bundle.manifest, decoder=decoder))
     OnnxRuntimeBackend(bundle, SessionOptions())
@@ -290,7 +289,7 @@ def test_libraries_that_did_not_load_are_named(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineError, match=r"libcudnn.so.9 import of tensorrt halted"):
         OnnxRuntimeBackend(bundle, SessionOptions(device="tensorrt"))
-    assert capsys.readouterr().out == ""  # it is for transcriptions
+    assert capsys.readouterr().out == ""  # stdout is reserved for transcriptions
 
 
 @pytest.mark.parametrize(
@@ -383,8 +382,8 @@ def test_options_do_not_change_the_answer(digits: Pair, options: dict[str, Any])
 def test_without_vnni_only_products_of_bytes_want_to_be_fused(
     level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """int8 for TensorRT is standard ONNX: by the book it multiplies floats, which any processor does."""
-    monkeypatch.setattr("speech_runtime.backends.onnxruntime.backend.bytes_saturate", lambda: True)
+    """int8 for TensorRT is standard ONNX: unfused, it multiplies floats, which every processor does exactly."""
+    monkeypatch.setattr("speech_runtime.backends.onnxruntime.sessions.bytes_saturate", lambda: True)
     int8, options = Quantization("int8", "int8", ("matmul",), None, None, ()), SessionOptions(graph_optimization=level)
     for target in ("cpu", "tensorrt"):
         make_bundle(tmp_path / target, precision="int8", target=target, quantization=int8)

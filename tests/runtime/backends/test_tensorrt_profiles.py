@@ -1,4 +1,4 @@
-"""What engines are built to hold: from seconds and beams to the shapes of every input."""
+"""Profiles of engines: from seconds and beams to the shapes of every input."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,13 @@ from speech_runtime.bundle.profile_limits import ProfileLimits, Range
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"batch": 8}, r"batch is 8; give \(smallest, usual, largest\), above 0 .* as in \(1, 1, 8\)"),
+        ({"batch": 8}, r"batch is 8; give \(smallest, usual, largest\), positive .*, \(1, 1, 8\) for example"),
         ({"batch": (1, 2)}, r"batch is \(1, 2\)"),
         ({"batch": (1, 2, 2.5)}, r"batch is \(1, 2, 2.5\)"),
-        ({"batch": (0, 1, 8)}, r"batch is \(0, 1, 8\); give .* above 0"),
-        ({"seconds": (1.0, 0.5, 30.0)}, "seconds is .* none below the one before"),
-        ({"beams": (2, 4, 8)}, "beams is .* beginning at 1"),
-        ({"tokens": (2, 4, 8)}, "tokens is .* beginning at 1"),
+        ({"batch": (0, 1, 8)}, r"batch is \(0, 1, 8\); give .* positive and in ascending order"),
+        ({"seconds": (1.0, 0.5, 30.0)}, "seconds is .* positive and in ascending order"),
+        ({"beams": (2, 4, 8)}, "beams is .* every search starts at 1"),
+        ({"tokens": (2, 4, 8)}, "tokens is .* every search starts at 1"),
         ({"batch": (True, 1, 8), "beams": (1, 9, 8)}, "batch is .*; beams is"),
     ],
 )

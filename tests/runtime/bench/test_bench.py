@@ -1,4 +1,4 @@
-"""`speech-bench`: what is measured, how times become numbers, and what is refused before anything runs."""
+"""`speech-bench`: the measurements, their statistics, and the cases that are refused before anything runs."""
 
 import json
 from dataclasses import replace

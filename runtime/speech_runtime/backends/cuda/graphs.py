@@ -26,6 +26,7 @@ _NUMBER = "gpu_graph_id"
 _NOT_RECORDED = "-1"
 _FIRST = 1
 """First number to use; 0 is reserved by ONNX Runtime."""
+_SMALLEST_BUCKET = 16
 
 
 def check_recordable(bundle: Bundle, cuda_graphs: int) -> None:
@@ -39,6 +40,15 @@ def check_recordable(bundle: Bundle, cuda_graphs: int) -> None:
             f"cuda_graphs is {cuda_graphs}, and the cache of {bundle.directory} grows from step to step, which CUDA "
             "graphs cannot record; export the model again with --static-cache TOKENS, or leave it out"
         )
+
+
+def frame_bucket(frames: int) -> int:
+    """Return the number of encoder frames to pad to, so that few sizes are recorded.
+
+    It is the smallest of 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, … that is at least `frames`: four per octave.
+    """
+    step = max(_SMALLEST_BUCKET, 1 << max(frames - 1, 1).bit_length() - 1) // 4
+    return max(_SMALLEST_BUCKET, -(-frames // step) * step)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
-from ....backends.frame_buckets import held_frames
+from ....backends.cuda.graphs import frame_bucket
 from ....bundle.graph_io import (
     DECODER_INIT,
     DECODER_WITH_PAST,
@@ -52,7 +52,7 @@ class StepMemories:
         """
         mask = self._backend.download(encoder_attention_mask)
         batch, frames = mask.shape
-        held = held_frames(frames) if self._facts.masks_audio else frames
+        held = frame_bucket(frames) if self._facts.masks_audio else frames
         lent = self._take(batch, held)
         if lent is None:
             return None
