@@ -17,7 +17,7 @@ from speech_export.limits import Limits
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.composite import Composite
 from speech_export.sources.hub import ANONYMOUS, load_tokenizer
-from speech_export.sources.legacy.speech2text2 import load_speech2text2_config
+from speech_export.sources.legacy.speech2text2 import speech2text2_config
 from speech_runtime import OnnxSpeechSeq2Seq
 
 FIXTURE = REPOSITORY.parent / "shared" / "fixtures" / "speech2text2"
@@ -123,10 +123,9 @@ def test_the_export_says_the_same(composite: Composite, checkpoint: Path, oracle
     np.testing.assert_allclose(found_logits, oracle["logits"], atol=1e-4, rtol=0)
 
 
-def test_what_a_configuration_leaves_out_has_the_defaults_of_transformers_4(tmp_path: Path) -> None:
+def test_what_a_configuration_leaves_out_has_the_defaults_of_transformers_4() -> None:
     halves = {"encoder": {"model_type": "wav2vec2"}, "decoder": {"model_type": "speech_to_text_2"}}
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "speech-encoder-decoder", **halves}))
-    config = load_speech2text2_config(str(tmp_path), ANONYMOUS)
+    config = speech2text2_config({"model_type": "speech-encoder-decoder", **halves})
     assert config is not None
     decoder = config.decoder
     assert (decoder.vocab_size, decoder.d_model, decoder.decoder_layers, decoder.decoder_ffn_dim) == (
@@ -140,8 +139,6 @@ def test_what_a_configuration_leaves_out_has_the_defaults_of_transformers_4(tmp_
     assert (decoder.pad_token_id, decoder.decoder_start_token_id, decoder.layernorm_embedding) == (1, 2, False)
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"model_type": "bert"}', '{"decoder": {"model_type": "bert"}}'])
-def test_other_configurations_are_left_alone(content: str | None, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    assert load_speech2text2_config(str(tmp_path), ANONYMOUS) is None
+@pytest.mark.parametrize("settings", [{}, {"model_type": "bert"}, {"decoder": {"model_type": "bert"}}, {"decoder": 3}])
+def test_other_configurations_are_left_alone(settings: dict[str, Any]) -> None:
+    assert speech2text2_config(settings) is None

@@ -9,6 +9,7 @@ from speech_runtime import GenerationConfig, SpeechError
 from speech_runtime.audio.features import EXTRACTORS, check_fit, read_feature_extractor
 from speech_runtime.bundle.manifest import CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER
 from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
+from speech_runtime.generation.config import DEFAULT_NEW_TOKENS
 from speech_runtime.generation.label_tokens import wrong_label_tokens
 
 from ..errors import ExportError, reason
@@ -47,6 +48,14 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
         raise ExportError(f"the runtime does not take this model ({composite.source}): {said}") from error
     except (ValueError, TypeError) as error:  # of a configuration that transformers itself cannot write
         raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
+    if settings.max_length is None and settings.max_new_tokens is None and not composite.random_weights:
+        logger.warning(
+            "%s sets no max_length: texts are cut after %d tokens, as in transformers. Set it in the checkpoint's %s "
+            "and export again, or set the length of each call (max_new_tokens, speech-transcribe --max-new-tokens).",
+            composite.source,
+            DEFAULT_NEW_TOKENS,
+            GENERATION_CONFIG,
+        )
     if composite.tokenizer is not None:
         check_tokenizer(composite.tokenizer, decoder.vocab_size)
         composite.tokenizer.save_pretrained(directory)

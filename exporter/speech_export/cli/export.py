@@ -40,6 +40,9 @@ _STAGES = 5
     type=click.Choice(["feature-extractor", "tokenizer"]),
     help="Leave it out of the bundle, which then takes model input, or yields token ids; repeatable.",
 )
+@click.option("--decoder-start-token-id", type=click.IntRange(0), help="Token id that every text begins with.")
+@click.option("--eos-token-id", type=click.IntRange(0), help="Token id that ends a text.")
+@click.option("--pad-token-id", type=click.IntRange(0), help="Token id that fills a batch after the end.")
 @hub_flags
 @click.option("-o", "--output", type=click.Path(), help="Directory of the bundle.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already, once the new one is verified.")
@@ -218,6 +221,9 @@ def _load(
     seed: int,
     processor: str | None,
     without: tuple[str, ...],
+    decoder_start_token_id: int | None,
+    eos_token_id: int | None,
+    pad_token_id: int | None,
     revision: str | None,
     token: str | None,
     cache_dir: str | None,
@@ -228,13 +234,19 @@ def _load(
     from ..sources.configs import load_configs
     from ..sources.hub import HubOptions
     from ..sources.pair import load_pair
+    from ..sources.special_tokens import TokenIds
 
     hub = HubOptions(revision, token, cache_dir, local_files_only)
+    token_ids: TokenIds = {
+        "decoder_start_token_id": decoder_start_token_id,
+        "eos_token_id": eos_token_id,
+        "pad_token_id": pad_token_id,
+    }
     if encoder and decoder:
-        return load_pair(encoder, decoder, seed, hub, without)
+        return load_pair(encoder, decoder, seed, hub, without, **token_ids)
     if encoder_config and decoder_config:
-        return load_configs(encoder_config, decoder_config, seed, hub)
-    return load_checkpoint(str(model), processor, hub, without)
+        return load_configs(encoder_config, decoder_config, seed, hub, **token_ids)
+    return load_checkpoint(str(model), processor, hub, without, **token_ids)
 
 
 class _Progress:

@@ -1,7 +1,8 @@
-"""A fine-tuned composite checkpoint, of torch or of Flax."""
+"""Load a fine-tuned composite checkpoint, of torch or of Flax."""
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, Unpack
 
 from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
@@ -10,7 +11,6 @@ from speech_runtime.bundle.manifest import MANIFEST
 from speech_runtime.bundle.safe_files import is_there
 
 from ..errors import ExportError, shortened
-from .adapters import refuse_adapters
 from .composite import Composite
 from .hub import (
     ANONYMOUS,
@@ -21,35 +21,44 @@ from .hub import (
     load_extractor,
     load_tokenizer,
     read_settings,
+    refuse_adapters,
 )
 from .legacy.flax import find_flax_weights, load_flax
-from .legacy.speech2text2 import load_speech2text2_config, renamed_weights
+from .legacy.speech2text2 import renamed_weights, speech2text2_config
+from .special_tokens import TokenIds, complete_special_tokens, override_special_tokens
 from .weights import load_weights
 
 COMPOSITE = "speech-encoder-decoder"
 
 
 def load_checkpoint(
-    name: str, processor: str | None = None, hub: HubOptions = ANONYMOUS, without: Collection[str] = ()
+    name: str,
+    processor: str | None = None,
+    hub: HubOptions = ANONYMOUS,
+    without: Collection[str] = (),
+    **token_ids: Unpack[TokenIds],
 ) -> Composite:
     """Load a fine-tuned composite checkpoint.
 
     Args:
-        name: directory or Hub id.
-        processor: directory or Hub id of the feature extractor and tokenizer; `name` itself where it is None.
-        hub: how to reach the Hub.
-        without: `feature-extractor` or `tokenizer`, where the bundle is to do without; both may be missing then.
+        name: Directory or Hub id.
+        processor: Directory or Hub id of the feature extractor and tokenizer; `name` itself if None.
+        hub: How to reach the Hub.
+        without: `feature-extractor` or `tokenizer`, for a bundle without it; it may be missing then.
+        token_ids: `decoder_start_token_id`, `eos_token_id` and `pad_token_id` that replace those of the checkpoint.
+            Without them, and where generation_config.json has no start token, config.json and then the tokenizer say.
 
     Raises:
-        ExportError: nothing there, not a composite, adapters beside it, weights that are missing or left over,
-            or no tokenizer or extractor.
+        ExportError: There is no such checkpoint, it is no composite, it has an adapter beside it, weights are missing
+            or left over, or there is no tokenizer or feature extractor.
     """
     check_directory(name)
     if is_there(Path(name) / MANIFEST):
         raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
     refuse_adapters(name, hub)
-    _check_halves(name, hub)
-    config = load_speech2text2_config(name, hub) or load_config(name, hub)
+    settings = read_settings(name, hub)
+    _check_halves(name, settings)
+    config = speech2text2_config(settings) or load_config(name, hub)
     if config.model_type != COMPOSITE:
         raise ExportError(
             f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; to join it with "
@@ -59,7 +68,13 @@ def load_checkpoint(
     flax_weights = find_flax_weights(name, hub)
     model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
     parts = processor or name
-    return Composite(model, load_extractor(parts, hub, without), load_tokenizer(parts, hub, without), name)
+    extractor, tokenizer = load_extractor(parts, hub, without), load_tokenizer(parts, hub, without)
+    stored = model.generation_config
+    if stored.decoder_start_token_id is None and stored.bos_token_id is None:
+        complete_special_tokens(stored, name, token_ids, (stored, config, config.decoder), tokenizer)
+    else:
+        override_special_tokens(stored, token_ids)
+    return Composite(model, extractor, tokenizer, name)
 
 
 def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechEncoderDecoderModel:
@@ -72,21 +87,20 @@ def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechE
     return model
 
 
-def _check_halves(name: str, hub: HubOptions) -> None:
-    """Check that the configuration of a composite has both halves: transformers makes up one that is missing."""
-    settings = read_settings(name, hub)
+def _check_halves(name: str, settings: dict[str, Any]) -> None:
+    """Check that the configuration of a composite has both halves: transformers invents a missing one."""
     if settings.get("model_type") != COMPOSITE:
         return
     for half in ("encoder", "decoder"):
         if not isinstance(settings.get(half), dict):
             raise ExportError(
-                f"{name}: its config.json has no {half}, and a {COMPOSITE} is made of both halves; save it again with "
-                "save_pretrained"
+                f"{name}: its config.json has no {half}, and a {COMPOSITE} has an encoder and a decoder; save it again "
+                "with save_pretrained"
             )
 
 
 def _check_generation_config(name: str, hub: HubOptions) -> None:
-    """Check that generation settings can be read where there are any: transformers would go on without them."""
+    """Check that generation settings can be read if there are any: transformers would go on without them."""
     if cached_file(name, GENERATION_CONFIG_NAME, **hub.keywords(), _raise_exceptions_for_missing_entries=False):
         load(GenerationConfig, name, f"generation settings ({GENERATION_CONFIG_NAME})", hub)
 

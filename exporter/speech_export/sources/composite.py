@@ -1,17 +1,59 @@
-"""`Composite`: a model with all that goes with it, whichever source it came from."""
+"""`Composite`: a model with its feature extractor and tokenizer, whatever source it came from."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import SpeechEncoderDecoderModel
+
+from ..errors import ExportError, shortened
+from .special_tokens import FLAGS
+from .weights import FOR_TRAINING_ONLY
 
 
 @dataclass(frozen=True)
 class Composite:
-    """A model with what goes with it. `random_weights` names the tensors that no checkpoint had."""
+    """A model and what an export needs beside it.
+
+    Attributes:
+        model: Composite of a speech encoder and a text decoder.
+        feature_extractor: Feature extractor of transformers; None for a bundle that takes model input only.
+        tokenizer: Tokenizer of transformers; None for a bundle that returns token ids only.
+        source: Name for messages and the manifest.
+        random_weights: Names of the tensors that no checkpoint had.
+    """
 
     model: SpeechEncoderDecoderModel
     feature_extractor: Any | None
     tokenizer: Any | None
     source: str
     random_weights: tuple[str, ...] = ()
+
+
+def check_model(composite: Composite) -> None:
+    """Check that a model can be exported as it is in memory.
+
+    Raises:
+        ExportError: The weights are not float32 on the CPU, some are NaN or infinite, or there is no start token.
+    """
+    model = composite.model
+    if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in model.parameters()):
+        raise ExportError("the model must be float32 on the CPU to be exported: model.float().cpu()")
+    broken = [
+        name
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point() and not name.endswith(FOR_TRAINING_ONLY) and not bool(tensor.isfinite().all())
+    ]
+    if broken:
+        raise ExportError(
+            f"{len(broken)} of the model's weights are not finite (NaN or infinite): {shortened(broken)}; the "
+            "checkpoint is damaged or its training has diverged: export an earlier one"
+        )
+    stored = model.generation_config
+    if stored.decoder_start_token_id is None and stored.bos_token_id is None:
+        raise ExportError(
+            f"{composite.source}: decoder_start_token_id is not set, and neither is bos_token_id, so that no text can "
+            f"begin; give {FLAGS['decoder_start_token_id']} ID, or set it in the checkpoint's generation_config.json "
+            "(in Python: model.generation_config.decoder_start_token_id = tokenizer.cls_token_id for a BERT decoder, "
+            "tokenizer.bos_token_id for most others)"
+        )

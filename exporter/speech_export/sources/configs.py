@@ -1,12 +1,19 @@
-"""Two configurations without weights: a composite to measure latency with, before anything is trained."""
+"""Join two configurations with random weights, to measure latency before anything is trained."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from transformers import AutoConfig, PretrainedConfig, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    PretrainedConfig,
+    SpeechEncoderDecoderConfig,
+    SpeechEncoderDecoderModel,
+)
 
 from speech_runtime.bundle.safe_files import is_directory, parse_json, read_json, unreadable
 
@@ -14,26 +21,33 @@ from ..errors import ExportError, reason
 from ..families import check_not_refused
 from .composite import Composite
 from .hub import ANONYMOUS, HubOptions, load_config
-from .pair import as_decoder, generation_config
+from .pair import as_decoder
+from .special_tokens import FLAGS, TokenIds, complete_special_tokens
+
+logger = logging.getLogger(__name__)
 
 _REMEDY = "give a config.json of one model, a directory or Hub id with one, or a JSON object with model_type"
 
 
-def load_configs(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONYMOUS) -> Composite:
+def load_configs(
+    encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONYMOUS, **token_ids: Unpack[TokenIds]
+) -> Composite:
     """Join two configurations, as `SpeechEncoderDecoderConfig.from_encoder_decoder_configs` does.
 
     Args:
-        encoder: a `config.json`, a directory or Hub id with one, or a JSON object: `model_type`, and what differs from
+        encoder: A `config.json`, a directory or Hub id with one, or a JSON object: `model_type`, and what differs from
             the defaults of that type.
-        decoder: the same; it is made a decoder with cross-attention.
-        seed: for the weights, all random.
-        hub: how to reach the Hub.
+        decoder: The same; it becomes a decoder with cross-attention.
+        seed: Seed of the weights, all of which are random.
+        hub: How to reach the Hub.
+        token_ids: `decoder_start_token_id`, `eos_token_id` and `pad_token_id`. By default those of the decoder's
+            configuration; the start token is 0 where it has none, since random weights give no meaning to any.
 
     Returns:
-        A composite without feature extractor and tokenizer: it takes model input, and yields token ids.
+        A composite without feature extractor and tokenizer: it takes model input, and returns token ids.
 
     Raises:
-        ExportError: no such configuration, or no model can be made of it.
+        ExportError: There is no such configuration, or no model can be made of it.
     """
     encoder_config, decoder_config = read_config(encoder, hub), as_decoder(read_config(decoder, hub))
     check_not_refused(decoder_config)
@@ -45,8 +59,15 @@ def load_configs(encoder: str, decoder: str, seed: int = 0, hub: HubOptions = AN
         except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
             kinds = f"{encoder_config.model_type} and {decoder_config.model_type}"
             raise ExportError(f"no composite can be made of {kinds}: {reason(error)}") from error
-    model.generation_config = generation_config(model.decoder)
     source = f"{encoder_config.model_type} + {decoder_config.model_type}, random weights, seed {seed}"
+    settings = model.generation_config = GenerationConfig()
+    complete_special_tokens(settings, source, token_ids, (model.decoder.generation_config,), None)
+    if settings.decoder_start_token_id is None:
+        settings.decoder_start_token_id = 0
+        logger.warning(
+            "The decoder's configuration has no start token; token 0 is taken. %s changes it.",
+            FLAGS["decoder_start_token_id"],
+        )
     return Composite(model, None, None, source, tuple(name for name, _ in model.named_parameters()))
 
 
@@ -54,7 +75,7 @@ def read_config(given: str, hub: HubOptions = ANONYMOUS) -> PretrainedConfig:
     """Read a configuration: a file, a directory, a Hub id, or a JSON object over a model type's defaults.
 
     Raises:
-        ExportError: it cannot be read; names it.
+        ExportError: It cannot be read; the error names it.
     """
     if given.lstrip().startswith("{"):
         return _of_json(lambda: parse_json(given), f"the configuration {given[:80]}")
@@ -72,5 +93,5 @@ def _of_json(read: Callable[[], Any], name: str) -> PretrainedConfig:
         raise ExportError(f"{name} is no configuration of transformers: it has no model_type; {_REMEDY}")
     try:
         return AutoConfig.for_model(**fields)
-    except Exception as error:  # what a configuration checks of itself is its own affair
+    except Exception as error:  # configurations check themselves, and raise anything
         raise ExportError(f"{name} is no configuration of transformers: {reason(error)}; {_REMEDY}") from error

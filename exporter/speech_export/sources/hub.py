@@ -1,26 +1,36 @@
-"""Loading anything of transformers from a directory or the Hub, with errors that name what is missing where."""
+"""Load anything of transformers from a directory or the Hub; errors name the path, what is missing and the remedy."""
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
+from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle.safe_files import is_directory
 
-from ..errors import ExportError, reason
+from ..errors import ExportError, reason, shortened
 from .legacy.speech2text2_tokenizer import TextTokenizer
 
-FOR_TRAINING_ONLY = "masked_spec_embed"
-"""What masked frames are replaced with in training; many checkpoints lack it."""
-
 FEATURE_EXTRACTOR, TOKENIZER = "feature-extractor", "tokenizer"
-"""What a bundle can do without."""
+"""Parts that a bundle can do without."""
+
+_CONFIG_FILES = ("config.json",)
+_EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "*.bpe")
+_SAVE_PRETRAINED = (
+    "; give a directory that save_pretrained wrote (config.json, model.safetensors, preprocessor_config.json and "
+    "tokenizer.json)"
+)
+_HUB_ID = re.compile(r"(?!.*\.json$)\w[\w.-]*(/[\w.-]+)?", re.ASCII)
 
 _ASKS_TO_RUN_CODE = "custom code"
 _NEVER_RUN = (
@@ -32,7 +42,14 @@ _NEVER_RUN = (
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How to reach the Hub: which revision, as whom, cached where, or only what is cached already."""
+    """How to reach the Hub.
+
+    Attributes:
+        revision: Branch, tag or commit; the main branch where None.
+        token: Access token for private repositories; that of `hf auth login` where None.
+        cache_dir: Directory for downloads; the Hub client's own cache where None.
+        offline: If true, take only what is in the cache.
+    """
 
     revision: str | None = None
     token: str | None = None
@@ -40,7 +57,7 @@ class HubOptions:
     offline: bool = False
 
     def keywords(self) -> dict[str, Any]:
-        """The same, as the keywords of `from_pretrained`."""
+        """Return the options as keywords of `from_pretrained`."""
         return {
             "revision": self.revision or "main",
             "token": self.token,
@@ -50,19 +67,24 @@ class HubOptions:
 
 
 ANONYMOUS = HubOptions()
-"""The latest revision, cached where the Hub's own client caches."""
+"""The main branch, cached where the Hub's own client caches."""
 
 
 def check_directory(name: str) -> None:
-    """Check what a checkpoint is named by, where it is a path: transformers takes all but directories for Hub ids.
+    """Check a checkpoint's name where it is a path: transformers takes everything but directories for Hub ids.
 
     Raises:
-        ExportError: it is a file, or may not be looked at.
+        ExportError: `name` is a file, cannot be read, or is neither an existing path nor a possible Hub id.
     """
     try:
         mode = os.stat(name).st_mode  # noqa: PTH116 - it may be a Hub id
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        return  # perhaps on the Hub
+        if not _HUB_ID.fullmatch(name):
+            raise ExportError(
+                f"{name}: there is no such file or directory{_similar_path(name)}; give a directory, or a Hub id like "
+                "owner/name"
+            ) from None
+        return
     except OSError as error:
         raise ExportError(f"{name} cannot be read: {error.strerror}; check its name and permissions") from error
     if not stat.S_ISDIR(mode):
@@ -71,19 +93,28 @@ def check_directory(name: str) -> None:
         raise ExportError(f"{name} cannot be read: {os.strerror(errno.EACCES)}; check its permissions")
 
 
-def load(factory: Any, name: str, what: str, hub: HubOptions, remedy: str = "", **options: Any) -> Any:
-    """`factory.from_pretrained(name)`, without any code that may be beside it.
+def load(
+    factory: Any,
+    name: str,
+    what: str,
+    hub: HubOptions,
+    remedy: str = "",
+    files: Collection[str] = (),
+    **options: Any,
+) -> Any:
+    """Return `factory.from_pretrained(name)`; code beside the checkpoint never runs.
 
     Args:
-        factory: an Auto class, or a model class.
-        name: directory or Hub id.
-        what: is loaded, for the error.
-        hub: how to reach the Hub.
-        remedy: what to do where it cannot be loaded, for the error.
-        options: more keywords of `from_pretrained`.
+        factory: Auto class, or model class.
+        name: Directory or Hub id.
+        what: Noun for the error, such as "a tokenizer".
+        hub: How to reach the Hub.
+        remedy: Text that ends the error.
+        files: Patterns of the files it can be made from; a directory with none of them is an error that names them.
+        options: More keywords of `from_pretrained`.
 
     Raises:
-        ExportError: it is not there, or it is damaged.
+        ExportError: The files are missing or damaged.
     """
     check_directory(name)
     try:
@@ -93,42 +124,105 @@ def load(factory: Any, name: str, what: str, hub: HubOptions, remedy: str = "", 
             f"{name}: {what} could not be loaded: the pickled file holds more than tensors, and such files may run "
             "code; save the model again as safetensors"
         ) from error
-    except Exception as error:  # damaged files make transformers stumble anywhere
+    except Exception as error:  # damaged files make transformers fail anywhere
         if _ASKS_TO_RUN_CODE in str(error):
             raise ExportError(f"{name}: {what} {_NEVER_RUN}") from error
-        place = "from this directory" if is_directory(name) else "from the Hub, and there is no such directory"
-        raise ExportError(f"{name}: {what} could not be loaded {place}: {reason(error)}{remedy}") from error
+        raise ExportError(f"{name}: {what} could not be loaded {_why(name, files, error)}{remedy}") from error
+
+
+def _why(name: str, files: Collection[str], error: Exception) -> str:
+    if not is_directory(name):
+        return f"from the Hub, and there is no directory of that name{_similar_path(name)}: {reason(error)}"
+    if files and not any(next(Path(name).glob(pattern), None) for pattern in files):
+        found = shortened(sorted(path.name for path in Path(name).iterdir()), 6) or "nothing"
+        wanted = " or ".join(file for file in files if "*" not in file)
+        return f"from this directory: it has no {wanted}{_checkpoint_below(name, files)}; it holds {found}"
+    return f"from this directory: {reason(error)}"
+
+
+def _checkpoint_below(name: str, files: Collection[str]) -> str:
+    """Return a hint where a subdirectory, such as a trainer's checkpoint-500, has the files."""
+    below = sorted(path.parent for pattern in files for path in Path(name).glob(f"*/{pattern}"))
+    return f" (did you mean {below[-1]}?)" if below else ""
+
+
+def _similar_path(name: str) -> str:
+    """Return a hint with the directory whose name is most like `name`; empty where none is."""
+    parent = Path(name).parent
+    with suppress(OSError, ValueError):
+        close = get_close_matches(Path(name).name, [path.name for path in parent.iterdir() if path.is_dir()], 1)
+        if close:
+            return f" (did you mean {parent / close[0]}?)"
+    return ""
+
+
+class _RawConfig:
+    """Reads a config.json as it is, of any model type."""
+
+    @staticmethod
+    def from_pretrained(name: str, **options: Any) -> dict[str, Any]:
+        settings, _ = PretrainedConfig.get_config_dict(name, **options)
+        return dict(settings)
 
 
 def read_settings(name: str, hub: HubOptions) -> dict[str, Any]:
-    """The content of a checkpoint's config.json; empty where it cannot be read: who loads the checkpoint says why."""
+    """Return the content of a checkpoint's config.json.
+
+    Raises:
+        ExportError: It is missing or cannot be read.
+    """
+    settings: dict[str, Any] = load(_RawConfig, name, "a configuration", hub, _SAVE_PRETRAINED, _CONFIG_FILES)
+    return settings
+
+
+def refuse_adapters(name: str, hub: HubOptions) -> None:
+    """Check that a checkpoint has no adapter of peft: its trained weights would be left out.
+
+    Args:
+        name: Directory or Hub id.
+        hub: How to reach the Hub.
+
+    Raises:
+        ExportError: There is an `adapter_config.json`; the error says how to merge it.
+    """
     try:
-        settings, _ = PretrainedConfig.get_config_dict(name, **hub.keywords())
-    except Exception:
-        return {}
-    return settings if isinstance(settings, dict) else {}
+        found = cached_file(
+            name,
+            ADAPTER_CONFIG_NAME,
+            **hub.keywords(),
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except OSError:  # loading the configuration fails in the same way, and reports it
+        return
+    if found is not None:
+        raise ExportError(
+            f"{name} has an adapter of peft ({ADAPTER_CONFIG_NAME}), which cannot be exported; merge it: "
+            f"PeftModel.from_pretrained(model, {name!r}).merge_and_unload().save_pretrained(DIRECTORY), where model is "
+            "the one that it was trained on, and export that directory"
+        )
 
 
 def load_config(name: str, hub: HubOptions) -> PretrainedConfig:
-    """The configuration of any model."""
-    return load(AutoConfig, name, "a configuration", hub)
+    """Load the configuration of any model."""
+    return load(AutoConfig, name, "a configuration", hub, _SAVE_PRETRAINED, _CONFIG_FILES)
 
 
 def load_extractor(name: str, hub: HubOptions, without: Collection[str] = ()) -> Any:
-    """The feature extractor of a speech encoder; None where `without` names it."""
+    """Load the feature extractor of a speech encoder; return None if `without` names it."""
     if FEATURE_EXTRACTOR in without:
         return None
-    return load(
-        AutoFeatureExtractor, name, "a feature extractor (preprocessor_config.json)", hub, _elsewhere(FEATURE_EXTRACTOR)
-    )
+    what = "a feature extractor (preprocessor_config.json)"
+    return load(AutoFeatureExtractor, name, what, hub, _elsewhere(FEATURE_EXTRACTOR), _EXTRACTOR_FILES)
 
 
 def load_tokenizer(name: str, hub: HubOptions, without: Collection[str] = ()) -> Any:
-    """The tokenizer of a text decoder; None where `without` names it."""
+    """Load the tokenizer of a text decoder; return None if `without` names it."""
     if TOKENIZER in without:
         return None
-    return load(TextTokenizer, name, "a tokenizer (tokenizer.json)", hub, _elsewhere(TOKENIZER))
+    what = "a tokenizer (tokenizer.json)"
+    return load(TextTokenizer, name, what, hub, _elsewhere(TOKENIZER), _TOKENIZER_FILES)
 
 
 def _elsewhere(part: str) -> str:
-    return f"; say where there is one (--processor), or do without (--without {part})"
+    return f"; save it there, name where it is (--processor, with MODEL), or do without (--without {part})"

@@ -1,8 +1,8 @@
-"""An encoder and a decoder, each a checkpoint of its own, joined."""
+"""Join an encoder and a decoder, each a checkpoint of its own."""
 
 import copy
 from collections.abc import Collection
-from typing import Any
+from typing import Unpack
 
 import torch
 from transformers import (
@@ -16,30 +16,37 @@ from transformers import (
 
 from ..errors import ExportError
 from ..families import check_not_refused
-from .adapters import refuse_adapters
 from .checkpoint import COMPOSITE
 from .composite import Composite
-from .hub import ANONYMOUS, HubOptions, check_directory, load_config, load_extractor, load_tokenizer
+from .hub import ANONYMOUS, HubOptions, check_directory, load_config, load_extractor, load_tokenizer, refuse_adapters
+from .special_tokens import TokenIds, complete_special_tokens
 from .weights import load_part
 
 _SPEECH_INPUTS = ("input_values", "input_features")
 
 
 def load_pair(
-    encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONYMOUS, without: Collection[str] = ()
+    encoder: str,
+    decoder: str,
+    seed: int = 0,
+    hub: HubOptions = ANONYMOUS,
+    without: Collection[str] = (),
+    **token_ids: Unpack[TokenIds],
 ) -> Composite:
     """Join two checkpoints, as `SpeechEncoderDecoderModel.from_encoder_decoder_pretrained` does.
 
     Args:
-        encoder: directory or Hub id of a speech encoder, its feature extractor with it.
-        decoder: directory or Hub id of a text model, its tokenizer with it. It is made a decoder with
-            cross-attention; weights that its checkpoint does not have are random.
-        seed: for the random weights.
-        hub: how to reach the Hub.
-        without: `feature-extractor` or `tokenizer`, where the bundle is to do without; both may be missing then.
+        encoder: Directory or Hub id of a speech encoder with its feature extractor.
+        decoder: Directory or Hub id of a text model with its tokenizer. It becomes a decoder with cross-attention;
+            weights that its checkpoint does not have are random.
+        seed: Seed of the random weights.
+        hub: How to reach the Hub.
+        without: `feature-extractor` or `tokenizer`, for a bundle without it; it may be missing then.
+        token_ids: `decoder_start_token_id`, `eos_token_id` and `pad_token_id`. By default those of the decoder's
+            files, else of its tokenizer: for BERT the tokens [CLS], [SEP] and [PAD].
 
     Raises:
-        ExportError: nothing there, no speech encoder, or no decoder with cross-attention.
+        ExportError: There is no such checkpoint, or it is no speech encoder or no decoder with cross-attention.
     """
     for half in (encoder, decoder):
         check_directory(half)
@@ -61,37 +68,19 @@ def load_pair(
     random_weights = [*missing, *(f"decoder.{name}" for name in random_weights)]
     random_weights += [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj")]
     tokenizer = load_tokenizer(decoder, hub, without)
-    model.generation_config = generation_config(decoder_model, tokenizer)
+    model.generation_config = GenerationConfig()
+    complete_special_tokens(model.generation_config, decoder, token_ids, (decoder_model.generation_config,), tokenizer)
     return Composite(
         model, load_extractor(encoder, hub, without), tokenizer, f"{encoder} + {decoder}", tuple(random_weights)
     )
 
 
 def as_decoder(config: PretrainedConfig) -> PretrainedConfig:
-    """The same configuration, of a decoder with cross-attention."""
+    """Return a copy of a configuration, for a decoder with cross-attention."""
     decoder = copy.deepcopy(config)
     decoder.is_decoder = True
     decoder.add_cross_attention = True
     return decoder
-
-
-def generation_config(decoder: PreTrainedModel, tokenizer: Any | None = None) -> GenerationConfig:
-    """Start, end and padding tokens for a decoder that was not a sequence-to-sequence model before."""
-    known = decoder.generation_config
-
-    def first(*tokens: int | None) -> int | None:
-        return next((token for token in tokens if token is not None), None)
-
-    def of_tokenizer(name: str) -> int | None:
-        return getattr(tokenizer, f"{name}_token_id", None)
-
-    eos = first(known.eos_token_id, of_tokenizer("eos"), of_tokenizer("sep"))
-    bos = first(known.bos_token_id, of_tokenizer("bos"), of_tokenizer("cls"))
-    return GenerationConfig(
-        decoder_start_token_id=first(known.decoder_start_token_id, bos, eos),
-        eos_token_id=eos,
-        pad_token_id=first(known.pad_token_id, of_tokenizer("pad"), eos),
-    )
 
 
 def _check_encoder(model: PreTrainedModel, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint in a model: none is lacking unsaid, none is left over, none has another shape."""
+"""Load the weights of a checkpoint into a model; missing, unused and misshapen ones are named."""
 
 import copy
 import re
@@ -6,17 +6,21 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import MODEL_FOR_PRETRAINING_MAPPING, MODEL_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers.models.trocr.modeling_trocr import TrOCRSinusoidalPositionalEmbedding
 
 from ..errors import ExportError, shortened
-from .hub import FOR_TRAINING_ONLY, HubOptions, load
-from .positions import compute_position_tables
+from .hub import HubOptions, load
+
+FOR_TRAINING_ONLY = "masked_spec_embed"
+"""Weight that replaces masked frames in training; many checkpoints lack it."""
 
 _COMPUTED = re.compile(
     r"(^|\.)(position_ids|token_type_ids|masked_bias|inv_freq|num_batches_tracked|version"
     rf"|embed_positions\.(weights|_float_tensor)|{FOR_TRAINING_ONLY})$"
 )
-"""What checkpoints of older releases hold beside weights: models compute it, or need it for training only."""
+"""Tensors in checkpoints of older releases that a model computes itself, or needs for training only."""
 
 
 def load_weights(
@@ -25,17 +29,17 @@ def load_weights(
     """Load all weights of a checkpoint into a float32 model.
 
     Args:
-        factory: a model class.
-        name: directory or Hub id.
-        config: of the model.
-        hub: how to reach the Hub.
-        key_mapping: pattern → replacement, for names of the checkpoint.
+        factory: Model class.
+        name: Directory or Hub id.
+        config: Configuration of the model.
+        hub: How to reach the Hub.
+        key_mapping: Pattern → replacement, for names of weights in the checkpoint.
 
     Returns:
         The model, ready to run, and the names of the weights that its checkpoint lacks.
 
     Raises:
-        ExportError: weights cannot be read, or they are those of another model; names them.
+        ExportError: Weights cannot be read or belong to another model; the error names them.
     """
     model, missing, unused = _load(factory, name, config, hub, key_mapping)
     _refuse_unused(name, unused)
@@ -46,18 +50,18 @@ def load_part(factory: Any, name: str, config: PretrainedConfig, whole: Pretrain
     """Load a part of a checkpoint, such as the decoder of a translation model, or an encoder without its CTC head.
 
     Args:
-        factory: an Auto class.
-        name: directory or Hub id.
-        config: of the part.
-        whole: the checkpoint's own configuration. What the model that it was saved from has, and the part has not, is
-            left out, as `from_encoder_decoder_pretrained` does.
-        hub: how to reach the Hub.
+        factory: Auto class.
+        name: Directory or Hub id.
+        config: Configuration of the part.
+        whole: Configuration of the checkpoint. Weights of that model that the part does not have are left out, as
+            `from_encoder_decoder_pretrained` does.
+        hub: How to reach the Hub.
 
     Returns:
         The model, ready to run, and the names of the weights that its checkpoint lacks.
 
     Raises:
-        ExportError: weights cannot be read, or not even the checkpoint's own model has them; names them.
+        ExportError: Weights cannot be read, or not even the checkpoint's own model has them; the error names them.
     """
     model, missing, unused = _load(factory, name, config, hub)
     shared = {f"{prefix}shared.weight" for prefix in ("", f"{model.base_model_prefix}.")}
@@ -76,7 +80,7 @@ def load_part(factory: Any, name: str, config: PretrainedConfig, whole: Pretrain
 def _load(
     factory: Any, name: str, config: PretrainedConfig, hub: HubOptions, key_mapping: dict[str, str] | None = None
 ) -> tuple[Any, list[str], list[str]]:
-    """A model, the names that its checkpoint lacks, and those that the model lacks."""
+    """Return a model, the names of weights that its checkpoint lacks, and of those that the model lacks."""
     model, info = load(
         factory,
         name,
@@ -93,25 +97,36 @@ def _load(
     ]
     if misshapen:
         raise ExportError(
-            f"{name}: weights do not fit config.json, whose model has other shapes: {shortened(misshapen)}; give it "
-            "the config.json that it was saved with"
+            f"{name}: weights do not fit config.json, whose model has other shapes: {shortened(misshapen)}; put the "
+            "config.json there that the checkpoint was saved with"
         )
-    compute_position_tables(model)
+    _compute_position_tables(model)
     missing = sorted(key for key in info["missing_keys"] if not key.endswith(FOR_TRAINING_ONLY))
     return model.eval(), missing, sorted(key for key in info["unexpected_keys"] if not _COMPUTED.search(key))
+
+
+def _compute_position_tables(model: nn.Module) -> None:
+    """Compute the sinusoidal tables of a TrOCR decoder, float32 [positions, width].
+
+    `from_pretrained` makes a model without memory and then fills in weights and buffers; the table is neither, so it
+    stays without values (transformers 5.23).
+    """
+    for module in model.modules():
+        if isinstance(module, TrOCRSinusoidalPositionalEmbedding) and module.weights.is_meta:
+            module.weights = module.get_embedding(*module.weights.shape, module.padding_idx)
 
 
 def _refuse_unused(name: str, unused: list[str]) -> None:
     if unused:
         raise ExportError(
             f"{name}: the model of its config.json has no place for {len(unused)} of its weights: {shortened(unused)}; "
-            "they would be left out: mend config.json (number of layers, add_adapter, model_type and the like), or "
+            "they would be left out: correct config.json (number of layers, add_adapter, model_type and so on), or "
             "save the checkpoint again without them"
         )
 
 
 def _names_of_whole(config: PretrainedConfig) -> set[str]:
-    """Names of all weights that models of this configuration have, without the prefix that some of them share."""
+    """Return the names of all weights of the models that a configuration names, without their common prefix."""
     named = [getattr(transformers, str(name), None) for name in config.architectures or ()]
     classes: list[Any] = [kind for kind in named if isinstance(kind, type) and issubclass(kind, PreTrainedModel)]
     classes += [

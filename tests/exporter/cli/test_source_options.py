@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
@@ -31,11 +33,14 @@ from transformers import (
 from composites import DECODERS, ENCODERS, composite, encoder_model
 from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError, export
+from speech_export.bundle_writer.configuration import write_configuration
 from speech_export.cli.export import main
 from speech_export.sources.checkpoint import load_checkpoint
+from speech_export.sources.composite import Composite
 from speech_export.sources.configs import load_configs
 from speech_export.sources.hub import HubOptions, load
 from speech_export.sources.pair import load_pair
+from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_runtime import BundleError, OnnxSpeechSeq2Seq
 from tiny_checkpoint import save_tokenizer
 
@@ -208,6 +213,94 @@ def test_a_flax_checkpoint_without_its_processor_is_exported(tmp_path: Path) -> 
     np.testing.assert_array_equal(found, expected)
 
 
+def save_bert_tokenizer(directory: Path) -> None:
+    """A tokenizer with [CLS] and [SEP] in place of start and end tokens, as BERT's."""
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3} | {f"w{i}": i for i in range(4, 90)}
+    special = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(directory)
+
+
+def without_token_ids(config: PretrainedConfig) -> PretrainedConfig:
+    config.bos_token_id = config.eos_token_id = config.pad_token_id = None
+    return config
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT whose files name no start and no end token, as those on the Hub."""
+    directory = tmp_path_factory.mktemp("bert")
+    AutoModelForCausalLM.from_config(without_token_ids(DECODERS["bert"]())).save_pretrained(directory)
+    save_bert_tokenizer(directory)
+    return directory
+
+
+def token_ids(model: SpeechEncoderDecoderModel) -> tuple[int | None, ...]:
+    config = model.generation_config
+    return config.decoder_start_token_id, config.eos_token_id, config.pad_token_id
+
+
+def test_a_pair_with_bert_takes_the_tokens_of_its_tokenizer(
+    halves: tuple[Path, Path], bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert token_ids(load_pair(str(halves[0]), str(bert)).model) == (2, 3, 0)
+    for setting in ("decoder_start_token_id 2 (the tokenizer's [CLS])", "eos_token_id 3 (the tokenizer's [SEP])"):
+        assert setting in caplog.text
+    caplog.clear()
+    given = {"decoder_start_token_id": 5, "eos_token_id": 6, "pad_token_id": 7}
+    assert token_ids(load_pair(str(halves[0]), str(bert), **given).model) == (5, 6, 7)
+    assert not caplog.text
+    alone = ("--encoder", halves[0], "--decoder", bert, "--without", "tokenizer", "-o", tmp_path / "bundle")
+    refused = run(*alone)
+    assert "decoder_start_token_id is not set" in refused.stderr
+    assert "give --decoder-start-token-id ID" in refused.stderr
+    assert "generation_config.json" in refused.stderr
+    result = run(*alone, "--decoder-start-token-id", 5, "--audio", tmp_path / "nofile.wav")
+    assert "nofile.wav" in result.stderr  # which is read when the settings are accepted
+
+
+@pytest.mark.parametrize("in_config", [False, True])
+def test_a_checkpoint_without_a_start_token_gets_one_and_says_so(
+    in_config: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder, decoder = ENCODERS["wav2vec2"](), without_token_ids(DECODERS["bert"]())
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    model = SpeechEncoderDecoderModel(config)
+    model.generation_config = GenerationConfig(max_length=30)
+    if in_config:  # as transformers' documentation sets them
+        model.config.decoder_start_token_id, model.config.eos_token_id, model.config.pad_token_id = 8, 9, 0
+    model.save_pretrained(tmp_path)
+    save_bert_tokenizer(tmp_path)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
+    assert token_ids(load_checkpoint(str(tmp_path)).model) == ((8, 9, 0) if in_config else (2, 3, 0))
+    assert ("does not say which special tokens" in caplog.text) is not in_config
+    assert token_ids(load_checkpoint(str(tmp_path), eos_token_id=40).model)[1] == 40
+
+
+def test_a_start_token_that_is_given_replaces_the_stored_one() -> None:
+    assert token_ids(load_checkpoint(str(CHECKPOINT)).model) == (0, 2, 1)
+    assert token_ids(load_checkpoint(str(CHECKPOINT), decoder_start_token_id=5).model) == (5, 2, 1)
+
+
+def test_configurations_without_a_start_token_begin_with_token_0(caplog: pytest.LogCaptureFixture) -> None:
+    configs = ['{"model_type": "wav2vec2", "num_hidden_layers": 1}', '{"model_type": "bert", "num_hidden_layers": 1}']
+    assert token_ids(load_configs(*configs).model) == (0, None, 0)
+    assert "token 0 is taken. --decoder-start-token-id changes it" in caplog.text
+    assert token_ids(load_configs(*configs, decoder_start_token_id=4, eos_token_id=5).model) == (4, 5, 0)
+
+
+def test_texts_that_would_be_cut_are_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = composite("bert")
+    facts = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path)
+    assert "sets no max_length: texts are cut after 20 tokens" in caplog.text
+    assert caplog.text.count("max_length") == 1
+    caplog.clear()
+    model.generation_config.max_length = 30
+    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path)
+    assert "max_length" not in caplog.text
+
+
 def test_a_seed_makes_the_same_weights_again() -> None:
     configs = ['{"model_type": "wav2vec2", "num_hidden_layers": 1}', '{"model_type": "bert", "num_hidden_layers": 1}']
     first, again, other = (load_configs(*configs, seed=seed).model.state_dict() for seed in (1, 1, 2))
@@ -222,7 +315,7 @@ def test_a_seed_makes_the_same_weights_again() -> None:
         ('{"hidden_size": 3}', "it has no model_type"),
         ('{"model_type": "hubert",', "cannot be read: Expecting property name"),
         ('{"model_type": "nonsense"}', "is no configuration of transformers"),
-        ("/nowhere/config.json", "/nowhere/config.json: a configuration could not be loaded"),
+        ("/nowhere/config.json", "/nowhere/config.json: there is no such file or directory"),
         ('{"model_type": "hubert", "hidden_size": 30}', "no composite can be made of hubert and bert"),
     ],
 )
@@ -281,8 +374,12 @@ def test_families_that_do_not_work_are_named(
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("tokenizer", "a tokenizer (tokenizer.json) could not be loaded"),
-        ("preprocessor_config.json", "a feature extractor (preprocessor_config.json) could not be loaded"),
+        ("config.json", "a configuration could not be loaded from this directory: it has no config.json; it holds gen"),
+        ("tokenizer", "a tokenizer (tokenizer.json) could not be loaded from this directory: it has no tokenizer.json"),
+        (
+            "preprocessor_config.json",
+            "it has no preprocessor_config.json or processor_config.json; it holds config.json",
+        ),
         ("model.safetensors", "weights could not be loaded"),
     ],
 )
@@ -294,6 +391,16 @@ def test_missing_parts_are_named(tmp_path: Path, missing: str, message: str) -> 
     assert result.exit_code == 1
     assert message in result.stderr
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_directory_of_nearly_the_same_name_is_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(CHECKPOINT, "run/checkpoint-500")
+    names = {"./run/checkpont-500/": "run/checkpoint-500", "./ruin": "run", "run": "run/checkpoint-500"}
+    for wrong, right in names.items():
+        result = run(wrong, "--offline", "-o", "bundle")
+        assert f"{wrong}: " in result.stderr
+        assert f"(did you mean {right}?)" in result.stderr
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])

@@ -44,7 +44,7 @@ def test_a_checkpoint_is_exported_and_summed_up(tmp_path: Path) -> None:
         ((), "give either MODEL, or both"),
         (("--encoder", "x"), "give either MODEL, or both"),
         (("model", "--encoder", "x", "--decoder", "y"), "give either MODEL, or both"),
-        (("/nowhere/model",), "/nowhere/model: a configuration could not be loaded"),
+        (("/nowhere/model",), "/nowhere/model: there is no such file or directory; give a directory, or a Hub id"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from transformers.utils import (
 )
 
 from ...errors import ExportError, shortened
-from ..hub import FOR_TRAINING_ONLY, HubOptions
+from ..hub import HubOptions
+from ..weights import FOR_TRAINING_ONLY
 from .flax_file import Array, read_arrays
 
 _FLAX_WEIGHTS_NAME = "flax_model.msgpack"

@@ -1,30 +1,26 @@
-"""Speech2Text2, the decoder of `facebook/s2t-wav2vec2-large-en-de` and kin, which transformers 5 no longer has.
+"""Speech2Text2, the decoder of `facebook/s2t-wav2vec2-large-en-de` and others, which transformers 5 no longer has.
 
-It is TrOCR's decoder with sinusoidal positions and without a layer norm after the embeddings. Their position tables
-differ in length only: both count from the padding token on, and leave padding out of the count.
+It is TrOCR's decoder with sinusoidal positions and without a layer norm after the embeddings. The two position tables
+differ only in length: both number positions from the padding token's id onwards, and skip padding.
 """
 
 from typing import Any
 
 from transformers import PretrainedConfig, SpeechEncoderDecoderConfig
 
-from ..hub import HubOptions, read_settings
-
 _MODEL_TYPE = "speech_to_text_2"
 _HEAD = {r"^decoder\.lm_head\.": "decoder.output_projection."}
 
 
-def load_speech2text2_config(name: str, hub: HubOptions) -> PretrainedConfig | None:
-    """The configuration of a composite with a Speech2Text2 decoder, which it gives as TrOCR's.
+def speech2text2_config(settings: dict[str, Any]) -> PretrainedConfig | None:
+    """Return the configuration of a composite with a Speech2Text2 decoder, described as TrOCR's.
 
     Args:
-        name: directory or Hub id of any checkpoint.
-        hub: how to reach the Hub.
+        settings: Content of the config.json of any checkpoint.
 
     Returns:
-        The configuration, or None where there is none or it is another model's.
+        The configuration; None if `settings` are another model's.
     """
-    settings = read_settings(name, hub)
     decoder = settings.get("decoder")
     if not isinstance(decoder, dict) or decoder.get("model_type") != _MODEL_TYPE:
         return None
@@ -32,10 +28,10 @@ def load_speech2text2_config(name: str, hub: HubOptions) -> PretrainedConfig | N
 
 
 def renamed_weights(config: PretrainedConfig) -> dict[str, str] | None:
-    """What the weights of a Speech2Text2 decoder are called in TrOCR's.
+    """Return the patterns that rename the weights of a Speech2Text2 decoder to TrOCR's.
 
     Args:
-        config: of any composite.
+        config: Configuration of any composite.
 
     Returns:
         Pattern → replacement, the `key_mapping` of `from_pretrained`; None for other decoders.
@@ -44,7 +40,7 @@ def renamed_weights(config: PretrainedConfig) -> dict[str, str] | None:
 
 
 def _as_trocr(decoder: dict[str, Any]) -> dict[str, Any]:
-    """`Speech2Text2Config` as `TrOCRConfig`; what the file does not say has the defaults of the former."""
+    """Return a `Speech2Text2Config` as a `TrOCRConfig`; missing settings get the defaults of Speech2Text2."""
     defaults = {
         "vocab_size": 10000,
         "d_model": 256,
