@@ -4,9 +4,11 @@ The file `files.json` of a directory records the size and SHA-256 of every other
 """
 
 import errno
+import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +17,12 @@ from ..bundle.safe_files import FileFacts, read_json, unreadable
 from ..dataclass_json import from_json
 
 RECORD = "files.json"
+_NAME_LENGTH = 32
+
+
+def cache_name(known: Mapping[str, object]) -> str:
+    """Return the name of a cache entry that depends on all values in `known`, which must be JSON."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:_NAME_LENGTH]
 
 
 def private_directory(directory: Path) -> None:

@@ -1,20 +1,18 @@
 """Execution providers of each graph, with the options that depend on the graph: profiles of shapes, and caches."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from ...bundle.graph_io import DECODER_WITH_PAST
 from ...bundle.loading import Bundle
+from ..cache_directory import cache_name
 from ..cuda.graphs import ENABLED, check_recordable
 from ..options import CUDA, TENSORRT, TENSORRT_RTX, SessionOptions, TensorRtOptions
 from ..tensorrt.profiles import graph_profiles, input_shapes, shape_ranges, widest
 
 Settings = dict[str, str]
 
-_DIGEST_LENGTH = 32
 _PREFIXES = {TENSORRT: "trt", TENSORRT_RTX: "nv"}
 
 
@@ -62,8 +60,7 @@ def engine_cache(options: TensorRtOptions, bundle: Bundle, runtime_version: str)
         "limits": asdict(options.limits),
         "onnxruntime": runtime_version,
     }
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return Path(options.engine_cache) / digest[:_DIGEST_LENGTH]
+    return Path(options.engine_cache) / cache_name(known)
 
 
 def _of_graph(

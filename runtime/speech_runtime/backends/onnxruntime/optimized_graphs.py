@@ -6,8 +6,6 @@ level "all" lays out weights for them. So a stale entry is never found, and any 
 the SHA-256 of its files; a changed one is not loaded but written again.
 """
 
-import hashlib
-import json
 import logging
 import platform
 import shutil
@@ -22,12 +20,10 @@ from ...bundle.safe_files import pinned
 from ...dataclass_json import listed
 from ...errors import SpeechError
 from ...system import bytes_saturate, instruction_sets
-from ..cache_directory import private_directory, record_problems, write_record
+from ..cache_directory import cache_name, private_directory, record_problems, write_record
 from ..options import SessionOptions
 
 logger = logging.getLogger(__name__)
-
-_DIGEST_LENGTH = 32
 
 
 class OpenGraph(Protocol):
@@ -65,8 +61,7 @@ def cache_entry(bundle: Bundle, graph: str, options: SessionOptions, runtime_ver
             bytes_saturate(),
         ],
     }
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return Path(options.optimized_model_cache or ".") / f"{graph}-{digest[:_DIGEST_LENGTH]}"
+    return Path(options.optimized_model_cache or ".") / f"{graph}-{cache_name(known)}"
 
 
 def open_through_cache(entry: Path, graph: Path, open_graph: OpenGraph, *, check_hashes: bool = True) -> Any:
