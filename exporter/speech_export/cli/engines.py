@@ -1,7 +1,6 @@
 """`--engines` of the `speech-export` command: after an export, or for a bundle that is there already."""
 
 import functools
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from speech_runtime.system import MIB
 
 from ..tensorrt.add_engines import add_engines, check_target
 from ..tensorrt.build import BuildOptions, OnStep
+from .progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -139,9 +139,14 @@ def _options(given: dict[str, Any]) -> BuildOptions:
 
 
 def _build(directory: str, tensorrt: TensorRt, options: BuildOptions) -> None:
-    begin, progress = time.perf_counter(), _Progress()
+    begin, progress = time.perf_counter(), Progress(len(GRAPHS))
+
+    def on_graph(graph: str) -> OnStep:
+        progress(f"building the engine of {graph}")
+        return progress.step
+
     try:
-        built = add_engines(directory, tensorrt, options, progress)
+        built = add_engines(directory, tensorrt, options, on_graph)
     except SpeechError as error:
         complain()
         raise click.ClickException(
@@ -149,36 +154,6 @@ def _build(directory: str, tensorrt: TensorRt, options: BuildOptions) -> None:
         ) from error
     progress.end()
     click.echo(_summary(directory, built, time.perf_counter() - begin))
-
-
-class _Progress:
-    """One line a graph on stderr; on a terminal it shows what TensorRT is at."""
-
-    def __init__(self) -> None:
-        self._graph = 0
-        self._line = ""
-        self._begin = 0.0
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
-
-    def __call__(self, graph: str) -> OnStep:
-        self.end()
-        self._graph += 1
-        self._begin = time.perf_counter()
-        self._line = f"[{self._graph}/{len(GRAPHS)}] building the engine of {graph} … "
-        complain(self._line, end="")
-        return self._step
-
-    def end(self) -> None:
-        """Close the line of the present graph."""
-        if self._line:
-            self._rewrite(f"{time.perf_counter() - self._begin:.1f} s\n")
-
-    def _step(self, phase: str, done: int, steps: int) -> None:
-        if self._terminal:
-            self._rewrite(f"{phase}, {done} of {steps}")
-
-    def _rewrite(self, rest: str) -> None:
-        complain(f"\r\x1b[K{self._line}{rest}" if self._terminal else rest, end="")
 
 
 def _summary(directory: str, built: EngineSet, seconds: float) -> str:

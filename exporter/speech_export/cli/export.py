@@ -18,6 +18,7 @@ from ..errors import shortened
 from ..limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from ..precision.options import OpKind, Precision, PrecisionOptions, Target
 from .engines import engine_flags
+from .progress import Progress
 
 if TYPE_CHECKING:
     from ..sources.composite import Composite
@@ -153,7 +154,7 @@ def main(
     source = {name: value for name, value in others.items() if name not in names}
     _check_source(source)
     begin = time.perf_counter()
-    progress = _Progress()
+    progress = Progress(_STAGES)
     try:
         from ..export_bundle import export
     except ModuleNotFoundError as error:
@@ -247,25 +248,6 @@ def _load(
     if encoder_config and decoder_config:
         return load_configs(encoder_config, decoder_config, seed, hub, **token_ids)
     return load_checkpoint(str(model), processor, hub, without, **token_ids)
-
-
-class _Progress:
-    """One line a stage on stderr, with its seconds when it is over."""
-
-    def __init__(self) -> None:
-        self._stage = 0
-        self._begin = 0.0
-
-    def __call__(self, stage: str) -> None:
-        self.end()
-        self._stage += 1
-        self._begin = time.perf_counter()
-        complain(f"[{self._stage}/{max(self._stage, _STAGES)}] {stage} … ", end="")
-
-    def end(self) -> None:
-        """Close the line of the present stage."""
-        if self._stage:
-            complain(f"{time.perf_counter() - self._begin:.1f} s")
 
 
 def _silence_libraries() -> None:
