@@ -1,4 +1,4 @@
-"""Progress of the `speech-export` command on stderr, and the unit of its summaries."""
+"""Progress of the `speech-export` command on stderr."""
 
 import sys
 import time
