@@ -64,7 +64,7 @@ def test_daemon_threads_that_run_a_graph_do_not_abort_the_end(ending: str, expec
 
 def test_a_graph_may_still_be_run_at_the_end_by_the_main_thread(bundle: Path) -> None:
     at_end = (
-        "import atexit\natexit._run_exitfuncs()\nengine.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES]); print('ran')"
+        "import atexit\natexit._run_exitfuncs()\nbackend.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES]); print('ran')"
     )
     done = run(at_end, bundle)
     assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr
