@@ -1,4 +1,4 @@
-"""Data that crosses the bus to a device is limited to tokens and candidates. The device is the CPU, with counters."""
+"""Test that only tokens and candidates are copied to and from a device. The device is the CPU and counts copies."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

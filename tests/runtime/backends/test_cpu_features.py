@@ -1,4 +1,4 @@
-"""Processors whose sums of byte products saturate are recognised."""
+"""Test that CPUs without exact int8 sums are detected, and that ONNX Runtime is told."""
 
 import platform
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""CUDA calls: names and arguments are compared with the real package, errors are tested without a GPU."""
+"""Test the names and arguments of CUDA calls against `cuda.bindings`, and the errors where there is no GPU."""
 
 import sys
 from enum import Enum

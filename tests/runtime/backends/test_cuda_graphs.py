@@ -1,4 +1,4 @@
-"""Recorded steps, with a session that records and replays like ONNX Runtime on CUDA, without comparing its inputs."""
+"""Test recorded steps on a session that records and replays blindly, as ONNX Runtime does with CUDA graphs."""
 
 import threading
 from collections.abc import Callable, Sequence

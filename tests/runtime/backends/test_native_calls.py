@@ -1,4 +1,4 @@
-"""A process exits cleanly whatever its threads are doing, and so does a forked child."""
+"""Test that a process with threads in native code ends cleanly, and so does a child forked beside them."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Engines that ONNX Runtime writes and loads: it never sees one that was changed or planted since it was written.
+"""Test engines that ONNX Runtime caches itself: it only finds engines that were written here.
 
 The sessions are fakes that write the files that TensorRT would, and record the files that they found.
 """

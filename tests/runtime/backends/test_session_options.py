@@ -1,4 +1,4 @@
-"""Session options: refused values, the options that reach ONNX Runtime, and missing providers. The GPU is a stub."""
+"""Test session options: those refused, those passed to ONNX Runtime, and unavailable providers. The GPU is a stub."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The TensorRT backend on a fake GPU: the same tokens as ONNX Runtime, and every call within its contract."""
+"""Test the TensorRT backend on a GPU in memory: the tokens of ONNX Runtime, and every call as its contract demands."""
 
 import gc
 import shutil

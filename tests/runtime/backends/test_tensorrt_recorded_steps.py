@@ -1,4 +1,4 @@
-"""Recorded steps of TensorRT engines with a static cache, on the fake GPU."""
+"""Test TensorRT engines of a decoder with a static cache, with recorded steps, on a GPU in memory."""
 
 import gc
 import shutil

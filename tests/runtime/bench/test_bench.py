@@ -1,4 +1,4 @@
-"""`speech-bench`: the measurements, their statistics, and the cases that are refused before anything runs."""
+"""Test `speech-bench`: its measurements, its statistics, and the options it refuses before it runs."""
 
 import json
 from dataclasses import replace
