@@ -128,7 +128,7 @@ def test_another_processor_has_entries_of_its_own(bundle: Bundle, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(optimized_graphs.np, "show_config", lambda mode: {"SIMD Extensions": {"found": ["SVE"]}})
         assert cache_entry(bundle, ENCODER, options, "1.0", 2) != known
-    monkeypatch.setattr(optimized_graphs, "instructions", lambda: frozenset({"avx", "another"}))
+    monkeypatch.setattr(optimized_graphs, "instruction_sets", lambda: frozenset({"avx", "another"}))
     assert cache_entry(bundle, ENCODER, options, "1.0", 2) != known
 
 
