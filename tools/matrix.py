@@ -3,7 +3,6 @@
 The models are those of `composites`: tiny, with random weights.
 """
 
-import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from composites import DECODERS, ENCODERS, composite
 from speech_export import export
@@ -185,31 +182,6 @@ def _padding(encode: Encode, inputs: Array, mask: Array, lengths: list[int]) -> 
         heard = min(int(frames[row].sum()), alone.shape[1])
         differences.append(np.abs(together[row, :heard] - alone[0, :heard]).max())
     return float(max(differences))
-
-
-def registered_decoders() -> set[str]:
-    """Model types of transformers' causal language models that attend to an encoder."""
-    attends = {"encoder_hidden_states", "encoder_outputs"}
-    return {
-        model_type
-        for model_type, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
-        if attends & inspect.signature(getattr(transformers, name).forward).parameters.keys()
-    }
-
-
-def registered_encoders() -> tuple[set[str], set[str]]:
-    """Model types of transformers that take audio: those that can downsample its mask, and all others."""
-    masked: set[str] = set()
-    others: set[str] = set()
-    for model_type, names in MODEL_MAPPING_NAMES.items():
-        model = getattr(transformers, names if isinstance(names, str) else names[0], None)
-        try:
-            takes_audio = getattr(model, "main_input_name", "") in ("input_values", "input_features")
-        except ImportError:  # it wants a library of its own
-            continue
-        if takes_audio:
-            (masked if hasattr(model, "_get_feature_vector_attention_mask") else others).add(model_type)
-    return masked, others
 
 
 def model_type(name: str) -> str:

@@ -111,6 +111,11 @@ def check_not_refused(config: PretrainedConfig) -> None:
         raise ExportError(f"{config.model_type} cannot be exported: {_refused[config.model_type]}")
 
 
+def encoder_types() -> tuple[str, ...]:
+    """Return the model types of encoders that have an entry."""
+    return tuple(_encoders)
+
+
 def refusals() -> dict[str, str]:
-    """Why families cannot be exported, by model type."""
+    """Return the reasons why families cannot be exported, by model type."""
     return dict(_refused)
