@@ -13,8 +13,8 @@ from onnx.reference.op_run import OpRun
 
 from matrix import clip_lengths, padded_batch
 from speech_export.precision.calibration import ModelInput, record
+from speech_export.precision.conversion import HalfPrecision
 from speech_export.precision.fp16_simulation import ROUNDED, write_rounded
-from speech_export.precision.half_precision import HalfPrecision
 from speech_export.precision.options import PrecisionOptions
 from speech_export.verification.compare import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq

@@ -25,12 +25,12 @@ from .generation.call import Extras
 from .generation.config import GenerationConfig
 from .generation.generator import Language, SpeechGenerator
 from .generation.label_tokens import LabelTokens
-from .generation.language import in_language
+from .generation.language import with_language
 from .generation.likelihood import checked_texts, sequence_logprobs
 from .generation.prompts import Prompts
 from .generation.tokenizer import token_ids, tokenizer_of
 from .input_checks import check_lengths, check_memory, fits_memory
-from .transcribe.many import ClipKeywords, Steps, transcribe_many
+from .transcribe.batching import ClipKeywords, transcribe_clips
 from .transcribe.results import Transcription, transcriptions
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             return np.zeros(0, dtype=np.float32)
         config = self.generation_config
         if language is not None:
-            config = in_language(config, self.tokenizer, language, 1)
+            config = with_language(config, self.tokenizer, language, 1)
             config.check_vocabulary(self.manifest.decoder.vocab_size)
         first = [*config.start_token_ids(1), *([] if (forced := config.forced_bos_token_id) is None else [forced])]
         last = list(config.eos_token_ids[:1])
@@ -186,29 +186,29 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
                 samples and "sampling_rate", as `datasets` has them; or (rate, samples), as gradio has them.
             sampling_rate: of arrays, Hz; the model's own where it is None. All others know their own.
             limits: the most that a clip may ask for.
-            batch_size: see `transcribe_all`.
+            batch_size: see `transcribe_iter`.
             keywords: see `generate`.
 
         Warns:
             UserWarning: a text is cut off, by its maximal length for example; once a call.
 
         Raises:
-            AudioError: audio that cannot be transcribed; names the clip. `transcribe_all` goes on after it.
+            AudioError: audio that cannot be transcribed; names the clip. `transcribe_iter` goes on after it.
         """
         clips = audio if isinstance(audio, list) else [audio]
         texts: list[str] = []
         warned = False
         settings: dict[str, Any] = {"sampling_rate": sampling_rate, "batch_size": batch_size, "limits": limits}
-        for heard in self.transcribe_all(clips, **settings, **keywords):
+        for heard in self.transcribe_iter(clips, **settings, **keywords):
             if isinstance(heard, AudioError):
                 raise heard
             if heard.cut and not warned:
-                warnings.warn(f"audio[{len(texts)}]: {heard.cut}; transcribe_all marks all such texts", stacklevel=2)
+                warnings.warn(f"audio[{len(texts)}]: {heard.cut}; transcribe_iter marks all such texts", stacklevel=2)
                 warned = True
             texts.append(heard.text)
         return texts if isinstance(audio, list) else texts[0]
 
-    def transcribe_all(
+    def transcribe_iter(
         self,
         audio: Iterable[Audio],
         *,
@@ -235,13 +235,21 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             GenerationError: settings that the model cannot follow.
         """
         _, limits = self._settings(keywords), AudioLimits.of(limits)
-        steps = Steps(
-            sampling_rate=self._extractor().sampling_rate,
+        return transcribe_clips(
+            audio,
             load=lambda clip: self._load(clip, limits),
             fits=self._fits,
-            transcribe=self.transcriptions,
+            transcribe=self._transcribe_batch,
+            keywords=keywords,
+            model_rate=self._extractor().sampling_rate,
+            sampling_rate=sampling_rate,
+            batch_size=batch_size,
         )
-        return transcribe_many(audio, steps, batch_size, keywords, sampling_rate)
+
+    def transcribe_all(self, audio: Iterable[Audio], **keywords: Any) -> Iterator[Transcription | AudioError]:
+        """Call `transcribe_iter`, the new name of this method. Deprecated."""
+        warnings.warn("transcribe_all is now called transcribe_iter", DeprecationWarning, stacklevel=2)
+        return self.transcribe_iter(audio, **keywords)
 
     def load(
         self, audio: Audio, sampling_rate: int | None = None, name: str = "audio", limits: AudioLimits | None = None
@@ -253,7 +261,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         """
         return self._load(clip_of(audio, sampling_rate, name), limits)
 
-    def transcriptions(self, clips: Sequence[Samples], **keywords: Unpack[ClipKeywords]) -> list[Transcription]:
+    def _transcribe_batch(self, clips: Sequence[Samples], **keywords: Unpack[ClipKeywords]) -> list[Transcription]:
         """Transcribe clips of `load` as one batch, with all that is known about each.
 
         A clip's answer does not depend on the others. Where padding changes what the encoder makes of a clip, clips

@@ -99,7 +99,7 @@ def test_a_keyword_does_the_same_in_a_list(digits: Pair, clips: list[Samples], n
         if "decoder_input_ids" in settings:
             settings["decoder_input_ids"] = [settings["decoder_input_ids"]] * len(batch)
         generator = np.random.default_rng(7)  # of a batch: the draws of a clip depend on those before it
-        return list(model.transcribe_all(batch, batch_size=batch_size, generator=generator, **settings))
+        return list(model.transcribe_iter(batch, batch_size=batch_size, generator=generator, **settings))
 
     chosen = {**beside, name: value}
     random = bool(chosen.get("do_sample"))
@@ -126,7 +126,7 @@ def test_a_seed_draws_the_same_again_in_a_list(digits: Pair, clips: list[Samples
 def test_a_cancel_stops_a_list(digits: Pair, clips: list[Samples]) -> None:
     cancel = threading.Event()
     cancel.set()
-    found = list(digits.exported.transcribe_all(clips, cancel=cancel))
+    found = list(digits.exported.transcribe_iter(clips, cancel=cancel))
     assert [said(one) for one in found] == [[("", [], "stopped")]] * len(clips)
 
 

@@ -19,11 +19,10 @@ from conftest import ONE_THREAD, ExportOnce
 from half_matrix import FP16, Halved
 from speech_export import ExportError, VerificationError
 from speech_export.limits import Limits
-from speech_export.passes.half.convert import to_half
-from speech_export.passes.half.rounding import round_explicitly
+from speech_export.passes.half.convert import round_explicitly, to_half
 from speech_export.precision.accuracy_gate import Converted, convert_accurately
+from speech_export.precision.conversion import HalfPrecision
 from speech_export.precision.fp16_simulation import ROUNDED
-from speech_export.precision.half_precision import HalfPrecision
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tracing.tracer import save
 from speech_export.verification.evaluation_audio import AudioSet, Batch

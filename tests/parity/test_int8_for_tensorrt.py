@@ -18,9 +18,9 @@ from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
 from exporter.passes.test_int8 import Graph
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
 from speech_export.cli.export import main
-from speech_export.passes.int8.explicit import ExplicitInt8
-from speech_export.passes.patterns.projections import projections
-from speech_export.precision.explicit_quantizer import ExplicitQuantizer
+from speech_export.passes.int8.explicit import quantize_explicitly
+from speech_export.passes.int8.quantizable import Quantizable
+from speech_export.precision.conversion import ExplicitQuantizer
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tensorrt.build import build_engine
 from speech_export.verification.compare import token_agreement
@@ -115,9 +115,8 @@ def test_an_engine_holds_bytes(tmp_path: Path) -> None:
     model.graph.name = "product"
     for name in ("float32", "int8"):
         if name == "int8":
-            explicit = ExplicitInt8(model.graph, {"x": 3.0})
-            explicit.projection(next(projections(model.graph)))
-            explicit.finish()
+            found = Quantizable.find(model.graph, INT8, vocab_size=0)
+            quantize_explicitly(model, found, {"x": 3.0})
         ir.save(model, tmp_path / f"{name}.onnx")
         profile = {"a": Range(1, 1, 2), "b": Range(1, 8, 16)}
         build_engine(import_tensorrt("tensorrt_rtx"), tmp_path / f"{name}.onnx", [profile], tmp_path / f"{name}.engine")

@@ -32,7 +32,7 @@ def test_errors_come_in_their_places(digits: Pair, clips: dict[str, Any]) -> Non
     def audio() -> Iterator[Any]:
         yield from (clips["files"][0], "nowhere.wav", np.zeros(16000, dtype=np.float32), clips["files"][1])
 
-    found = list(digits.exported.transcribe_all(audio(), batch_size=3))
+    found = list(digits.exported.transcribe_iter(audio(), batch_size=3))
     assert [type(result) for result in found] == [Transcription, AudioError, AudioError, Transcription]
     assert "nowhere.wav" in str(found[1])
     assert "audio[2]: is silent" in str(found[2])
@@ -43,11 +43,11 @@ def test_errors_come_in_their_places(digits: Pair, clips: dict[str, Any]) -> Non
 def test_each_clip_may_have_its_own_start(digits: Pair, clips: dict[str, Any]) -> None:
     model, files = digits.exported, clips["files"][:5]
     starts = [0, 5, 6, 7, 8]
-    together = model.transcribe_all(files, decoder_start_token_id=starts, batch_size=2)
-    alone = [next(model.transcribe_all([f], decoder_start_token_id=s)) for f, s in zip(files, starts, strict=True)]
+    together = model.transcribe_iter(files, decoder_start_token_id=starts, batch_size=2)
+    alone = [next(model.transcribe_iter([f], decoder_start_token_id=s)) for f, s in zip(files, starts, strict=True)]
     assert [heard.tokens for heard in together] == [heard.tokens for heard in alone]
     prompts = [[0], [0, 5], [0, 6, 7], [0, 5], [0]]
-    together = model.transcribe_all(files, decoder_input_ids=prompts, batch_size=3)
+    together = model.transcribe_iter(files, decoder_input_ids=prompts, batch_size=3)
     for heard, prompt in zip(together, prompts, strict=True):
         assert heard.tokens[: len(prompt)] == prompt
     with pytest.raises(GenerationError, match="decoder_start_token_id has 2 values for 5 clips; give one for each"):
@@ -58,13 +58,13 @@ def test_each_clip_may_have_its_own_start(digits: Pair, clips: dict[str, Any]) -
 
 def test_what_does_not_fit_is_halved(digits: Pair, clips: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    transcriptions = OnnxSpeechSeq2Seq.transcriptions
+    transcriptions = OnnxSpeechSeq2Seq._transcribe_batch
 
     def counted(self: OnnxSpeechSeq2Seq, batch: list[Any], **keywords: Any) -> list[Transcription]:
         sizes.append(len(batch))
         return transcriptions(self, batch, **keywords)
 
-    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcriptions", counted)
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "_transcribe_batch", counted)
     file, facts = clips["files"][0], digits.exported.manifest.encoder
     for_two = speech_runtime.input_checks._least_bytes(2, digits.exported.load(file).size, facts)
     monkeypatch.setattr(speech_runtime.input_checks, "free_memory_bytes", lambda: for_two)
@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_halved(digits: Pair, clips: dict[str, Any], monkey
 
 def test_after_a_cancel_the_rest_is_empty(digits: Pair, clips: dict[str, Any]) -> None:
     cancel = threading.Event()
-    results = digits.exported.transcribe_all(clips["files"], batch_size=1, cancel=cancel)
+    results = digits.exported.transcribe_iter(clips["files"], batch_size=1, cancel=cancel)
     assert next(results).finished == "end"
     cancel.set()
     rest = list(results)
@@ -83,7 +83,7 @@ def test_after_a_cancel_the_rest_is_empty(digits: Pair, clips: dict[str, Any]) -
 
 
 def test_a_deadline_is_marked(digits: Pair, clips: dict[str, Any]) -> None:
-    (heard,) = digits.exported.transcribe_all(clips["files"][:1], max_time=0.0)
+    (heard,) = digits.exported.transcribe_iter(clips["files"][:1], max_time=0.0)
     assert heard.finished == "time"
 
 

@@ -1,37 +1,63 @@
-"""The accuracy gate: convert, measure, and leave in float32 what hurts, until the tokens agree or it is refused."""
+"""The accuracy gate: convert, measure, and keep the most harmful layers in float32 until enough tokens agree."""
 
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import VerificationError
 from ..limits import Limits
 from ..verification.compare import Comparison, compare
 from ..verification.expectation import Expectation
-from .conversion import Conversion
-from .sensitivity import Layer, layers, most_harmful_first
+from .conversion import Conversion, Part
 
 logger = logging.getLogger(__name__)
 
 _MOST_KEPT = 0.5
-"""Of the weights: a bundle with more of them in float32 is hardly smaller or faster."""
-_SEARCHES = 4
-"""Of those that the whole bundle is measured on, so many say how much a layer hurts."""
+"""Largest share of weights to keep in float32: a bundle with more is hardly smaller or faster."""
+_MEASURED = 4
+"""Number of the expected results that each layer is measured on; the whole bundle is measured on all."""
+_LAYER = re.compile(r"(.*?\.\d+)(?:\.|$)")
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A bundle below float32, and what it was measured to be.
+    """A bundle below float32, and how it compares with the torch model.
 
     Attributes:
-        kept_float32: names of what is float32 in it.
-        result: what was measured.
+        kept_float32: Names of its parts, nodes and states that are float32.
+        result: Comparison with the torch model.
     """
 
     kept_float32: tuple[str, ...]
     result: Comparison
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Parts that are measured together, and kept in float32 together.
+
+    Attributes:
+        name: Common prefix of the names of the parts.
+        parts: Parts, from one or more graphs.
+        drift: Mean difference of log-probabilities when only this layer is converted.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    drift: float = 0.0
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the parts."""
+        return frozenset(part.name for part in self.parts)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights in the layer. int8 saves three bytes for each, int4 three and a half."""
+        return sum(part.parameters for part in self.parts)
 
 
 def convert_accurately(
@@ -41,10 +67,10 @@ def convert_accurately(
     limits: Limits,
     on_stage: Callable[[str], None],
 ) -> Converted:
-    """Convert into `directory`, with as little in float32 as `limits.agreement` asks for.
+    """Convert into `directory`, and keep as little in float32 as `limits.agreement` allows.
 
     Raises:
-        VerificationError: it would take more than half of the weights.
+        VerificationError: More than half of the weights would have to stay float32.
     """
 
     def attempt(kept: frozenset[str]) -> Converted:
@@ -80,10 +106,33 @@ def convert_accurately(
         count *= 2
 
 
+def layers(parts: Sequence[Part]) -> list[Layer]:
+    """Group parts by the first number in their names: `encoder.layers.3.fc1` goes with all of `encoder.layers.3`."""
+    groups: dict[str, list[Part]] = {}
+    for part in parts:
+        match = _LAYER.match(part.name)
+        groups.setdefault(match[1] if match else part.name, []).append(part)
+    return [Layer(name, tuple(members)) for name, members in groups.items()]
+
+
+def most_harmful_first(candidates: Sequence[Layer], drift_of: Callable[[Layer], float]) -> list[Layer]:
+    """Measure each layer alone, and order the layers by their drift per weight.
+
+    Args:
+        candidates: Layers that could be kept in float32.
+        drift_of: Function that returns the mean difference of log-probabilities when only that layer is converted.
+    """
+    measured = []
+    for number, layer in enumerate(candidates, start=1):
+        measured.append(replace(layer, drift=drift_of(layer)))
+        logger.info("%d/%d %s alone: drift %.2g", number, len(candidates), layer.name, measured[-1].drift)
+    return sorted(measured, key=lambda layer: layer.drift / layer.parameters, reverse=True)
+
+
 def _drift_of(layer: Layer, conversion: Conversion, directory: Path, expected: Sequence[Expectation]) -> float:
-    """Mean difference of log-probabilities when nothing but `layer` is below float32."""
+    """Return the mean difference of log-probabilities when only `layer` is below float32."""
     others = frozenset(part.name for part in conversion.parts) - layer.names
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         conversion.write(Path(scratch), others)
         with conversion.opened(Path(scratch)) as exported:
-            return compare(expected[:_SEARCHES], exported, search=False).drift
+            return compare(expected[:_MEASURED], exported, search=False).drift

@@ -11,7 +11,7 @@ from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.loading import Bundle
 from speech_runtime.bundle.safe_files import FileFacts
 
-from ..passes.half.rounding import round_explicitly
+from ..passes.half.convert import round_explicitly
 from ..tracing.tracer import save
 
 ROUNDED = SessionOptions(graph_optimization="disabled")

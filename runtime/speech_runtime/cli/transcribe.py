@@ -16,7 +16,7 @@ from ..backends.devices import DEVICES, options_for, with_cuda_graphs
 from ..backends.onnxruntime.session_options import SessionOptions
 from ..errors import AudioError, SpeechError
 from ..model import BATCH_SIZE, OnnxSpeechSeq2Seq
-from ..transcribe.batches import MOST_ITEMS
+from ..transcribe.batching import MOST_CLIPS
 from .console import complain, log_on_stderr
 from .entry import exit_when_interrupted
 from .flags import (
@@ -56,7 +56,7 @@ Exit codes:
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Write a file for each, instead of to stdout.")
 @click.option(
     "--batch-size",
-    type=IntegerRange(1, MOST_ITEMS),
+    type=IntegerRange(1, MOST_CLIPS),
     default=BATCH_SIZE,
     show_default=True,
     help="Files decoded together.",
@@ -128,7 +128,7 @@ def main(
             elif threads:
                 raise click.UsageError(f"--threads is for ONNX Runtime, and --device {device} runs without it")
             model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=options, **hub)
-            results = model.transcribe_all(map(_opened, files), batch_size=batch_size, limits=limits, **keywords)
+            results = model.transcribe_iter(map(_opened, files), batch_size=batch_size, limits=limits, **keywords)
             # Lines of text on a terminal are the progress; a bar would run into them.
             lines = verbose or (output_dir is None and sys.stdout.isatty())
             failed = _write(files, results, write, bar=sys.stderr is not None and sys.stderr.isatty() and not lines)

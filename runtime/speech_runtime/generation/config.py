@@ -1,30 +1,29 @@
 """Generation settings: one frozen, validated dataclass with the names and meaning of transformers' GenerationConfig."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from ..bundle.loading import read_configuration
-from ..dataclass_json import FieldError, listed, updated
+from ..dataclass_json import FieldError, listed, problems, updated
 from ..errors import GenerationError
 from .settings import (
-    BEAMS,
-    BIASES,
-    CANDIDATES,
-    CUTOFF,
-    DECAY,
-    EXPONENT,
-    FACTOR,
-    LENGTH,
-    LENGTH_OR_ZERO,
-    PROBABILITY,
-    SAMPLES,
-    SECONDS,
-    SHARE,
-    range_problems,
-    setting,
+    Beams,
+    Biases,
+    Candidates,
+    Cutoff,
+    Decay,
+    Exponent,
+    Factor,
+    Length,
+    LengthOrZero,
+    Probability,
+    Samples,
+    Seconds,
+    Share,
+    TokenId,
     supported_settings,
     vocabulary_problems,
 )
@@ -37,8 +36,8 @@ DEFAULT_NEW_TOKENS = 20
 class GenerationConfig:
     """How to search: greedily with one beam, by beam search with more; with `do_sample` either draws tokens at random.
 
-    A setting is declared here and described here: checks and command-line flags follow from its field, and the flag's
-    help is its description below. `GenerationSettings` repeats the names for type checkers.
+    A setting is declared once, here: the checks and the type of its command-line flag follow from the field's type, and
+    the flag's help is the description below. `GenerationSettings` repeats the names for type checkers.
 
     Attributes:
         max_new_tokens: Largest number of new tokens. Overrides `max_length`.
@@ -84,58 +83,59 @@ class GenerationConfig:
         remove_invalid_values: If true, replace NaN by 0 and infinities by the largest numbers.
     """
 
-    max_new_tokens: int | None = setting(None, LENGTH)
-    max_length: int | None = setting(None, LENGTH)
-    min_new_tokens: int | None = setting(None, LENGTH_OR_ZERO)
-    min_length: int | None = setting(None, LENGTH_OR_ZERO)
-    max_time: float | None = setting(None, SECONDS)
+    max_new_tokens: Length | None = None
+    max_length: Length | None = None
+    min_new_tokens: LengthOrZero | None = None
+    min_length: LengthOrZero | None = None
+    max_time: Seconds | None = None
     stop_strings: str | tuple[str, ...] | None = None
-    num_beams: int = setting(1, BEAMS)
-    num_return_sequences: int = setting(1, SAMPLES)
-    length_penalty: float = setting(1.0, EXPONENT)
+    num_beams: Beams = 1
+    num_return_sequences: Samples = 1
+    length_penalty: Exponent = 1.0
     early_stopping: bool | Literal["never"] = False
     do_sample: bool = False
-    temperature: float = setting(1.0, FACTOR)
-    top_k: int | None = setting(50, CANDIDATES)
-    top_p: float = setting(1.0, PROBABILITY)
-    min_p: float | None = setting(None, SHARE)
-    typical_p: float = setting(1.0, PROBABILITY)
-    epsilon_cutoff: float = setting(0.0, CUTOFF)
-    eta_cutoff: float = setting(0.0, CUTOFF)
-    top_h: float | None = setting(None, PROBABILITY)
-    repetition_penalty: float = setting(1.0, FACTOR)
-    no_repeat_ngram_size: int = setting(0, LENGTH_OR_ZERO)
-    exponential_decay_length_penalty: tuple[int, float] | None = setting(None, DECAY)
+    temperature: Factor = 1.0
+    top_k: Candidates | None = 50
+    top_p: Probability = 1.0
+    min_p: Share | None = None
+    typical_p: Probability = 1.0
+    epsilon_cutoff: Cutoff = 0.0
+    eta_cutoff: Cutoff = 0.0
+    top_h: Probability | None = None
+    repetition_penalty: Factor = 1.0
+    no_repeat_ngram_size: LengthOrZero = 0
+    exponential_decay_length_penalty: Decay | None = None
     suppress_tokens: tuple[int, ...] | None = None
     begin_suppress_tokens: tuple[int, ...] | None = None
-    bad_words_ids: tuple[tuple[int, ...], ...] | None = setting(None, in_vocabulary=True)
-    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] | None = setting(None, BIASES, in_vocabulary=True)
-    forced_bos_token_id: int | None = setting(None, in_vocabulary=True)
-    forced_eos_token_id: int | tuple[int, ...] | None = setting(None, in_vocabulary=True)
-    decoder_start_token_id: int | tuple[int, ...] | None = setting(None, in_vocabulary=True)
-    bos_token_id: int | None = setting(None, in_vocabulary=True)
-    eos_token_id: int | tuple[int, ...] | None = setting(None, in_vocabulary=True)
-    pad_token_id: int | None = setting(None, in_vocabulary=True)
+    bad_words_ids: tuple[tuple[TokenId, ...], ...] | None = None
+    sequence_bias: Biases | None = None
+    forced_bos_token_id: TokenId | None = None
+    forced_eos_token_id: TokenId | tuple[TokenId, ...] | None = None
+    decoder_start_token_id: TokenId | tuple[TokenId, ...] | None = None
+    bos_token_id: TokenId | None = None
+    eos_token_id: TokenId | tuple[TokenId, ...] | None = None
+    pad_token_id: TokenId | None = None
     renormalize_logits: bool = False
     remove_invalid_values: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range or contradict each other."""
-        problems = range_problems(self)
+        if found := problems(self) or list(self._contradictions()):
+            raise GenerationError(listed(found))
+
+    def _contradictions(self) -> Iterator[str]:
         independent = self.do_sample and self.num_beams == 1
         if self.num_return_sequences > self.num_beams and not independent:
-            problems.append(
+            yield (
                 f"num_return_sequences is {self.num_return_sequences} but num_beams only {self.num_beams}; "
                 "raise num_beams or return fewer"
             )
         if self.exponential_decay_length_penalty is not None and not self.eos_token_ids:
-            problems.append("exponential_decay_length_penalty needs an eos_token_id")
+            yield "exponential_decay_length_penalty needs an eos_token_id"
         if any(not tokens for tokens in self.bad_words_ids or ()):
-            problems.append("bad_words_ids has an empty sequence")
+            yield "bad_words_ids has an empty sequence"
         if any(not tokens for tokens, _ in self.sequence_bias or ()):
-            problems.append("sequence_bias has an empty sequence")
-        if problems:
-            raise GenerationError("; ".join(problems))
+            yield "sequence_bias has an empty sequence"
 
     @classmethod
     def from_file(cls, path: Path, vocab_size: int | None = None) -> "GenerationConfig":
@@ -161,8 +161,8 @@ class GenerationConfig:
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise `GenerationError` unless each token that is fed, forced or waited for is one of the `vocab_size`."""
-        if problems := vocabulary_problems(self, vocab_size):
-            raise GenerationError("; ".join(problems))
+        if found := vocabulary_problems(self, vocab_size):
+            raise GenerationError(listed(found))
 
     def updated(self, settings: Mapping[str, Any], keywords: Iterable[str] = ()) -> "GenerationConfig":
         """Return a copy with the settings of a call.
@@ -305,13 +305,13 @@ def _as_tuple(tokens: int | tuple[int, ...] | None) -> tuple[int, ...]:
     return (tokens,) if isinstance(tokens, int) else tokens
 
 
-def _with_suggestions(problems: Iterable[str], settings: Sequence[str], keywords: Iterable[str]) -> list[str]:
+def _with_suggestions(found: Iterable[str], settings: Sequence[str], keywords: Iterable[str]) -> list[str]:
     """Add to each unknown setting the known name that it resembles, or at the end all of them."""
-    known, found, resembles_none = [*settings, *keywords], [], False
-    for problem in problems:
+    known, said, resembles_none = [*settings, *keywords], [], False
+    for problem in found:
         name, unknown, _ = problem.partition(" is not a known field")
         similar = get_close_matches(name, known, 1) if unknown else []
         resembles_none |= bool(unknown and not similar)
-        said = f"{name} is not a known setting" if unknown else problem
-        found.append(f"{said}; did you mean {similar[0]}?" if similar else said)
-    return [*found, f"known settings are {', '.join(settings)}"] if resembles_none else found
+        unsuggested = f"{name} is not a known setting" if unknown else problem
+        said.append(f"{unsuggested}; did you mean {similar[0]}?" if similar else unsuggested)
+    return [*said, f"known settings are {', '.join(settings)}"] if resembles_none else said

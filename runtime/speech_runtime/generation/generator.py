@@ -16,7 +16,7 @@ from .decoding.caches.step_memories import StepMemories
 from .decoding.decoder import CachedDecoder
 from .encoder import EncoderOutput, SpeechEncoder
 from .label_tokens import LabelTokens
-from .language import in_language
+from .language import with_language
 from .likelihood import ForwardOutput, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
 from .output import GenerateOutput
@@ -192,7 +192,7 @@ class SpeechGenerator:
         """Search, and the settings that were searched with."""
         facts = self.manifest.decoder
         if language is not None:
-            config = in_language(config, self.tokenizer, language, encoded.batch)
+            config = with_language(config, self.tokenizer, language, encoded.batch)
             config.check_vocabulary(facts.vocab_size)
         given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
 

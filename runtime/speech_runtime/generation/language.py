@@ -44,7 +44,7 @@ def language_token(tokenizer: Tokenizer, language: str) -> int:
     return known[language]
 
 
-def in_language(
+def with_language(
     config: GenerationConfig, tokenizer: Tokenizer | None, language: str | Sequence[str], batch: int
 ) -> GenerationConfig:
     """Settings that write in a language, or in one for each utterance.

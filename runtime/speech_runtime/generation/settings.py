@@ -1,23 +1,13 @@
-"""How a generation setting is declared and checked: its range, its token ids, and the settings of transformers."""
+"""Types of generation settings, with the values that they allow; and what becomes of settings of transformers."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field, fields
+from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import chain
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, get_args, get_type_hints
 
+from ..dataclass_json import Rule, between
 from ..errors import GenerationError
-
-if TYPE_CHECKING:
-    from .config import GenerationConfig
-
-Value = TypeVar("Value")
-
-MOST_BEAMS = 1024
-"""Largest number of beams. Each beam is a row of every tensor of a step."""
-
-MOST_SAMPLES = 2**16
-"""Largest number of sequences returned for an utterance. Each sample is a row, too."""
 
 MOST_TOKENS = 2**17
 """Longest sequence, several hours of speech: a search allocates buffers of this length before it starts."""
@@ -25,63 +15,41 @@ MOST_TOKENS = 2**17
 _SMALLEST, _LARGEST = 1e-30, 1e30
 """Scores of a model stay finite in float32 when they are multiplied or divided by factors in this range."""
 
+_IN_VOCABULARY = "a token that is fed, forced or waited for: the decoder must have it"
 
-class Range(NamedTuple):
-    """Values that a setting may have: the check, and its wording in errors."""
-
-    holds: Callable[[Any], bool]
-    words: str
-
-
-def _between(least: float, most: float) -> Range:
-    return Range(lambda value: least <= value <= most, f"at least {least:,} and at most {most:,}")
-
-
-BEAMS = _between(1, MOST_BEAMS)
-SAMPLES = _between(1, MOST_SAMPLES)
-LENGTH = _between(1, MOST_TOKENS)
-LENGTH_OR_ZERO = _between(0, MOST_TOKENS)
-CANDIDATES = _between(0, 2**31 - 1)
-EXPONENT = _between(-100, 100)
-FACTOR = _between(_SMALLEST, _LARGEST)
-SECONDS = _between(0, 1e9)
-SHARE = _between(0, 1)
-PROBABILITY = Range(lambda value: 0 < value <= 1, "above 0 and at most 1")
-CUTOFF = Range(lambda value: 0 <= value < 1, "at least 0 and below 1")
-DECAY = Range(
-    lambda value: 0 <= value[0] <= MOST_TOKENS and 0 < value[1] <= _LARGEST,
-    f"a START of at least 0 and at most {MOST_TOKENS:,}, and a FACTOR above 0 and at most {_LARGEST:,}",
-)
-# A bias of -inf bans a sequence, as bad_words_ids does.
-BIASES = Range(lambda pairs: all(-inf <= bias <= _LARGEST for _, bias in pairs), f"at most {_LARGEST:,}")
+TokenId = Annotated[int, _IN_VOCABULARY]
+# Each beam and each sample is a row of every tensor of a step.
+Beams = Annotated[int, between(1, 1024)]
+Samples = Annotated[int, between(1, 2**16)]
+Length = Annotated[int, between(1, MOST_TOKENS)]
+LengthOrZero = Annotated[int, between(0, MOST_TOKENS)]
+Candidates = Annotated[int, between(0, 2**31 - 1)]
+Exponent = Annotated[float, between(-100, 100)]
+Factor = Annotated[float, between(_SMALLEST, _LARGEST)]
+Seconds = Annotated[float, between(0, 1e9)]
+Share = Annotated[float, between(0, 1)]
+Probability = Annotated[float, Rule(lambda value: 0 < value <= 1, "a number above 0 and at most 1")]
+Cutoff = Annotated[float, Rule(lambda value: 0 <= value < 1, "at least 0 and below 1")]
+Decay = Annotated[
+    tuple[int, float],
+    Rule(
+        lambda value: 0 <= value[0] <= MOST_TOKENS and 0 < value[1] <= _LARGEST,
+        f"[START, FACTOR] with a START of 0 to {MOST_TOKENS:,}, and a FACTOR above 0 and at most {_LARGEST:,}",
+    ),
+]
+Biases = Annotated[
+    tuple[tuple[tuple[TokenId, ...], float], ...],
+    # A bias of -inf bans a sequence, as bad_words_ids does.
+    Rule(lambda pairs: all(-inf <= bias <= _LARGEST for _, bias in pairs), f"sequences with biases up to {_LARGEST:,}"),
+]
 
 
-def setting(default: Value, allowed: Range | None = None, *, in_vocabulary: bool = False) -> Value:
-    """Declare a field of `GenerationConfig`.
+def vocabulary_problems(config: Any, vocab_size: int) -> list[str]:
+    """List the settings with token ids that a decoder of `vocab_size` tokens does not have.
 
-    Args:
-        default: Value of the setting where neither the bundle nor the call sets it.
-        allowed: Range that its values must be in, other than None.
-        in_vocabulary: If true, its token ids are fed, forced or waited for, so the decoder must have them. To suppress
-            a token that does not exist changes nothing, and is allowed.
+    To suppress a token that does not exist changes nothing, and is allowed: such settings are no `TokenId`.
     """
-    return field(default=default, metadata={"allowed": allowed, "in_vocabulary": in_vocabulary})
-
-
-def range_problems(config: "GenerationConfig") -> list[str]:
-    """List the settings that are out of range."""
-    return [
-        f"{declared.name} is {value}, it must be {allowed.words}"
-        for declared in fields(config)
-        if (allowed := declared.metadata.get("allowed")) is not None
-        and (value := getattr(config, declared.name)) is not None
-        and not allowed.holds(value)
-    ]
-
-
-def vocabulary_problems(config: "GenerationConfig", vocab_size: int) -> list[str]:
-    """List the settings with token ids that a decoder of `vocab_size` tokens does not have."""
-    given = {declared.name: getattr(config, declared.name) for declared in fields(config) if _checked(declared)}
+    given = {name: getattr(config, name) for name in _names_of_token_ids(config.__class__)}
     if config.decoder_start_token_id is not None:
         del given["bos_token_id"]  # never used
     given["sequence_bias"] = tuple(sequence for sequence, _ in config.sequence_bias or ())
@@ -96,8 +64,14 @@ def vocabulary_problems(config: "GenerationConfig", vocab_size: int) -> list[str
     ]
 
 
-def _checked(declared: Any) -> bool:
-    return bool(declared.metadata.get("in_vocabulary"))
+@cache
+def _names_of_token_ids(record: type) -> list[str]:
+    return [name for name, kind in get_type_hints(record, include_extras=True).items() if _has_token_ids(kind)]
+
+
+def _has_token_ids(kind: Any) -> bool:
+    arguments = get_args(kind)
+    return _IN_VOCABULARY in arguments or any(map(_has_token_ids, arguments))
 
 
 def _ids(value: Any) -> Iterator[int]:

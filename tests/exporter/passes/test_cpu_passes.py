@@ -22,8 +22,8 @@ from speech_export.passes.cpu.plain_shapes import plain_shapes
 from speech_export.passes.cpu.scaled_queries import scale_queries
 from speech_export.passes.int8.dynamic import quantize_projections
 from speech_export.passes.int8.packed_queries import pack_queries
-from speech_export.passes.module_names import name_after_modules
 from speech_export.passes.patterns.projections import initializer, projections
+from speech_export.passes.tracer_metadata import name_after_modules
 from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_export.tracing.rewrites.traceable import traceable
 from speech_export.tracing.tracer import save, trace, traceables

@@ -1,6 +1,7 @@
 """Explicit int8 on small graphs: numbers are those of bytes, each is quantised once, and the graph stays standard."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,8 @@ from numpy.typing import NDArray
 
 from exporter.passes.test_int8 import IDS, WIDTH, WORDS, Graph, X, language_model, operators, weight, weight_bytes
 from speech_export.passes.int8.dynamic import quantized_columns
-from speech_export.passes.int8.explicit import ExplicitInt8
-from speech_export.passes.patterns.projections import projections
-from speech_export.passes.quantization import quantize_explicitly
+from speech_export.passes.int8.quantizable import Quantizable
+from speech_export.passes.pipeline import passes_to_explicit_int8, run_passes
 from speech_export.precision.options import PrecisionOptions
 
 Array = NDArray[Any]
@@ -50,11 +50,9 @@ def attention_inputs() -> tuple[ir.Model, dict[str, Array]]:
     return graph.model(query, value, graph.add("MatMul", value, o, name="layers.0.out_proj")), weights
 
 
-def quantized(model: ir.Model, largest: dict[str, float]) -> ir.Model:
-    explicit = ExplicitInt8(model.graph, largest)
-    for projection in list(projections(model.graph)):
-        explicit.projection(projection)
-    explicit.finish()
+def quantized(model: ir.Model, largest: dict[str, float], kept: Collection[str] = ()) -> ir.Model:
+    found = Quantizable.find(model.graph, OPTIONS, WORDS)
+    run_passes(model, passes_to_explicit_int8(found.without(kept), largest))
     return model
 
 
@@ -95,7 +93,8 @@ def test_embedding_and_output_projection_share_one_table() -> None:
     model = language_model(tied=True)
     table, bias = (model.graph.initializers[name].const_value.numpy() for name in ("head", "final_logits_bias"))
     largest = {value.name: 2.5 for node in model.graph for value in (*node.inputs, *node.outputs)}
-    assert quantize_explicitly(model, OPTIONS, WORDS, largest) == frozenset()
+    assert Quantizable.find(model.graph, OPTIONS, WORDS).without_scale(largest) == frozenset()
+    quantized(model, largest)
     hidden, logits = run(model, ids=IDS)
     expected = weight_in_bytes(table).T
     np.testing.assert_array_equal(hidden, expected[IDS])
@@ -107,13 +106,13 @@ def test_an_embedding_of_its_own_has_a_scale_for_each_word() -> None:
     model = language_model(tied=False)
     table = model.graph.initializers["embedding"].const_value.numpy()
     largest = {value.name: 2.5 for node in model.graph for value in (*node.inputs, *node.outputs)}
-    quantize_explicitly(model, OPTIONS, WORDS, largest, {"lm_head"})
+    quantized(model, largest, {"lm_head"})
     np.testing.assert_array_equal(run(model, ids=IDS)[0], weight_in_bytes(table.T).T[IDS])
 
 
 def test_what_is_kept_stays_float32() -> None:
     model, weights = attention_inputs()
-    quantize_explicitly(model, OPTIONS, WORDS, LARGEST, {"layers.0.q_proj"})
+    quantized(model, LARGEST, {"layers.0.q_proj"})
     query, _, _ = run(model, x=X)
     np.testing.assert_allclose(query, X @ weights["q"] + weights["b"], rtol=0, atol=1e-4)
     assert operators(model)["QuantizeLinear"] == 2
@@ -122,6 +121,8 @@ def test_what_is_kept_stays_float32() -> None:
 @pytest.mark.parametrize("largest", [0.0, math.inf, math.nan])
 def test_what_has_no_scale_stays_float32_and_is_named(largest: float) -> None:
     model, _ = attention_inputs()
-    found = quantize_explicitly(model, OPTIONS, WORDS, LARGEST | {"layers.0.v_proj.output": largest})
-    assert found == {"layers.0.out_proj"}
+    measured = LARGEST | {"layers.0.v_proj.output": largest}
+    unscalable = Quantizable.find(model.graph, OPTIONS, WORDS).without_scale(measured)
+    assert unscalable == {"layers.0.out_proj"}
+    quantized(model, measured, unscalable)
     assert operators(model) == {"QuantizeLinear": 1, "DequantizeLinear": 3, "MatMul": 3, "Add": 1}

@@ -11,10 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from speech_export.passes.half.convert import to_half
-from speech_export.passes.half.rounding import round_explicitly
-from speech_export.precision.out_of_range import nodes_out_of_range
-from speech_export.precision.value_ranges import RangeMeter, ValueRange
+from speech_export.passes.half.convert import round_explicitly, to_half
+from speech_export.precision.value_ranges import RangeMeter, ValueRange, nodes_out_of_range
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]>'
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16

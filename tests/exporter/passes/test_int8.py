@@ -1,7 +1,7 @@
 """int8 and int4 passes on small graphs: exact where they should be, near where they cannot be, and nothing twice."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from speech_export.errors import ExportError
 from speech_export.passes.int8.dynamic import quantize_projections, quantized_columns
-from speech_export.passes.int8.embedding_table import quantize_embedding, quantize_shared_table
+from speech_export.passes.int8.embedding_table import quantize_embeddings, quantize_shared_tables
 from speech_export.passes.int8.int4 import quantize_projections_to_int4, quantized_blocks
+from speech_export.passes.int8.quantizable import Quantizable
 from speech_export.passes.patterns.projections import projections
-from speech_export.passes.quantization import matching, parts, quantize
+from speech_export.passes.pipeline import passes_to_int8, run_passes
 from speech_export.passes.shared_weights import share_transposed_weights
-from speech_export.precision.options import PrecisionOptions
-from speech_runtime.bundle.graph_io import DECODER_WITH_PAST
+from speech_export.precision.conversion import matching
+from speech_export.precision.options import Precision, PrecisionOptions
 
 WIDTH, WORDS = 32, 200
 RANDOM = np.random.default_rng(0)
@@ -169,7 +170,7 @@ def test_embedding_and_output_projection_share_one_table(folded: bool) -> None:
     model = language_model(tied=True, folded=folded)
     hidden, logits = run(model, {"ids": IDS})
     (head,) = projections(model.graph)
-    quantize_shared_table(model, head)
+    quantize_shared_tables(model, [head])
     table = WORDS * WIDTH
     assert [
         value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value.nbytes >= table
@@ -195,7 +196,7 @@ def test_an_embedding_of_its_own_has_a_scale_for_each_word() -> None:
     model = language_model(tied=False)
     hidden, _ = run(model, {"ids": IDS})
     (gather,) = (node for node in model.graph if node.op_type == "Gather")
-    quantize_embedding(model, gather)
+    quantize_embeddings(model, [gather])
     found, _ = run(model, {"ids": IDS})
     assert np.all(np.abs(found - hidden) <= np.abs(hidden).max(axis=-1, keepdims=True) / 254 * 1.001)
 
@@ -221,29 +222,35 @@ def test_four_bits_are_packed_as_the_operator_reads_them(block_size: int, column
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, {"table"}),
-        ({"op_kinds": ("matmul",)}, {"projection"}),
-        ({"op_kinds": ("embedding",)}, set()),
+        ({}, (1, 0, 0)),
+        ({"op_kinds": ("matmul",)}, (0, 1, 0)),
+        ({"op_kinds": ("embedding",)}, (0, 0, 0)),
     ],
 )
-def test_what_a_tied_model_offers(options: dict[str, Any], expected: set[str]) -> None:
-    found = parts(language_model(tied=True), PrecisionOptions(precision="int8", **options), WORDS)
-    assert {part.kind for part in found} == expected
+def test_what_a_tied_model_offers(options: dict[str, Any], expected: tuple[int, int, int]) -> None:
+    model = language_model(tied=True)
+    found = Quantizable.find(model.graph, PrecisionOptions(precision="int8", **options), WORDS)
+    assert (len(found.shared_tables), len(found.projections), len(found.embeddings)) == expected
+    assert len(found.sizes()) == sum(expected)
+
+
+def quantize(model: ir.Model, precision: Precision, kept: Collection[str] = ()) -> None:
+    options = PrecisionOptions(precision=precision)
+    found = Quantizable.find(model.graph, options, WORDS).without(kept)
+    run_passes(model, passes_to_int8(found, precision, options, WORDS))
 
 
 def test_int4_keeps_the_output_projection_in_int8() -> None:
     for tied in (True, False):
         model = language_model(tied)
-        quantize(model, DECODER_WITH_PAST, PrecisionOptions(precision="int4"), WORDS)
+        quantize(model, "int4")
         assert operators(model)["DynamicQuantizeMatMul"] == 1
         assert operators(model)["MatMulNBits"] == 0
 
 
 def test_what_is_kept_is_not_touched() -> None:
     model = attention_inputs()
-    quantize(
-        model, DECODER_WITH_PAST, PrecisionOptions(precision="int8"), WORDS, {"layers.0.k_proj", "layers.0.out_proj"}
-    )
+    quantize(model, "int8", {"layers.0.k_proj", "layers.0.out_proj"})
     assert operators(model) == {"DynamicQuantizeMatMul": 2, "MatMul": 2}
 
 

@@ -8,9 +8,9 @@ import pytest
 from composites import composite
 from speech_export import export
 from speech_export.limits import Limits
-from speech_export.passes.quantization import Part
+from speech_export.precision.accuracy_gate import layers, most_harmful_first
+from speech_export.precision.conversion import Part
 from speech_export.precision.options import PrecisionOptions, Target
-from speech_export.precision.sensitivity import layers, most_harmful_first
 from speech_runtime import Bundle
 
 
@@ -21,10 +21,10 @@ def names(groups: Sequence[object]) -> list[str]:
 def test_parts_of_a_layer_belong_together() -> None:
     found = layers(
         [
-            Part("encoder.layers.1.fc1", "projection", 8),
-            Part("encoder.layers.10.fc1", "projection", 8),
-            Part("encoder.layers.1.attention.q_proj", "projection", 4),
-            Part("decoder.lm_head", "table", 100),
+            Part("encoder.layers.1.fc1", 8),
+            Part("encoder.layers.10.fc1", 8),
+            Part("encoder.layers.1.attention.q_proj", 4),
+            Part("decoder.lm_head", 100),
         ]
     )
     assert names(found) == ["encoder.layers.1", "encoder.layers.10", "decoder.lm_head"]
@@ -32,9 +32,7 @@ def test_parts_of_a_layer_belong_together() -> None:
 
 
 def test_damage_counts_for_each_weight() -> None:
-    candidates = layers(
-        [Part("head", "table", 1000), Part("layers.0.fc1", "projection", 10), Part("layers.1.fc1", "", 10)]
-    )
+    candidates = layers([Part("head", 1000), Part("layers.0.fc1", 10), Part("layers.1.fc1", 10)])
     drift = {"head": 0.5, "layers.0": 0.1, "layers.1": 0.001}
     assert names(most_harmful_first(candidates, lambda layer: drift[layer.name])) == ["layers.0", "head", "layers.1"]
 

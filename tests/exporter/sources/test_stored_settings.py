@@ -117,7 +117,7 @@ def test_what_the_runtime_does_not_follow_is_said(tmp_path: Path, caplog: pytest
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0, it must be at least"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0; give 1e-30 to"),
         ({"penalty_alpha": 0.6}, "penalty_alpha is for contrastive search"),
         ({"num_beams": 0}, "num_beams is 0"),
         ({"length_penalty": "x"}, "length_penalty is 'x'"),

@@ -48,7 +48,7 @@ def test_speech_transcribe_shows_warnings(monkeypatch: pytest.MonkeyPatch, tmp_p
         return iter([AudioError("nothing is heard")])
 
     bundle = make_bundle(tmp_path / "bundle")
-    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", warn)
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_iter", warn)
     result = CliRunner().invoke(speech_runtime.cli.transcribe.main, [str(bundle), "clip.wav"])
     assert result.stderr.splitlines()[0] == "Warning: The cache cannot be written"
     assert [type(handler) for handler in logging.getLogger("speech_runtime").handlers] == [logging.NullHandler]

@@ -132,7 +132,7 @@ def test_settings_are_followed(digits: Pair, references: dict[Path, str]) -> Non
         (("--bad-words-ids", "[5]"), "--bad-words-ids is [5], expected a list of a list of int or null"),
         (("--n-best", 2), "--n-best is 2 but --num-beams only 1; raise --num-beams"),
         (("--language", "de"), "no token for the language 'de'"),
-        (("--top-p", 2), "--top-p is 2.0, it must be above 0 and at most 1"),
+        (("--top-p", 2), "--top-p is 2.0; give a number above 0 and at most 1"),
     ):
         result = run(digits.directory, clip, *arguments)
         assert result.exit_code != 0
@@ -148,11 +148,11 @@ def test_every_setting_has_a_flag() -> None:
 def test_flags_become_settings(digits: Pair, references: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    def transcribe_all(self: OnnxSpeechSeq2Seq, audio: Iterable[str], **keywords: Any) -> Iterator[Transcription]:
+    def transcribe_iter(self: OnnxSpeechSeq2Seq, audio: Iterable[str], **keywords: Any) -> Iterator[Transcription]:
         seen.update(keywords)
         return (Transcription("", [], 0.0, "end", [], 1.0, 0.0, 0.0) for _ in audio)
 
-    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", transcribe_all)
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_iter", transcribe_iter)
     flags = {
         "--early-stopping": ("never", "never"),
         "--stop-strings": ("one", ("one",)),
@@ -241,7 +241,7 @@ def test_a_seed_that_is_none_is_refused(seed: str, tmp_path: Path) -> None:
         (("--decoder-start-token-id", -5), "--decoder-start-token-id has -5"),
         (("--eos-token-id", "2,99"), "--eos-token-id has 99"),
         (("--length-penalty", "nan"), "--length-penalty is nan"),
-        (("--num-beams", 10**9), "--num-beams is 1000000000, it must be at least 1 and at most 1,024"),
+        (("--num-beams", 10**9), "--num-beams is 1000000000; give 1 to 1,024"),
         (("--max-time", "nan"), "--max-time is nan"),
     ],
 )
@@ -344,13 +344,13 @@ def test_verbose_says_what_takes_how_long(digits: Pair, references: dict[Path, s
 def test_an_interrupt_leaves_whole_json(
     digits: Pair, references: dict[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transcribe_all = OnnxSpeechSeq2Seq.transcribe_all
+    transcribe_iter = OnnxSpeechSeq2Seq.transcribe_iter
 
     def interrupted(self: OnnxSpeechSeq2Seq, audio: Any, **keywords: Any) -> Iterator[Any]:
-        yield next(transcribe_all(self, audio, **keywords))
+        yield next(transcribe_iter(self, audio, **keywords))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_all", interrupted)
+    monkeypatch.setattr(OnnxSpeechSeq2Seq, "transcribe_iter", interrupted)
     result = run(digits.directory, *references, "--format", "json")
     assert result.exit_code == 130
     assert [entry["text"] for entry in json.loads(result.stdout)] == [next(iter(references.values()))]

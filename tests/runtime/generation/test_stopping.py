@@ -16,7 +16,7 @@ from speech_runtime.generation.call import Extras, generate
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.decoding import row_memory
 from speech_runtime.generation.generator import SpeechGenerator
-from speech_runtime.generation.language import in_language
+from speech_runtime.generation.language import with_language
 from speech_runtime.generation.output import GenerateOutput
 from speech_runtime.generation.prompts import prompts
 from table_model import TableDecoder, random_table
@@ -263,7 +263,7 @@ def test_a_prompt_that_is_no_token_ids_is_named(prompt: Any) -> None:
 @pytest.mark.parametrize("language", [5, b"de", [5], {"de": 1}], ids=str)
 def test_a_language_that_is_none_is_named(language: Any) -> None:
     with pytest.raises(GenerationError, match="language"):
-        in_language(GenerationConfig(decoder_start_token_id=1), Tokenizer(WordLevel({"a": 0}, "a")), language, 1)
+        with_language(GenerationConfig(decoder_start_token_id=1), Tokenizer(WordLevel({"a": 0}, "a")), language, 1)
 
 
 @pytest.mark.parametrize("given", [{"hidden_states": 1}, (1, 2), np.ones(3)], ids=str)

@@ -1,6 +1,6 @@
-"""Which nodes stay float32 in a half-precision graph for what they are, whatever numbers go through them.
+"""The nodes that stay float32 in a half-precision graph because of what they compute, whatever their numbers are.
 
-Values out of half's range are another matter: those are measured (`speech_export.precision.value_ranges`).
+Nodes whose numbers are out of half's range are found by measuring (`speech_export.precision.value_ranges`).
 """
 
 from collections.abc import Collection, Iterable
@@ -9,49 +9,49 @@ from enum import Enum, auto
 import onnx
 import onnx_ir as ir
 
-from .casts import FLOAT
+FLOAT = ir.DataType.FLOAT
 
 MOVES = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split"}
     | {"Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
-"""They copy numbers and compute none."""
+"""Operators that copy numbers and compute none."""
 
 _STATISTICS = frozenset(
     {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LpNormalization", "LogSoftmax", "Softmax"}
     | {"CumSum", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceSum"}
     | {"ReduceSumSquare", "GlobalAveragePool"}
 )
-"""Sums over many elements, or of exponentials: a running sum in half stops growing at 2048 times its addends."""
+"""Operators that sum many elements, or exponentials: a running sum in half stops growing at 2048 times its addends."""
 
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 
 _READS_SHAPE = frozenset({"Shape", "Size"})
-"""They take any type and look at no number."""
+"""Operators that take any type and read no number."""
 
 _BOUNDED = frozenset({"Cos", "Sin"})
-"""Behind them a position is a number like any other."""
+"""Operators whose result is bounded: after them a position is a number like any other."""
 
 
 class _Origin(Enum):
     CONSTANT = auto()
-    """Nothing but weights, or a number repeated: engines compute it while they load."""
+    """Only weights, or one number repeated: computed when the graph is loaded."""
     POSITION = auto()
-    """Counted: made of integers and constants. 2049 is no half, so these stay float32 until a sine or a cosine."""
+    """Counted from integers and constants. Half cannot hold 2049, so positions stay float32 until a sine or cosine."""
     SIGNAL = auto()
-    """What the network says, and looked-up rows of a table."""
+    """Activations of the network, and rows that are looked up in a table."""
 
 
 def float32_nodes(graph: ir.Graph, keep: Collection[str] = (), float32_interface: Collection[str] = ()) -> set[ir.Node]:
-    """The nodes of `graph` that stay float32: statistics, softmax, positions, masks, and what half has no kernel for.
+    """Return the nodes that stay float32: statistics, softmax, positions, masks, and operators without a half kernel.
 
-    What feeds none but such nodes is one of them too, back to a product of matrices or a convolution: a mask is added
+    A node that only feeds such nodes stays float32 too, back to a matrix product or a convolution: so a mask is added
     to unrounded scores, and logits are rounded once.
 
     Args:
-        graph: float32, without subgraphs.
-        keep: names of nodes that stay float32 for another reason.
-        float32_interface: names of inputs and outputs that are float32.
+        graph: Float32 graph without subgraphs.
+        keep: Names of nodes that stay float32 for another reason.
+        float32_interface: Names of inputs and outputs that are float32.
     """
     found = set()
     origins: dict[ir.Value | None, _Origin] = dict.fromkeys(graph.initializers.values(), _Origin.CONSTANT)
@@ -68,11 +68,12 @@ def float32_nodes(graph: ir.Graph, keep: Collection[str] = (), float32_interface
             or not _may_be_half(node, graph.opset_imports)
         ):
             found.add(node)
-    _add_what_feeds_them(graph, found, float32_interface)
+    _add_feeding_nodes(graph, found, float32_interface)
     return found
 
 
-def _add_what_feeds_them(graph: ir.Graph, found: set[ir.Node], float32_interface: Collection[str]) -> None:
+def _add_feeding_nodes(graph: ir.Graph, found: set[ir.Node], float32_interface: Collection[str]) -> None:
+    """Add the nodes that only feed nodes in `found`."""
     added = []
     for node in reversed(graph):
         outputs = floats(node.outputs)
@@ -83,19 +84,19 @@ def _add_what_feeds_them(graph: ir.Graph, found: set[ir.Node], float32_interface
             found.add(node)
             added.append(node)
     for node in reversed(added):
-        # Copies of halves are as good as the halves, and smaller.
+        # A copy of half values is as exact in half as in float32, and smaller.
         copied = floats(node.inputs)
         if node.op_type in MOVES and not any(v.name in float32_interface or v.producer() in found for v in copied):
             found.remove(node)
 
 
 def reads_shape_only(node: ir.Node) -> bool:
-    """Whether `node` takes tensors of any type and looks at no number in them."""
+    """Return true if `node` takes tensors of any type and reads no number in them."""
     return node.op_type in _READS_SHAPE
 
 
 def floats(values: Iterable[ir.Value | None]) -> list[ir.Value]:
-    """Those of `values` that are float32."""
+    """Return those of `values` that are float32."""
     return [value for value in values if value is not None and value.dtype == FLOAT]
 
 
@@ -107,7 +108,7 @@ def _origin(node: ir.Node, origins: dict[ir.Value | None, _Origin]) -> _Origin:
     if _Origin.SIGNAL in of_floats or node.op_type in _BOUNDED:
         return _Origin.SIGNAL
     if of_floats == {_Origin.CONSTANT} and node.op_type in MOVES:
-        # A row of a table says something; a number that is repeated to some shape is a number still.
+        # A row of a table is a signal; one number that is repeated to some shape is still a constant.
         return _Origin.CONSTANT if all(map(_is_number, floats(inputs))) else _Origin.SIGNAL
     return _Origin.POSITION
 
@@ -117,7 +118,7 @@ def _is_number(value: ir.Value) -> bool:
 
 
 def _may_be_half(node: ir.Node, opset_imports: dict[str, int]) -> bool:
-    """Whether ONNX lets every float32 tensor of `node` be half, and none of them has a type of its own."""
+    """Return true if ONNX allows half for every float32 tensor of `node`, and none of them has a fixed type."""
     try:
         schema = onnx.defs.get_schema(node.op_type, opset_imports[node.domain], node.domain)
     except (KeyError, onnx.defs.SchemaError):

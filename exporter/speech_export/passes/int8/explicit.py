@@ -1,10 +1,12 @@
-"""Explicit int8: standard ONNX that says which numbers are bytes, for an engine to make products of bytes out of it.
+"""Explicit int8: standard ONNX that says which tensors are int8, for an engine that multiplies them as int8.
 
-What a product reads goes through QuantizeLinear and DequantizeLinear with one scale, found beforehand on audio; its
-weight is stored in int8, with a scale for each output, behind a DequantizeLinear. Taken at its word the graph computes
-in float32 with numbers that bytes can hold. TensorRT pulls both scales through the product, and multiplies bytes:
+The input of a product goes through QuantizeLinear and DequantizeLinear with one scale, measured on audio beforehand.
+The weight is stored in int8, with one scale for each output, behind a DequantizeLinear. Read literally, the graph
+computes in float32 with numbers that fit into int8. TensorRT moves both scales behind the product, and multiplies int8:
+
 https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-explicit-quantization.html
-All zero points are 0, which it asks for.
+
+TensorRT requires zero points of 0.
 """
 
 from collections.abc import Mapping
@@ -15,61 +17,52 @@ import onnx_ir as ir
 from ..patterns.projections import Projection, initializer, remove_unused_initializers
 from .dynamic import LARGEST, quantized_columns
 from .embedding_table import embedding_gathers
+from .quantizable import Quantizable
 
 
-class ExplicitInt8:
-    """Quantises a graph in place: each activation once, each weight once, whoever reads them."""
+def quantize_explicitly(model: ir.Model, found: Quantizable, largest: Mapping[str, float]) -> None:
+    """Quantise parts of a graph in place: each activation once and each weight once, whatever reads them.
+
+    Args:
+        model: Float32 graph of standard ONNX, opset 19 or later.
+        found: Parts to quantise. Its groups are ignored.
+        largest: Largest magnitude of each tensor, by name.
+    """
+    quantizer = _Quantizer(model.graph, largest)
+    for head in found.shared_tables:
+        gathers = embedding_gathers(head.weight)
+        quantizer.quantize_product(head)
+        for gather in gathers:
+            gather.replace_input_with(0, quantizer.dequantized[head.weight])
+    for projection in found.projections:
+        quantizer.quantize_product(projection)
+    for gather in found.embeddings:
+        gather.replace_input_with(0, quantizer.dequantize_weight(gather.inputs[0], 0))
+    remove_unused_initializers(model.graph)
+
+
+class _Quantizer:
+    """Adds quantised copies of tensors to a graph.
+
+    Attributes:
+        dequantized: Float32 value that went through int8, for each value that was quantised.
+    """
 
     def __init__(self, graph: ir.Graph, largest: Mapping[str, float]) -> None:
-        """Quantise nothing yet.
-
-        Args:
-            graph: float32, standard ONNX from opset 19 on.
-            largest: magnitudes of the tensors in it, by name.
-        """
         self._graph = graph
         self._largest = largest
         self._zero = initializer(graph, "zero.int8", np.array(0, dtype=np.int8))
-        self._bytes: dict[ir.Value, ir.Value] = {}
+        self.dequantized: dict[ir.Value, ir.Value] = {}
 
-    def projection(self, projection: Projection) -> None:
-        """Quantise what a projection reads, and its weight."""
+    def quantize_product(self, projection: Projection) -> None:
+        """Quantise the input and the weight of a projection."""
         product = projection.nodes[0]
-        product.replace_input_with(0, self._activation(projection.x))
-        product.replace_input_with(1, self._weight(projection.weight, 0 if projection.transposed else 1))
+        product.replace_input_with(0, self._dequantize_activation(projection.x))
+        product.replace_input_with(1, self.dequantize_weight(projection.weight, 0 if projection.transposed else 1))
 
-    def shared_table(self, head: Projection) -> None:
-        """Quantise a projection, and let those that look words up in its weight read the same bytes."""
-        gathers = embedding_gathers(head.weight)
-        self.projection(head)
-        for gather in gathers:
-            gather.replace_input_with(0, self._bytes[head.weight])
-
-    def embedding(self, gather: ir.Node) -> None:
-        """Quantise a table of words with a scale for each of its rows."""
-        gather.replace_input_with(0, self._weight(gather.inputs[0], 0))
-
-    def finish(self) -> None:
-        """Drop the weights that nothing reads any more."""
-        remove_unused_initializers(self._graph)
-
-    def _activation(self, x: ir.Value) -> ir.Value:
-        if x not in self._bytes:
-            step = np.array(self._largest[str(x.name)] / LARGEST, dtype=np.float32)
-            scale = initializer(self._graph, f"{x.name}.scale", step)
-            quantize = ir.node("QuantizeLinear", [x, scale, self._zero], name=f"{x.name}/QuantizeLinear")
-            _describe(quantize, x, f"{x.name}.int8", ir.DataType.INT8)
-            dequantize = self._dequantize(quantize.outputs[0], scale, x, axis=None)
-            producer = x.producer()
-            if producer is None:
-                self._graph.insert_before(self._graph[0], [quantize, dequantize])
-            else:
-                self._graph.insert_after(producer, [quantize, dequantize])
-        return self._bytes[x]
-
-    def _weight(self, weight: ir.Value, axis: int) -> ir.Value:
-        """The numbers of `weight`, from bytes with a scale for each index along `axis`."""
-        if weight not in self._bytes:
+    def dequantize_weight(self, weight: ir.Value, axis: int) -> ir.Value:
+        """Store `weight` in int8 with a scale for each index along `axis`; return it dequantised."""
+        if weight not in self.dequantized:
             matrix = weight.const_value.numpy()
             values, scale = quantized_columns(matrix if axis == 1 else matrix.T)
             stored = initializer(self._graph, f"{weight.name}.int8", values if axis == 1 else values.T)
@@ -77,7 +70,21 @@ class ExplicitInt8:
                 stored, initializer(self._graph, f"{weight.name}.scale", scale), weight, axis=axis
             )
             self._graph.insert_before(self._graph[0], dequantize)
-        return self._bytes[weight]
+        return self.dequantized[weight]
+
+    def _dequantize_activation(self, x: ir.Value) -> ir.Value:
+        if x not in self.dequantized:
+            step = np.array(self._largest[str(x.name)] / LARGEST, dtype=np.float32)
+            scale = initializer(self._graph, f"{x.name}.scale", step)
+            quantize = ir.node("QuantizeLinear", [x, scale, self._zero], name=f"{x.name}/QuantizeLinear")
+            _set_output(quantize, x, f"{x.name}.int8", ir.DataType.INT8)
+            dequantize = self._dequantize(quantize.outputs[0], scale, x, axis=None)
+            producer = x.producer()
+            if producer is None:
+                self._graph.insert_before(self._graph[0], [quantize, dequantize])
+            else:
+                self._graph.insert_after(producer, [quantize, dequantize])
+        return self.dequantized[x]
 
     def _dequantize(self, values: ir.Value, scale: ir.Value, original: ir.Value, axis: int | None) -> ir.Node:
         node = ir.node(
@@ -86,11 +93,12 @@ class ExplicitInt8:
             {} if axis is None else {"axis": axis},
             name=f"{original.name}/DequantizeLinear",
         )
-        _describe(node, original, f"{original.name}.quantized", ir.DataType.FLOAT)
-        self._bytes[original] = node.outputs[0]
+        _set_output(node, original, f"{original.name}.quantized", ir.DataType.FLOAT)
+        self.dequantized[original] = node.outputs[0]
         return node
 
 
-def _describe(node: ir.Node, like: ir.Value, name: str, kind: ir.DataType) -> None:
+def _set_output(node: ir.Node, like: ir.Value, name: str, dtype: ir.DataType) -> None:
+    """Give the output of `node` a name, a dtype, and the shape of `like`."""
     (output,) = node.outputs
-    output.name, output.shape, output.type = name, like.shape, ir.TensorType(kind)
+    output.name, output.shape, output.type = name, like.shape, ir.TensorType(dtype)

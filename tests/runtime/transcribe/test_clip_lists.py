@@ -2,22 +2,30 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from speech_runtime import AudioError, AudioLimits, EngineError, GenerationError
+from speech_runtime import AudioError, AudioLimits, EngineError, GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.errors import EngineMemoryError
 from speech_runtime.generation.tokenizer import texts_of
-from speech_runtime.transcribe.many import Steps, transcribe_many
+from speech_runtime.transcribe.batching import transcribe_clips
 
 
-def echoing() -> Any:
-    """Steps that load a clip as it is, and hear it in itself."""
-    return Steps(16000, lambda clip: np.asarray(clip.audio), lambda _: True, lambda clips: clips)
+def echoed(audio: Any, batch_size: Any = 8) -> Iterator[Any]:
+    """Transcribe with a model that loads each clip as it is, and returns it as its transcription."""
+    return transcribe_clips(
+        audio,
+        load=lambda clip: np.asarray(clip.audio),
+        fits=lambda _: True,
+        transcribe=lambda clips: clips,
+        keywords={},
+        model_rate=16000,
+        batch_size=batch_size,
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,7 +35,7 @@ def echoing() -> Any:
 )
 def test_one_clip_is_no_list(clip: Any) -> None:
     with pytest.raises(AudioError, match=r"takes a list of clips, and got one; give it as \[audio\]"):
-        transcribe_many(clip, echoing(), 8, {})
+        echoed(clip)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +44,13 @@ def test_one_clip_is_no_list(clip: Any) -> None:
     ids=["list", "tuple", "rows", "iterator", "empty"],
 )
 def test_any_list_is_one(clips: Any, count: int) -> None:
-    assert len(list(transcribe_many(clips, echoing(), 8, {}))) == count
+    assert len(list(echoed(clips))) == count
 
 
 @pytest.mark.parametrize("clips", [5, object()])
 def test_what_is_no_list_is_refused(clips: Any) -> None:
     with pytest.raises(AudioError, match=r"takes a list of clips, and got .*; give it as \[audio\]"):
-        transcribe_many(clips, echoing(), 8, {})
+        echoed(clips)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +60,12 @@ def test_what_is_no_list_is_refused(clips: Any) -> None:
 )
 def test_a_batch_size_that_is_none_is_refused(size: Any) -> None:
     with pytest.raises(GenerationError, match=r"batch_size is .*, it must be an integer, 1 to 65,536"):
-        transcribe_many(["x.wav"], echoing(), size, {})
+        echoed(["x.wav"], size)
 
 
 @pytest.mark.parametrize("size", [1, 65_536, np.int64(8)])
 def test_any_batch_size_in_range_will_do(size: Any) -> None:
-    assert len(list(transcribe_many(["x.wav", "y.wav"], echoing(), size, {}))) == 2
+    assert len(list(echoed(["x.wav", "y.wav"], size))) == 2
 
 
 class Model:
@@ -67,14 +75,24 @@ class Model:
         self.error = error
         self.batches: list[list[int]] = []
 
-    def transcribe(self, clips: Sequence[np.ndarray], language: Sequence[str] | None = None) -> list[Any]:
+    def batch(self, clips: Sequence[np.ndarray], language: Sequence[str] | None = None) -> list[Any]:
         self.batches.append([clip.size for clip in clips])
         if 13 in self.batches[-1]:
             raise self.error
         return [(clip.size, *own) for clip, own in zip(clips, zip(language or [""] * len(clips)), strict=True)]
 
-    def steps(self) -> Any:
-        return Steps(16000, lambda clip: clip.load(16000), lambda _: True, self.transcribe)
+    def transcribe(
+        self, audio: Any, batch_size: int = 8, limits: AudioLimits | None = None, **keywords: Any
+    ) -> Iterator[Any]:
+        return transcribe_clips(
+            audio,
+            load=lambda clip: clip.load(16000, limits),
+            fits=lambda _: True,
+            transcribe=self.batch,
+            keywords=keywords,
+            model_rate=16000,
+            batch_size=batch_size,
+        )
 
 
 def noise(samples: int) -> np.ndarray:
@@ -86,7 +104,7 @@ def noise(samples: int) -> np.ndarray:
 def test_what_fails_on_one_clip_is_its_error(error: Exception, batch_size: int) -> None:
     clips = [noise(size) for size in (10, 11, 13, 12, 14, 13, 15)]
     model, languages = Model(error), list("abcdefg")
-    found = list(transcribe_many(clips, model.steps(), batch_size, {"language": languages}))
+    found = list(model.transcribe(clips, batch_size, language=languages))
     expected = zip((10, 11, 13, 12, 14, 13, 15), languages, strict=True)
     assert [result for result in found if isinstance(result, tuple)] == [pair for pair in expected if pair[0] != 13]
     for i in (2, 5):
@@ -97,7 +115,7 @@ def test_what_fails_on_one_clip_is_its_error(error: Exception, batch_size: int) 
 
 def test_other_errors_are_not_hidden() -> None:
     with pytest.raises(GenerationError, match="of the call"):
-        list(transcribe_many([noise(13)], Model(GenerationError("of the call")).steps(), 8, {}))
+        list(Model(GenerationError("of the call")).transcribe([noise(13)]))
 
 
 def test_every_odd_clip_is_an_error_in_its_place(tmp_path: Path) -> None:
@@ -128,8 +146,7 @@ def test_every_odd_clip_is_an_error_in_its_place(tmp_path: Path) -> None:
     ]
     clips = [clip for one in odd for clip in (one, noise(20))]
     model = Model(EngineError("never"))
-    steps = Steps(16000, lambda clip: clip.load(16000, AudioLimits(max_wait=0.1)), lambda _: True, model.transcribe)
-    found: list[Any] = list(transcribe_many(clips, steps, 8, {}))
+    found: list[Any] = list(model.transcribe(clips, limits=AudioLimits(max_wait=0.1)))
     assert [type(result) for result in found[::2]] == [AudioError] * len(odd)
     assert found[1::2] == [(20, "")] * len(odd)
 
@@ -148,3 +165,13 @@ def test_a_tokenizer_that_panics_is_an_error_of_memory(error: BaseException, rai
 
     with pytest.raises(raised):
         texts_of(Panicking(), [[1]])
+
+
+def test_the_old_name_of_transcribe_iter_is_deprecated() -> None:
+    class Stub:
+        def transcribe_iter(self, audio: list[str], **keywords: Any) -> Iterator[Any]:
+            yield audio, keywords
+
+    with pytest.warns(DeprecationWarning, match="transcribe_all is now called transcribe_iter"):
+        found: Iterator[Any] = OnnxSpeechSeq2Seq.transcribe_all(Stub(), ["a.wav"], batch_size=2)
+    assert list(found) == [(["a.wav"], {"batch_size": 2})]

@@ -1,0 +1,136 @@
+"""The passes of each target and precision, in the order in which they run.
+
+A traced graph is optimised once, in float32, for the CPU or for GPUs. A bundle below float32 is made from those float32
+graphs, as often as the accuracy gate needs to find the parts that must stay float32.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+
+import onnx_ir as ir
+
+from speech_runtime.bundle.graph_io import BEAM_IDX, DECODER_WITH_PAST
+from speech_runtime.bundle.model_facts import DecoderFacts
+
+from ..precision.options import Precision, PrecisionOptions, Target
+from .cpu.cross_attention import fuse_cross_attention
+from .cpu.in_place_cache import keep_cache_in_place
+from .cpu.plain_shapes import count_mask_fast, plain_shapes
+from .cpu.scaled_queries import scale_queries
+from .half.convert import to_half
+from .int8.dynamic import quantize_groups, quantize_projections
+from .int8.embedding_table import quantize_embeddings, quantize_shared_tables
+from .int8.explicit import quantize_explicitly
+from .int8.int4 import quantize_projections_to_int4
+from .int8.packed_queries import pack_queries
+from .int8.quantizable import Quantizable
+from .int8.quantized_windows import quantize_before_windows
+from .shared_weights import share_transposed_weights
+from .tracer_metadata import name_after_modules, strip_metadata
+from .unmasked_attention import drop_needless_masks
+
+Pass = Callable[[ir.Model], object]
+"""A function that changes a model in place."""
+
+
+def run_passes(model: ir.Model, passes: list[Pass]) -> None:
+    """Run `passes` on `model` in order."""
+    for each in passes:
+        each(model)
+
+
+def optimize(model: ir.Model, graph: str, target: Target, decoder: DecoderFacts) -> DecoderFacts:
+    """Optimise a traced graph for `target`, in place.
+
+    Args:
+        model: The traced graph.
+        graph: Name of the graph in the bundle.
+        target: Target of the bundle.
+        decoder: Facts of the decoder as traced.
+
+    Returns:
+        Facts of the decoder, with the cache "in_place" if the step graph now writes into its cache.
+    """
+    run_passes(model, passes_for_cpu(graph, decoder) if target == "cpu" else passes_for_gpu())
+    # `keep_cache_in_place` puts `past_length` in the place of `beam_idx`, where it applies.
+    reorders = graph != DECODER_WITH_PAST or any(value.name == BEAM_IDX for value in model.graph.inputs)
+    return decoder if reorders or decoder.cache != "growing" else replace(decoder, cache="in_place")
+
+
+def passes_for_gpu() -> list[Pass]:
+    """Return the float32 passes for CUDA and TensorRT; the graph stays standard ONNX."""
+    return [
+        share_transposed_weights,  # First: makes the transposed weight a constant, which name_after_modules looks for.
+        name_after_modules,
+        drop_needless_masks,
+        strip_metadata,  # After name_after_modules, which reads the metadata.
+    ]
+
+
+def passes_for_cpu(graph: str, decoder: DecoderFacts) -> list[Pass]:
+    """Return the float32 passes for ONNX Runtime's CPU kernels."""
+    in_place = partial(
+        keep_cache_in_place,
+        layers=decoder.layers,
+        heads=decoder.heads,
+        head_dim=decoder.head_dim,
+        max_positions=decoder.max_positions,
+    )
+    only_step: list[Pass] = [
+        partial(fuse_cross_attention, layers=decoder.layers),
+        *([in_place] if decoder.max_tokens is None else []),
+        scale_queries,  # After both: it looks for the attention operators that they make.
+    ]
+    return [
+        share_transposed_weights,  # First: makes the transposed weight a constant, which name_after_modules looks for.
+        name_after_modules,  # Before the others: nodes that they make are named after those they replace.
+        drop_needless_masks,
+        count_mask_fast,
+        *(only_step if graph == DECODER_WITH_PAST else []),
+        plain_shapes,  # After the attention passes: they look for the Reshapes as traced.
+        strip_metadata,  # After name_after_modules, which reads the metadata.
+    ]
+
+
+def passes_to_int8(found: Quantizable, precision: Precision, options: PrecisionOptions, vocab_size: int) -> list[Pass]:
+    """Return the passes to int8 or int4 on the CPU: weights in 8 or 4 bits, activations quantised as they come.
+
+    Args:
+        found: Parts of the graph to quantise.
+        precision: "int8" or "int4". With int4, output projections are in int8 all the same.
+        options: Block size and accuracy level of int4.
+        vocab_size: Number of words, which is the number of columns of an output projection.
+    """
+    in_int4 = [each for each in found.projections if precision == "int4" and each.matrix().shape[1] != vocab_size]
+    in_int8 = [each for each in found.projections if each not in in_int4]
+    to_int4 = partial(
+        quantize_projections_to_int4,
+        chosen=in_int4,
+        block_size=options.block_size,
+        accuracy_level=options.accuracy_level,
+    )
+    return [
+        partial(quantize_shared_tables, heads=found.shared_tables),
+        partial(quantize_embeddings, gathers=found.embeddings),
+        to_int4,
+        partial(quantize_projections, chosen=in_int8),
+        partial(quantize_groups, chosen=found.groups),
+        quantize_before_windows,  # After the int8 products are made: it moves their quantisation.
+        pack_queries,  # After the int8 products are made: it joins three of them.
+    ]
+
+
+def passes_to_explicit_int8(found: Quantizable, largest: Mapping[str, float]) -> list[Pass]:
+    """Return the passes to int8 for TensorRT: QuantizeLinear and DequantizeLinear, with scales measured on audio.
+
+    Args:
+        found: Parts of the graph to quantise.
+        largest: Largest magnitude of each tensor, by name.
+    """
+    return [partial(quantize_explicitly, found=found, largest=largest)]
+
+
+def passes_to_fp16(keep_float32: Collection[str], float32_interface: Collection[str]) -> list[Pass]:
+    """Return the passes to fp16; see `to_half` for the arguments."""
+    return [partial(to_half, keep_float32=keep_float32, float32_interface=float32_interface)]
