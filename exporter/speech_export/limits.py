@@ -1,16 +1,19 @@
-"""What an export can be asked for, apart from the model: shared by the command and the Python function."""
+"""Options of an export other than the model, shared by the command and the Python function."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
+
+from speech_runtime.dataclass_json import Rule, at_least, listed, problems
 
 from .errors import ExportError
 
 OnStage = Callable[[str], None]
-"""Told what is being done."""
+"""Function that is called with the name of each stage as it begins."""
 
 DEFAULT_TOP_K = 64
-"""Candidates a step returns for each beam."""
+"""Number of candidates that a step returns for each beam."""
 
 
 @dataclass(frozen=True)
@@ -18,29 +21,28 @@ class Limits:
     """How far the exported graphs may be from the torch model.
 
     Attributes:
-        logprob_difference: of a log-probability of 0; one of -10 may differ by twice as much, as rounding does.
-        agreement: the share of equal tokens; below 1 it lets through searches that had to choose between equals.
-        torch_roundings: of a float32 bundle. Where it is beyond `logprob_difference`, it may still be so many times as
-            far from torch as torch's own float32 is from float64 on the same audio; 0 for no such allowance.
+        logprob_difference: Largest difference of a log-probability of 0. For one of -10 twice as much is allowed,
+        because
+            rounding errors grow with the number.
+        agreement: Smallest share of equal tokens. Below 1, searches pass that had to choose between equal candidates.
+        torch_roundings: Allowance for rounding, for a float32 bundle. If a difference exceeds `logprob_difference`, it
+        may
+            still be this many times the difference between torch's own float32 and float64 on the same audio; 0 for no
+            allowance.
+
+    Raises:
+        ExportError: A limit is out of range or NaN; all of them are listed.
     """
 
-    logprob_difference: float = 1e-4
-    agreement: float = 1.0
-    torch_roundings: float = 16.0
+    logprob_difference: Annotated[float, Rule(lambda value: value >= 0, "0 or more (--tolerance)")] = 1e-4
+    agreement: Annotated[float, Rule(lambda value: 0 <= value <= 1, "0 to 1 (--min-agreement)")] = 1.0
+    torch_roundings: Annotated[float, at_least(0)] = 16.0
 
     def __post_init__(self) -> None:
-        """Refuse what no difference could be beyond, or within; NaN above all.
-
-        Raises:
-            ExportError: a limit is out of range.
-        """
-        if not self.logprob_difference >= 0:
-            raise ExportError(f"the tolerance is {self.logprob_difference:g}; give 0 or more (--tolerance)")
-        if not 0 <= self.agreement <= 1:
-            raise ExportError(f"the least agreement is {self.agreement:g}; give 0 … 1 (--min-agreement)")
-        if not self.torch_roundings >= 0:
-            raise ExportError(f"torch_roundings is {self.torch_roundings:g}; give 0 or more")
+        """Check the values."""
+        if found := problems(self):
+            raise ExportError(f"limits: {listed(found)}")
 
 
 QUANTIZED_LIMITS = Limits(math.inf, 0.98)
-"""Of a quantised bundle: what counts is which token comes next, not by how much."""
+"""Limits for a bundle below float32: the next token counts, not the difference of its log-probability."""

@@ -1,4 +1,4 @@
-"""Run exported speech encoder-decoder models: torch-free transcription on ONNX Runtime.
+"""Run exported speech encoder-decoder models on ONNX Runtime or TensorRT, without torch.
 
 >>> from speech_runtime import OnnxSpeechSeq2Seq
 >>> model = OnnxSpeechSeq2Seq.from_pretrained("bundle")
@@ -17,9 +17,18 @@ if TYPE_CHECKING:
     from .bundle.hub import push_to_hub
     from .bundle.loading import Bundle
     from .bundle.profile_limits import ProfileLimits
-    from .errors import AudioError, BenchError, BundleError, EngineError, GenerationError, SpeechError
+    from .errors import (
+        AudioError,
+        BenchError,
+        BundleError,
+        EngineError,
+        EngineMemoryError,
+        GenerationError,
+        SpeechError,
+    )
     from .generation.config import GenerationConfig
     from .generation.encoder import EncoderOutput
+    from .generation.likelihood import ForwardOutput
     from .generation.output import GenerateOutput
     from .model import OnnxSpeechSeq2Seq
     from .transcribe.results import Hypothesis, Transcription
@@ -33,7 +42,9 @@ _MODULES = {
     "CudaOptions": "backends.onnxruntime.gpu_options",
     "EncoderOutput": "generation.encoder",
     "EngineError": "errors",
+    "EngineMemoryError": "errors",
     "EngineOptions": "backends.tensorrt.options",
+    "ForwardOutput": "generation.likelihood",
     "GenerateOutput": "generation.output",
     "GenerationConfig": "generation.config",
     "GenerationError": "errors",
@@ -46,7 +57,7 @@ _MODULES = {
     "Transcription": "transcribe.results",
     "push_to_hub": "bundle.hub",
 }
-"""Where each name is."""
+"""Module of each public name."""
 
 __all__ = [
     "AudioError",
@@ -57,7 +68,9 @@ __all__ = [
     "CudaOptions",
     "EncoderOutput",
     "EngineError",
+    "EngineMemoryError",
     "EngineOptions",
+    "ForwardOutput",
     "GenerateOutput",
     "GenerationConfig",
     "GenerationError",
@@ -75,7 +88,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for: a command heeds Ctrl-C before anything is imported that takes long."""
+    """Import a name when it is first used: a command handles Ctrl-C before it imports anything slow."""
     if name in _MODULES:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -162,7 +162,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     @overload
     def transcribe(
         self,
-        audio: list[Audio],
+        audio: list[Any],  # of Audio; but a list[Path] is not a list[Audio]
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
@@ -172,7 +172,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
     def transcribe(
         self,
-        audio: Audio | list[Audio],
+        audio: Audio | list[Any],
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,

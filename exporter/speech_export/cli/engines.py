@@ -17,12 +17,11 @@ from speech_runtime.cli.console import complain
 
 from ..tensorrt.add_engines import add_engines, check_target
 from ..tensorrt.build import BuildOptions, OnStep
-from .progress import Progress
+from .progress import MIB, Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PREFIX = "trt_"
-_MIB = 2**20
 _LIMITS: dict[str, tuple[Any, str]] = {
     "batch": (int, "Utterances of a batch"),
     "beams": (int, "Beams of an utterance"),
@@ -86,7 +85,7 @@ class EngineBuild:
 
         def on_graph(graph: str) -> OnStep:
             progress(f"building the engine of {graph}")
-            return lambda phase, done, steps: progress.detail(f"{phase}, {done} of {steps}")
+            return progress.step
 
         try:
             built = add_engines(directory, self._tensorrt, self._options, on_graph)
@@ -137,12 +136,12 @@ def _command_options() -> list[Callable[[Any], Any]]:
 
 
 def _summary(directory: str, built: EngineSet, seconds: float) -> str:
-    lines = [f"{name:<24}{file.size / _MIB:>10.2f} MiB" for name, file in built.files.items()]
+    lines = [f"{name:<24}{file.size / MIB:>10.2f} MiB" for name, file in built.files.items()]
     size = sum(file.size for file in built.files.values())
     gpus = ", ".join(built.compute_capabilities) or "8.0 and later"
     limits = built.limits
     lines += [
-        f"{'all engines':<24}{size / _MIB:>10.2f} MiB   {Path(directory) / ENGINES / built.directory}",
+        f"{'all engines':<24}{size / MIB:>10.2f} MiB   {Path(directory) / ENGINES / built.directory}",
         f"{'built in':<24}{seconds:>10.1f} s",
         f"{NAMES[built.flavor]} {built.version}, for GPUs of compute capability {gpus}",
         f"up to {limits.batch[2]} × {limits.seconds[2]:g} s, {limits.beams[2]} beams, {limits.tokens[2]} tokens",

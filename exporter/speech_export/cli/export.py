@@ -25,13 +25,12 @@ from ..limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from ..precision.options import OpKind, Precision, PrecisionOptions, Target
 from .engines import EngineBuild, engine_flags
 from .help import GroupedCommand
-from .progress import Progress
+from .progress import MIB, Progress
 
 if TYPE_CHECKING:
     from ..sources.composite import Composite
 
 _STAGES = 5
-_MIB = 2**20
 
 _HEADINGS = {
     "Source of the model": (
@@ -458,8 +457,8 @@ def _summary(bundle: Bundle, seconds: float) -> str:
         if ".onnx" in name:
             graph = name.partition(".onnx")[0]
             graphs[graph] = graphs.get(graph, 0) + file.size
-    lines = [f"{graph:<20}{size / _MIB:>10.2f} MiB" for graph, size in graphs.items()]
-    lines += [f"{'whole bundle':<20}{bundle.size / _MIB:>10.2f} MiB   {bundle.directory}"]
+    lines = [f"{graph:<20}{size / MIB:>10.2f} MiB" for graph, size in graphs.items()]
+    lines += [f"{'whole bundle':<20}{bundle.size / MIB:>10.2f} MiB   {bundle.directory}"]
     lines += [f"{'exported in':<20}{seconds:>10.1f} s"]
     if (quantization := bundle.manifest.quantization) is not None:
         kept = quantization.kept_float32

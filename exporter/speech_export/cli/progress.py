@@ -1,39 +1,46 @@
-"""Progress of a command on stderr."""
+"""Progress of the `speech-export` command on stderr, and the unit of its summaries."""
 
 import sys
 import time
 
 from speech_runtime.cli.console import complain
 
+MIB = 2**20
+
 
 class Progress:
-    """One line for each stage: its number and name, and how many seconds it took."""
+    """Writes one line for each stage to stderr, and appends its seconds when it ends."""
 
     def __init__(self, stages: int) -> None:
-        """Take the expected number of stages; more may come."""
+        """Begin without a stage.
+
+        Args:
+            stages: Expected number of stages.
+        """
         self._stages = stages
-        self._stage = 0
+        self._number = 0
         self._line = ""
         self._begin = 0.0
-        self._rewritten = False
+        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._shows_step = False
 
     def __call__(self, stage: str) -> None:
-        """Begin a stage; the one before has ended."""
+        """End the current stage and begin the next."""
         self.end()
-        self._stage += 1
+        self._number += 1
+        self._line = f"[{self._number}/{max(self._number, self._stages)}] {stage} … "
         self._begin = time.perf_counter()
-        self._line = f"[{self._stage}/{max(self._stage, self._stages)}] {stage} … "
         complain(self._line, end="")
 
-    def detail(self, text: str) -> None:
-        """Show `text` behind the present stage, in place of the last detail; on a terminal only."""
-        if sys.stderr is not None and sys.stderr.isatty():
-            self._rewritten = True
-            complain(f"\r\x1b[K{self._line}{text}", end="")
+    def step(self, phase: str, done: int, steps: int) -> None:
+        """Show the step of the current stage, on a terminal only."""
+        if self._is_terminal:
+            self._shows_step = True
+            complain(f"\r\x1b[K{self._line}{phase}, {done} of {steps}", end="")
 
     def end(self) -> None:
-        """Close the line of the present stage."""
+        """Complete the line of the current stage."""
         if self._line:
-            again = f"\r\x1b[K{self._line}" if self._rewritten else ""
-            complain(f"{again}{time.perf_counter() - self._begin:.1f} s")
-        self._line, self._rewritten = "", False
+            complain(f"\r\x1b[K{self._line}" if self._shows_step else "", end="")
+            complain(f"{time.perf_counter() - self._begin:.1f} s")
+        self._line, self._shows_step = "", False

@@ -1,4 +1,4 @@
-"""Engines of all graphs of a bundle that is there already. Needs TensorRT and nothing else: no torch, no onnx."""
+"""Adds TensorRT engines of all graphs to an existing bundle. Needs TensorRT, but neither torch nor onnx."""
 
 import secrets
 import shutil
@@ -23,7 +23,7 @@ from ..errors import ExportError
 from .build import BuildOptions, OnStep, build_engine
 
 OnGraph = Callable[[str], OnStep | None]
-"""Told which graph is built; what it returns is told of its steps."""
+"""Function that is called with the name of each graph before it is built. It may return an `OnStep` for that build."""
 
 
 def add_engines(
@@ -32,35 +32,35 @@ def add_engines(
     options: BuildOptions | None = None,
     on_graph: OnGraph = lambda _: None,
 ) -> EngineSet:
-    """Build engines of all graphs of the bundle in `directory`, and enter them in its manifest.
+    """Build engines of all graphs of the bundle in `directory`, and add them to its manifest.
 
-    They take the place of those of the same library for the same GPUs. Whatever goes wrong before they are complete
-    (Ctrl-C too) leaves the bundle as it was.
+    They replace engines of the same library for the same GPUs. If anything fails before they are complete (Ctrl-C
+    included), the bundle stays as it was.
 
     Args:
-        directory: of the bundle.
-        tensorrt: Library that builds them; the installed one where None.
-        options: how.
-        on_graph: see `OnGraph`.
+        directory: Directory of the bundle.
+        tensorrt: Library that builds the engines; the installed one if None.
+        options: Options of the build.
+        on_graph: Function that is called for each graph, see `OnGraph`.
 
     Returns:
-        What is in the manifest now.
+        The new entry of the manifest.
 
     Raises:
-        BundleError: there is no bundle, or it is damaged.
-        EngineError: the limits hold nothing that the model takes.
-        ExportError: the graphs are for the CPU; an engine cannot be built, or not be written.
+        BundleError: There is no bundle, or it is damaged.
+        EngineError: The limits exclude every input of the model.
+        ExportError: The graphs are for the CPU; or an engine cannot be built or written.
     """
     tensorrt, options = tensorrt or import_tensorrt(), options or BuildOptions()
     options.check(tensorrt)
     bundle = Bundle.open(Path(directory).absolute())
     check_target(bundle.directory, bundle.manifest)
-    options = replace(options, limits=_held(options.limits, bundle.manifest.decoder))
+    options = replace(options, limits=_with_cache_length(options.limits, bundle.manifest.decoder))
     profiles = graph_profiles(bundle, options.limits)
     capabilities = options.compute_capabilities
     if tensorrt.flavor == "tensorrt":
         capabilities = (Cuda().compute_capability,)
-    with _beside(bundle.directory) as staging:
+    with _staging_beside(bundle.directory) as staging:
         for graph, ranges in profiles.items():
             build_engine(
                 tensorrt,
@@ -82,32 +82,32 @@ def add_engines(
             graphs=bundle.manifest.graph_hashes,
             files={path.name: FileFacts.of(path) for path in sorted(staging.iterdir())},
         )
-        _enter(bundle.directory, built, staging)
+        _publish_engines(bundle.directory, built, staging)
     return built
 
 
 def check_target(directory: Path, manifest: Manifest) -> None:
-    """Check that TensorRT has a chance with the graphs of the bundle in `directory`.
+    """Check that the graphs of the bundle in `directory` are standard ONNX, which TensorRT needs.
 
     Raises:
-        ExportError: they were exported for the CPU.
+        ExportError: They were exported for the CPU.
     """
     if manifest.target == "cpu":
         raise ExportError(
-            f"{directory} was exported for the CPU, with operations that only ONNX Runtime knows; export the "
+            f"{directory} was exported for the CPU, with operators that only ONNX Runtime knows; export the "
             f"model for TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
         )
 
 
-def _held(limits: ProfileLimits, decoder: DecoderFacts) -> ProfileLimits:
-    """The limits, with the tokens that a static cache has room for, whatever was asked for."""
+def _with_cache_length(limits: ProfileLimits, decoder: DecoderFacts) -> ProfileLimits:
+    """Return the limits with the number of tokens that a static cache holds, whatever was given for it."""
     length = decoder.cache_length
     return limits if length is None else replace(limits, tokens=(1, min(limits.tokens[1], length), length))
 
 
 @contextmanager
-def _beside(directory: Path) -> Iterator[Path]:
-    """An empty directory beside the bundle, on the same disk, that is gone in the end unless it was moved."""
+def _staging_beside(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory beside the bundle, on the same disk; it is removed in the end unless it was moved."""
     try:
         with full_disk_named(directory.parent), staging_directory(directory) as staging:
             yield staging
@@ -115,19 +115,19 @@ def _beside(directory: Path) -> Iterator[Path]:
         raise ExportError(f"cannot write to {directory.parent}: {error.strerror}; copy the bundle elsewhere") from error
 
 
-def _enter(directory: Path, built: EngineSet, staging: Path) -> None:
-    """Move the engines in under a name that no manifest has yet; the manifest, replaced in one go, makes them real.
+def _publish_engines(directory: Path, built: EngineSet, staging: Path) -> None:
+    """Move the engines into the bundle under a new name, then replace its manifest atomically by one that lists them.
 
-    Builders of engines for the same bundle take turns. The directory is held open: where another bundle takes its
-    place, nothing is written there.
+    Processes that build engines for the same bundle take turns here. The directory is held open, so that nothing is
+    written into another bundle that takes its place.
     """
     with pinned_bundle(directory) as pin, locked_directory(pin.path) as locked:
         root = pin.path
-        manifest = Manifest.read(root)  # somebody may have built others in the meantime
+        manifest = Manifest.read(root)  # Read again: another process may have added engines since.
         if manifest.graph_hashes != built.graphs:
             raise ExportError(f"{directory} was replaced while its engines were built; build them again")
-        alike = [engines for engines in manifest.engines if _take_the_same_place(engines, built)]
-        kept = [engines for engines in manifest.engines if engines not in alike]
+        replaced = [engines for engines in manifest.engines if _same_library_and_gpus(engines, built)]
+        kept = [engines for engines in manifest.engines if engines not in replaced]
         target = root / ENGINES / built.directory
         target.parent.mkdir(exist_ok=True)
         try:
@@ -141,7 +141,7 @@ def _enter(directory: Path, built: EngineSet, staging: Path) -> None:
 
 
 def _remove_unlisted(root: Path, listed: set[str]) -> None:
-    """Remove engines that others take the place of, or whose builder was killed, and half-written manifests."""
+    """Remove engines that were replaced or whose build was killed, and half-written manifests."""
     for path in (root / ENGINES).iterdir():
         if path.name not in listed and ENGINES_DIRECTORY.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
@@ -150,5 +150,5 @@ def _remove_unlisted(root: Path, listed: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _take_the_same_place(one: EngineSet, other: EngineSet) -> bool:
+def _same_library_and_gpus(one: EngineSet, other: EngineSet) -> bool:
     return (one.flavor, one.compute_capabilities) == (other.flavor, other.compute_capabilities)

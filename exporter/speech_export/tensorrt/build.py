@@ -1,6 +1,7 @@
-"""One TensorRT engine of one graph. TensorRT-RTX needs no GPU for it, TensorRT the very one that is to run it."""
+"""Builds a TensorRT engine from a graph. TensorRT-RTX needs no GPU for it; TensorRT needs the GPU that will run it."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,26 +11,23 @@ from speech_runtime.backends.tensorrt.profiles import Profile, shape_ranges
 from speech_runtime.bundle.profile_limits import ProfileLimits
 
 from ..errors import ExportError
-from ..interruptible import interruptible
 
 OnStep = Callable[[str, int, int], None]
-"""Told the phase of the build, its steps that are done, and how many it has."""
+"""Function that is called with the phase of the build, the steps done in it, and the number of its steps."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How engines are built.
+    """Options of a build.
 
     Attributes:
-        limits: of what they take.
-        weights: in the engines; or left out, and taken from the graphs at each load.
-        tf32: round float32 products to TF32, 10 bits of mantissa: faster, and no longer equal to the CPU.
-        timing_cache: a file with the times of kernels, read where it is there and written after; TensorRT only.
-        compute_capabilities: of the GPUs to build for, "8.9" for example; TensorRT-RTX only, whose default is all
-            from 8.0.
-
-    Raises:
-        ExportError: see `check`.
+        limits: Limits of the inputs.
+        weights: "included" in the engines, or "stripped": taken from the graphs at each load.
+        tf32: If true, round the inputs of float32 products to TF32, with 10 bits of mantissa: faster, but the results
+            differ from the CPU's.
+        timing_cache: File with kernel timings, read if it exists and written after the build; TensorRT only.
+        compute_capabilities: Compute capabilities of the GPUs to build for, such as "8.9"; TensorRT-RTX only, whose
+            default is all from 8.0.
     """
 
     limits: ProfileLimits = field(default_factory=ProfileLimits)
@@ -39,19 +37,19 @@ class BuildOptions:
     compute_capabilities: tuple[str, ...] = ()
 
     def check(self, tensorrt: TensorRt) -> None:
-        """Check that `tensorrt` can do it.
+        """Check that `tensorrt` supports these options.
 
         Raises:
-            ExportError: it cannot; says why.
+            ExportError: It does not.
         """
         if tensorrt.flavor == "tensorrt_rtx" and self.timing_cache is not None:
             raise ExportError(
-                "a timing cache has the times of kernels on a GPU, and TensorRT-RTX chooses them without one: leave "
-                "--trt-timing-cache out"
+                "TensorRT-RTX chooses kernels without timing them on a GPU, so it has no timing cache: leave out "
+                "--trt-timing-cache"
             )
         if tensorrt.flavor == "tensorrt" and self.compute_capabilities:
             raise ExportError(
-                "TensorRT builds for the GPU of this machine only: leave --trt-compute-capability out, or build with "
+                "TensorRT builds for the GPU of this machine only: leave out --trt-compute-capability, or build with "
                 "--trt-flavor tensorrt_rtx"
             )
         for capability in self.compute_capabilities:
@@ -66,24 +64,30 @@ def build_engine(
     options: BuildOptions | None = None,
     on_step: OnStep | None = None,
 ) -> None:
-    """Parse `graph` and write its engine to `output`; precision is that of the graph, the network is strongly typed.
+    """Parse `graph` and write its engine to `output`, in the precision of the graph (a strongly typed network).
 
     Args:
-        tensorrt: the library.
-        graph: an ONNX file of a bundle.
-        profiles: ranges of all its dynamic dimensions.
-        output: where the engine goes.
-        options: how.
-        on_step: see `OnStep`.
+        tensorrt: TensorRT library.
+        graph: ONNX file of a bundle.
+        profiles: Ranges of all its dynamic dimensions.
+        output: File to write the engine to.
+        options: Options of the build.
+        on_step: Function that is called after each step, see `OnStep`.
 
     Raises:
         ExportError: TensorRT refuses the graph, or cannot build here.
         KeyboardInterrupt: Ctrl-C, or `on_step` raised it; the build has ended, and nothing is written.
     """
     monitor = _monitor(tensorrt.module, on_step)
-    interruptible(
-        lambda: _build(tensorrt, graph, profiles, output, options or BuildOptions(), monitor), monitor.interrupt
-    )
+    # In another thread, because Python raises KeyboardInterrupt in the main thread, in the next line of Python that
+    # runs there. During a build that is a callback, and TensorRT swallows exceptions in its log callback.
+    with ThreadPoolExecutor(1) as thread:
+        build = thread.submit(_build, tensorrt, graph, profiles, output, options or BuildOptions(), monitor)
+        try:
+            build.result()
+        except KeyboardInterrupt:
+            monitor.interrupt()
+            raise
 
 
 def _build(
@@ -92,7 +96,7 @@ def _build(
     trt, log = tensorrt.module, Log(tensorrt)
     try:
         builder = trt.Builder(log.sink)
-    except TypeError as error:  # its constructor returned nothing
+    except TypeError as error:  # The constructor returned nothing.
         raise ExportError(
             f"{tensorrt.name} cannot build here: {log.last_error}. It needs the NVIDIA GPU that is to run the engines; "
             "--trt-flavor tensorrt_rtx builds without one"
@@ -149,7 +153,7 @@ def _compute_capability(tensorrt: TensorRt, capability: str) -> Any:
 
 
 def _shapes(network: Any, ranges: Profile, graph: Path) -> dict[str, Any]:
-    """Smallest, usual and largest shape of every input."""
+    """Return the smallest, usual and largest shape of every input."""
     shapes = {}
     for index in range(network.num_inputs):
         value = network.get_input(index)
@@ -163,7 +167,7 @@ def _shapes(network: Any, ranges: Profile, graph: Path) -> dict[str, Any]:
 
 def _monitor(trt: Any, on_step: OnStep | None) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the library has no types
-        """Forwards steps, and ends the build at the next one when it is `interrupted`."""
+        """Passes each step to `on_step`, and ends the build at the next step after `interrupt`."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -189,7 +193,7 @@ def _monitor(trt: Any, on_step: OnStep | None) -> Any:
                 return
             try:
                 on_step(phase, done, self.steps[phase])
-            except KeyboardInterrupt:  # which must not pass through TensorRT
+            except KeyboardInterrupt:  # It must not pass through TensorRT.
                 self.interrupt()
 
     return Monitor()
@@ -197,5 +201,5 @@ def _monitor(trt: Any, on_step: OnStep | None) -> Any:
 
 def _hint(tensorrt: TensorRt, options: BuildOptions) -> str:
     if tensorrt.flavor == "tensorrt_rtx" and options.weights == "stripped":
-        return ". Without weights TensorRT-RTX wants a GPU to build; --trt-weights included needs none"
+        return ". Without weights, TensorRT-RTX needs a GPU to build; --trt-weights included needs none"
     return ""

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,15 @@ def bundle_directory(
         The directory. Downloaded files are links into the cache; `Bundle.open` checks them.
 
     Raises:
-        BundleError: huggingface-hub is missing, the bundle does not exist, or it cannot be downloaded.
+        BundleError: huggingface-hub is missing, the bundle does not exist, or it cannot be downloaded. A name whose
+            owner is a directory here is taken for a path unless `revision` is given.
     """
     if isinstance(name, Path) or is_directory(name) or not _HUB_ID.match(name):
         if revision is not None:
             logger.warning("%s is a directory, so revision %s is ignored", name, revision)
         return Path(name)
+    if revision is None and is_directory(Path(name).parent):  # a misspelt path: the Hub would answer after 20 s
+        raise BundleError(f"there is no directory {name}{_similar(Path(name))}; {_HUB_REMEDY}")
     hub = _client(f"{name} is not a directory; to look for it on the Hub")
     where: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     at = f" at {revision}" if revision else ""
@@ -62,6 +66,19 @@ def bundle_directory(
     commit = snapshot.name  # another one may be pushed between the two downloads
     with _explained(failure):
         return Path(hub.snapshot_download(name, revision=commit, allow_patterns=_patterns(manifest, engines), **where))
+
+
+_HUB_REMEDY = "if it is an id on the Hub, give a revision too, such as 'main'"
+
+
+def _similar(path: Path) -> str:
+    """Suggest the directory beside `path` that its name resembles."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if is_directory(entry)]
+    except OSError:
+        names = []
+    similar = get_close_matches(path.name, names, 1)
+    return f", did you mean {path.parent / similar[0]}?" if similar else ""
 
 
 def push_to_hub(

@@ -51,7 +51,7 @@ def test_the_bundled_model_says_the_same(
             ("--precision", "int8", "--keep-float32", "*.lm_tail"),
             "'*.lm_tail' matches nothing that is converted; there are",
         ),
-        (("--precision", "int8", "--min-agreement", "1.01"), "the least agreement is 1.01; give 0 … 1"),
+        (("--precision", "int8", "--min-agreement", "1.01"), "agreement is 1.01; give 0 to 1"),
     ],
 )
 def test_what_is_refused_leaves_nothing(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -228,9 +228,9 @@ def test_audio_that_is_not_there_is_said_before_tracing(
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"logprob_difference": float("nan")}, r"tolerance is nan; give 0 or more \(--tolerance"),
-        ({"logprob_difference": -1.0}, "tolerance is -1"),
-        ({"agreement": float("nan")}, r"agreement is nan; give 0 … 1 \(--min-agreement"),
+        ({"logprob_difference": float("nan")}, r"logprob_difference is nan; give 0 or more \(--tolerance"),
+        ({"logprob_difference": -1.0}, "logprob_difference is -1"),
+        ({"agreement": float("nan")}, r"agreement is nan; give 0 to 1 \(--min-agreement"),
         ({"agreement": 1.1}, "agreement is 1.1"),
         ({"agreement": -0.1}, "agreement is -0.1"),
         ({"torch_roundings": float("nan")}, "torch_roundings is nan"),

@@ -112,7 +112,7 @@ def test_a_damaged_bundle_gets_no_engines(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "options", "message"),
     [
-        (RTX, {"timing_cache": Path("cache")}, "leave --trt-timing-cache out"),
+        (RTX, {"timing_cache": Path("cache")}, "leave out --trt-timing-cache"),
         (RTX, {"compute_capabilities": ("8.5",)}, r"does not know the compute capability '8.5'; .* 7.5, 8.9, 12.0"),
         (TENSORRT, {"compute_capabilities": ("8.9",)}, "TensorRT builds for the GPU of this machine only"),
     ],

@@ -16,7 +16,7 @@ from conftest import ONE_THREAD, ExportOnce
 from fake_gpu import FakeDevice, FakeTensorRt
 from handmade_bundle import DECODER, add_engine_set, make_bundle
 from speech_export.precision.options import PrecisionOptions
-from speech_export.tensorrt.add_engines import _held
+from speech_export.tensorrt.add_engines import _with_cache_length
 from speech_runtime import Bundle, EngineError, EngineOptions, OnnxSpeechSeq2Seq, ProfileLimits
 from speech_runtime.backends.tensorrt.backend import TensorRtBackend
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, cache_names
@@ -142,6 +142,6 @@ def test_what_is_no_number_of_sizes_is_refused() -> None:
 
 
 def test_engines_are_entered_with_the_tokens_that_the_cache_has_room_for() -> None:
-    assert _held(LIMITS, replace(DECODER, cache="static", cache_length=5)).tokens == (1, 5, 5)
-    assert _held(LIMITS, replace(DECODER, cache="static", cache_length=400)).tokens == (1, 8, 400)
-    assert _held(LIMITS, DECODER) == LIMITS
+    assert _with_cache_length(LIMITS, replace(DECODER, cache="static", cache_length=5)).tokens == (1, 5, 5)
+    assert _with_cache_length(LIMITS, replace(DECODER, cache="static", cache_length=400)).tokens == (1, 8, 400)
+    assert _with_cache_length(LIMITS, DECODER) == LIMITS

@@ -243,3 +243,18 @@ def test_without_the_client_the_extra_is_named(bundle: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(BundleError, match=r"someone/digits is not a directory; .* pip install 'speech-export\[hub\]'"):
         OnnxSpeechSeq2Seq.from_pretrained(REPOSITORY)
+
+
+def test_a_misspelt_path_is_not_looked_for_on_the_hub(
+    hub: StubHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "build" / "digits").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"there is no directory build/digts, did you mean build/digits\?"):
+        bundle_directory("build/digts")
+    assert hub.asked == []
+    for path in ("./digts", "../digts", "/digts", "build/digits/digts"):
+        with pytest.raises(BundleError, match="there is no directory"):
+            Bundle.open(bundle_directory(path))
+    assert hub.asked == []
+    assert bundle_directory("build/digts", revision="main").is_dir()  # an id, since it has a revision
