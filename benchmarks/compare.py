@@ -1,4 +1,4 @@
-"""Contenders in turn, A B C A B C …: each in a fresh process every time, so that all meet the machine alike."""
+"""Run contenders in turn, A B C A B C …, each in a fresh process, so that all meet the machine in the same state."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,11 @@ Metric = Literal["encoder", "per_token", "utterance"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a contender did, one answer a round; or why it did nothing.
+    """The answers of a contender, one for each round, or the reason why it did not run.
 
     Attributes:
         absent: why; None where it ran.
-        cases: what it ran.
+        cases: Cases that it ran.
         answers: one a round.
     """
 
@@ -39,12 +39,12 @@ class Outcome:
 
     @property
     def peak_rss_bytes(self) -> list[float]:
-        """Most memory of each round, by the end of the first case."""
+        """Peak memory of each round at the end of the first case, bytes."""
         return [float(answer.peak_rss_bytes) for answer in self.answers]
 
     @property
     def load_seconds(self) -> list[float]:
-        """Of each round."""
+        """Time to load in each round, seconds."""
         return [answer.load_seconds for answer in self.answers]
 
 
@@ -64,11 +64,11 @@ def compare(
 
     Args:
         contenders: who; those that cannot run are in the result with the reason.
-        rounds: how often each loads and runs.
-        threads: that each may use.
+        rounds: Number of times that each loads and runs.
+        threads: Number of threads of each.
         on_run: told what runs.
         environment: variables for all of them.
-        audio: see `Job`.
+        audio: Audio of the `Job`.
     """
     os.sync()  # what was exported just now goes to the disk before anything is measured, not beside it
     absent = {contender.name: contender.absent for contender in contenders}

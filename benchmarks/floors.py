@@ -1,4 +1,4 @@
-"""The floors: what must hold on the reference shape and the bundled model, beside what was measured."""
+"""The floors: the least that the reference shape and the bundled model must reach, beside the measurements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ class Floor:
     """One line of the table.
 
     Attributes:
-        name: what is measured.
-        bound: what it must reach.
+        name: Name of the measurement.
+        bound: Number that it must reach.
         measured: None where it was not.
-        at_least: whether more is better.
-        unit: of both numbers.
+        at_least: If true, more is better.
+        unit: Unit of both numbers.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Floor:
 
     @property
     def verdict(self) -> str:
-        """Whether it is met."""
+        """Return the cell of the table: met, missed or not measured."""
         if self.measured is None:
             return "not measured"
         return (
@@ -65,7 +65,7 @@ class Evidence:
         digits: comparison on the bundled model.
         sweep: measurements of the contender's bundle of the reference shape.
         sizes: bytes on disk of the float32 bundle and of the contender's.
-        word_error_rates: of the bundled model, float32 and the contender's.
+        word_error_rates: Word error rates of the bundled model, in float32 and of the contender.
     """
 
     ours: str

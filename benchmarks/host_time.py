@@ -1,4 +1,4 @@
-"""Host time of a decoding step: all that the loop does outside the backend. Run it with `make host-time`."""
+"""Measure the host time of a decoding step: everything outside the backend. Run it with `make host-time`."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the machine can do: memory read and integer multiply, measured, and what they say about the reference shape."""
+"""Measure the limits of the machine, memory reads and integer multiplications, and what they imply for a model."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Limits:
     """Rates of this machine with `threads` threads.
 
     Attributes:
-        threads: that measured it.
+        threads: Number of threads of the measurement.
         read: bytes a second from memory that no cache holds.
         int8: operations (two for each product and its sum) a second of ONNX Runtime's integer matrix product.
         float32: of its float one.
@@ -51,8 +51,8 @@ def encoder_operations(config: dict[str, Any], seconds: float, rate: int = 16_00
     """Operations of a Wav2Vec2 encoder with adapter, two for each product and its sum.
 
     Args:
-        config: of transformers, as a dictionary.
-        seconds: of audio.
+        config: Configuration of transformers, as a dictionary.
+        seconds: Length of the audio.
         rate: samples a second.
     """
     length, channels, products = int(seconds * rate), 1, 0

@@ -1,4 +1,4 @@
-"""Where the time of a graph goes, by operator: ONNX Runtime's own profile of the int8 encoder and step."""
+"""Measure the time of a graph by operator, with ONNX Runtime's own profile of the int8 encoder and step."""
 
 import json
 import tempfile
@@ -24,7 +24,7 @@ _SIZES = {
     "past": _PAST,
     "room": _ROOM,
 }
-"""Of dynamic dimensions, by the names that graphs give them; all others are 1."""
+"""Sizes of dynamic dimensions, by their names in the graphs; all others are 1."""
 _RUNS, _WARMUPS = 12, 3
 _CONTROL_FLOW = ("If", "Loop", "Scan")
 """They take as long as what is in them, which is counted by itself."""

@@ -56,7 +56,7 @@ def against_length_and_beams(
         sweeps: measurements of each bundle, by its name in the legend; the first case is the reference.
         encoder_limit: seconds that the integer products of an encoder take at least, by seconds of audio.
         step_limits: seconds that reading the weights takes at least, by the names of `sweeps`.
-        path: of the picture.
+        path: Path of the picture.
     """
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.5))
     by_length, tokens_by_length, tokens_by_beams = axes

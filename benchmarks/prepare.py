@@ -1,4 +1,4 @@
-"""Makes what is compared, in `build/bench`: one checkpoint of the reference shape, and what each peer loads of it.
+"""Make the models to compare, in `build/bench`: one checkpoint of the reference shape, and what each peer loads of it.
 
 Each is made once, in a process of its own: `python benchmarks/prepare.py NAME DIRECTORY`.
 """
@@ -176,7 +176,7 @@ RECIPES: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "plain-onnx-int8": (plain_onnx_int8, ()),
     "ctranslate2": (ctranslate2_model, ("ctranslate2",)),
 }
-"""What makes each in an empty directory, given that of the others, and the packages that it needs besides `dev`'s."""
+"""For each model, the function that makes it in an empty directory, and its packages besides those of `dev`."""
 
 
 class _PlainEncoder(nn.Module):

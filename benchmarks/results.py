@@ -1,4 +1,4 @@
-"""Where results go: one JSON file a measurement, pictures, and `README.md` with all tables."""
+"""Write the results: one JSON file for each measurement, plots, and `README.md` with all tables."""
 
 import json
 from collections.abc import Mapping, Sequence

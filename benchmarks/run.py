@@ -1,4 +1,4 @@
-"""`make bench` and `make bench-quick`: everything that is compared and measured, and the tables and plots of it."""
+"""`make bench` and `make bench-quick`: run all comparisons and measurements, and write their tables and plots."""
 
 import json
 from dataclasses import replace
@@ -39,12 +39,12 @@ HIDDEN = {
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "CT2_FORCE_CPU_ISA": "AVX2",
 }
-"""How the peers are made to believe that the processor has neither AMX nor AVX-512."""
+"""Environment variables that make the peers run as on a CPU without AMX and AVX-512."""
 _ASKS_THE_PROCESSOR = ("peers.ours", "peers.plain_onnx")
 
 _FULL = BenchOptions(tokens=(40, LONG_PREFIX), batch=(1, 8), budget=8.0)
 _SHORT = BenchOptions(seconds=(10.0, 1.0, 30.0), batch=(1,), budget=6.0, least=2)
-"""What is measured of the bundle that the floors are about, and of the other one."""
+"""Cases of the bundle that has floors, and of the other one."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -123,7 +123,7 @@ def _compare_reference(contenders: list[Contender], out: Results, rounds: int, t
 
 
 def _operators(build: Path, bundles: Bundles, threads: int) -> dict[str, dict[str, list[Operator]]]:
-    """Where the time goes in the graphs of the reference shape: as quantised by hand, and as exported."""
+    """Profile the graphs of the reference shape, quantised by hand and as exported."""
     directories = {PLAIN_INT8: build / "plain-onnx-int8", **bundles.by_name}
     found: dict[str, dict[str, list[Operator]]] = {}
     for graph in (ENCODER, DECODER_WITH_PAST):

@@ -1,4 +1,4 @@
-"""The parts of a benchmark run: what is made, and what is measured of it."""
+"""The stages of a benchmark run: the models that are made, and the measurements on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from word_errors import word_error_rates
 
 @dataclass(frozen=True)
 class Bundles:
-    """Of one model, float32 and int8; `why_not` is why there is no int8."""
+    """Bundles of one model in float32 and int8; `why_not` is the reason if there is no int8 bundle."""
 
     float32: Path
     int8: Path
@@ -62,7 +62,7 @@ def prepared(contenders: Sequence[Contender], bundles: Bundles) -> list[Contende
 
 
 def swept(bundle: Path, options: BenchOptions) -> list[Measurement]:
-    """What `speech-bench` measures of a bundle, which goes by the name of its directory."""
+    """Measure a bundle with `speech-bench`; it is named after its directory."""
     found = run(plan([bundle], options), lambda order: say(f"{bundle.name}: {describe(order.case)}"))
     return [replace(measurement, bundle=bundle.name) for measurement in found]
 

@@ -1,4 +1,4 @@
-"""What was measured, in Markdown."""
+"""Write measurements as Markdown tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -59,7 +59,7 @@ def operators_table(columns: Mapping[str, Sequence[Operator]]) -> list[str]:
     """Milliseconds and numbers of operators, side by side; those that take a hundredth of one column at least.
 
     Args:
-        columns: what was profiled, by the column's title; rows are in the order of the last one.
+        columns: Profiles by the title of their column; rows are in the order of the last one.
     """
     totals = {name: sum(each.milliseconds for each in found) for name, found in columns.items()}
     by_kind = {name: {each.kind: each for each in found} for name, found in columns.items()}

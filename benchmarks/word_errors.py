@@ -1,4 +1,4 @@
-"""Word error rates of bundles of the bundled model, on strings of recordings that it never heard."""
+"""Word error rates of bundles of the bundled model, on recordings that it was not trained on."""
 
 from pathlib import Path
 

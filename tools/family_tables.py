@@ -27,7 +27,7 @@ _ROWS_OF_A_PROCESS = 8
 
 
 def measure(tables: tuple[str, ...], row: Pairing) -> dict[str, Cells]:
-    """What each of `tables` says of a row."""
+    """Return the cells of a row in each of `tables`."""
     return {table: TABLES[table](row) for table in tables}
 
 

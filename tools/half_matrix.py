@@ -1,4 +1,4 @@
-"""A composite in half precision against the same in float32, as a GPU would compute it."""
+"""Compare a composite in half precision with float32, computed as on a GPU."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ SEARCHES: tuple[GenerationSettings, ...] = (
 
 
 class GatherElements(OpRun):  # type: ignore[misc]  # the package has no types
-    """ONNX's own takes no more than 32 columns."""
+    """GatherElements of any width; that of ONNX is limited to 32 columns."""
 
     def _run(self, data: Any, indices: Any, axis: int | None = None) -> tuple[Any]:
         return (np.take_along_axis(data, indices, axis),)
@@ -51,14 +51,14 @@ class Halved:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far half precision is from float32.
+    """The distance of half precision from float32.
 
     Attributes:
-        next_tokens: share of positions, along the float32 searches, where the best next token is the same.
-        searches: share of equal tokens of free searches.
-        mean: difference of log-probabilities along the float32 searches, of the whole vocabulary.
-        p99: the same, 99 of 100 are smaller.
-        largest: the same.
+        next_tokens: Share of positions, along the float32 searches, with the same best next token.
+        searches: Share of equal tokens of free searches.
+        mean: Mean difference of log-probabilities along the float32 searches, over the whole vocabulary.
+        p99: 99th percentile of these differences.
+        largest: Largest of these differences.
     """
 
     next_tokens: float
@@ -72,7 +72,7 @@ FP16 = PrecisionOptions(precision="fp16", target="cuda")
 
 
 def make(float32: Path, directory: Path, options: PrecisionOptions = FP16) -> Halved:
-    """Half precision of a bundle for a GPU, measured on noise."""
+    """Convert a bundle to half precision for a GPU, measured on noise."""
     half, rounded = directory / "half", directory / "rounded"
     half.mkdir()
     conversion = HalfPrecision(float32, Bundle.open(float32).manifest, options, [noise(float32)])
@@ -82,13 +82,13 @@ def make(float32: Path, directory: Path, options: PrecisionOptions = FP16) -> Ha
 
 
 def noise(bundle: Path) -> ModelInput:
-    """A padded batch of three for the encoder of a bundle."""
+    """Return a padded batch of three clips of noise for the encoder of a bundle."""
     facts = Bundle.open(bundle).manifest.encoder
     return padded_batch(facts, clip_lengths(facts))
 
 
 def drift(halved: Halved, batches: list[ModelInput]) -> Drift:
-    """Compare both on `batches`."""
+    """Compare half precision with float32 on `batches`."""
     float32 = OnnxSpeechSeq2Seq.from_pretrained(halved.float32)
     half = OnnxSpeechSeq2Seq.from_pretrained(halved.rounded, options=ROUNDED)
     differences, equal, searches = [], [], []
@@ -116,9 +116,9 @@ def drift(halved: Halved, batches: list[ModelInput]) -> Drift:
 
 
 def from_definition(halved: Halved) -> float:
-    """Largest difference, over all graphs, of ONNX's reference evaluator from the rounded graphs.
+    """Return the largest difference between ONNX's reference evaluator and the rounded graphs.
 
-    It is in proportion to the largest number of an output, where that is above 1.
+    It is relative to the largest value of an output if that is above 1.
     """
     (feeds,) = record(Bundle.open(halved.half, check_hashes=False), [noise(halved.float32)])
     largest = 0.0
@@ -136,7 +136,7 @@ def from_definition(halved: Halved) -> float:
 
 
 def _spoken(tokens: NDArray[np.int64], ends: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Positions before the end of each sequence."""
+    """Return the mask of positions before the end of each sequence."""
     ended = np.isin(tokens, ends)
     ended[:, 0] = False
     return np.asarray(np.cumsum(ended, axis=1) == 0)

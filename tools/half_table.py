@@ -1,4 +1,4 @@
-"""The table of docs/half_precision.md: what was measured of every family in half precision."""
+"""The table of docs/half_precision.md: every family in half precision, as measured."""
 
 import tempfile
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ COLUMNS = (*_DRIFT, FP32_ENGINES, FP16_ENGINES)
 
 
 def measured(pairing: Pairing) -> Cells:
-    """The row of a family."""
+    """Return the cells of a family."""
     cells: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         float32 = Path(scratch, "float32")
@@ -42,12 +42,12 @@ def measured(pairing: Pairing) -> Cells:
 
 
 def read() -> dict[str, Cells]:
-    """The rows that are there."""
+    """Return the rows of the page."""
     return markdown_table.read(PAGE.read_text(encoding="utf-8").partition(MARK)[2])
 
 
 def write(found: Mapping[str, Cells]) -> None:
-    """Put rows into the table, over the old ones of the same families; the others stay as they are."""
+    """Write rows into the table; they replace those of the same families."""
     rows = {**read(), **found}
     text, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "onnx"))

@@ -49,7 +49,7 @@ class Cell:
 
     Attributes:
         packages: names of all that would be installed.
-        error: what uv says where it does not resolve; empty where it does.
+        error: Error of uv if the set does not resolve, else empty.
     """
 
     packages: frozenset[str]
@@ -95,7 +95,7 @@ class Resolver:
             raise SystemExit(found.stderr)
 
     def resolve(self, extra: str, platform: str, python: str) -> Cell:
-        """What pip would install for an extra, "" for none."""
+        """Return the packages that pip would install for an extra; "" is no extra."""
         where = (
             "--python-platform",
             PLATFORMS[platform],

@@ -1,14 +1,14 @@
-"""Tables of Markdown whose rows are named by their first cell: read, and written."""
+"""Read and write Markdown tables whose rows are named by their first cell."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 Cells = Mapping[str, str]
-"""What a row says, by the name of the column."""
+"""Cells of a row, by the name of the column."""
 
 
 def read(text: str) -> dict[str, Cells]:
-    """The rows of all tables in `text`, by name."""
+    """Return the rows of all tables in `text`, by name."""
     rows: dict[str, Cells] = {}
     columns: list[str] = []
     for line in text.splitlines():
@@ -24,7 +24,7 @@ def read(text: str) -> dict[str, Cells]:
 
 
 def write(columns: Sequence[str], rows: Iterable[tuple[str, Cells]]) -> str:
-    """A table of named rows; a cell that a row does not have is empty."""
+    """Return a Markdown table of named rows; missing cells are empty."""
     lines = ["| " + " | ".join(["", *columns]) + " |", "|" + "---|" * (len(columns) + 1)]
     for name, cells in rows:
         row = [name, *(" ".join(cells.get(column, "").split()).replace("|", r"\|") for column in columns)]

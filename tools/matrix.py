@@ -1,4 +1,4 @@
-"""Every encoder with one decoder, every decoder with one encoder: exported, compared, and built.
+"""Export, compare and build every encoder with one decoder, and every decoder with one encoder.
 
 The models are those of `composites`: tiny, with random weights.
 """
@@ -33,7 +33,7 @@ from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.generation.config import GenerationSettings
 
 ENCODER, DECODER = "wav2vec2", "bert"
-"""What every decoder, and every encoder, is joined with."""
+"""The encoder of every decoder row, and the decoder of every encoder row."""
 
 SEARCHES: tuple[GenerationSettings, ...] = (
     {"num_beams": 1, "max_new_tokens": 24},
@@ -42,7 +42,7 @@ SEARCHES: tuple[GenerationSettings, ...] = (
 LIMITS = ProfileLimits(
     batch=(1, 2, 4), beams=(1, 4, 8), seconds=(0.004, 0.03, 0.125), tokens=(1, 10, 40), step_tokens=(1, 1, 4)
 )
-"""Of TensorRT's profiles."""
+"""Limits of the TensorRT profiles."""
 
 Array = NDArray[Any]
 Encode = Callable[[Array, Array], tuple[Array, Array]]
@@ -50,7 +50,7 @@ Encode = Callable[[Array, Array], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Pairing:
-    """A row of the table: `name` is the half that it is about."""
+    """A row of the table; `name` is that of the encoder or decoder under test."""
 
     name: str
     encoder: str
@@ -59,14 +59,14 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a composite, in float32 on a padded batch of three.
+    """Measurements of a composite in float32, on a padded batch of three clips.
 
     Attributes:
-        logprob_difference: largest, from torch.
-        greedy: share of tokens equal to torch's.
-        beams: the same of 4 beams, the 2 best of each.
-        padding: how far encoder output moves when a clip is encoded alone.
-        torch_padding: the same in torch.
+        logprob_difference: Largest difference of a log-probability from torch.
+        greedy: Share of tokens equal to those of torch, greedy search.
+        beams: Share of tokens equal to those of torch, 2 best of 4 beams.
+        padding: Largest change of the encoder output when a clip is encoded alone instead of in the batch.
+        torch_padding: The same change in torch.
     """
 
     logprob_difference: float
@@ -121,7 +121,7 @@ def measure(pairing: Pairing) -> Measured:
 
 
 def engine_bytes(bundle: Bundle, graph: str, limits: ProfileLimits = LIMITS) -> int:
-    """Bytes of the TensorRT-RTX engine of a graph of `bundle`."""
+    """Return the size, in bytes, of the TensorRT-RTX engine of a graph of `bundle`."""
     profiles = graph_profiles(bundle, limits)[graph]
     with tempfile.TemporaryDirectory() as directory:
         engine = Path(directory) / "engine"
@@ -130,13 +130,13 @@ def engine_bytes(bundle: Bundle, graph: str, limits: ProfileLimits = LIMITS) -> 
 
 
 def bundle_engine_bytes(directory: Path) -> int:
-    """The same of all three graphs of the bundle in `directory`."""
+    """Return the size, in bytes, of the engines of all three graphs of the bundle in `directory`."""
     bundle = Bundle.open(directory, check_hashes=False)
     return sum(engine_bytes(bundle, graph) for graph in GRAPHS)
 
 
 def traced_engine_bytes(pairing: Pairing) -> int:
-    """Bytes of the three float32 engines, traced graph by graph: that of the half which all rows share is made once.
+    """Return the size, in bytes, of the three float32 engines; the engine that many rows share is built once.
 
     Raises:
         ExportError: one is refused.
@@ -158,14 +158,14 @@ def _traced_engine_bytes(graph: str, encoder: str, decoder: str) -> int:
 
 
 def clip_lengths(encoder: EncoderFacts) -> list[int]:
-    """Three lengths that are multiples of nothing; the shortest that the encoder takes is among them."""
+    """Return three odd lengths; the shortest is the least that the encoder takes."""
     if encoder.max_length == encoder.min_length:
         return [encoder.min_length] * 3
     return [encoder.min_length + extra for extra in (37 * encoder.stride + 3, 0, 11 * encoder.stride + 1)]
 
 
 def padded_batch(encoder: EncoderFacts, lengths: list[int]) -> tuple[Array, Array]:
-    """Noise of the given lengths, zeros at the end, and its mask."""
+    """Return noise of the given lengths, padded with zeros, and its mask."""
     mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
     width = () if encoder.feature_size is None else (encoder.feature_size,)
     noise = np.random.default_rng(0).standard_normal((*mask.shape, *width)).astype(np.float32)
@@ -174,7 +174,7 @@ def padded_batch(encoder: EncoderFacts, lengths: list[int]) -> tuple[Array, Arra
 
 
 def _padding(encode: Encode, inputs: Array, mask: Array, lengths: list[int]) -> float:
-    """How far what `encode` makes of a clip moves when the clip is alone instead of in a padded batch."""
+    """Return the largest change of the output of `encode` when a clip is alone instead of in a padded batch."""
     together, frames = encode(inputs, mask)
     differences = []
     for row, length in enumerate(lengths):
@@ -185,5 +185,5 @@ def _padding(encode: Encode, inputs: Array, mask: Array, lengths: list[int]) -> 
 
 
 def model_type(name: str) -> str:
-    """The model type of a row; a variant is named behind a comma."""
+    """Return the model type of a row; the name of a variant follows a comma."""
     return name.partition(",")[0]

@@ -1,4 +1,4 @@
-"""The runtime on arm64: bundles of every kind that are exported here, transcribed there.
+"""Test the runtime on arm64: bundles of every kind are exported here and transcribed there.
 
     make test-arm64 ROOT=/path/to/an/arm64/debian
 
@@ -35,7 +35,7 @@ KINDS = {
 }
 """Flags for every precision and every set of operators that a CPU runs; half precision is for GPUs only."""
 THERE = Path("/opt/speech-export")
-"""Where all is put in the other root."""
+"""Directory of the wheel, bundles and clips in the other root."""
 
 
 def export_all(directory: Path) -> None:

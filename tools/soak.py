@@ -1,4 +1,4 @@
-"""Transcribes parts of clips, of any length and with many settings, and prints the memory it takes as it goes on.
+"""Transcribe parts of clips, of any length and with many settings, and print its memory after each round.
 
 Run as `python tools/soak.py BUNDLE THREADS ROUNDS UTTERANCES CLIP…`: the resident memory, KiB, after every round.
 """
@@ -25,7 +25,7 @@ _RESIDENT = re.compile(r"^VmRSS:\s*(\d+) kB$", re.MULTILINE)
 
 
 def resident_kib() -> int:
-    """Physical memory of this process, as Linux says."""
+    """Return the physical memory of this process, from /proc."""
     found = _RESIDENT.search(Path("/proc/self/status").read_text(encoding="ascii"))
     if found is None:
         raise RuntimeError("/proc/self/status does not say VmRSS")
@@ -33,7 +33,7 @@ def resident_kib() -> int:
 
 
 def soak(model: OnnxSpeechSeq2Seq, clips: list[Path], seed: int) -> None:
-    """Hear one utterance: a part of a clip, by one of the settings."""
+    """Transcribe a random part of a clip with one of the settings."""
     random = np.random.default_rng(seed)
     samples = model.load(clips[random.integers(len(clips))])
     length = int(random.integers(SHORTEST, LONGEST))

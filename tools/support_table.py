@@ -1,4 +1,4 @@
-"""docs/support.md: what was measured of every pairing of the matrix, and what is refused."""
+"""The page docs/support.md: every pairing of the matrix as measured, and what is refused."""
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -45,7 +45,7 @@ COLUMNS = ("export", "log-prob", "greedy", "beams", *_ENGINES)
 
 
 def measured(pairing: Pairing) -> Cells:
-    """The row of a pairing, without its engines, or why it was refused."""
+    """Return the cells of a pairing, without those of its engines; for a refused one, the reason."""
     try:
         found = measure(pairing)
     except ExportError as error:
@@ -64,8 +64,8 @@ def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
     """Write the page with new rows, over the old ones of the same pairings.
 
     Args:
-        found: what `measured` says of each.
-        half: the rows of `half_table`, for their engines.
+        found: Cells of each pairing, from `measured`.
+        half: Rows of `half_table`, for the sizes of their engines.
     """
     rows = {name: dict(cells) for name, cells in {**_read(), **found}.items()}
     for name, cells in rows.items():

@@ -1,1 +1,1 @@
-"""What a user would run instead, one small file each; `registry` names them."""
+"""The alternatives that a user could run instead, one small file each; `registry` lists them."""

@@ -1,4 +1,4 @@
-"""CTranslate2 on the same decoder. It loads no such speech encoder: a text encoder of one layer stands in for it."""
+"""CTranslate2 on the same decoder. It has no such speech encoder: a text encoder of one layer takes its place."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""OpenVINO on the plain ONNX encoder. The variant is its inference precision, f32 or bf16."""
+"""OpenVINO on the plain ONNX encoder, with inference precision f32 or bf16 as its variant."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a peer does: load, run cases, and say how long each took, in a process of its own."""
+"""The interface of a peer: load, run cases, and report how long each took, in a process of its own."""
 
 import importlib.util
 import json
@@ -34,11 +34,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Job:
-    """What a peer is told on stdin.
+    """The job of a peer, read from stdin.
 
     Attributes:
         model: directory of what it loads.
-        variant: which of the ways that its file knows.
+        variant: Name of one of the variants that its file has.
         cases: in order; the first says how much memory the peer takes.
         warmups: runs of the first case that do not count; later cases have one.
         audio: a file instead of noise. The search then ends where it ends, not after the tokens of the case.
@@ -68,7 +68,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a peer says on stdout: `samples[i]` are the runs of the i-th case.
+    """The answer of a peer on stdout: `samples[i]` are the runs of the i-th case.
 
     `peak_rss_bytes` is the most memory of the process by the end of the first case.
     """

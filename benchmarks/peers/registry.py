@@ -1,4 +1,4 @@
-"""Who is compared, and on what."""
+"""The list of peers, and the models that each is compared on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,13 @@ class Contender:
 
     Attributes:
         name: in tables and plots.
-        module: of its file.
-        model: what it loads.
-        cases: what it runs.
-        variant: see its file.
+        module: Name of its file.
+        model: Model that it loads.
+        cases: Cases that it runs.
+        variant: Variant of its file.
         warmups: runs that do not count.
-        packages: that it needs besides those of `dev`, as they are imported.
-        recipe: of `prepare`, where `model` is made by it.
+        packages: Import names of the packages that it needs besides those of `dev`.
+        recipe: Recipe of `prepare` that makes `model`, if one does.
         why_not: why its model could not be made.
     """
 
@@ -45,7 +45,7 @@ class Contender:
 
     @property
     def uninstalled(self) -> str | None:
-        """Which packages are missing, and how to get them; None where all are there."""
+        """Return the missing packages and how to install them; None if all are there."""
         packages = missing(self.packages)
         return f"{', '.join(packages)} not installed: pip install 'speech-export[bench]'" if packages else None
 

@@ -21,7 +21,7 @@ _PAUSE = LONGEST_STRING
 
 
 def ordinals(utterance: Utterance, frames: int) -> torch.Tensor:
-    """Which digit of the string (0 for the first) each encoder frame is in the middle of.
+    """Return the digit of the string (0 for the first) that each encoder frame lies in.
 
     int64 (frames,): 8 stands for a pause, -100 for a frame past the string or for spans nobody knows.
     """

@@ -1,4 +1,4 @@
-"""The model before training: a small Wav2Vec2 encoder, a small BERT decoder, and what goes around them."""
+"""The untrained model: a small Wav2Vec2 encoder, a small BERT decoder, tokenizer and feature extractor."""
 
 from __future__ import annotations
 

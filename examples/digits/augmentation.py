@@ -1,4 +1,4 @@
-"""Making each training string sound as if it were said differently, elsewhere and through another device."""
+"""Augment training strings: other voices, rooms and devices."""
 
 from __future__ import annotations
 

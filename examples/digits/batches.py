@@ -1,4 +1,4 @@
-"""Training batches: real and synthetic strings in random proportion, alike in length within a batch."""
+"""Training batches: a random mix of real and synthetic strings, alike in length within a batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Takes = dict[int, list[Recording]]
 
 @dataclass(frozen=True)
 class SyntheticSize:
-    """How much synthetic speech to make: whole strings, and voices saying single digits."""
+    """The amount of synthetic speech: whole strings, and voices that say single digits."""
 
     strings: int
     speakers: int

@@ -61,7 +61,7 @@ class Utterance:
 
 
 def split_of(index: int) -> Split:
-    """Which part of the data set the recordings numbered `index` belong to."""
+    """Return the part of the data set that the recordings numbered `index` belong to."""
     if index in _TEST_INDICES:
         return "test"
     if index in _DEV_INDICES:

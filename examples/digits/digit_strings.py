@@ -1,4 +1,4 @@
-"""What is said: strings of one to eight English digits, and which of them training never sees."""
+"""The texts: strings of one to eight English digits, and those that are held out from training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def spell(digits: Digits) -> str:
 
 
 def is_held_out(digits: Digits) -> bool:
-    """Whether the text is reserved for evaluation: a fixed tenth of the strings of three digits or more.
+    """Return True if the text is held out for evaluation: a fixed tenth of the strings of three digits or more.
 
     There are too few shorter strings to keep any of them from the model.
     """

@@ -49,7 +49,7 @@ def onnx_transcriber(bundle: Path) -> Transcriber:
 
 
 def evaluation_sets(archive: Path, strings: int, synthetic: int, seed: int) -> dict[str, Strings]:
-    """What is transcribed, by the name it has in the table."""
+    """Return the recordings to transcribe, by their name in the table."""
     familiar, other = held_out_strings(synthetic, seed), held_out_strings(synthetic, seed, "unseen")
     return {
         "FSDD test recordings": test_strings(archive, strings, seed),

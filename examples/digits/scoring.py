@@ -1,4 +1,4 @@
-"""Transcribing with a checkpoint in PyTorch, and the word error rate of what comes out."""
+"""Transcribe with a checkpoint in PyTorch, and compute the word error rate."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _STRINGS_PER_JOB = 50
 
 @dataclass(frozen=True)
 class SpokenText:
-    """What a voice said: `samples` is int16 (full scale 32767) at 16 kHz, to halve the cache."""
+    """An utterance of a voice: `samples` is int16 (full scale 32767) at 16 kHz, to halve the cache."""
 
     voice: str
     digits: Digits
@@ -62,7 +62,7 @@ def _training_speakers(seed: tuple[int, ...], count: int) -> list[SpokenText]:
 
 
 def _cached(path: Path, make: Callable[[], Iterable[SpokenText]]) -> list[SpokenText]:
-    """What `make` returns, from the cache files if they are there: one array and its table of contents."""
+    """Return the result of `make`, from the cache files if there are any: one array and its table of contents."""
     table = path.with_suffix(".json")
     if not table.exists():
         spoken = list(make())

@@ -1,4 +1,4 @@
-"""One process's share of training: the losses, the update of the weights, and the dev word error rates."""
+"""The part of training that each process does: losses, weight updates, and word error rates on the dev set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: the state it resumes from, and a checkpoint that others can load."""
+"""The files of a training run: the state to resume from, and a checkpoint that others can load."""
 
 from __future__ import annotations
 

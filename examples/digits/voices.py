@@ -1,4 +1,4 @@
-"""Synthetic speech: the voices of espeak-ng and flite, which ones training hears, and how they speak."""
+"""Synthetic speech: the voices of espeak-ng and flite, the split of them for training, and how they speak."""
 
 from __future__ import annotations
 

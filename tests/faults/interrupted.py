@@ -1,4 +1,4 @@
-"""A command in a process of its own, interrupted at a random moment."""
+"""Run a command in a process of its own, and interrupt it at a random moment."""
 
 import random
 import signal
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended."""
+    """The exit code and output of a process."""
 
     code: int
     stdout: str

@@ -54,7 +54,7 @@ def mutated(content: bytes, dice: random.Random) -> bytes:
 
 
 def outcome(directory: Path, name: str, clip: Path) -> dict[str, str]:
-    """What the bundle with the mutated file `name` says."""
+    """Return the answer of the bundle with the mutated file `name`."""
     try:
         model = OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD)
         model.transcribe(clip, num_beams=2, max_new_tokens=8)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at random moments of whole commands: 130 or 143, whole output, whole bundles, no traceback."""
+"""Test commands ended by Ctrl-C and SIGTERM at random moments: exit code 130 or 143, whole files, no traceback."""
 
 import json
 import shutil

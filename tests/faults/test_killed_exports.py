@@ -1,4 +1,4 @@
-"""Exports over a bundle that is there, killed at random: the old bundle or the new one, or back at the next run."""
+"""Test exports killed while they replace a bundle: the old or the new one is there, perhaps only after the next run."""
 
 import json
 import os
@@ -18,7 +18,7 @@ TRIES, MANY = 100, 3000
 
 
 def kill_at_random(target: Path, tries: int, number: signal.Signals, *kind: str) -> dict[str, int]:
-    """How many of so many killed publishers left something at the target, and how many did not."""
+    """Return how many of `tries` killed publishers left a bundle at the target, and how many did not."""
     command = [sys.executable, publisher.__file__, str(target), str(tries), str(int(number)), *kind]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -41,7 +41,7 @@ def test_out_is_back_at_the_next_run_where_they_cannot(tries: int, tmp_path: Pat
 
 
 def test_between_the_two_renames(tmp_path: Path) -> None:
-    """What a kill there leaves, made by hand: the old bundle is put back, whatever the next run does."""
+    """The state after such a kill is made by hand: the next run puts the old bundle back, whatever it does."""
     target, container = tmp_path / "bundle", tmp_path / ".bundle.abcd1234.partial"
     for name in ("old", "new"):
         (container / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Graphs that were mutated, with hashes that fit: refused by name, or run; no traceback, hang or crash of ours."""
+"""Test mutated graphs with correct hashes: each is refused by name or runs, without a traceback, a hang or a crash."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def whole(
 
 
 def tried(whole: Path, work: Path, tries: int) -> dict[int, dict[str, Any]]:
-    """What became of each try; after one that ended its process, another process goes on with the next."""
+    """Return the outcome of each try; after a crash, a new process goes on with the next one."""
     found: dict[int, dict[str, Any]] = {}
     while len(found) < tries:
         last = min(len(found) + BATCH, tries)
@@ -90,7 +90,7 @@ def lines_of(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any] | None
 
 
 def names_what_is_wrong(found: dict[str, Any]) -> bool:
-    """Whether an error names the file or the graph.
+    """Return True if an error names the file or the graph.
 
     Weights that were mutated may be any numbers, and what they overflow in names the utterance and the step instead.
     """

@@ -1,4 +1,4 @@
-"""Manifests and configurations that somebody changed: refused with a `BundleError`, quickly; or read as they were."""
+"""Test altered manifests and configurations: each is refused with a `BundleError`, quickly, or read unchanged."""
 
 import json
 import os

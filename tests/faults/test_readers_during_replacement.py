@@ -1,4 +1,4 @@
-"""Readers while the bundle is replaced again and again: one bundle or the other, never half of each."""
+"""Test readers while a bundle is replaced again and again: they see one bundle or the other, never a mix."""
 
 import json
 import os

@@ -107,7 +107,7 @@ def test_engines_of_a_bundle_of_hard_links_leave_the_other_one_whole(
 
 @pytest.mark.parametrize("kills", [KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.full)])
 def test_a_bundle_within_its_checkpoint(kills: int, checkpoint: Path, references: dict[Path, str]) -> None:
-    """That is allowed, and a kill at any moment leaves the checkpoint whole, and nothing that the next run does not."""
+    """It is allowed; a kill at any moment leaves the checkpoint whole, and the next run removes the remains."""
     before, moments = hashes(checkpoint), random.Random(kills)  # noqa: S311 - of a test
     target = checkpoint / "bundle"
     for _ in range(kills):

@@ -1,4 +1,4 @@
-"""The bundled model on a GPU: the CPU's tokens, no growing memory, and less time than the audio lasts."""
+"""Test the bundled model on a GPU: the tokens of the CPU, constant memory, and faster than real time."""
 
 import shutil
 import statistics

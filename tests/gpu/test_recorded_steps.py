@@ -1,4 +1,4 @@
-"""Steps recorded as CUDA graphs on a GPU: the CPU's tokens, and no more time than without."""
+"""Test steps recorded as CUDA graphs on a GPU: the tokens of the CPU, and no slower than without them."""
 
 import shutil
 import statistics
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.gpu
 SIZES = 4
 ROUNDS = 20
 SLOWER = 1.1
-"""What a recorded utterance may take of one that is not: measured times vary."""
+"""Largest allowed ratio of the time of a recorded utterance to that of one that is not: times vary."""
 
 Load = Callable[[int], OnnxSpeechSeq2Seq]
 

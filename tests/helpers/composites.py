@@ -115,7 +115,7 @@ _BART: dict[str, Any] = {
     **_TOKENS,
 }
 _NARROW_HEADS = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
-"""Of no multiple of 8: such a cache grows on the CPU too."""
+"""Heads whose size is no multiple of 8: their cache grows on the CPU too."""
 _GPT2: dict[str, Any] = {
     "n_embd": 24,
     "n_layer": 2,

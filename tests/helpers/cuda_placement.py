@@ -1,4 +1,4 @@
-"""Where ONNX Runtime's CUDA provider puts the nodes of a graph, worked out without one.
+"""The device, CPU or GPU, that ONNX Runtime's CUDA provider would give each node of a graph, computed without one.
 
 It begins with all nodes on the GPU, and moves those to the CPU that compute with shapes: a node one of whose inputs is
 in the host's memory, and all others in it too, or small constants, or inputs of the graph. What is left on the GPU and

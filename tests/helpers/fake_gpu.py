@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 
 STREAM = 77
 GARBAGE = 0xFF
-"""Of every byte of new memory: NaN, or -1."""
+"""Value of every byte of new memory: it makes floats NaN and integers -1."""
 
 _ALIGNMENT = 256
 _CPU = ["CPUExecutionProvider"]
@@ -114,7 +114,7 @@ class FakeDevice:
             task()
 
     def read(self, address: int, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """What is at `address` now."""
+        """Return the content of the memory at `address`."""
         size = int(np.prod(shape)) * dtype.itemsize
         assert address in self.blocks, "this memory was freed, or never allocated"
         assert size <= self.blocks[address].size, "the tensor is larger than its memory"
@@ -133,7 +133,7 @@ class FakeDevice:
 
 @dataclass
 class FakeGraph:
-    """What is behind an engine: a session, and the ranges of the shapes of each input, profile by profile."""
+    """The session behind an engine, and for each profile the ranges of the shapes of each input."""
 
     name: str
     session: Any

@@ -1,4 +1,4 @@
-"""A bundle made by hand in milliseconds: graphs that load and have the right names, but say nothing."""
+"""A bundle written by hand in milliseconds: its graphs load and have the right inputs, but compute nothing useful."""
 
 import json
 from dataclasses import replace

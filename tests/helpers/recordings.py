@@ -1,4 +1,4 @@
-"""One recording in every container that is read, made in memory; and what is heard of it."""
+"""One recording in every container that can be read, made in memory, and the samples it decodes to."""
 
 import io
 from functools import cache
@@ -49,7 +49,7 @@ class Forward(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
 
 
 def heard(content: bytes) -> np.ndarray:
-    """What libsndfile hears of a whole file: float32 [samples]."""
+    """Return the samples that libsndfile decodes from a whole file: float32 [samples]."""
     found = []
     with Forward(io.BytesIO(content)) as file:
         while len(block := file.read(2**16, dtype="float32", always_2d=True)):

@@ -1,4 +1,4 @@
-"""Audio to try feature extractors on: what microphones give, and what is hard on arithmetic."""
+"""Audio signals to test feature extractors on: those of microphones, and those that are hard on arithmetic."""
 
 from collections.abc import Callable
 

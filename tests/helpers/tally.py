@@ -1,4 +1,4 @@
-"""Counts of what a test compared with transformers, shown at the end of a run."""
+"""Counts of the cases that tests compared with transformers, printed at the end of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Tally:
 
     @property
     def few_ties(self) -> bool:
-        """Whether near ties are at most one in a hundred."""
+        """True if at most one case in a hundred is a near tie."""
         return self.near_ties <= max(1, self.cases // 100)
 
     def __str__(self) -> str:

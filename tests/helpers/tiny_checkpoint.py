@@ -1,4 +1,4 @@
-"""A tiny checkpoint on disk, and copies of it with something wrong."""
+"""A tiny checkpoint on disk, and faulty copies of it."""
 
 import json
 import shutil

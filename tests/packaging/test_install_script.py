@@ -1,4 +1,4 @@
-"""`tools/install.sh` on machines that are made up: which Python it takes, and what it says where none will do."""
+"""Test `tools/install.sh` on made-up machines: the Python that it chooses, and its error where none will do."""
 
 import shutil
 import subprocess
@@ -40,7 +40,7 @@ class FakeMachine:
         return self
 
     def has_shim(self, name: str) -> "FakeMachine":
-        """What pyenv leaves on PATH for a version that is not chosen."""
+        """Write the shim that pyenv leaves on PATH for a version that is not selected."""
         self._script(name, f"#!/bin/sh\necho 'pyenv: {name}: command not found' >&2\nexit 127\n")
         return self
 

@@ -1,4 +1,4 @@
-"""The table of platforms, Pythons and extras says what would be missing; `make lock-check` asks uv for its cells."""
+"""Test the table of platforms, Pythons and extras of `tools/lock.py`; `make lock-check` fills it with uv."""
 
 from itertools import product
 

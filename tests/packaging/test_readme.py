@@ -1,4 +1,4 @@
-"""What the README shows is what happens. Its two make commands are run by `.ci/run`."""
+"""Test that the commands and the code of the README work as shown; `.ci/run` runs its two make commands."""
 
 import re
 import shlex

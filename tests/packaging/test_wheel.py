@@ -1,4 +1,4 @@
-"""The wheel alone: installed away from the checkout, without torch and transformers, it misses nothing."""
+"""Test that the wheel, installed away from the checkout without torch and transformers, is complete."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What transformers finds, and whether we found the same: near ties are told from errors, and counted.
+"""Compare results with those of transformers: near ties are told from errors, and counted.
 
 A near tie is a choice that rounding decides. It is one where transformers itself gives our answer, ids and scores, once
 its scores are moved by no more than `NUDGE`: what trades places is closer than 1e-5. That holds for every choice of a
@@ -21,7 +21,7 @@ NUDGE = 5e-6
 _NUDGES = 64
 
 _NO_HYPOTHESIS = -1e5
-"""Where there are fewer hypotheses than beams, transformers fills up with what scores -1e9, as it comes."""
+"""Score below which a hypothesis is filler: transformers adds some, at -1e9, if there are fewer than beams."""
 
 Settings = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         sequences: int64 [utterances, returned, length].
@@ -56,7 +56,7 @@ class _Nudged(LogitsProcessor):
 
 
 def reference(pair: Pair, batch: Batch, settings: Settings, nudge: int | None = None) -> Answer:
-    """What transformers answers; with the seed of a `nudge`, once its scores are moved."""
+    """Return the answer of transformers; with the seed of a `nudge`, its scores are perturbed first."""
     tensors = {name: torch.tensor(settings[name]) for name in ("decoder_input_ids",) if name in settings}
     if isinstance(starts := settings.get("decoder_start_token_id"), list):
         tensors["decoder_start_token_id"] = torch.tensor(starts)[:, None]
@@ -93,7 +93,7 @@ def _greedy_scores(pair: Pair, settings: Settings, found: Any) -> torch.Tensor:
 
 
 def verdicts(pair: Pair, batch: Batch, settings: Settings, expected: Answer, found: GenerateOutput) -> list[Verdict]:
-    """Whether what we found of each utterance is what transformers finds: the same ids, and scores within 1e-4.
+    """Return for each utterance whether we agree with transformers: the same ids, and scores within 1e-4.
 
     Raises:
         AssertionError: it is not, and no near tie explains it.
@@ -118,7 +118,7 @@ def verdicts(pair: Pair, batch: Batch, settings: Settings, expected: Answer, fou
 
 
 def _alike(ours: Answer, theirs: Answer, fill: int) -> NDArray[np.bool_]:
-    """Whether the hypotheses of each utterance are the same, bool [utterances]."""
+    """Return for each utterance whether the hypotheses are the same, bool [utterances]."""
     width = max(ours.sequences.shape[2], theirs.sequences.shape[2])
     sequences = [
         np.pad(each.sequences, ((0, 0), (0, 0), (0, width - each.sequences.shape[2])), constant_values=fill)

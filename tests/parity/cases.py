@@ -23,11 +23,11 @@ class Noise:
     """Utterances of noise.
 
     Attributes:
-        samples: of each.
+        samples: Length of each utterance.
         padding: samples behind the end of the longest.
-        noisy: whether there is noise where the mask says that there is nothing.
-        masked: whether there is a mask, though nothing is padded.
-        seed: of the noise.
+        noisy: If true, there is noise where the mask is 0.
+        masked: If true, a mask is given although nothing is padded.
+        seed: Seed of the noise.
     """
 
     samples: tuple[int, ...]
@@ -100,7 +100,7 @@ class _Draw:
         return settings
 
     def constraints(self, beams: int) -> Settings:
-        """What ends a sequence, and what only bans or forces tokens."""
+        """Draw the settings that end a sequence, and those that only ban or force tokens."""
         ends = list(dict.fromkeys(self.tokens(5)))
         forced = self.token(ends)
         settings: dict[str, Callable[[], object]] = {
@@ -115,7 +115,7 @@ class _Draw:
         return self.some(settings, at_most=3) | {"eos_token_id": ends if self.one_in(2) else ends[0]}
 
     def processors(self) -> Settings:
-        """What needs the scores of the whole vocabulary; nothing of it in every third case."""
+        """Draw the settings that need the scores of the whole vocabulary; none in every third case."""
         settings: dict[str, Callable[[], object]] = {
             "repetition_penalty": lambda: self.random.choice([0.6, 1.1, 1.5, 2.3]),
             "no_repeat_ngram_size": lambda: self.random.randint(1, 3),

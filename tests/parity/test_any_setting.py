@@ -1,4 +1,4 @@
-"""Random cases against transformers on the same weights: identical ids and scores within 1e-4, on both paths.
+"""Test random cases against transformers on the same weights: identical ids, scores within 1e-4, on both paths.
 
 200 cases that never change; `--cases 2000` (`make test-cases`) draws as many others.
 """
@@ -35,7 +35,7 @@ def found(model: Pair, batch: Batch, settings: Settings, *processors: Processor)
 
 
 def likely_tokens(model: Pair) -> list[int]:
-    """What the model says of noise, those that mean something left out: searches that end in them end early."""
+    """Return tokens that the model predicts on noise, special ones excluded: searches that end in them end early."""
     said = found(model, Noise((3000,) * 8).batch(), {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 12})
     return [int(token) for token in np.unique(said.sequences) if token > 3]
 

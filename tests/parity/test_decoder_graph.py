@@ -1,4 +1,4 @@
-"""`decoder_with_past` itself, against the torch decoder: a 0-long past, several tokens at once, beams reordered.
+"""Test `decoder_with_past` alone against torch: an empty past, several tokens at once, reordered beams.
 
 As it is on a GPU, where its cache grows.
 """

@@ -1,4 +1,4 @@
-"""The bundled model on real recordings and on its own clips."""
+"""Test the bundled model against transformers on real recordings and on its own clips."""
 
 from pathlib import Path
 

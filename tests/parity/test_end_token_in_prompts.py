@@ -1,4 +1,4 @@
-"""Prompts that hold the end token: text, tokens, alternatives and streams, held against transformers."""
+"""Test prompts that contain the end token against transformers: text, tokens, alternatives and streams."""
 
 from pathlib import Path
 from typing import Any

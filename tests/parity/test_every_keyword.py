@@ -1,4 +1,4 @@
-"""Every keyword does to a clip of a list what it does to that clip alone, and it does something."""
+"""Test that each keyword of `transcribe` has an effect, and the same one on a clip alone and in a list."""
 
 import threading
 from pathlib import Path
@@ -67,7 +67,7 @@ NO_SETTINGS = {"generator", "stream", "cancel", "language", "output_scores", "ou
 """Keywords with a test of their own, here or beside `generate`."""
 
 UNSEEN = {"pad_token_id"}
-"""What it changes is behind the end."""
+"""Keywords whose effect lies behind the end token."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Flax checkpoints against what Flax itself answered: log-probabilities within 1e-4, and the very same tokens."""
+"""Test Flax checkpoints against the stored answers of Flax: log-probabilities within 1e-4, and the same tokens."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Exported models against transformers on the same weights: the very same tokens, log-probabilities within 1e-4."""
+"""Test exported models against transformers on the same weights: the same tokens, log-probabilities within 1e-4."""
 
 from collections.abc import Callable
 from typing import Any

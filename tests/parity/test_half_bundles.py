@@ -1,4 +1,4 @@
-"""Half-precision bundles against float32: the bundled model on real clips, a difficult one, and every family."""
+"""Test half-precision bundles against float32 ones: the bundled model on real clips, a hard model, every family."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A model that half precision would damage: what overflows, and what 11 bits do not tell apart, stays float32."""
+"""Test that the parts which half precision would damage, by overflow or by rounding, stay in float32."""
 
 import math
 import shutil
@@ -34,7 +34,7 @@ from speech_runtime.bundle.loading import Bundle
 from speech_runtime.bundle.safe_files import FileFacts
 
 OFFSET = "decoder.bert.encoder.layer.1.*"
-"""What is kept for it: `*` goes over dots."""
+"""Pattern of the layers kept in float32: `*` matches dots too."""
 Array = NDArray[Any]
 
 

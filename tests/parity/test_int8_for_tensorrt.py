@@ -1,4 +1,4 @@
-"""The bundled model in int8 for TensorRT: the same words, standard ONNX, and bytes in the engines."""
+"""Test the bundled model in int8 for TensorRT: the same words, standard ONNX, and int8 weights in the engines."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""ONNX Runtime's products of bytes on this processor: against integers, and node by node against their own weights."""
+"""Test ONNX Runtime's int8 kernels on this CPU against integer arithmetic and, node by node, the bundle's weights."""
 
 from collections.abc import Iterator
 from itertools import product

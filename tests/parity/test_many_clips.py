@@ -1,4 +1,4 @@
-"""Lists of any number of clips are transcribed as each clip alone."""
+"""Test that a list of any number of clips is transcribed as each clip alone."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a call returns and takes besides ids: scores, losses, prompts of any length, streams, deadlines, threads."""
+"""Test the other inputs and outputs of a call: scores, losses, prompts of any length, streams, deadlines, threads."""
 
 import threading
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def test_scores_and_logits_are_those_of_transformers(
 
 
 def torch_answer(model: Pair, inputs: NDArray[np.float32], mask: NDArray[np.int64], labels: NDArray[np.int64]) -> Any:
-    """What transformers answers with labels: loss and logits."""
+    """Return the loss and logits of transformers for given labels."""
     model.reference.config.pad_token_id, model.reference.config.decoder_start_token_id = PAD, START
     with torch.no_grad():
         return model.reference(

@@ -1,4 +1,4 @@
-"""A clip's transcription does not depend on the clips beside it, even where the encoder sees padding."""
+"""Test that the transcription of a clip is the same in any batch, even where padding changes the encoder's output."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Speech2Text2 checkpoints against transformers 4.34, which still had the model."""
+"""Test Speech2Text2 checkpoints against transformers 4.34, the last version with that model."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def oracle(checkpoint: Path) -> Arrays:
-    """What transformers 4.34 made of two clips."""
+    """Return the answers of transformers 4.34 for two clips."""
     return dict(np.load(FIXTURE / "oracle.npz"))
 
 

@@ -1,4 +1,4 @@
-"""Decoders with a static cache: transformers' tokens, the growing graph's logits, and shapes that never change."""
+"""Test decoders with a static cache: the tokens of transformers, the logits of a growing cache, constant shapes."""
 
 from collections.abc import Callable
 from dataclasses import replace

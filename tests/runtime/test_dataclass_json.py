@@ -1,4 +1,4 @@
-"""Fields of dataclasses, from JSON and by their rules: everything that is wrong is listed, in one error."""
+"""Test dataclasses read from JSON: one error lists every field that breaks its type or its rules."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

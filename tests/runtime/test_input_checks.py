@@ -1,4 +1,4 @@
-"""Model input that cannot be encoded is refused before it reaches the graph."""
+"""Test that model input which cannot be encoded is refused before it reaches the graph."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What an error says to install: the extra, or that this platform has no such package."""
+"""Test the install hints of errors: the extra to install, or that the platform has no such package."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Signals: none is swallowed in a callback, none becomes another error, and each has its exit code."""
+"""Test signals: none is swallowed in a callback or turned into another error, and each has its exit code."""
 
 import ctypes
 import os

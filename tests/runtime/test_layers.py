@@ -1,4 +1,4 @@
-"""Imports within speech_runtime go downwards only, and never to the exporter or torch."""
+"""Test that imports within speech_runtime point downwards only, and never to the exporter or torch."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`OnnxSpeechSeq2Seq.load`: what a model cannot take is refused clip by clip, before anything is encoded."""
+"""Test `OnnxSpeechSeq2Seq.load`: clips that the model cannot take are refused one by one, before encoding."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""A model that is pickled or copied says how to load it instead."""
+"""Test that pickling or copying a model fails with the way to load it instead."""
 
 import copy
 import multiprocessing
@@ -31,6 +31,6 @@ def test_it_says_how_to_load_it_instead(move: Callable[[object], object]) -> Non
 
 
 def test_a_bound_method_says_so_too() -> None:
-    """What `pool.map(model.transcribe, files)` does first."""
+    """`pool.map(model.transcribe, files)` pickles the model first."""
     with pytest.raises(TypeError, match="cannot be pickled or copied"):
         pickle.dumps(model().transcribe)

@@ -1,4 +1,4 @@
-"""1,000 utterances in a row, of any length and with many settings, do not grow the memory of a process."""
+"""Test that 1,000 utterances of any length, with many settings, do not grow the memory of a process."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ MOST_KIB = 4096  # of a thousand utterances: 4 KiB of each would be seen; half a
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read from /proc")
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.full), 4])
 def test_memory_does_not_grow(digits: Pair, references: dict[Path, str], threads: int) -> None:
     script, rounds = REPOSITORY / "tools" / "soak.py", WARM_UP + ROUNDS
     command = [sys.executable, script, digits.directory, threads, rounds, UTTERANCES, *references]

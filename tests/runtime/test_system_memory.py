@@ -1,4 +1,4 @@
-"""Peak memory: of this process, in bytes, on every system."""
+"""Test the peak memory of this process, in bytes on every system."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""`benchmarks/`: rounds, ratios, floors, limits and tables; nothing here is timed."""
+"""Test `benchmarks/`: rounds, ratios, floors, limits and tables. Nothing is timed here."""
 
 import sys
 from dataclasses import replace

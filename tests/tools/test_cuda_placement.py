@@ -1,4 +1,4 @@
-"""The placement that is worked out notices what ONNX Runtime would copy between the CPU and the GPU."""
+"""Test that the computed placement of nodes shows every copy between the CPU and the GPU."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ ONE, AXES = np.array([1], dtype=np.int64), np.array([0], dtype=np.int64)
 
 
 def graph(path: Path, *nodes: Any) -> Path:
-    """Of `x` float [rows, 4] and `length` int64 [1] to `y`."""
+    """Return a graph from `x`, float [rows, 4], and `length`, int64 [1], to `y`."""
     inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4]),
         helper.make_tensor_value_info("length", TensorProto.INT64, [1]),

@@ -1,4 +1,4 @@
-"""The tables of docs/support.md and docs/half_precision.md: measured rows take the place of those that were there."""
+"""Test the tables of docs/support.md and docs/half_precision.md: rows measured again replace the old ones."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Makes the Flax checkpoints beside this file, with what Flax itself answers.
+"""Make the Flax checkpoints beside this file, with the answers of Flax itself.
 
 Run in an environment of its own, since transformers 5 has no Flax:
 `pip install "transformers==4.57.6" flax==0.12.8 "jax[cpu]==0.10.2" "numpy<2.3"`.

@@ -1,4 +1,4 @@
-"""A bundle appears all at once or not at all, and never damages what was there."""
+"""Test that a bundle appears all at once or not at all, and that a failed export leaves the old one as it was."""
 
 import errno
 import os

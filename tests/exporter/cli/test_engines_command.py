@@ -1,4 +1,4 @@
-"""`speech-export --engines`, with TensorRT-RTX, which builds on a CPU."""
+"""Test `speech-export --engines` with TensorRT-RTX, which builds engines on a CPU."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""`speech-export --precision`: the bundled model in int8 and int4, and what is refused."""
+"""Test `speech-export --precision` on the bundled model in int8 and int4, and the options that it refuses."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: checkpoints whole and in halves, sharded, pickled, on the Hub; configurations alone."""
+"""Test every source of a model: whole checkpoints, pairs, sharded and pickled weights, the Hub, configurations."""
 
 import json
 import os

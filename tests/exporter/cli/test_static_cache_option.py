@@ -1,4 +1,4 @@
-"""`--static-cache` of the export and `--cuda-graphs` of what runs it: what they say before anything is done."""
+"""Test the checks of `--static-cache` and `--cuda-graphs` that run before anything is exported or loaded."""
 
 from pathlib import Path
 

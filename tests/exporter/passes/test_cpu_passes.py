@@ -1,4 +1,4 @@
-"""Passes over the step graph for the CPU: what they make of it says the very same."""
+"""Test that the passes over the step graph for the CPU do not change its outputs."""
 
 from collections import Counter
 from collections.abc import Callable

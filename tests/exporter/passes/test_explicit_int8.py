@@ -1,4 +1,4 @@
-"""Explicit int8 on small graphs: numbers are those of bytes, each is quantised once, and the graph stays standard."""
+"""Test the explicit int8 pass on small graphs: exact integer sums, each weight quantised once, standard ONNX only."""
 
 import math
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""The half-precision pass on graphs of a few nodes: what it changes, and what it leaves in float32."""
+"""Test the half-precision pass on graphs of a few nodes: the nodes that it converts and those it leaves in float32."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def halved(text: str, keep: tuple[str, ...] = (), float32: tuple[str, ...] = ())
 
 
 def on_onnxruntime(model: ir.Model, **feeds: Array) -> Array:
-    """What ONNX Runtime makes of it on a CPU: it computes in float32 where it can."""
+    """Return the outputs of ONNX Runtime on a CPU, which computes in float32 where it can."""
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, feeds)[0]
 

@@ -1,4 +1,4 @@
-"""int8 and int4 passes on small graphs: exact where they should be, near where they cannot be, and nothing twice."""
+"""Test the int8 and int4 passes on small graphs: exact where they can be, close elsewhere, each weight only once."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping

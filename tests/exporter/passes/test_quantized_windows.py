@@ -1,4 +1,4 @@
-"""Quantising before the windows are gathered says what quantising after it says; of one group as of many."""
+"""Test that quantising before windows are gathered equals quantising after, for one group and for many."""
 
 import numpy as np
 import onnx_ir as ir

@@ -1,4 +1,4 @@
-"""Precision options: which pairs can be had, and what is said of the others."""
+"""Test the pairs of precision and target that can be exported, and the errors for the others."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Layers are measured as a whole, and ordered by what they cost."""
+"""Test the measurement of the accuracy that each layer costs, and the order that follows from it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checkpoints with random faults: refused in words before tracing, or a bundle that says what transformers says."""
+"""Test checkpoints with random faults: each is refused before tracing, or its bundle agrees with transformers."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Flax checkpoints: every array goes to its place or is refused by name; damage is refused by the name of the file."""
+"""Test Flax checkpoints: every array is assigned or refused by name, and a damaged file is named."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Code beside a checkpoint never runs, whoever says yes: the payload would leave a file behind."""
+"""Test that Python code beside a checkpoint never runs: the planted code would leave a file behind."""
 
 import builtins
 import json

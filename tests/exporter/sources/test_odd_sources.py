@@ -1,4 +1,4 @@
-"""JSON that anybody may have written beside a checkpoint: refused by name, quickly."""
+"""Test odd JSON beside a checkpoint (deep, huge, malformed): the file is named, quickly."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Pickles under every name that anything may open: none is unpickled; the file is ignored, or named in an error."""
+"""Test planted pickles under every file name that is opened: none is unpickled; each is ignored or refused by name."""
 
 import io
 import json

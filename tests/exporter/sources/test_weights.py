@@ -1,4 +1,4 @@
-"""Weights that a model has no place for, lacks, or cannot count with are refused by name, whatever they are kept in."""
+"""Test weights that are unexpected, missing or not finite: they are refused by name in every file format."""
 
 import json
 import shutil

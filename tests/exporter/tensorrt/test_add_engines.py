@@ -1,4 +1,4 @@
-"""Engines join a bundle all at once, or leave it as it was. TensorRT is a stub."""
+"""Test that engines are added to a bundle all at once or not at all. TensorRT is a stub."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How TensorRT's builder is configured. It is a stub: TensorRT itself wants a GPU, and TensorRT-RTX has no cache."""
+"""Test the settings of TensorRT's builder. A stub, since TensorRT needs a GPU and TensorRT-RTX has no timing cache."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""`tokenizer.json` says what transformers says, for every kind of tokenizer that transformers has."""
+"""Test that `tokenizer.json` decodes as transformers does, for every kind of tokenizer that transformers has."""
 
 import json
 import re

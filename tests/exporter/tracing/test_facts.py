@@ -1,4 +1,4 @@
-"""What the manifest says of a model, held against the model."""
+"""Test the model facts of the manifest against the models themselves."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The length of a past that is known in the graph only: an int to Python, a tensor to torch."""
+"""Test the length of the past that only the graph knows: an int for Python, a tensor for torch."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What replaces parts of an encoder for the CPU says what they say."""
+"""Test that the encoder modules rewritten for the CPU compute the same as the originals."""
 
 import numpy as np
 import onnx_ir as ir

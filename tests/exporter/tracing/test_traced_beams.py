@@ -1,4 +1,4 @@
-"""Beams that share a cross-attention cache are answered as if each had its own."""
+"""Test that beams which share a cross-attention cache are computed as if each had its own."""
 
 import pytest
 import torch

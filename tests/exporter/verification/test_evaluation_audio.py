@@ -1,4 +1,4 @@
-"""What a bundle is measured on: directories of audio with what was said, and what is wrong with some."""
+"""Test the audio that a bundle is verified on: directories, reference texts, and errors for faulty ones."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Word error rate, against jiwer's."""
+"""Test the word error rate against that of jiwer."""
 
 import jiwer
 import pytest

@@ -1,4 +1,4 @@
-"""Audio files and arrays: what is heard, and what is refused and how."""
+"""Test reading audio files and arrays: the samples of what is accepted, the errors of what is not."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The forms that audio comes in: files, pipes, bytes, arrays, dictionaries and tuples; and how much of it."""
+"""Test every form of audio input (files, pipes, bytes, arrays, dictionaries, tuples) and the limits on its size."""
 
 import io
 import os
@@ -239,7 +239,7 @@ def test_a_small_file_that_asks_for_much_is_refused_early() -> None:
 
 
 class Endless(io.RawIOBase):
-    """What /dev/zero gives."""
+    """A stream without an end, like /dev/zero."""
 
     given = 0
 

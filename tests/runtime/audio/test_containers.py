@@ -1,4 +1,4 @@
-"""A file is heard whole, or refused: cut, joined, miscounted, damaged, or changed while it is read."""
+"""Test that a file is read whole or refused: truncated, joined, wrong sizes, damaged, or changed while it is read."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Feature extractors against those of transformers, each read from the configuration that transformers writes."""
+"""Test feature extractors against transformers, each built from the configuration that transformers writes."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Log-mel filter banks against transformers' `spectrogram`."""
+"""Test log-mel filter banks against transformers' `spectrogram`."""
 
 import numpy as np
 import pytest

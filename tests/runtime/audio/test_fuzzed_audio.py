@@ -1,4 +1,4 @@
-"""Damaged files of every container: each is heard whole, or refused with an `AudioError`."""
+"""Test randomly damaged files of every container: each is read whole, or refused with an `AudioError`."""
 
 import io
 import random
@@ -23,11 +23,11 @@ NUMBERS = (0, 1, 100, 2**15, 2**31 - 1, 2**40, 2**64 - 1)
 
 @dataclass
 class Tally:
-    """How damaged files ended.
+    """Counts of the results of damaged files.
 
     Attributes:
         ends: counts of heard and refused files.
-        wrong: what was neither: a part heard as the whole, another exception, or a hang.
+        wrong: Files with any other result: a part taken for the whole, another exception, or a hang.
     """
 
     ends: Counter[str] = field(default_factory=Counter)
@@ -54,9 +54,9 @@ def damage(how: str, content: bytes, other: bytes, draw: random.Random) -> bytes
 
 
 def misheard(how: str, damaged: bytes, samples: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether less is heard than the original has, or the first of two files as both.
+    """Return True if samples of the original are missing, or only the first of two files was read.
 
-    A changed rate, which nothing in a file contradicts, is not that.
+    A changed sampling rate does not count: nothing in a file contradicts it.
     """
     if how == "splice":
         return samples.size < 1.9 * expected.size

@@ -1,4 +1,4 @@
-"""Clips of which a feature extractor would make silence are refused, others not."""
+"""Test that clips which a feature extractor would turn into silence are refused, and no others."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What crosses the bus to a device: tokens and candidates. The device is the CPU, counted."""
+"""Test that only tokens and candidates are copied to and from a device. The device is the CPU and counts copies."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

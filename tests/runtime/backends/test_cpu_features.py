@@ -1,4 +1,4 @@
-"""Processors without exact sums of bytes are noticed, and ONNX Runtime is told."""
+"""Test that CPUs without exact int8 sums are detected, and that ONNX Runtime is told."""
 
 import platform
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""CUDA's calls: their names and arguments against the real package, their errors without a GPU."""
+"""Test the names and arguments of CUDA calls against `cuda.bindings`, and the errors where there is no GPU."""
 
 import sys
 from enum import Enum

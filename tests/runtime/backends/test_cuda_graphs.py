@@ -1,4 +1,4 @@
-"""Steps that are recorded: against a session that records and replays as ONNX Runtime does on CUDA, without looking."""
+"""Test recorded steps on a session that records and replays blindly, as ONNX Runtime does with CUDA graphs."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Options of the providers for NVIDIA GPUs, as data: they are right by construction, for want of a GPU."""
+"""Test the options that are passed to the providers for NVIDIA GPUs; no GPU is needed."""
 
 from pathlib import Path
 from typing import Any

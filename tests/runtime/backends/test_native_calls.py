@@ -1,4 +1,4 @@
-"""A process ends cleanly whatever its threads are doing, and so does a child that was forked beside them."""
+"""Test that a process with threads in native code ends cleanly, and so does a child forked beside them."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The cache of optimised graphs: used when it fits, never when it is stale, and never in the way."""
+"""Test the cache of optimised graphs: used when it matches, ignored when stale, and never an obstacle."""
 
 import logging
 import os
@@ -33,7 +33,7 @@ def cached(tmp_path: Path) -> SessionOptions:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Any]]:
-    """Which graphs ONNX Runtime loads, and at which level it optimises them."""
+    """Record the graphs that ONNX Runtime loads, and the level at which it optimises them."""
     seen: list[tuple[Path, Any]] = []
     genuine = onnxruntime.InferenceSession
 

@@ -1,4 +1,4 @@
-"""Engines that ONNX Runtime writes and loads by itself: none is there for it to load that was not written here.
+"""Test engines that ONNX Runtime caches itself: it only finds engines that were written here.
 
 The sessions are fakes that write what TensorRT would, and remember what they found.
 """

@@ -1,4 +1,4 @@
-"""Session options: what is refused, what reaches ONNX Runtime, and providers that fall away. The GPU is a stub."""
+"""Test session options: those refused, those passed to ONNX Runtime, and unavailable providers. The GPU is a stub."""
 
 import re
 import sys

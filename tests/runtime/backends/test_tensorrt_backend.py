@@ -1,4 +1,4 @@
-"""TensorRT's runtime on a GPU in memory: the same tokens as ONNX Runtime, and every call as its contract wants it."""
+"""Test the TensorRT backend on a GPU in memory: the tokens of ONNX Runtime, and every call as its contract demands."""
 
 import gc
 import shutil

@@ -1,4 +1,4 @@
-"""What engines are built to hold: from seconds and beams to the shapes of every input."""
+"""Test optimisation profiles: the shapes of every input, from seconds, beams and tokens."""
 
 from dataclasses import replace
 from pathlib import Path

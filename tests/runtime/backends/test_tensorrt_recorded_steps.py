@@ -1,4 +1,4 @@
-"""TensorRT engines of a decoder with a static cache, their steps recorded: on the GPU in memory."""
+"""Test TensorRT engines of a decoder with a static cache, with recorded steps, on a GPU in memory."""
 
 import gc
 import shutil

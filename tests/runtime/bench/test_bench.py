@@ -1,4 +1,4 @@
-"""`speech-bench`: what is measured, how times become numbers, and what is refused before anything runs."""
+"""Test `speech-bench`: its measurements, its statistics, and the options it refuses before it runs."""
 
 import json
 from dataclasses import replace

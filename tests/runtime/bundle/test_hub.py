@@ -1,4 +1,4 @@
-"""Bundles from the Hub: a cache made by hand stands for it where files are read, stubs where it answers."""
+"""Test bundles from the Hub: files come from a cache made by hand, answers of the Hub from stubs."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cache(bundle: Path, tmp_path: Path) -> Path:
-    """What the Hub's client leaves on disk: content under its hash, links under the commit."""
+    """The cache that the Hub's client writes: content under its hash, links under the commit."""
     repository = tmp_path / "cache" / "models--someone--digits"
     snapshot = repository / "snapshots" / COMMIT
     for folder in (repository / "blobs", repository / "refs", snapshot):

@@ -1,4 +1,4 @@
-"""Damaged bundles: each problem is named, all of them at once."""
+"""Test damaged bundles: one error lists every problem."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Bundles to the Hub: what its client is told; there is no network in the tests."""
+"""Test uploads to the Hub: the calls that its client receives. No test uses the network."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pushed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """What the Hub was told, call by call; a repository of one's own has one's own name in front."""
+    """The calls that the Hub received, in order; it adds the user's name to a repository without one."""
     calls: dict[str, dict[str, Any]] = {}
 
     def create_repo(repo_id: str, **settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m speech_runtime BUNDLE`: what is in a bundle, without ONNX Runtime."""
+"""Test `python -m speech_runtime BUNDLE`, which describes a bundle without ONNX Runtime."""
 
 import json
 import subprocess

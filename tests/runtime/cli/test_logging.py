@@ -1,4 +1,4 @@
-"""Libraries log and print nothing; the commands show their warnings on stderr."""
+"""Test that the libraries print nothing, and that the commands show warnings on stderr."""
 
 import logging
 import subprocess

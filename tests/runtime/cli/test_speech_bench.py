@@ -1,4 +1,4 @@
-"""The `speech-bench` command."""
+"""Test the `speech-bench` command."""
 
 import json
 from pathlib import Path

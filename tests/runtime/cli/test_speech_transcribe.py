@@ -1,4 +1,4 @@
-"""The `speech-transcribe` command."""
+"""Test the `speech-transcribe` command."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Where results are written: disks that are full, readers that have gone, and names that are no Unicode."""
+"""Test the output of results: full disks, closed pipes, and file names that are not Unicode."""
 
 import csv
 import errno

@@ -1,4 +1,4 @@
-"""Logits that are no numbers: an error that names the utterance and the step, and no words."""
+"""Test logits that are NaN or infinite: the error names the utterance and the step, and no text is returned."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Generation settings: read, overridden, and refused with what is wrong."""
+"""Test generation settings: read, overridden, and refused with the reason."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The cache that a step writes into, against one that is copied whole at every step."""
+"""Test the cache that a step writes in place against one that is copied at every step."""
 
 from collections.abc import Mapping
 from typing import Any

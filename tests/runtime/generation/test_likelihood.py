@@ -1,4 +1,4 @@
-"""Scores and losses of given tokens: the right number for each, or an error that names the text."""
+"""Test scores and losses of given tokens: each is right, or the error names its text."""
 
 from itertools import pairwise
 from typing import Any

@@ -1,4 +1,4 @@
-"""Processors and warpers against the classes of transformers that they follow, on the same scores."""
+"""Test logits processors and warpers against the classes of transformers, on the same scores."""
 
 from collections.abc import Callable
 from typing import Any
@@ -147,7 +147,7 @@ SIGNS = {
 def test_a_word_that_was_said_gets_rarer_whatever_the_sign_of_its_score(
     beams: int, scores: list[float], penalty: float
 ) -> None:
-    """Of a prompt that is never said again, too: token 0 is only there."""
+    """A prompt is covered too: token 0 is in the prompt only, and is never generated."""
     sequences = np.tile(np.array([0, 2, 2]), (1, beams, 1))
     given = np.tile(np.array(scores, dtype=np.float32), (1, beams, 1))
     found = processors.repetition_penalty(penalty)(sequences, given)

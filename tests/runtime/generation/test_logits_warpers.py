@@ -1,4 +1,4 @@
-"""Warpers against transformers' at many settings: with ties, extreme scores, wide rows, and parts of the vocabulary."""
+"""Test warpers against transformers at many settings: ties, extreme scores, wide rows, parts of the vocabulary."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Sampling draws tokens as often as transformers' settings make them likely."""
+"""Test that tokens are sampled as often as their probabilities demand."""
 
 from typing import Any
 

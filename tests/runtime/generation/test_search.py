@@ -1,4 +1,4 @@
-"""Our search against transformers' own, on the same table of logits: many settings, no graph."""
+"""Test our search against that of transformers on the same table of logits, at many settings, without a graph."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Memory of recorded steps is lent to one search at a time, whenever Python collects the one before."""
+"""Test that the memory of recorded steps serves one search at a time, whenever Python collects the previous one."""
 
 import gc
 import sys

@@ -1,4 +1,4 @@
-"""How sequences end, and what cuts them off: `finished` of every search."""
+"""Test how sequences end, and what stops them early: `finished` of every search."""
 
 import threading
 from typing import Any

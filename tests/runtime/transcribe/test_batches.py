@@ -1,4 +1,4 @@
-"""Batches of similar length: results in order, bounded look-ahead."""
+"""Test batches of clips alike in length: results in order, bounded read-ahead."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Lists of clips, without a model: what is taken for a list, and what becomes of clips that cannot be heard."""
+"""Test lists of clips without a model: what counts as a list, and the results of clips that cannot be read."""
 
 import io
 import os
