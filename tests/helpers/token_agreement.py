@@ -8,4 +8,4 @@ def token_agreement(expected: NDArray[np.int64], found: NDArray[np.int64]) -> fl
     """Return the share of positions with the same token; positions that only one array has count as different."""
     rows, shared = len(expected), min(expected.shape[1], found.shape[1])
     equal = int((expected[:, :shared] == found[:, :shared]).sum())
-    return equal / (rows * max(expected.shape[1], found.shape[1]))
+    return float(equal / (rows * max(expected.shape[1], found.shape[1])))
