@@ -18,10 +18,9 @@ from composites import DECODERS, ENCODERS, composite
 from speech_export import export
 from speech_export.tensorrt.build import build_engine
 from speech_export.tracing.facts import decoder_facts, encoder_facts
-from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
 from speech_export.tracing.tracer import save, trace, traceables
-from speech_export.verification.compare import token_agreement
-from speech_export.verification.oracle import Oracle
+from speech_export.verification.reference import Oracle
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.backends.tensorrt.profiles import graph_profiles
@@ -31,6 +30,7 @@ from speech_runtime.bundle.manifest import Manifest
 from speech_runtime.bundle.model_facts import EncoderFacts
 from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.generation.config import GenerationSettings
+from token_agreement import token_agreement
 
 ENCODER, DECODER = "wav2vec2", "bert"
 """The encoder of every decoder row, and the decoder of every encoder row."""
@@ -149,7 +149,7 @@ def traced_engine_bytes(pairing: Pairing) -> int:
 def _traced_engine_bytes(graph: str, encoder: str, decoder: str) -> int:
     model = composite(decoder, encoder)
     facts, of_decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
-    with tempfile.TemporaryDirectory() as directory, traceable(model):
+    with tempfile.TemporaryDirectory() as directory, rewritten_for_tracing(model):
         path = Path(directory) / f"{graph}.onnx"
         traceable_graph = next(each for each in traceables(model, facts, of_decoder) if each.name == graph)
         save(trace(traceable_graph, facts.input_name, of_decoder.layers), path)
