@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from speech_export.tracing.rewrites.attention_implementation import attention_implementation
 from torch import Tensor, nn
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
 
@@ -15,6 +14,7 @@ from composites import composite
 from matrix import Array
 from speech_export.passes.cpu.plain_shapes import count_mask_fast
 from speech_export.passes.unmasked_attention import drop_needless_masks
+from speech_export.tracing.attention import attention_implementation
 from speech_export.tracing.rewrites.block_convolution import BlockConvolution
 from speech_export.tracing.rewrites.channels_last import ChannelsLastConvolution
 from speech_export.tracing.rewrites.conv_encoder import ChannelsLastExtractor, channels_last_extractor
