@@ -1,4 +1,4 @@
-"""`python -m speech_runtime BUNDLE`: what is in a bundle."""
+"""`python -m speech_runtime BUNDLE`: describe a bundle."""
 
 import json
 from typing import Any
@@ -15,13 +15,13 @@ from .errors import SpeechError
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="For machines: one object, with all that is known.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all details.")
 @hub_flags
 @click.version_option(package_name="speech-export")
 def main(bundle: str, as_json: bool, **hub: Any) -> None:
-    """Say what is in BUNDLE, a directory or a Hub id: its source, encoder, decoder, settings, files and verification.
+    """Describe BUNDLE, a directory or a Hub id: its source, encoder, decoder, settings, files and verification.
 
-    All files are checked first; the exit code is 1 where the bundle is damaged.
+    All files are checked first. The exit code is 1 if the bundle is damaged.
     """
     try:
         text = load_whole(bundle_directory(bundle, **hub), _json if as_json else describe)

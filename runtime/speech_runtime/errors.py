@@ -1,29 +1,29 @@
-"""Errors of the runtime: each names the thing, its value and the remedy."""
+"""Errors of the runtime. Each message names the thing, its value and the remedy."""
 
 
 class SpeechError(Exception):
-    """Base of all errors that speech-export raises on purpose."""
+    """Base class of all errors that speech-export raises on purpose."""
 
 
 class BundleError(SpeechError, ValueError):
-    """A bundle is missing, damaged or of another format. Lists every problem found."""
+    """A bundle is missing, damaged or has another format. The message lists every problem."""
 
 
 class AudioError(SpeechError, ValueError):
-    """Audio that cannot be transcribed: unreadable, empty, not finite, too short, of another shape or dtype."""
+    """Audio cannot be transcribed: it is unreadable, empty, not finite, too short, or has another shape or dtype."""
 
 
 class GenerationError(SpeechError, ValueError):
-    """Generation settings that are unknown, contradictory or beyond the model's limits."""
+    """Generation settings are unknown, contradictory or beyond the model's limits."""
 
 
 class EngineError(SpeechError, RuntimeError):
-    """A graph cannot be run: a library or execution provider is missing, session options contradict, or it failed."""
+    """A graph cannot be run: a library or provider is missing, options contradict each other, or it failed."""
 
 
 class EngineMemoryError(EngineError):
-    """A graph needs more memory than this process, or the device, has left. The engine goes on working."""
+    """A graph needs more memory than the process or the device has left. The model can still be used."""
 
 
 class BenchError(SpeechError, ValueError):
-    """A benchmark that cannot be run: options out of range, cases beyond a model, or a process that was killed."""
+    """A benchmark cannot be run: options are out of range, cases are beyond a model, or a process was killed."""

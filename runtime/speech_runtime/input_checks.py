@@ -1,4 +1,4 @@
-"""What an encoder cannot take is refused here, before it fails deep inside a graph, or answers wrongly."""
+"""Checks of the encoder's input, before it fails deep inside a graph or gives a wrong result."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,7 +9,7 @@ from .errors import AudioError
 from .system import free_memory_bytes
 
 _LARGEST = float(np.sqrt(np.finfo(np.float32).max))
-"""Encoders square their input, to normalise it: what is larger becomes infinite there, and is NaN or silence behind."""
+"""Encoders square their input to normalise it: the squares of larger values overflow and become NaN or silence."""
 
 
 def check_inputs(
@@ -17,10 +17,11 @@ def check_inputs(
 ) -> tuple[Samples, NDArray[np.int64]]:
     """Check model input: float32 [batch, samples] (or [batch, time, features]) and its mask int64 [batch, samples].
 
-    A row shorter than one frame is refused: transformers takes all frames of such a row for audio.
+    A row shorter than one frame is refused: transformers treats all frames of such a row as audio.
 
     Raises:
-        AudioError: another shape or dtype, not finite, a mask that does not fit, or a row that is too short or long.
+        AudioError: The shape or dtype is wrong, a value is not finite, the mask does not fit, or a row is too short or
+            too long.
     """
     values = array_of(inputs, f"{name}: {encoder.input_name}")
     features = encoder.feature_size
@@ -51,10 +52,10 @@ def check_inputs(
 
 
 def check_lengths(lengths: NDArray[np.int64], encoder: EncoderFacts, name: str) -> None:
-    """Check that every row has an encoder frame at least, and no more than the encoder has positions for.
+    """Check that every row has at least one encoder frame, and no more than the encoder has positions for.
 
     Raises:
-        AudioError: names the row.
+        AudioError: A row is too short or too long; the message names it.
     """
     unit = "samples" if encoder.feature_size is None else "feature frames"
     shortest, longest = int(lengths.argmin()), int(lengths.argmax())
@@ -75,29 +76,29 @@ def _row(row: int, lengths: NDArray[np.int64], name: str) -> str:
 
 
 def check_memory(batch: int, length: int, encoder: EncoderFacts, name: str = "the input") -> None:
-    """Refuse audio whose model input alone, `length` samples or feature frames, is too large for this process.
+    """Check that the model input of a batch, `length` samples or feature frames per row, fits into memory.
 
     Raises:
-        AudioError: it says how much would be needed, and how much there is.
+        AudioError: It does not fit; the message has the memory needed and the memory available.
     """
     if not fits_memory(batch, length, encoder):
         needed, free = _least_bytes(batch, length, encoder), free_memory_bytes()
         raise AudioError(
             f"{name}: {batch} × {length:,} samples or feature frames need {needed / 2**30:,.2f} GiB of memory or more, "
-            f"and this process may take {free / 2**30:,.2f} GiB; split the audio into shorter pieces"
+            f"and this process may use {free / 2**30:,.2f} GiB; split the audio into shorter pieces"
         )
 
 
 def fits_memory(batch: int, length: int, encoder: EncoderFacts) -> bool:
-    """Return whether the model input of a batch fits the memory that this process may take."""
+    """Return true if the model input of a batch fits into the memory that this process may use."""
     return _least_bytes(batch, length, encoder) <= free_memory_bytes()
 
 
 def _least_bytes(batch: int, length: int, encoder: EncoderFacts) -> int:
-    """Return what every encoder takes: the input float32 and its mask int64, each with a copy on the engine's side.
+    """Return the bytes that every encoder needs: input float32 and mask int64, each copied once by the backend.
 
-    Encoders of 30 to 1,200 s of audio were measured to take 34 to 2,164 bytes a sample, in proportion to the length;
-    which of it a graph takes is known to the engine only, which refuses what is too much: `EngineMemoryError`.
+    Encoders were measured to need 34 to 2,164 bytes per sample on 30 to 1,200 s of audio, in proportion to the length.
+    Only the backend knows how much a graph needs; it raises `EngineMemoryError` if that is too much.
     """
     return batch * length * 2 * (4 * (encoder.feature_size or 1) + 8)
 
@@ -109,7 +110,7 @@ def _checked_mask(attention_mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[
             f"attention_mask must be integers of the input's shape {list(shape)}, got {mask.dtype} {list(mask.shape)}"
         )
     mask = mask.astype(np.int64, copy=False)
-    # What never increases is between its last number and its first one.
+    # Rows that never increase lie between their last and their first number.
     if (mask[:, :-1] < mask[:, 1:]).any() or (mask[:, 0] > 1).any() or (mask[:, -1] < 0).any():
         raise AudioError("attention_mask must be ones followed by zeros in every row: pad at the end")
     return mask

@@ -1,4 +1,4 @@
-"""The remedy in an error about a package that is missing."""
+"""Remedy for errors about missing packages."""
 
 import sys
 
@@ -6,14 +6,14 @@ _NO_BUILD_FOR_MACOS = {"cuda": "onnxruntime-gpu", "tensorrt": "TensorRT", "tenso
 
 
 def how_to_install(*extras: str, first: str = "") -> str:
-    """Say how to install the packages of `extras`, or that this platform has no build of them.
+    """Return how to install the packages of `extras`, or that this platform has no build of them.
 
     Args:
-        extras: of this package.
-        first: a command to type before.
+        extras: Extras of this package.
+        first: Command to run before.
 
     Returns:
-        "pip install 'speech-export[cuda,tensorrt]'" for example.
+        Text such as "pip install 'speech-export[cuda,tensorrt]'".
     """
     absent = [_NO_BUILD_FOR_MACOS[extra] for extra in extras if extra in _NO_BUILD_FOR_MACOS]
     if absent and sys.platform == "darwin":

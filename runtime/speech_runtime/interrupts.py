@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: each ends what runs, and none is lost in a callback or taken for another error.
+"""Ctrl-C and SIGTERM: each ends the program; none is lost in a callback or mistaken for another error.
 
 Python raises `KeyboardInterrupt` wherever the main thread is. In a callback of a weak reference or of a library it is
-printed and forgotten; a library may also raise an error of its own in its place. So it is written down as well.
+printed and dropped, and a library may raise its own error instead. So the signal is recorded, too.
 """
 
 import signal
@@ -14,11 +14,11 @@ from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_AFTER = 0.02
-"""Seconds until an interrupt that a callback swallowed is raised again: the callback has returned by then."""
+"""Seconds until an interrupt that a callback dropped is raised again: the callback has returned by then."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the process to end; `signum` says which one."""
+    """A signal asked the process to end: `signum`."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
@@ -26,18 +26,18 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects: 130 for SIGINT, 143 for SIGTERM."""
+        """Exit code that shells expect: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signum
 
 
 class Interrupts:
-    """The signal that arrived while signals were heeded, if one did."""
+    """Signal that arrived while signals were handled, or None."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
 
     def check(self) -> None:
-        """Raise `Interrupted` where a signal arrived, whatever became of the exception that it raised."""
+        """Raise `Interrupted` if a signal arrived, even if its exception was lost."""
         if self.signum is not None:
             raise Interrupted(self.signum)
 
@@ -46,11 +46,11 @@ class Interrupts:
         raise Interrupted(signum)
 
     def _unraisable(self, unraisable: Any, shown: Callable[[Any], object]) -> None:
-        """Raise an interrupt again that a callback swallowed; a thread does it, since this is within the callback."""
+        """Raise an interrupt again that a callback dropped; from a thread, since this runs inside the callback."""
         if self.signum is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             shown(unraisable)
             return
-        # A real signal, which wakes the main thread where it waits for the system.
+        # A real signal wakes the main thread if it waits in a system call.
         main_thread = threading.main_thread().ident
         timer = threading.Timer(_AGAIN_AFTER, signal.pthread_kill, (main_thread, self.signum))
         timer.daemon = True
@@ -62,13 +62,12 @@ _heeded: Interrupts | None = None
 
 @contextmanager
 def heeded() -> Iterator[Interrupts]:
-    """Heed SIGINT and SIGTERM while the block runs; at its end no signal is lost.
+    """Handle SIGINT and SIGTERM while the block runs; no signal is lost at its end.
 
-    A handler that somebody else installed is left alone, and in another thread than the main one nothing is done. A
-    block within a block heeds the same signals.
+    Handlers that others installed stay. Outside the main thread nothing is done. Nested blocks share their signals.
 
     Raises:
-        Interrupted: a signal arrived, even where its exception was swallowed or became another error.
+        Interrupted: A signal arrived, even if its exception was dropped or became another error.
     """
     if _heeded is None and threading.current_thread() is threading.main_thread():
         with _handlers() as interrupts, _not_lost(interrupts):
@@ -81,7 +80,7 @@ def heeded() -> Iterator[Interrupts]:
 
 @contextmanager
 def _not_lost(interrupts: Interrupts) -> Iterator[None]:
-    """Raise `Interrupted` at the end of the block where a signal arrived, and in place of what became of it."""
+    """Raise `Interrupted` at the end of the block if a signal arrived, in place of any error that it caused."""
     try:
         yield
     except BaseException as error:
@@ -113,7 +112,7 @@ def _handlers() -> Iterator[Interrupts]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Finish the block before a signal is heeded; it is raised at the end. The second signal does not wait."""
+    """Delay a signal until the end of the block. A second signal is raised at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -128,7 +127,7 @@ def held() -> Iterator[None]:
 
     try:
         for number, handler in before.items():
-            if callable(handler):  # one that is ignored stays so; without a handler the process ends at once
+            if callable(handler):  # ignored signals stay ignored; without a handler the process ends at once
                 signal.signal(number, note)
         yield
     finally:
@@ -140,7 +139,7 @@ def held() -> Iterator[None]:
 
 
 def interruption(error: BaseException) -> KeyboardInterrupt | None:
-    """The interrupt that `error` came of, where a library raised its own error in place of it."""
+    """Return the interrupt that caused `error`, where a library raised its own error instead."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:

@@ -18,9 +18,9 @@ def test_input_that_is_no_array_is_refused() -> None:
         def __array__(self, *_: object, **__: object) -> np.ndarray:
             raise RuntimeError("call detach() first")
 
-    with pytest.raises(AudioError, match=r"the input: input_values: is no array of samples: call detach\(\) first"):
+    with pytest.raises(AudioError, match=r"the input: input_values: is not an array of samples: call detach\(\) first"):
         check_inputs(Attached(), None, ENCODER)
-    with pytest.raises(AudioError, match="attention_mask: is no array"):
+    with pytest.raises(AudioError, match="attention_mask: is not an array"):
         check_inputs(ONES, Attached(), ENCODER)
     with pytest.raises(AudioError, match="input_values: has 2,000 masked values"):
         check_inputs(np.ma.masked_array(ONES, ONES > 0), None, ENCODER)
@@ -40,7 +40,7 @@ def test_good_input_passes_as_float32() -> None:
         (ONES.astype(np.int16), None, "got int16"),
         (ONES[:, :0], None, r"is empty, its shape is \[2, 0\]"),
         (ONES * np.nan, None, "2,000 values that are NaN"),
-        ([[0.5, 0.5], [0.5]], None, "input_values: is no array of samples: "),
+        ([[0.5, 0.5], [0.5]], None, "input_values: is not an array of samples: "),
         (ONES * 2e19, None, r"values up to 2e\+19, and beyond 1.84e\+19 their squares overflow"),
         (ONES * -1e36, None, r"values up to 1e\+36"),
         (ONES.astype(np.float64) * 1e200, None, r"values up to 1e\+200"),
@@ -71,7 +71,7 @@ def test_input_that_cannot_fit_is_refused_with_what_it_needs(
     batch: int, length: int, encoder: EncoderFacts, free: int, needed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech_runtime.input_checks, "free_memory_bytes", lambda: free)
-    with pytest.raises(AudioError, match=rf"need {needed} of memory or more, .* may take .* GiB; split the audio"):
+    with pytest.raises(AudioError, match=rf"need {needed} of memory or more, .* may use .* GiB; split the audio"):
         check_memory(batch, length, encoder)
     monkeypatch.setattr(speech_runtime.input_checks, "free_memory_bytes", lambda: 2 * free)
     check_memory(batch, length, encoder)

@@ -14,10 +14,11 @@ from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.manifest import ENGINES, EngineSet, Flavor, Manifest
 from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.cli.console import complain
+from speech_runtime.system import MIB
 
 from ..tensorrt.add_engines import add_engines, check_target
 from ..tensorrt.build import BuildOptions, OnStep
-from .progress import MIB, Progress
+from .progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

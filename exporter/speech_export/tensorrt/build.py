@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from speech_runtime.atomic.writing import write_bytes
 from speech_runtime.backends.tensorrt.library import Log, TensorRt
 from speech_runtime.backends.tensorrt.profiles import Profile, shape_ranges
 from speech_runtime.bundle.profile_limits import ProfileLimits
@@ -121,7 +122,7 @@ def _build(
     with output.open("wb") as file:
         file.write(memoryview(engine).cast("B"))
     if options.timing_cache is not None:
-        options.timing_cache.write_bytes(memoryview(config.get_timing_cache().serialize()).cast("B"))
+        write_bytes(options.timing_cache, memoryview(config.get_timing_cache().serialize()).cast("B"))
 
 
 def _configuration(tensorrt: TensorRt, builder: Any, options: BuildOptions) -> Any:

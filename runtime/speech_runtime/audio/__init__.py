@@ -1,4 +1,4 @@
-"""Audio of any kind to mono float32 samples at the model's rate; heard whole, or refused."""
+"""Reads audio in any form as mono float32 samples at the model's rate; incomplete audio is refused."""
 
 from .checks import Samples, array_of, prepare
 from .clips import Audio, Clip, clip_of, is_clip

@@ -1,4 +1,4 @@
-"""Samples are checked here, and resampled to the model's rate."""
+"""Checks of samples, and resampling to the model's rate."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from .limits import AudioLimits
 Samples = NDArray[np.float32]
 
 _LOUDEST = 2.0**31
-"""Samples beyond this are in no known scale, not even that of 32-bit integers; their squares overflow soon after."""
+"""Samples beyond this are in no known scale, not even that of 32-bit integers. Their squares would soon overflow."""
 
 
 def prepare(
@@ -21,20 +21,21 @@ def prepare(
     """Check samples and resample them from `rate` to `sampling_rate` Hz.
 
     Args:
-        samples: floating-point [samples], full scale ±1.
-        rate: of `samples`, Hz.
-        sampling_rate: of the result, Hz.
-        name: what to call the audio in errors.
-        limits: the most that a clip may ask for.
+        samples: Floating-point [samples], full scale ±1.
+        rate: Rate of `samples` in Hz.
+        sampling_rate: Rate of the result in Hz.
+        name: Name of the audio in errors.
+        limits: Limits of a clip; None for the defaults.
 
     Raises:
-        AudioError: another rank or dtype, empty, silent, too loud, or not finite; a rate that is none; too much of it.
+        AudioError: The samples have another rank or dtype, are empty, silent, too loud or not finite; the rate is not
+            valid; or they exceed the limits.
     """
     limits = AudioLimits.of(limits)
     limits.check_rate(rate, name)
     array = _floats(samples, name)
     limits.check_size(array.size, 1, rate, name)
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # values that are too large become infinite, and are refused below
         array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
         raise AudioError(f"{name}: has {np.count_nonzero(~np.isfinite(array)):,} samples that are NaN or infinite")
@@ -50,18 +51,18 @@ def prepare(
 
 
 def array_of(values: object, name: str) -> NDArray[Any]:
-    """Make an array of what is one, or can become one.
+    """Convert values to an array.
 
     Raises:
-        AudioError: it cannot, or some of its values are masked.
+        AudioError: They cannot be converted, or some of them are masked.
     """
     try:
         array = np.asarray(values)
-    except Exception as error:  # of a list of unequal lists, or of whatever an object's own conversion raises
-        raise AudioError(f"{name}: is no array of samples: {error}") from error
+    except Exception as error:  # nested lists of unequal lengths, or an error of the object's own conversion
+        raise AudioError(f"{name}: is not an array of samples: {error}") from error
     if isinstance(values, np.ma.MaskedArray) and (masked := np.count_nonzero(np.ma.getmaskarray(values))):
         raise AudioError(
-            f"{name}: has {masked:,} masked values, and what is behind the mask would be heard; "
+            f"{name}: has {masked:,} masked values, and the values behind the mask would be used; "
             "fill them, for example with samples.filled(0)"
         )
     return array
@@ -71,7 +72,7 @@ def _floats(samples: object, name: str) -> NDArray[np.floating]:
     array = array_of(samples, name)
     if array.ndim == 0 and array.dtype.kind in "biufc":
         raise AudioError(
-            f"{name}: is a single number, {array}; a list is a list of clips: give the samples of a clip as an array, "
+            f"{name}: is a single number, {array}; a list is taken for a list of clips: give samples as an array, "
             "for example numpy.array(samples, dtype='float32')"
         )
     if array.dtype == object and array.ndim:

@@ -1,4 +1,4 @@
-"""The forms that users have audio in: files, samples, and dictionaries and tuples of samples with their rate."""
+"""The forms in which users give audio: files, samples, and dictionaries and tuples of samples and their rate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ Audio = AudioFile | NDArray[np.floating[Any]] | Mapping[str, Any] | tuple[int, N
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip, whatever the form that it came in.
+    """One clip, in any form.
 
     Attributes:
-        audio: a file, or samples.
-        rate: of samples, Hz; files know their own.
-        name: in errors.
-        from_gradio: whether samples may be integers, and of several channels.
+        audio: File or samples.
+        rate: Rate of samples in Hz; None for files, which state their own, and for the model's rate.
+        name: Name in errors.
+        from_gradio: If true, samples may be integers and have several channels.
     """
 
     audio: AudioFile | ArrayLike
@@ -40,19 +40,19 @@ class Clip:
     from_gradio: bool = False
 
     def seconds(self, sampling_rate: int) -> float:
-        """About how long it is, samples without a rate at `sampling_rate`; 0 where it is not known before reading."""
+        """Return the approximate length; samples without a rate have `sampling_rate`; 0 if unknown before reading."""
         if is_file(self.audio):
             return duration(self.audio)
         try:
             return len(self.audio) / (sampling_rate if self.rate is None else self.rate)  # type: ignore[arg-type]
-        except Exception:  # no samples or no rate, or an object's own failure; who loads them is told
+        except Exception:  # not samples, no valid rate, or an error of the object itself: `load` reports it
             return 0.0
 
     def load(self, sampling_rate: int, limits: AudioLimits | None = None) -> Samples:
-        """Read or check it: float32 [samples] at `sampling_rate` Hz.
+        """Read or check the clip and return float32 [samples] at `sampling_rate` Hz.
 
         Raises:
-            AudioError: it cannot be transcribed.
+            AudioError: It cannot be transcribed.
         """
         if is_file(self.audio):
             return read_audio(self.audio, sampling_rate, limits)
@@ -62,15 +62,15 @@ class Clip:
 
 
 def is_clip(audio: object) -> bool:
-    """Whether `audio` is one clip, and no list of clips."""
+    """Return whether `audio` is one clip, not a list of clips."""
     return is_file(audio) or isinstance(audio, Mapping) or _is_pair(audio) or getattr(audio, "ndim", 2) < 2
 
 
 def clip_of(audio: Any, rate: float | None, name: str) -> Clip:
-    """Tell what form `audio` has; `rate` is that of samples which come without one.
+    """Make a clip of `audio` in any form; `rate` is for samples that come without one.
 
     Raises:
-        AudioError: a dictionary without samples or rate.
+        AudioError: It is a dictionary without samples or rate.
     """
     if is_file(audio):
         return Clip(audio, None, file_name(audio))
@@ -97,7 +97,7 @@ def _of_mapping(audio: Mapping[str, Any], rate: float | None, name: str) -> Clip
 
 
 def _is_pair(audio: object) -> bool:
-    """Whether it is gradio's (rate, samples)."""
+    """Return whether `audio` is gradio's (rate, samples)."""
     return (
         isinstance(audio, tuple)
         and len(audio) == 2
@@ -107,7 +107,7 @@ def _is_pair(audio: object) -> bool:
 
 
 def _mono(samples: object, rate: float, name: str, limits: AudioLimits) -> NDArray[np.floating[Any]]:
-    """Samples of gradio, [samples] or [samples, channels], integers or of full scale ±1, as mono of full scale ±1."""
+    """Convert gradio's [samples] or [samples, channels], integers or full scale ±1, to mono with full scale ±1."""
     array = array_of(samples, name)
     if (largest := _LARGEST_INTEGER.get(array.dtype.name)) is not None:
         array = (array / largest).astype(np.float32)

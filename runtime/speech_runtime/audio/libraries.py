@@ -1,4 +1,4 @@
-"""Libraries of the extra `audio`, imported when audio is read."""
+"""Imports of the libraries in the extra `audio`, made when audio is read."""
 
 from importlib import import_module
 from typing import Any
@@ -10,7 +10,7 @@ def require(library: str) -> Any:
     """Import a library.
 
     Raises:
-        AudioError: it is not installed, or cannot be loaded.
+        AudioError: It is not installed, or cannot be imported.
     """
     try:
         return import_module(library)
@@ -18,10 +18,10 @@ def require(library: str) -> Any:
         if error.name != library:
             raise _broken(library, error) from error
         raise AudioError(f"{library} is needed here: pip install 'speech-export[audio]'") from error
-    except (ImportError, OSError, MemoryError) as error:  # a part of it is missing, or memory is
+    except (ImportError, OSError, MemoryError) as error:  # a part of it is missing, or memory is exhausted
         raise _broken(library, error) from error
 
 
 def _broken(library: str, error: Exception) -> AudioError:
     said = str(error) or type(error).__name__
-    return AudioError(f"{library} is there, and cannot be loaded: {said}; see to that, or install it again")
+    return AudioError(f"{library} is installed, but cannot be imported: {said}; fix that, or install it again")

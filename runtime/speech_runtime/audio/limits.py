@@ -1,52 +1,50 @@
-"""Budgets: how much audio one clip may ask for."""
+"""Limits of one clip: length, size, channels, rate and waiting time."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from numbers import Real
+from typing import Annotated
 
+from ..dataclass_json import above, problems
 from ..errors import AudioError
+
+_Positive = Annotated[float, above(0)]
 
 
 @dataclass(frozen=True)
 class AudioLimits:
-    """The most that one clip may ask for. A clip beyond them is refused by name, before it takes memory or time.
+    """Limits of one clip. A clip that exceeds one is refused before it takes memory or time; the error names the limit.
 
     Attributes:
-        max_seconds: length of a clip.
-        max_samples: samples of a file, those of all channels together, at the file's own rate.
-        max_channels: channels of a file.
-        min_rate: sampling rate, Hz; far below speech, a short file becomes hours at the model's rate.
-        max_rate: sampling rate, Hz.
-        max_bytes: size of audio that is read into memory before it is decoded: pipes, open files and bytes. A file that
-            is given by its path is not.
-        max_wait: seconds until the next bytes come out of a pipe.
+        max_seconds: Longest clip in seconds.
+        max_samples: Most samples of a file, over all channels, at the file's own rate.
+        max_channels: Most channels of a file.
+        min_rate: Lowest sampling rate in Hz. At rates far below speech, a short file becomes hours at the model's rate.
+        max_rate: Highest sampling rate in Hz.
+        max_bytes: Most bytes of audio from pipes, open files and bytes, which are read into memory before decoding.
+            Files given by path are not.
+        max_wait: Longest time in seconds until a pipe delivers its next bytes.
     """
 
-    max_seconds: float = 7200.0
-    max_samples: int = 2**29
-    max_channels: int = 32
-    min_rate: float = 1000.0
-    max_rate: float = 768_000.0
-    max_bytes: int = 2**30
-    max_wait: float = 60.0
+    max_seconds: _Positive = 7200.0
+    max_samples: _Positive = 2**29
+    max_channels: _Positive = 32
+    min_rate: _Positive = 1000.0
+    max_rate: _Positive = 768_000.0
+    max_bytes: _Positive = 2**30
+    max_wait: _Positive = 60.0
 
     def __post_init__(self) -> None:
-        """Refuse limits that are not positive numbers."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        problems = [
-            f"{name} is {value!r}, it must be a number above 0"
-            for name, value in values.items()
-            if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0
-        ]
-        if problems:
-            raise AudioError("; ".join(problems))
+        """Check that all limits are positive numbers."""
+        if found := problems(self):
+            raise AudioError("; ".join(found))
 
     @classmethod
     def of(cls, limits: "AudioLimits | None") -> "AudioLimits":
-        """`limits`, or those that hold where there are none.
+        """Return `limits`, or the defaults for None.
 
         Raises:
-            AudioError: it is something else.
+            AudioError: It is neither.
         """
         if limits is not None and not isinstance(limits, cls):
             raise AudioError(f"limits is {limits!r}, it must be AudioLimits, for example AudioLimits(max_seconds=60)")
@@ -56,7 +54,7 @@ class AudioLimits:
         """Check a sampling rate in Hz.
 
         Raises:
-            AudioError: it is no number, not finite, or out of the limits.
+            AudioError: It is not a finite number, or exceeds the limits.
         """
         what = f"{name}: has a sampling rate of {rate} Hz"
         hertz = float(rate) if isinstance(rate, Real) and not isinstance(rate, bool) else math.nan
@@ -68,13 +66,13 @@ class AudioLimits:
             self._refuse("max_rate", what, f"{self.max_rate:,g} Hz", _TRUE_RATE)
 
     def check_size(self, frames: int, channels: int, rate: float, name: str) -> None:
-        """Check so many samples a channel, at a rate that is checked.
+        """Check the number of samples per channel (`frames`) and of channels, at a rate that was checked before.
 
         Raises:
-            AudioError: names the limit that they are beyond.
+            AudioError: They exceed a limit, which is named.
         """
         if channels > self.max_channels:
-            remedy = "give the channel that has the speech"
+            remedy = "give the channel with the speech"
             self._refuse("max_channels", f"{name}: has {channels} channels", f"{self.max_channels}", remedy)
         if frames > self.max_seconds * rate:
             self._refuse("max_seconds", f"{name}: lasts {frames / rate:,.1f} s", f"{self.max_seconds:,g} s", _SPLIT)
@@ -82,10 +80,10 @@ class AudioLimits:
             self._refuse("max_samples", f"{name}: has {frames * channels:,} samples", f"{self.max_samples:,}", _SPLIT)
 
     def check_bytes(self, count: int, name: str) -> None:
-        """Check so many bytes that came out of a pipe or an open file so far.
+        """Check the number of bytes that were read from a pipe or an open file so far.
 
         Raises:
-            AudioError: they are too many.
+            AudioError: They exceed the limit.
         """
         if count > self.max_bytes:
             self._refuse("max_bytes", f"{name}: has more bytes", f"{self.max_bytes:,}", "save it, and give its path")
@@ -99,11 +97,11 @@ _TRUE_RATE = "give the rate that it was recorded at"
 
 
 def flag(limit: str) -> str:
-    """What to set for another limit: the argument, and the flag of the command."""
+    """Return how to set a limit: the argument, and the flag of the command."""
     return f"AudioLimits({limit}=…) (--{flag_name(limit)})"
 
 
 def flag_name(limit: str) -> str:
-    """Name of the command's flag for a limit, without its dashes: `max-audio-seconds` of `max_seconds`."""
+    """Return the command's flag for a limit without its dashes: `max-audio-seconds` for `max_seconds`."""
     bound, quantity = limit.split("_")
     return f"{bound}-audio-{quantity}"

@@ -1,4 +1,4 @@
-"""Channels to one."""
+"""Mixing of channels to mono."""
 
 from typing import Any
 
@@ -9,27 +9,27 @@ from ..errors import AudioError
 from .checks import Samples
 
 _CANCELLED = 1e-4
-"""Channels cancel each other out where the power of their mean is below this share of their own."""
+"""Channels cancel each other out where the power of their mean is below this share of their mean power."""
 
 _PIECE = 0.1
-"""Seconds that are looked at by themselves: shorter than a word."""
+"""Length in seconds of the pieces that are checked one by one: shorter than a word."""
 
 _HEARD = 1e-3
-"""Pieces below this share of the loudest one's power are pauses: what is lost of them is no speech."""
+"""Pieces below this share of the loudest piece's power are pauses, which may be lost."""
 
 
 class Mixer:
-    """Mixes blocks of audio to mono, and notices channels that cancel each other out."""
+    """Mixes blocks of audio to mono, and detects channels that cancel each other out."""
 
     def __init__(self, rate: float) -> None:
-        """Begin audio of `rate` Hz."""
+        """Start with audio of `rate` Hz."""
         self._rate = rate
         self._piece = max(1, int(rate * _PIECE))
         self._count = 0
         self._pieces: list[NDArray[np.float64]] = []
 
     def mix(self, block: NDArray[np.floating[Any]]) -> Samples:
-        """The mean of the channels: [samples, channels] to float32 [samples]."""
+        """Return the mean of the channels: [samples, channels] to float32 [samples]."""
         mean: Samples = block.mean(axis=1, dtype=np.float32)
         if block.shape[1] > 1:
             begins = np.arange(0, len(block), self._piece)
@@ -40,10 +40,10 @@ class Mixer:
         return mean
 
     def check(self, channels: int, name: str) -> None:
-        """Check that something is left of every part of all blocks so far.
+        """Check that mixing has kept every audible part of all blocks so far.
 
         Raises:
-            AudioError: nearly nothing is.
+            AudioError: The channels cancelled each other out somewhere.
         """
         if not self._pieces:
             return
@@ -52,7 +52,7 @@ class Mixer:
         if cancelled.any():
             first = begins[cancelled][0] / self._rate
             raise AudioError(
-                f"{name}: its {channels} channels cancel each other out when they are mixed (one is the other upside "
-                f"down), first at {first:.1f} s; give one of them, for example with: "
+                f"{name}: its {channels} channels cancel each other out when they are mixed (one is the other "
+                f"inverted), first at {first:.1f} s; give one of them, for example with: "
                 "ffmpeg -i FILE -af 'pan=mono|c0=c0' FILE.wav"
             )

@@ -1,4 +1,4 @@
-"""Audio files to samples, with libsndfile, in blocks."""
+"""Reading of audio files with libsndfile, block by block."""
 
 from typing import Any
 
@@ -13,44 +13,49 @@ from .mixing import Mixer
 from .sources import AudioFile, Source, SourceReader, file_name, is_regular, open_source
 
 _BLOCK = 2**16
-"""Frames that are decoded at once."""
+"""Frames decoded at once."""
 
 _UNKNOWN_LENGTH = 2**62
-"""libsndfile says more frames than this where the file does not say how many there are."""
+"""libsndfile reports more frames than this where the file does not state their number."""
 
 _CHECKED_BY_LIBSNDFILE = {"HTK"}
-"""Formats that libsndfile itself refuses where their size is not the declared one."""
+"""Formats that libsndfile itself refuses if their size is not the declared one."""
 
 _SAMPLE_BYTES = dict.fromkeys(("PCM_S8", "PCM_U8", "ULAW", "ALAW"), 1)
 _SAMPLE_BYTES |= {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+_FORMATS = "wav, rf64, w64, aiff, iff, caf, au, sph, htk, flac, ogg, opus and mp3"
+"""All formats that are read and known to be complete."""
 _UNKNOWN_FORMAT = (
-    "cannot be read as audio: it begins like none of the formats that are read (wav, flac, ogg, opus, mp3, aiff, au, "
-    f"caf, w64, rf64, sph); convert it with: {CONVERT}; samples without a header (raw) with: "
-    "ffmpeg -f s16le -ar RATE -ac CHANNELS -i FILE FILE.wav"
+    f"cannot be read as audio: its format is unknown. Formats that are read are {_FORMATS}. Convert it with: "
+    f"{CONVERT}; raw samples without a header with: ffmpeg -f s16le -ar RATE -ac CHANNELS -i FILE FILE.wav"
 )
+_EMPTY = f"cannot be read as audio: it has 0 bytes; copy it again. Formats that are read are {_FORMATS}"
 
 
 def duration(file: AudioFile) -> float:
-    """Seconds of audio, as a file's header has it.
+    """Return the seconds of audio that a file's header states.
 
-    0 where it cannot be read, as who reads the file is told; and where it is no regular file, which can be read once.
+    0 where it cannot be read, which is reported when the file is read, and for pipes and open files, which can be read
+    only once.
     """
     if not is_regular(file):
         return 0.0
     try:
         return float(require("soundfile").info(file).duration)
-    except Exception:  # whatever it is, it comes again when the file is read
+    except Exception:  # any error occurs again when the file is read
         return 0.0
 
 
 def read_audio(file: AudioFile, sampling_rate: int, limits: AudioLimits | None = None) -> Samples:
-    """Read an audio file (wav, flac, ogg, opus, mp3, aiff, au, caf, …), mix it to mono and resample it.
+    """Read an audio file, mix it to mono and resample it.
+
+    The formats are wav, rf64, w64, aiff, iff, caf, au, sph, htk, flac, ogg, opus and mp3.
 
     Returns:
         float32 [samples] at `sampling_rate` Hz, full scale ±1.
 
     Raises:
-        AudioError: the file is missing, not audio, not whole, beyond `limits`, or has nothing in it to transcribe.
+        AudioError: The file is missing, not audio, incomplete, silent, or exceeds `limits`.
     """
     name, limits = file_name(file), AudioLimits.of(limits)
     try:
@@ -62,19 +67,21 @@ def read_audio(file: AudioFile, sampling_rate: int, limits: AudioLimits | None =
         raise AudioError(f"{name}: {error}") from error
     except FileNotFoundError as error:
         raise AudioError(f"{name}: cannot be read as audio: there is no such file") from error
-    except Exception as error:  # an open file may fail with anything that its library raises
+    except Exception as error:  # an open file may raise any error of its library
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise AudioError(f"{name}: cannot be read as audio: {reason}") from error
     return prepare(samples, rate, sampling_rate, name, limits)
 
 
 def _decode(source: Source, limits: AudioLimits) -> tuple[Samples, int]:
-    """Decode a whole file: its channels' mean, float32 [samples], and its rate in Hz.
+    """Decode a complete file: return the mean of its channels as float32 [samples], and its rate in Hz.
 
     Raises:
-        AudioError: it is beyond the limits, or its channels cancel each other out.
-        DamagedError: it is not whole.
+        AudioError: It exceeds the limits, or its channels cancel each other out.
+        DamagedError: It is not complete.
     """
+    if source.size == 0:
+        raise DamagedError(_EMPTY)
     extent, soundfile = extent_of(source), require("soundfile")
     try:
         with _opened(soundfile, source, extent) as opened:
@@ -96,9 +103,9 @@ def _decode(source: Source, limits: AudioLimits) -> tuple[Samples, int]:
 
 
 def _opened(soundfile: Any, source: Source, extent: Extent | None) -> Any:
-    """The decoder of a file. It only goes forward: the original seeks after each block, which some codecs cannot do."""
+    """Return the decoder of a file. It never seeks: the original does so after each block, which some codecs cannot."""
 
-    class Forward(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
+    class Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
         def seekable(self) -> bool:
             return False
 
@@ -108,17 +115,17 @@ def _opened(soundfile: Any, source: Source, extent: Extent | None) -> Any:
 
 
 def _check_kind(opened: Any, extent: Extent | None) -> None:
-    """Refuse what cannot be known to be whole."""
+    """Refuse formats whose completeness cannot be checked."""
     mp3_elsewhere = opened.subtype.startswith("MPEG") and opened.format != "MP3"
     if mp3_elsewhere or (extent is None and opened.format not in _CHECKED_BY_LIBSNDFILE):
         raise DamagedError(
-            f"is of the format {opened.format_info}, {opened.subtype_info}, of which it is not known whether it is "
-            f"whole; convert it with: {CONVERT}"
+            f"has the format {opened.format_info}, {opened.subtype_info}, and it cannot be checked whether such a file "
+            f"is complete; convert it with: {CONVERT}"
         )
 
 
 def _read(opened: Any, limits: AudioLimits, name: str) -> Samples:
-    """The mean of the channels, block by block: float32 [samples]."""
+    """Read all blocks and return the mean of the channels, float32 [samples]."""
     block, mixer = np.empty((_BLOCK, opened.channels), dtype=np.float32), Mixer(opened.samplerate)
     mixed, count = [np.zeros(0, dtype=np.float32)], 0
     while len(read := opened.read(out=block)):
@@ -130,17 +137,17 @@ def _read(opened: Any, limits: AudioLimits, name: str) -> Samples:
 
 
 def _check_whole(read: int, declared: int, extent: Extent, frame_bytes: int) -> None:
-    """Compare what was decoded with what the container holds.
+    """Compare the decoded samples with those that the container holds.
 
     Raises:
-        DamagedError: it is less.
+        DamagedError: Fewer samples were decoded.
     """
     least = max(extent.frames, declared if extent.counted else 0)
     if extent.data_bytes is not None and frame_bytes:
         least = max(least, extent.data_bytes // frame_bytes)
     if extent.frames > read and not extent.counted:
         raise DamagedError(
-            f"does not count its frames, and {read:,} of {least:,} samples could be decoded; write the count with: "
+            f"does not state its number of frames, and {read:,} of {least:,} samples could be decoded; add it with: "
             "ffmpeg -i FILE -c copy whole.mp3"
         )
     if read < least:

@@ -1,4 +1,4 @@
-"""Where audio comes from: a file, a pipe, an open file, or bytes; each opened once."""
+"""Sources of audio: files, pipes, open files and bytes, each opened once."""
 
 import io
 import os
@@ -19,19 +19,19 @@ AudioFile = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 _AT_ONCE = 2**20
 
 _NAP = 0.01
-"""Seconds until a file that had nothing yet is asked again."""
+"""Seconds until a file without new data is read again."""
 
 _LONGEST_POLL = 2**31 - 1
 """Milliseconds, about 25 days."""
 
 
 def is_file(audio: object) -> TypeGuard[AudioFile]:
-    """Whether it is a file, and not samples."""
+    """Return whether `audio` is a file in any form, not samples."""
     return isinstance(audio, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(audio, "read")
 
 
 def file_name(file: AudioFile) -> str:
-    """What to call a file in errors."""
+    """Return the name of a file for errors."""
     if isinstance(file, (bytes, bytearray, memoryview)):
         return "the bytes"
     if isinstance(file, (str, os.PathLike)):
@@ -44,9 +44,9 @@ class Source:
     """An audio file that can be read at any position.
 
     Attributes:
-        name: in errors.
-        size: in bytes.
-        content: the descriptor of a regular file, or all bytes of anything else.
+        name: Name in errors.
+        size: Size in bytes.
+        content: Descriptor of a regular file, or the bytes of any other source.
     """
 
     name: str
@@ -54,21 +54,21 @@ class Source:
     content: int | bytes
 
     def read_at(self, position: int, count: int) -> bytes:
-        """Read `count` bytes from a position on; fewer at the end."""
+        """Read `count` bytes at a position; fewer at the end."""
         if isinstance(self.content, bytes):
             return self.content[position : position + count]
         return os.pread(self.content, count, position)
 
 
 class SourceReader(io.RawIOBase):
-    """A file of its own over a source, with some bytes replaced by others."""
+    """A file object that reads a source, with some bytes replaced."""
 
     def __init__(self, source: Source, replaced: tuple[int, bytes] | None = None) -> None:
         self._source, self._position = source, 0
         self._begin, self._bytes = replaced or (0, b"")
 
     def readinto(self, buffer: Any) -> int:
-        """Read as much as `buffer` takes, less at the end."""
+        """Fill `buffer`, or less of it at the end; return the number of bytes."""
         content = bytearray(self._source.read_at(self._position, len(buffer)))
         for i, byte in enumerate(self._bytes, start=self._begin - self._position):
             if 0 <= i < len(content):
@@ -78,30 +78,30 @@ class SourceReader(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position, which is returned."""
+        """Move to a position and return it."""
         self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}[whence]
         return self._position
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
 
 @contextmanager
 def open_source(file: AudioFile, limits: AudioLimits) -> Iterator[Source]:
-    """Open audio; what is no regular file is read into memory.
+    """Open audio. Anything but a regular file is read into memory.
 
     Raises:
-        AudioError: it is larger than `limits` allow, was opened as text, or changed while it was read.
-        OSError: it cannot be opened or read.
+        AudioError: It exceeds `limits`, was opened as text, or changed while it was read.
+        OSError: It cannot be opened or read.
     """
     name = file_name(file)
     if isinstance(file, (str, os.PathLike)):
-        # Who opens a pipe that nobody writes to would wait for ever, did he not say that he will not.
+        # Opening a pipe without a writer would block for ever without O_NONBLOCK.
         with open(file, "rb", buffering=0, opener=_without_waiting) as raw:
             found = os.fstat(raw.fileno())
             if stat.S_ISREG(found.st_mode):
@@ -122,7 +122,7 @@ def open_source(file: AudioFile, limits: AudioLimits) -> Iterator[Source]:
 
 
 def is_regular(file: AudioFile) -> bool:
-    """Whether it is the path of a regular file; anything else can be read once only."""
+    """Return whether it is the path of a regular file; any other source can be read only once."""
     try:
         return isinstance(file, (str, os.PathLike)) and stat.S_ISREG(os.stat(file).st_mode)  # noqa: PTH116
     except (OSError, ValueError):
@@ -140,10 +140,10 @@ def _check_unchanged(before: os.stat_result, after: os.stat_result, name: str) -
 
 
 def _reader(file: BinaryIO, limits: AudioLimits, name: str) -> Callable[[int], bytes | None]:
-    """How to read an open file, without waiting for longer than `limits` allow where it is a pipe."""
+    """Return a function that reads an open file and does not wait longer for a pipe than `limits` allow."""
     if not isinstance(getattr(file, "raw", file), io.FileIO):
         return file.read
-    # `read1` returns what there is, where `read` would wait for all that it is asked for.
+    # `read1` returns the available bytes; `read` would wait for all that were requested.
     read, descriptor = getattr(file, "read1", file.read), file.fileno()
 
     def wait_and_read(count: int) -> bytes | None:
@@ -158,7 +158,7 @@ def _read_all(read: Callable[[int], bytes | None], limits: AudioLimits, name: st
     content, last = io.BytesIO(), time.monotonic()
     while True:
         block = read(_AT_ONCE)
-        if block is None:  # from who does not wait: there is nothing yet, which is not the end
+        if block is None:  # a non-blocking file has no data yet; this is not the end
             if time.monotonic() - last > limits.max_wait:
                 raise _nothing_came(limits, name)
             time.sleep(_NAP)
@@ -178,10 +178,10 @@ def _read_pipe(descriptor: int, count: int, limits: AudioLimits, name: str) -> b
 
 
 def _wait(descriptor: int, limits: AudioLimits, name: str) -> None:
-    """Wait until there is something to read, or the end.
+    """Wait until there are bytes to read, or the end.
 
     Raises:
-        AudioError: it takes longer than `limits` allow.
+        AudioError: It takes longer than `limits` allow.
     """
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
@@ -191,6 +191,6 @@ def _wait(descriptor: int, limits: AudioLimits, name: str) -> None:
 
 def _nothing_came(limits: AudioLimits, name: str) -> AudioError:
     return AudioError(
-        f"{name}: nothing came out of this pipe for {limits.max_wait:,g} s; "
-        f"start what writes to it, or raise {flag('max_wait')}"
+        f"{name}: this pipe delivered no data for {limits.max_wait:,g} s; "
+        f"start the program that writes to it, or raise {flag('max_wait')}"
     )

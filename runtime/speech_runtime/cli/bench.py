@@ -8,15 +8,15 @@ from typing import Any
 import click
 
 from ..atomic.writing import write_text
-from ..backends.devices import DEVICES, ENGINES
-from ..bench.device import gpu_of
-from ..bench.machine import Machine
+from ..backends.options import DEVICES, ENGINES
+from ..bench.measure import gpu_of
 from ..bench.options import QUICK, BenchOptions
 from ..bench.report import as_json, as_markdown
 from ..bench.runner import plan, run
-from ..bench.worker import Order, describe
+from ..bench.worker import Order
 from ..bundle.safe_files import is_directory
 from ..errors import SpeechError
+from ..system import Machine
 from .console import complain, log_on_stderr
 from .entry import exit_when_interrupted
 from .flags import FLOAT, INTEGER, cuda_graphs_flag, number_list
@@ -45,18 +45,17 @@ def _shown(name: str) -> str:
 )
 @click.option("--device", help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example. [default: cpu]")
 @cuda_graphs_flag
-@click.option("--audio", type=click.Path(), help="File to transcribe instead of noise; its length is the only one.")
-@click.option("--quick", is_flag=True, help="Fewer cases and runs; what is given besides still holds.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write everything measured to this file.")
+@click.option("--audio", type=click.Path(), help="File to transcribe instead of noise; its length replaces --seconds.")
+@click.option("--quick", is_flag=True, help="Fewer cases and runs; other flags override it.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write all measurements to this file.")
 @click.version_option(package_name="speech-export")
 @exit_when_interrupted()
 @log_on_stderr("speech_runtime", start="\n")
 def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: Any) -> None:
-    """Measure what each BUNDLE costs on this machine: time, throughput, memory, load time and size.
+    """Measure time, throughput, memory, load time and size of each BUNDLE on this machine.
 
-    The first value of each list is the reference; every list is gone through with the others at the reference. Each
-    case runs in a process of its own, bundles in turn. A run makes exactly as many tokens as --tokens says, with all
-    other settings of the bundle.
+    The first value of each list is the reference. Each list is varied while the others stay at the reference. Each case
+    runs in its own process, bundles in turn. A run generates exactly --tokens tokens, with the bundle's other settings.
 
     A Markdown table goes to stdout, progress to stderr.
     """
@@ -73,7 +72,7 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
         count = iter(range(1, len(orders) + 1))
 
         def progress(order: Order) -> None:
-            complain(f"[{next(count)}/{len(orders)}] {order.bundle}: {describe(order.case)}")
+            complain(f"[{next(count)}/{len(orders)}] {order.bundle}: {order.case}")
 
         measurements, gpu = list(run(orders, progress)), gpu_of(options.device)
         machine = Machine.here(gpu=None if gpu is None else gpu.name)

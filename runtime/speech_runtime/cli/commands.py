@@ -1,4 +1,4 @@
-"""The commands of the package, as they are installed."""
+"""Entry points of the installed commands."""
 
 from typing import NoReturn
 

@@ -1,4 +1,4 @@
-"""What the packages log, on stderr of a command. As libraries they log, and leave it to others to show it."""
+"""Log messages of the packages on a command's stderr. As libraries the packages only log."""
 
 import logging
 import time
@@ -9,13 +9,13 @@ import click
 
 
 def complain(text: str = "", *, end: str = "\n") -> None:
-    """Write a line to stderr, or a part of one. Where nobody can read it, the work goes on."""
+    """Write a line, or part of one, to stderr. If stderr is closed, the work goes on."""
     with suppress(OSError):
         click.echo((text + end).encode("utf-8", "backslashreplace"), nl=False, err=True)
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever stderr is at the moment: warnings by their name, all else with the seconds since the start."""
+    """Writes to the current stderr: warnings with their level, other messages with the seconds since the start."""
 
     def __init__(self, level: int, start: str) -> None:
         super().__init__(level)
@@ -30,12 +30,12 @@ class _StderrHandler(logging.Handler):
 
 @contextmanager
 def log_on_stderr(*packages: str, start: str = "", verbose: bool = False) -> Iterator[None]:
-    """Show what `packages` log at level WARNING and above, as long as the block runs. A decorator, too.
+    """Show messages of `packages` at level WARNING and above while the block runs. Also a decorator.
 
     Args:
-        packages: names of loggers.
-        start: what comes before each; a line's end, where a line of progress may be open.
-        verbose: show everything.
+        packages: Names of loggers.
+        start: Text before each message, such as a newline if a progress line may be open.
+        verbose: If true, show messages of all levels.
     """
     handler = _StderrHandler(logging.DEBUG if verbose else logging.WARNING, start)
     loggers = [logging.getLogger(package) for package in packages]

@@ -1,4 +1,4 @@
-"""How a command starts and ends: signals are heeded from its first line on, and decide its exit code."""
+"""Start and end of a command: signals are handled from the first line on and decide the exit code."""
 
 import os
 import signal
@@ -13,24 +13,24 @@ from ..interrupts import Interrupted, heeded
 
 @contextmanager
 def exit_when_interrupted() -> Iterator[None]:
-    """Exit with 130 at Ctrl-C, with 143 at SIGTERM, and say so, whatever the block made of it. A decorator, too."""
+    """Exit with code 130 on Ctrl-C and 143 on SIGTERM, with a message. Also a decorator."""
     try:
         with heeded():
             yield
     except KeyboardInterrupt as interrupt:
-        from .console import complain  # only now: signals are heeded before anything is imported
+        from .console import complain  # only now: signals are handled before anything is imported
 
         complain("\nInterrupted")
         sys.exit(interrupt.exit_code if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT).exit_code)
 
 
 def run(module: str) -> NoReturn:
-    """Run the command `main` of a module, which is imported only once signals are heeded."""
+    """Run the command `main` of a module, which is imported once signals are handled."""
     try:
         with exit_when_interrupted():
             code = _exit_code(module)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # nothing is left to do but to end
+        for number in (signal.SIGINT, signal.SIGTERM):  # from here on a signal may end the process at once
             if signal.getsignal(number) is signal.default_int_handler:
                 signal.signal(number, signal.SIG_DFL)
     sys.exit(code)
@@ -47,11 +47,11 @@ def _exit_code(module: str) -> str | int | None:
 
 @contextmanager
 def oserrors_named() -> Iterator[None]:
-    """Exit with 1, and say on one line what the system refused: to write to stdout, or a path that was given."""
+    """Exit with code 1 and a one-line message if the system refuses to write to stdout or to open a path."""
     try:
         yield
     except OSError as error:
-        from .writers import abandon_stdout, is_of_stdout  # only now: signals are heeded before anything is imported
+        from .writers import abandon_stdout, is_of_stdout  # only now: signals are handled before anything is imported
 
         if is_of_stdout(error):
             abandon_stdout()

@@ -1,4 +1,4 @@
-"""How `speech-transcribe` writes what was heard: text, JSON, JSON lines, or tab-separated values."""
+"""Output formats of `speech-transcribe`: text, JSON, JSON lines and tab-separated values."""
 
 import csv
 import io
@@ -16,15 +16,15 @@ Result = Transcription | AudioError
 
 @dataclass(frozen=True)
 class Format:
-    """One way to write results.
+    """A way to write results.
 
     Attributes:
-        suffix: of a file in this format.
-        entry: of an audio file and what was heard in it, for so many hypotheses.
-        header: what comes before entries, also where there is one only.
-        start: what comes before the entries of a stream.
-        between: what comes before all of them but the first.
-        end: what comes after them.
+        suffix: Suffix of files in this format.
+        entry: Function that formats the result of an audio file, with this number of hypotheses.
+        header: Text before the entries, and before the single entry of a file.
+        start: Text before the entries on stdout.
+        between: Text between two entries on stdout.
+        end: Text after the entries on stdout.
     """
 
     suffix: str
@@ -36,13 +36,13 @@ class Format:
 
 
 def _text(_: str, result: Result, count: int) -> str:
-    """One line for each hypothesis, empty where nothing was heard."""
+    """Format one line for each hypothesis; empty lines if the audio could not be transcribed."""
     texts = [" ".join(hypothesis.text.splitlines()) for hypothesis in _hypotheses(result)]
     return "".join(f"{text}\n" for text in texts or [""] * count)
 
 
 def _tsv(file: str, result: Result, _: int) -> str:
-    """One row for each hypothesis; one with the file alone where nothing was heard."""
+    """Format one row for each hypothesis; a row with the file alone if it could not be transcribed."""
     rows = [
         (file, i, f"{found.score:.6f}", found.text, found.finished)
         for i, found in enumerate(_hypotheses(result), start=1)
@@ -55,7 +55,7 @@ def _rows(rows: Iterable[Iterable[object]]) -> str:
 
 
 def _row(fields: Iterable[object]) -> str:
-    r"""One line; Python quotes a field with \r only where that is in the terminator."""
+    r"""Format one row; Python quotes a field with \r only if \r is in the line terminator."""
     written = io.StringIO()
     csv.writer(written, delimiter="\t", lineterminator="\r\n").writerow(fields)
     return written.getvalue().removesuffix("\r\n") + "\n"

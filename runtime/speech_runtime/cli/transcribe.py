@@ -12,8 +12,7 @@ import click
 import numpy as np
 
 from ..audio import AudioFile
-from ..backends.devices import DEVICES, options_for, with_cuda_graphs
-from ..backends.onnxruntime.session_options import SessionOptions
+from ..backends.options import DEVICES, SessionOptions, options_for, with_cuda_graphs
 from ..errors import AudioError, SpeechError
 from ..model import BATCH_SIZE, OnnxSpeechSeq2Seq
 from ..transcribe.batching import MOST_CLIPS
@@ -36,39 +35,43 @@ SOME_FAILED = 3
 
 _EXIT_CODES = f"""\b
 Exit codes:
-  0    all files are transcribed
+  0    all files were transcribed
   1    the bundle, a setting or the output is wrong
   2    the command line is wrong
-  {SOME_FAILED}    some files could not be transcribed; the others are
-  130  interrupted by Ctrl-C; what is written is whole
-  143  ended by SIGTERM; what is written is whole
+  {SOME_FAILED}    some files could not be transcribed; the others were
+  130  interrupted by Ctrl-C; the output is well-formed
+  143  ended by SIGTERM; the output is well-formed
 """
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.argument("bundle", type=click.Path())
 @click.argument("files", type=click.Path(allow_dash=True), nargs=-1, required=True)
-@click.option("--language", help="To write in, as the tokenizer names it: de, de_DE.")
-@click.option("--n-best", type=IntegerRange(1), default=1, help="Hypotheses of each file, with as many beams or more.")
+@click.option("--language", help="Language of the text, as the tokenizer names it: de, de_DE.")
+@click.option("--n-best", type=IntegerRange(1), default=1, help="Hypotheses of each file; needs as many beams.")
 @setting_flags
-@click.option("--seed", type=IntegerRange(0), help="Seed of --do-sample; the same seed draws the same text.")
+@click.option("--seed", type=IntegerRange(0), help="Seed of --do-sample: the same seed draws the same text.")
 @click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True)
-@click.option("--output-dir", type=click.Path(path_type=Path), help="Write a file for each, instead of to stdout.")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    help="Write one file per audio file here, not to stdout.",
+)
 @click.option(
     "--batch-size",
     type=IntegerRange(1, MOST_CLIPS),
     default=BATCH_SIZE,
     show_default=True,
-    help="Files decoded together.",
+    help="Number of files decoded together.",
 )
 @click.option(
     "--device", default="cpu", show_default=True, help=f"{', '.join(DEVICES)}; the second GPU is cuda:1, for example."
 )
-@click.option("--threads", type=IntegerRange(0), default=0, help="Threads of one operator; 0: all cores.")
+@click.option("--threads", type=IntegerRange(0), default=0, help="Threads of one operator; 0 is all cores.")
 @audio_limit_flags
 @cuda_graphs_flag
 @hub_flags
-@click.option("--verbose", is_flag=True, help="Say on stderr what is done, and how long each stage takes.")
+@click.option("--verbose", is_flag=True, help="Report each stage and its time on stderr.")
 @click.version_option(package_name="speech-export")
 @exit_when_interrupted()
 def main(
@@ -92,16 +95,16 @@ def main(
 ) -> None:
     """Transcribe audio FILES with the exported model in BUNDLE, a directory or a Hub id; `-` is audio from stdin.
 
-    Text goes to stdout in the order given, one line a file, or one a hypothesis with --n-best. A file that cannot be
-    transcribed is named on stderr and gets an empty line; so is one whose text is cut off by its length or by
-    --max-time. The other formats have the score of each hypothesis and how it ended (finished: end, length, time or
-    stopped); JSON has tokens, seconds of audio, encoding and decoding, and the most memory that the process took so
-    far, too.
+    Text goes to stdout in the order of FILES: one line per file, or one per hypothesis with --n-best. A file that
+    cannot be transcribed is named on stderr and gets an empty line. A text that is cut off by its length or by
+    --max-time is named on stderr, too. The formats other than text have the score of each hypothesis and why it ended
+    (finished: end, length, time or stopped). JSON also has the tokens, the seconds of audio, encoding and decoding,
+    and the peak memory of the process so far.
 
     Settings that are not given come from the bundle's generation_config.json.
     """
     if files.count("-") > 1:
-        raise click.UsageError("stdin (-) can be read once only")
+        raise click.UsageError("stdin (-) can be read only once")
     try:
         limits = take_audio_limits(settings)
     except AudioError as error:
@@ -129,7 +132,7 @@ def main(
                 raise click.UsageError(f"--threads is for ONNX Runtime, and --device {device} runs without it")
             model = OnnxSpeechSeq2Seq.from_pretrained(bundle, options=options, **hub)
             results = model.transcribe_iter(map(_opened, files), batch_size=batch_size, limits=limits, **keywords)
-            # Lines of text on a terminal are the progress; a bar would run into them.
+            # Text on the terminal shows the progress; a bar would overwrite it.
             lines = verbose or (output_dir is None and sys.stdout.isatty())
             failed = _write(files, results, write, bar=sys.stderr is not None and sys.stderr.isatty() and not lines)
     except SpeechError as error:
@@ -140,25 +143,25 @@ def main(
 
 
 class _Stdin:
-    """Audio that comes from stdin. It is read when its turn comes."""
+    """Audio on stdin. It is read when its turn comes."""
 
     name = "stdin"
 
     @property
     def raw(self) -> Any:
-        """What is below its buffer."""
+        """Unbuffered stream below the buffer."""
         return getattr(self._buffer(), "raw", None)
 
     def fileno(self) -> int:
-        """Its descriptor, to wait on."""
+        """Return the file descriptor, to wait on."""
         return self._buffer().fileno()
 
     def read(self, count: int) -> bytes:
-        """Read so many bytes, fewer at the end."""
+        """Read `count` bytes, fewer at the end."""
         return self._buffer().read(count)
 
     def read1(self, count: int) -> bytes:
-        """Read what there is, so many bytes at most."""
+        """Read the bytes that are there, at most `count`."""
         return cast("BufferedReader", self._buffer()).read1(count)
 
     def _buffer(self) -> BinaryIO:
@@ -172,12 +175,12 @@ def _opened(file: str) -> AudioFile:
 
 
 def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: bool) -> int:
-    """Write each result when it is there; how many files could not be transcribed."""
+    """Write each result as soon as it is known; return the number of files that could not be transcribed."""
     failed = 0
     hidden = not bar or len(files) == 1
     with click.progressbar(length=len(files), label="Transcribing", file=sys.stderr, hidden=hidden) as progress:
         for file, result in zip(files, results, strict=True):
-            write(file, result)  # first: a reader of the result does not depend on one of the complaint
+            write(file, result)  # first: the result must not wait for a reader of stderr
             if isinstance(result, AudioError):
                 complain(f"Error: {result}")
                 failed += 1

@@ -1,4 +1,4 @@
-"""Where `speech-transcribe` writes: all results to stdout, or each to a file of its own."""
+"""Destinations of `speech-transcribe`: all results on stdout, or each in its own file."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from .formats import Format, Result
 
 
 class Writer(Protocol):
-    """Takes what was heard in a file."""
+    """Writes the result of an audio file."""
 
     def __call__(self, file: str, result: Result) -> None:
         """Write one result."""
@@ -26,11 +26,11 @@ class Writer(Protocol):
 
 @contextmanager
 def to_stdout(layout: Format, hypotheses: int) -> Iterator[Writer]:
-    """Write results one after the other; what was begun is ended, whatever happens.
+    """Write results to stdout one after the other; the output is well-formed even after an error.
 
     Raises:
         click.ClickException: stdout is closed, or its disk is full.
-        click.exceptions.Exit: who read stdout has gone.
+        click.exceptions.Exit: The reader of stdout is gone.
     """
     if sys.stdout is None:
         raise click.ClickException("stdout is closed; leave it open, or write to files with --output-dir")
@@ -39,7 +39,7 @@ def to_stdout(layout: Format, hypotheses: int) -> Iterator[Writer]:
     def write(file: str, result: Result) -> None:
         nonlocal written
         before = layout.between if written else layout.header + layout.start
-        with held():  # what is written stays whole
+        with held():  # an entry is written completely
             _echo(before + layout.entry(file, result, hypotheses))
             written += 1
 
@@ -52,7 +52,7 @@ def to_stdout(layout: Format, hypotheses: int) -> Iterator[Writer]:
 
 
 def _echo(text: str) -> None:
-    """Write to stdout. What its encoding does not have, as a name that is no Unicode, is escaped as JSON does it."""
+    """Write to stdout. Characters that its encoding lacks, or that are not Unicode, are escaped as in JSON."""
     try:
         click.echo(text.encode(sys.stdout.encoding, "backslashreplace"), nl=False)
     except OSError as error:
@@ -63,24 +63,24 @@ def _echo(text: str) -> None:
 
 
 def is_of_stdout(error: OSError) -> bool:
-    """Whether click raised it while it wrote: help, the version, or the end of a command."""
+    """Return true if click raised `error` while it wrote to stdout."""
     return any(frame.f_code is click.echo.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def abandon_stdout() -> None:
-    """Let what is left in the buffer go nowhere: Python would fail again when it ends."""
+    """Discard what is left in the buffer of stdout: Python would fail on it again at exit."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def to_directory(directory: Path, layout: Format, hypotheses: int, files: Collection[str]) -> Iterator[Writer]:
-    """Write each result to `directory` under the name of its audio file; nothing for audio that was not heard.
+    """Write each result to `directory`, in a file named like the audio; nothing for audio that failed.
 
     Raises:
-        click.UsageError: two of the `files` would be written to the same one, or one over the audio itself; the
+        click.UsageError: Two of the `files` would be written to the same file, or one over the audio itself; or the
             directory is a bundle.
-        click.FileError: the directory or a file in it cannot be written, or has too long a name; no file is left half
+        click.FileError: The directory or a file in it cannot be written, or its name is too long. No file is left half
             written.
     """
     targets = _targets(directory, layout.suffix, files)
@@ -97,7 +97,7 @@ def to_directory(directory: Path, layout: Format, hypotheses: int, files: Collec
     path = directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for path in targets.values():  # before the work: a name may be too long for one suffix, and not for another
+        for path in targets.values():  # before the work: a name may be too long only with the suffix of this format
             with suppress(FileNotFoundError):
                 path.lstat()
     except OSError as error:
@@ -110,9 +110,9 @@ def _refused(path: Path, error: OSError) -> click.FileError:
 
 
 def _targets(directory: Path, suffix: str, files: Collection[str]) -> dict[str, Path]:
-    # Where a directory may not be looked into, or a link leads to itself, `Path` would raise.
+    # `Path.exists` would raise if the directory may not be read, or a link leads to itself.
     if is_there(directory / MANIFEST):
-        raise click.UsageError(f"{directory} is a bundle, and what was heard could replace files of it; choose another")
+        raise click.UsageError(f"{directory} is a bundle whose files could be replaced; choose another directory")
     audio = {os.path.realpath(file) for file in files if file != "-"}
     targets: dict[str, Path] = {}
     sources: dict[Path, str] = {}
@@ -124,6 +124,6 @@ def _targets(directory: Path, suffix: str, files: Collection[str]) -> dict[str, 
                 f"{sources[target]} and {file} would both be written to {target}; transcribe them to two directories"
             )
         if os.path.realpath(target) in audio:
-            raise click.UsageError(f"{target} is audio itself, and would be replaced; choose another directory")
+            raise click.UsageError(f"{target} is an audio file and would be replaced; choose another directory")
         targets[file], sources[target] = target, file
     return targets

@@ -1,1 +1,1 @@
-"""Transcribes clips and lists of clips: batching and results."""
+"""Transcription of lists of clips: batching and results."""

@@ -1,4 +1,4 @@
-"""What is heard in a clip."""
+"""Results of a transcription: the best hypothesis of a clip, and its alternatives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from tokenizers import Tokenizer
 
 from ..generation.config import GenerationConfig
 from ..generation.output import GenerateOutput
-from ..generation.search.finish import Finish
+from ..generation.search.stopping import Finish
 from ..generation.tokenizer import texts_of
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One thing that may have been said.
+    """A text that a clip may contain.
 
     Attributes:
-        text: without special tokens.
-        tokens: ids of the sequence, start and end tokens included, padding not.
-        score: log-probability of the new tokens / (their number ** length_penalty).
-        finished: how it ended; "end", or what cut it off: "length", its maximal length; "time", `max_time`; "stopped",
-            `cancel`.
+        text: Text, without special tokens.
+        tokens: Token ids of the sequence, start and end tokens included, padding not.
+        score: Log-probability of the new tokens / (their number ** length_penalty).
+        finished: Reason why it ended: "end"; or it was cut off at its maximal length ("length"), by `max_time`
+            ("time") or by `cancel` ("stopped").
     """
 
     text: str
@@ -30,19 +30,19 @@ class Hypothesis:
 
     @property
     def cut(self) -> str | None:
-        """What cut the text off, and what to do about it, in words; None where it is whole."""
+        """Explanation of why the text is cut off, and the remedy; None if the text is complete."""
         return _CUTS.get(self.finished)
 
 
 @dataclass(frozen=True)
 class Transcription(Hypothesis):
-    """What was heard in one clip: its best hypothesis, and what is known besides.
+    """Transcription of one clip: its best hypothesis, its alternatives and times.
 
     Attributes:
-        alternatives: the other hypotheses, where `num_return_sequences` asks for more than one; the better first.
-        audio_seconds: length of the clip.
-        encode_seconds: of the clip's batch, shared out among its clips.
-        decode_seconds: likewise.
+        alternatives: Other hypotheses, best first, if `num_return_sequences` is above 1.
+        audio_seconds: Length of the clip.
+        encode_seconds: Time to encode the clip's batch / number of clips in it.
+        decode_seconds: Time to decode the clip's batch / number of clips in it.
     """
 
     alternatives: list[Hypothesis]
@@ -59,15 +59,15 @@ def transcriptions(
     encode_seconds: float,
     decode_seconds: float,
 ) -> list[Transcription]:
-    """Make a transcription of each utterance of a batch.
+    """Return the transcription of each clip of a batch.
 
     Args:
-        found: by the search.
-        config: what was searched with.
-        tokenizer: of the model.
-        audio_seconds: length of each clip.
-        encode_seconds: of the whole batch.
-        decode_seconds: of the whole batch.
+        found: Output of the search.
+        config: Settings of the search.
+        tokenizer: Tokenizer of the model.
+        audio_seconds: Length of each clip.
+        encode_seconds: Time to encode the whole batch.
+        decode_seconds: Time to decode the whole batch.
     """
     clips = len(audio_seconds)
     return [
@@ -83,7 +83,7 @@ def transcriptions(
 
 
 def _hypotheses(found: GenerateOutput, config: GenerationConfig, tokenizer: Tokenizer) -> list[list[Hypothesis]]:
-    """What was found for each utterance, the best first."""
+    """Return the hypotheses of each utterance, best first."""
     rows = zip(found.sequences.tolist(), found.lengths.tolist(), strict=True)
     sequences = [sequence[:length] for sequence, length in rows]
     texts = texts_of(tokenizer, sequences)
@@ -95,6 +95,6 @@ def _hypotheses(found: GenerateOutput, config: GenerationConfig, tokenizer: Toke
 
 _CUTS: dict[Finish, str] = {
     "length": "the text is cut off at its maximal length; allow more tokens with max_new_tokens",
-    "time": "the text is cut off because its time was over; allow more with max_time",
+    "time": "the text is cut off because its time was over; allow more time with max_time",
     "stopped": "the text is cut off because the search was cancelled",
 }

@@ -45,6 +45,13 @@ def test_what_is_not_audio_is_named(tmp_path: Path, content: bytes) -> None:
         read_audio(path, 16000)
 
 
+@pytest.mark.parametrize(("content", "reason"), [(b"", "it has 0 bytes"), (b"not audio" * 99, "its format is unknown")])
+def test_the_formats_that_are_read_are_listed(content: bytes, reason: str) -> None:
+    formats = "wav, rf64, w64, aiff, iff, caf, au, sph, htk, flac, ogg, opus and mp3"
+    with pytest.raises(AudioError, match=f"{reason}.* Formats that are read are {formats}"):
+        read_audio(content, 16000)
+
+
 @pytest.mark.parametrize("rate", [0, -8000])
 def test_a_rate_that_is_none_is_refused(rate: int) -> None:
     with pytest.raises(AudioError, match=f"has a sampling rate of {rate} Hz"):
@@ -83,10 +90,13 @@ def test_bad_arrays_are_refused(samples: np.ndarray, message: str) -> None:
     ("error", "message"),
     [
         (ModuleNotFoundError("No module named 'soxr'", name="soxr"), r"soxr is needed here: pip install"),
-        (ModuleNotFoundError("No module named 'abc2'", name="abc2"), "cannot be loaded: No module named 'abc2'"),
-        (ImportError("libsoxr.so: failed to map segment", name="soxr"), "cannot be loaded: libsoxr.so: failed to map"),
-        (OSError("sndfile library not found"), "cannot be loaded: sndfile library not found"),
-        (MemoryError(), "cannot be loaded: MemoryError"),
+        (ModuleNotFoundError("No module named 'abc2'", name="abc2"), "cannot be imported: No module named 'abc2'"),
+        (
+            ImportError("libsoxr.so: failed to map segment", name="soxr"),
+            "cannot be imported: libsoxr.so: failed",
+        ),
+        (OSError("sndfile library not found"), "cannot be imported: sndfile library not found"),
+        (MemoryError(), "cannot be imported: MemoryError"),
     ],
 )
 def test_a_library_that_is_missing_is_told_from_one_that_fails(

@@ -101,7 +101,7 @@ def test_samples_of_a_dictionary_have_its_rate() -> None:
         ({"array": INTEGERS, "sampling_rate": RATE}, "got int16; convert first"),
         ((RATE, ["x.wav"]), "expected floating-point samples"),
         (None, "is of type NoneType, which is neither a file nor an array of samples"),
-        ([[0.1], [0.1, 0.2]], "is no array of samples"),
+        ([[0.1], [0.1, 0.2]], "is not an array of samples"),
         (np.full(RATE, 1e20) * NOISE, "has samples up to .*e.19, full scale is ±1"),
         (np.full(RATE, 1e39) * NOISE, "samples that are NaN or infinite|samples up to"),
     ],
@@ -166,8 +166,8 @@ def test_masked_samples_are_not_heard() -> None:
         ((RATE, [["a", "b"], ["c", "d"]]), "expected floating-point samples .*got <U1"),
         ((RATE, np.ones((40, 33))), "has 33 channels, the limit is 32"),
         (NOISE.astype(object), "array of Python objects .dtype object"),
-        (np.float32(1), "is a single number, 1.0; a list is a list of clips"),
-        (0.25, "is a single number, 0.25; a list is a list of clips: give .* as an array"),
+        (np.float32(1), "is a single number, 1.0; a list is taken for a list of clips"),
+        (0.25, "is a single number, 0.25; a list is taken for a list of clips: give samples as an array"),
         (5, "is a single number, 5; a list"),
         ("", "'': cannot be read as audio"),
     ],
@@ -214,13 +214,13 @@ def test_budgets(limits: dict[str, float], message: str) -> None:
 
 
 def test_channels_are_bounded() -> None:
-    with pytest.raises(AudioError, match=r"has 3 channels, the limit is 2; give the channel that has the speech"):
+    with pytest.raises(AudioError, match=r"has 3 channels, the limit is 2; give the channel with the speech"):
         load(wav(np.stack([NOISE] * 3, axis=1), RATE), limits=AudioLimits(max_channels=2))
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), "60", True])
 def test_budgets_are_positive_numbers(value: Any) -> None:
-    with pytest.raises(AudioError, match="max_seconds is .*, it must be a number above 0"):
+    with pytest.raises(AudioError, match="max_seconds is .*; give a number above 0"):
         AudioLimits(max_seconds=value)
 
 
@@ -268,9 +268,7 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 
 def test_a_pipe_that_nobody_writes_to_is_left(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(
-        AudioError, match=r"nothing came out of this pipe for 0.1 s; .*max_wait=…\) \(--max-audio-wait\)"
-    ):
+    with pytest.raises(AudioError, match=r"this pipe delivered no data for 0.1 s; .*max_wait=…\) \(--max-audio-wait\)"):
         load(tmp_path / "pipe", limits=AudioLimits(max_wait=0.1))
 
 
@@ -307,7 +305,7 @@ def test_none_is_not_the_end() -> None:
     np.testing.assert_array_equal(load(Late(WAV)), load(WAV))
     never = Late(WAV)
     never.blocks = [None] * 10_000
-    with pytest.raises(AudioError, match=r"nothing came out of this pipe for 0.1 s"):
+    with pytest.raises(AudioError, match=r"this pipe delivered no data for 0.1 s"):
         load(never, limits=AudioLimits(max_wait=0.1))
 
 
@@ -318,7 +316,7 @@ def test_an_open_pipe_that_nobody_writes_to_is_left(form: str, monkeypatch: pyte
         writer.write(WAV[:1000])
         writer.flush()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file) if form == "stdin" else None)
-        with pytest.raises(AudioError, match=r"nothing came out of this pipe for 0.1 s; .*--max-audio-wait"):
+        with pytest.raises(AudioError, match=r"this pipe delivered no data for 0.1 s; .*--max-audio-wait"):
             load(_opened("-") if form == "stdin" else file, limits=AudioLimits(max_wait=0.1))
 
 

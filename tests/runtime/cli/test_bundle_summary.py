@@ -47,7 +47,7 @@ def test_everything_is_said_in_words(tmp_path: Path) -> None:
         "a step takes any number of tokens and returns 8 candidates for each beam",
         "features       Wav2Vec2FeatureExtractor",
         "tokenizer      WordLevel, 3 tokens",
-        "generation     decoder_start_token_id 1, eos_token_id 2, num_beams 5, max_length 40",
+        "generation     max_length 40, num_beams 5, decoder_start_token_id 1, eos_token_id 2",
         "verification   against torch on 4 clips (noise)",
         "largest log-probability difference 1.7e-05",
         "equal tokens: greedy 100.00%, 4 beams 99.50%",

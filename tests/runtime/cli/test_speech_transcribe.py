@@ -323,7 +323,7 @@ def test_audio_from_stdin(digits: Pair, references: dict[Path, str], tmp_path: P
     assert "stdin: cannot be read as audio" in wrong.stderr
     twice = run(digits.directory, "-", "-")
     assert twice.exit_code == 2
-    assert "stdin (-) can be read once only" in twice.stderr
+    assert "stdin (-) can be read only once" in twice.stderr
     CliRunner().invoke(main, [str(digits.directory), "-", "--output-dir", str(tmp_path)], input=clip.read_bytes())
     assert (tmp_path / "stdin.txt").read_text() == f"{text}\n"
 

@@ -1,6 +1,6 @@
-"""What containers say about the size of their audio: libsndfile reads a part of a file and does not tell."""
+"""Checks that a container's audio is complete: libsndfile silently reads a part of a damaged file."""
 
-from .damage import CONVERT, DamagedError, Extent
-from .extent import extent_of
+from .detect import extent_of
+from .extent import CONVERT, DamagedError, Extent
 
 __all__ = ["CONVERT", "DamagedError", "Extent", "extent_of"]

@@ -1,57 +1,86 @@
-"""Which container a file is, by its first bytes, and how much audio it holds."""
+"""The extent of a container's audio, the error for a damaged file, and checks that the formats share."""
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 from ..sources import Source
-from .chunks import AIFF, CAF, RIFF, RIFX, SVX, WAVE64, chunk_extent
-from .damage import CONVERT, DamagedError, Extent
-from .fixed import au_extent, sphere_extent
-from .flac import flac_extent, is_flac
-from .mpeg import mpeg_extent
-from .ogg import ogg_extent
 
-_CONTAINERS: dict[bytes, Callable[[Source], Extent]] = {
-    b"RIFF": partial(chunk_extent, layout=RIFF),
-    b"RF64": partial(chunk_extent, layout=RIFF),
-    b"RIFX": partial(chunk_extent, layout=RIFX),
-    b"riff": partial(chunk_extent, layout=WAVE64),
-    b"caff": partial(chunk_extent, layout=CAF),
-    b".snd": partial(au_extent, order="big"),
-    b"dns.": partial(au_extent, order="little"),
-    b"NIST": sphere_extent,
-    b"OggS": ogg_extent,
-    b"ID3": mpeg_extent,
-}
-_NOT_READ = {  # what libsndfile does not read, by where in the file which bytes are
-    (4, b"ftyp"): "MP4 (m4a, AAC or ALAC)",
-    (0, b"\x1aE\xdf\xa3"): "WebM or Matroska",
-    (0, b"\xff\xf1"): "AAC",
-    (0, b"\xff\xf9"): "AAC",
-    (0, b"ADIF"): "AAC",
-    (0, b"#!AMR"): "AMR",
-    (0, b"0&\xb2u\x8ef\xcf\x11"): "Windows Media (wma)",
-    (0, b"wvpk"): "WavPack",
-    (0, b"MAC "): "Monkey's Audio",
-    (0, b"FLV"): "Flash video",
-}
+CONVERT = "ffmpeg -i FILE -ac 1 -ar 16000 FILE.wav"
+"""Command that converts nearly any file to one that can be read."""
+
+_TAG_BYTES = 128
+_MOST_PADDING = 2**24
 
 
-def extent_of(source: Source) -> Extent | None:
-    """How much audio a file holds, by the size fields of its container; None where it is none that has them.
+@dataclass(frozen=True)
+class Extent:
+    """Amount of audio in a container, as far as it is known without decoding.
+
+    Attributes:
+        data_bytes: Size of the samples in bytes, where they are stored one after the other; None otherwise.
+        frames: Least number of samples per channel that must be decoded.
+        counted: If true, the container declares the number of frames that libsndfile expects; if false, it is a guess.
+        replaced: Position and bytes that the decoder must read in place of the file's own; None for none.
+    """
+
+    data_bytes: int | None = None
+    frames: int = 0
+    counted: bool = True
+    replaced: tuple[int, bytes] | None = None
+
+
+class DamagedError(Exception):
+    """A file is incomplete, or holds more than one stream. The message has the remedy; callers add the name."""
+
+
+def truncated(there: int, declared: int, unit: str = "bytes of audio") -> DamagedError:
+    """Return the error for a file that ends early."""
+    return DamagedError(f"is truncated: it has {there:,} of {declared:,} {unit}; copy it again")
+
+
+def two_streams() -> DamagedError:
+    """Return the error for a file with a second stream, which a decoder would silently ignore."""
+    return DamagedError("has two streams of audio, of which only one would be read; split it")
+
+
+def check_span(source: Source, begin: int, length: int) -> None:
+    """Check that a file's only span of audio is complete, and that nothing follows that could be audio.
 
     Raises:
-        DamagedError: it is not whole, or of a kind that is not read.
+        DamagedError: The file ends early, or more data follows.
     """
-    head = source.read_at(0, 16)
-    for (offset, magic), kind in _NOT_READ.items():
-        if head.startswith(magic, offset):
-            raise DamagedError(f"is {kind}, which libsndfile does not read; convert it with: {CONVERT}")
-    if is_flac(source):
-        return flac_extent(source)
-    if head.startswith(b"FORM"):
-        return chunk_extent(source, SVX if head[8:12] in (b"8SVX", b"16SV") else AIFF)
-    for magic, extent in _CONTAINERS.items():
-        if head.startswith(magic):
-            return extent(source)
-    return mpeg_extent(source) if head[:1] == b"\xff" and head[1:2] >= b"\xe0" else None
+    if begin + length > source.size:
+        raise truncated(max(0, source.size - begin), length)
+    check_rest(source, begin + length, length)
+
+
+def check_rest(source: Source, position: int, length: int) -> None:
+    """Check that only padding or an ID3v1 tag follows the `length` bytes of audio that a header declares.
+
+    Raises:
+        DamagedError: More data follows.
+    """
+    behind = source.size - position
+    if behind == _TAG_BYTES and source.read_at(position, 3) == b"TAG":
+        return
+    if behind <= _MOST_PADDING and not source.read_at(position, behind).strip(b"\0"):
+        return
+    if length == 0:
+        raise DamagedError(
+            f"declares 0 bytes of audio, and {behind:,} bytes follow: the recorder never closed it; "
+            "restore its header, for example with: sox --ignore-length FILE whole.wav"
+        )
+    raise DamagedError(
+        f"has {behind:,} more bytes after the {length:,} bytes of audio that its header declares: two files in one, or "
+        "a recording that was not closed; split it, or restore its header with: sox --ignore-length FILE whole.wav"
+    )
+
+
+def id3_bytes(head: bytes) -> int:
+    """Return the size of the ID3v2 tag that begins with `head` (at least 10 bytes), which precedes some MP3 and FLAC.
+
+    0 where there is no tag.
+    """
+    if not head.startswith(b"ID3") or len(head) < 10:
+        return 0
+    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + size + (10 if head[5] & 0x10 else 0)

@@ -1,39 +1,38 @@
-"""FLAC: a header that counts the samples, and frames (RFC 9639)."""
+"""FLAC: a header with the number of samples, followed by frames (RFC 9639)."""
 
 from ..sources import Source
-from .damage import DamagedError, Extent
-from .id3 import id3_bytes
+from .extent import DamagedError, Extent, id3_bytes
 
 _MARKER = b"fLaC"
 _RATE = 18
-"""Where the 20 bits of the sampling rate begin."""
+"""Offset of the 20 bits of the sampling rate."""
 
 _COUNT = 21
-"""Where the 36 bits of the number of samples begin, in the lower half of a byte."""
+"""Offset of the 36 bits of the number of samples, which begin in the lower half of a byte."""
 
 _RATES = (None, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
-"""By the code in a frame's header; None is the rate of the file's header."""
+"""Sampling rates in Hz by the code in a frame's header; None for the rate in the file's header."""
 
 _BITS = (None, 8, 12, None, 16, 20, 24, 32)
-"""Likewise, of a sample."""
+"""Bits per sample by the code in a frame's header; None for those in the file's header."""
 
 _LONGEST_FRAME_HEADER = 16
-"""Bytes; a file with fewer behind its own header has nothing to hear."""
+"""Bytes. A file with fewer bytes after its own header has no audio."""
 
 
 def is_flac(source: Source) -> bool:
-    """Whether a file is FLAC, with or without an ID3 tag in front."""
+    """Return whether a file is FLAC, with or without an ID3 tag in front."""
     return source.read_at(id3_bytes(source.read_at(0, 10)), len(_MARKER)) == _MARKER
 
 
 def flac_extent(source: Source) -> Extent:
-    """Number of samples by the header, and a header without it.
+    """Return the number of samples in the header, and a replacement header without it.
 
-    A decoder stops at that number and does not look at what follows. One that does not know it goes on to the file's
-    end, and fails at a frame that is cut, damaged, or of another file.
+    A decoder that knows the number stops there and ignores what follows. Without the number it decodes to the end of
+    the file, and fails at a frame that is cut, damaged, or part of another file.
 
     Raises:
-        DamagedError: the header is cut, or the first frame says another sampling rate or size of samples.
+        DamagedError: The header is cut, or contradicts the first frame's sampling rate or sample size.
     """
     start = id3_bytes(source.read_at(0, 10))
     begin = start + _COUNT
@@ -54,7 +53,7 @@ def flac_extent(source: Source) -> Extent:
 
 
 def _first_frame(source: Source, start: int) -> int:
-    """Where the first frame begins: behind all blocks of metadata, each with its size in front."""
+    """Return the position of the first frame, after all metadata blocks; each block begins with its size."""
     position = start + len(_MARKER)
     while len(header := source.read_at(position, 4)) == 4:
         position += 4 + int.from_bytes(header[1:], "big")
@@ -64,13 +63,13 @@ def _first_frame(source: Source, start: int) -> int:
 
 
 def _rate_and_bits(header: bytes) -> tuple[int | None, int | None]:
-    """Sampling rate in Hz and bits of a sample by the header of a frame; None where it does not say, or is none."""
+    """Return the sampling rate in Hz and bits per sample in a frame header; None where they are not stated."""
     if len(header) < _LONGEST_FRAME_HEADER or header[0] != 0xFF or header[1] & 0xFE != 0xF8:
         return None, None
     block, code, bits = header[2] >> 4, header[2] & 0xF, _BITS[header[3] >> 1 & 7]
     if code < len(_RATES):
         return _RATES[code], bits
-    # The number of the frame is coded like a character of UTF-8, with as many ones in front as it has bytes.
+    # The frame number is coded like a UTF-8 character, whose leading ones count its bytes.
     ones = 8 - (header[4] ^ 0xFF).bit_length()
     at = 4 + max(1, ones) + {6: 1, 7: 2}.get(block, 0)
     two = int.from_bytes(header[at : at + 2], "big")

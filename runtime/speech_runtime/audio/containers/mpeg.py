@@ -1,15 +1,14 @@
-"""MP3: frames one after the other, among tags; the first one may count the others (Xing, Info or VBRI)."""
+"""MP3: a sequence of frames and tags; the first frame may count the others (Xing, Info or VBRI)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 from ..sources import Source
-from .damage import DamagedError, Extent, truncated
-from .id3 import id3_bytes
+from .extent import DamagedError, Extent, id3_bytes, truncated
 
 _AT_ONCE = 2**20
 _NEEDED = 64
-"""Bytes that are looked at to tell a frame or a tag."""
+"""Bytes that identify a frame or a tag."""
 
 _BITRATES = {  # kbit/s, by whether it is MPEG 1, and by layer
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -22,10 +21,10 @@ _BITRATES = {  # kbit/s, by whether it is MPEG 1, and by layer
 _RATES = (44100, 48000, 32000)
 _MPEG_1, _MPEG_2, _RESERVED = 3, 2, 1
 _LOST_AT_START = 1
-"""Frames of which a decoder may skip a part, where a file begins in the middle of a recording."""
+"""Frames that a decoder may skip where a file begins in the middle of a recording."""
 
 _DECODER_DELAY = 529
-"""Samples that a decoder takes away behind those that the encoder put in front, where it is told of them."""
+"""Samples that a decoder removes at the end, in addition to the encoder's own delay, where the delay is stated."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,11 @@ class _Frame:
 
 
 def mpeg_extent(source: Source) -> Extent:
-    """Walk over the frames' headers.
+    """Check the headers of all frames.
 
     Raises:
-        DamagedError: the last frame is cut, others are missing or more than the first one counts, or bytes are none
-            of a frame.
+        DamagedError: The last frame is cut, the number of frames differs from the declared one, or there are bytes
+            that belong to no frame or tag.
     """
     position, start, base, window, count, first = 0, 0, 0, b"", 0, None
     while position < source.size:
@@ -57,7 +56,7 @@ def mpeg_extent(source: Source) -> Extent:
             position += skipped
         else:
             raise DamagedError(
-                f"is damaged: at byte {position:,} should be a frame of MP3; copy it again, or repair it with: "
+                f"is damaged: expected an MP3 frame at byte {position:,}; copy it again, or repair it with: "
                 "ffmpeg -i FILE whole.wav"
             )
     if first is None:
@@ -69,14 +68,14 @@ def mpeg_extent(source: Source) -> Extent:
         raise truncated(count - 1, declared, "frames")
     if count - 1 > declared:
         raise DamagedError(
-            f"has {count - 1:,} frames, and counts {declared:,}: two files in one, or joined from two; split it"
+            f"has {count - 1:,} frames, but declares {declared:,}: it was joined from two files; split it"
         )
     return Extent(frames=max(0, declared * first.samples - _trimmed(source.read_at(start, first.length))))
 
 
 @lru_cache(maxsize=4096)
 def _frame(second: int, third: int) -> _Frame | None:
-    """Read the second and the third byte of a header; None where they are none, or of a free bitrate."""
+    """Read bytes 2 and 3 of a frame header; None where they are not valid, or have a free bitrate."""
     version, layer = second >> 3 & 3, 4 - (second >> 1 & 3)
     bitrate, rate = third >> 4, third >> 2 & 3
     if second < 0xE0 or version == _RESERVED or layer == 4 or bitrate in (0, 15) or rate == len(_RATES):
@@ -91,7 +90,7 @@ def _frame(second: int, third: int) -> _Frame | None:
 
 
 def _tag_bytes(head: bytes, left: int) -> int:
-    """Bytes of a tag or of zeros that begin here; 0 where none do. A tag at the end may be cut."""
+    """Return the bytes of a tag or of zeros that begin here, or 0. A tag at the end may be cut."""
     if id3 := id3_bytes(head):
         return id3
     if head.startswith(b"TAG"):
@@ -104,7 +103,7 @@ def _tag_bytes(head: bytes, left: int) -> int:
 
 
 def _declared(frame: bytes) -> int | None:
-    """Frames that the first one counts, itself not among them."""
+    """Return the number of frames that the first one declares, itself excluded; None where it declares none."""
     if frame[36:40] == b"VBRI":
         return int.from_bytes(frame[50:54], "big")
     tag = _xing(frame)
@@ -112,7 +111,7 @@ def _declared(frame: bytes) -> int | None:
 
 
 def _trimmed(frame: bytes) -> int:
-    """Samples at both ends that are none of the recording, by the part of the first frame that LAME writes."""
+    """Return the samples at both ends that are not part of the recording, from LAME's part of the first frame."""
     tag = _xing(frame)
     if len(tag) < 8:
         return 0
@@ -122,7 +121,7 @@ def _trimmed(frame: bytes) -> int:
 
 
 def _xing(frame: bytes) -> bytes:
-    """The tag in a frame that counts the others, empty where there is none."""
+    """Return the tag in a frame that counts the others; empty where there is none."""
     mono, mpeg_1 = frame[3] >> 6 == 3, frame[1] >> 3 & 3 == _MPEG_1
     tag = frame[4 + ((17 if mono else 32) if mpeg_1 else (9 if mono else 17)) :]
     return tag if tag[:4] in (b"Xing", b"Info") else b""

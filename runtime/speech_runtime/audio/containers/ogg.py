@@ -1,9 +1,9 @@
-"""Ogg: pages one after the other, of Vorbis, Opus, FLAC or Speex (RFC 3533)."""
+"""Ogg: a sequence of pages with Vorbis, Opus, FLAC or Speex (RFC 3533)."""
 
 import zlib
 
 from ..sources import Source
-from .damage import DamagedError, Extent, truncated, two_streams
+from .extent import DamagedError, Extent, truncated, two_streams
 
 _HEADER = 27
 _LARGEST_HEADER = _HEADER + 255
@@ -14,12 +14,12 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def ogg_extent(source: Source) -> Extent:
-    """Walk over the pages: of one audio stream they are numbered without a gap, and the last says so.
+    """Check all pages: those of one audio stream are numbered without gaps, and the last one is marked.
 
-    Their checksums are compared, too: a decoder leaves out a page that is damaged, and does not tell.
+    Their checksums are compared too, because a decoder silently skips a damaged page.
 
     Raises:
-        DamagedError: pages are missing or damaged, or there is more than one stream of audio.
+        DamagedError: Pages are missing or damaged, or there is more than one stream of audio.
     """
     position, following, serial, ended = 0, 0, None, False
     while position < source.size:
@@ -36,14 +36,14 @@ def ogg_extent(source: Source) -> Extent:
         position += len(page)
     if not ended:
         raise DamagedError(
-            "is truncated: its last page is missing; copy it again, or, where it is as it was recorded, close it with: "
+            "is truncated: its last page is missing; copy it again, or, if it was recorded like this, close it with: "
             "ffmpeg -i FILE -c copy whole.ogg"
         )
     return Extent()
 
 
 def _page(source: Source, position: int) -> tuple[bytes, int]:
-    """The page at a position, and how many segments it has."""
+    """Return the page at a position and its number of segments."""
     header = source.read_at(position, _LARGEST_HEADER)
     segments = header[26] if len(header) >= _HEADER else 0
     size = _HEADER + segments + sum(header[_HEADER : _HEADER + segments])
@@ -51,12 +51,12 @@ def _page(source: Source, position: int) -> tuple[bytes, int]:
         raise truncated(source.size, max(position + size, source.size + 1), "bytes up to the end of its last page")
     page = source.read_at(position, size)
     if not page.startswith(b"OggS") or _crc(page) != int.from_bytes(page[_CHECKSUM], "little"):
-        raise DamagedError(f"is damaged: at byte {position:,} should be a whole page of Ogg; copy it again")
+        raise DamagedError(f"is damaged: expected a complete Ogg page at byte {position:,}; copy it again")
     return page, segments
 
 
 def _crc(page: bytes) -> int:
-    """The checksum of a page (RFC 3533, 6): that of zlib with all bits in the other order, and no inversion."""
+    """Return the checksum of a page (RFC 3533, 6): zlib's CRC with the bits reversed and without inversion."""
     unsigned = page[: _CHECKSUM.start] + bytes(4) + page[_CHECKSUM.stop :]
     crc = zlib.crc32(unsigned.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{crc:032b}"[::-1], 2)

@@ -1,4 +1,4 @@
-"""Samples to model input, as the checkpoint's feature extractor does it: one kind of extractor a file."""
+"""Feature extractors, equal to those of transformers: samples to model input. Each kind has a file."""
 
 from .extractor import EXTRACTORS, FeatureExtractor, check_fit, feature_extractor_of, read_feature_extractor
 from .seamless import SeamlessExtractor

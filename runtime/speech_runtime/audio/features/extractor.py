@@ -1,4 +1,4 @@
-"""What every feature extractor is, which ones there are, and how one is read from `preprocessor_config.json`."""
+"""The interface of feature extractors, the table of them, and reading one from `preprocessor_config.json`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -25,28 +25,28 @@ class FeatureExtractor(Protocol):
 
     @property
     def sampling_rate(self) -> int:
-        """Of the clips, Hz."""
+        """Sampling rate of the clips in Hz."""
 
     @property
     def width(self) -> int | None:
-        """Features of one frame; None where the input is the waveform itself."""
+        """Features per frame; None where the input is the waveform."""
 
     def input_length(self, samples: int, name: str = "the clip") -> int:
-        """How much model input a clip makes, padding not counted: samples, or feature frames.
+        """Return the length of a clip's model input without padding, in samples or feature frames.
 
         Args:
-            samples: of the clip.
-            name: what to call the clip in errors.
+            samples: Number of samples of the clip.
+            name: Name of the clip in errors.
 
         Raises:
-            AudioError: the clip is too short or too long to be analysed.
+            AudioError: The clip is too short or too long to be analysed.
         """
 
     def check_level(self, samples: Samples, name: str) -> None:
-        """Check that what is in a clip does not vanish in its features.
+        """Check that the features of a clip keep its content.
 
         Raises:
-            AudioError: it does; says why.
+            AudioError: They do not; says why.
         """
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -59,7 +59,7 @@ class FeatureExtractor(Protocol):
             float32 [batch, samples] or [batch, time, width], and the attention mask int64 [batch, samples or time].
 
         Raises:
-            AudioError: a clip is too short or too long to be analysed.
+            AudioError: A clip is too short or too long to be analysed.
         """
 
 
@@ -69,16 +69,15 @@ EXTRACTORS: Mapping[str, type[FeatureExtractor]] = {
     "Speech2TextFeatureExtractor": SpeechToTextExtractor,
     "Wav2Vec2FeatureExtractor": WaveformExtractor,
 }
-"""By the `feature_extractor_type` that transformers writes. Each is a frozen dataclass, whose fields are those of the
-configuration that change what transformers computes, with transformers' defaults."""
+"""Extractors by the `feature_extractor_type` that transformers writes. Each is a frozen dataclass; its fields are the
+settings that change the features, with transformers' defaults."""
 
 
 def read_feature_extractor(path: Path) -> FeatureExtractor:
     """Read a `preprocessor_config.json`.
 
     Raises:
-        BundleError: it cannot be read, is of a kind that this release does not know, or has a value that it does not
-            follow.
+        BundleError: It cannot be read, or has a type or a value that this release does not support.
     """
     config = read_configuration(path)
     kind = config.get("feature_extractor_type")
@@ -88,7 +87,7 @@ def read_feature_extractor(path: Path) -> FeatureExtractor:
             f"{path.name} describes a feature extractor of type {str(kind)[:80]}; this release knows "
             f"{', '.join(EXTRACTORS)}; export the model without it, and give generate() model input instead of audio"
         )
-    known = {field.name for field in fields(extractor)}  # type: ignore[arg-type]  # a protocol cannot ask for fields
+    known = {field.name for field in fields(extractor)}  # type: ignore[arg-type]  # a protocol cannot require fields
     try:
         return from_json(extractor, {name: value for name, value in config.items() if name in known})
     except (FieldError, BundleError) as error:
@@ -96,10 +95,10 @@ def read_feature_extractor(path: Path) -> FeatureExtractor:
 
 
 def feature_extractor_of(bundle: Bundle) -> FeatureExtractor | None:
-    """The feature extractor of a bundle; None where it takes ready-made input.
+    """Return the feature extractor of a bundle; None for a bundle that takes model input only.
 
     Raises:
-        BundleError: it is none that this release knows, or does not fit the encoder.
+        BundleError: This release does not support it, or it does not fit the encoder.
     """
     if not bundle.has(PREPROCESSOR_CONFIG):
         return None
@@ -109,10 +108,10 @@ def feature_extractor_of(bundle: Bundle) -> FeatureExtractor | None:
 
 
 def check_fit(extractor: FeatureExtractor, encoder: EncoderFacts) -> None:
-    """Check that `extractor` makes what `encoder` takes.
+    """Check that `extractor` makes the input that `encoder` takes.
 
     Raises:
-        BundleError: it does not; names both.
+        BundleError: It does not; names both.
     """
     if extractor.width != encoder.feature_size:
         raise BundleError(

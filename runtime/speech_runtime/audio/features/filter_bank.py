@@ -1,8 +1,8 @@
 """Log-mel filter banks as Kaldi defines them and transformers computes them: in float64, with numpy.
 
-Kaldi itself, and what is made after it (`kaldi-native-fbank`, `torchaudio.compliance.kaldi`), computes in float32; what
-that loses in quiet bands beside loud ones comes to 0.2 in a feature of ordinary speech. Kaldi also refuses 128 bands at
-16 kHz, since some of them are narrower than the FFT resolves.
+Kaldi itself and its ports (`kaldi-native-fbank`, `torchaudio.compliance.kaldi`) compute in float32. The error in quiet
+bands beside loud ones reaches 0.2 in features of ordinary speech. Kaldi also refuses 128 bands at 16 kHz, since some of
+them are narrower than the resolution of the FFT.
 """
 
 from functools import lru_cache
@@ -17,32 +17,31 @@ from .. import Samples
 Window = Literal["hann", "povey"]
 
 LOWEST_FREQUENCY = 20
-"""Hz, where the lowest band begins; the highest ends at half the sampling rate."""
+"""Start of the lowest band in Hz. The highest band ends at half the sampling rate."""
 
 _WINDOW_LENGTH, _HOP_LENGTH, _FFT_LENGTH = 400, 160, 512
-"""Samples. transformers does not scale them with the sampling rate."""
+"""Lengths in samples. transformers does not scale them with the sampling rate."""
 
 _PREEMPHASIS = 0.97
 _MEL_FLOOR = 1.192092955078125e-07
 _FRAMES_AT_ONCE = 128
-"""What they take stays in the processor's cache, and a long clip takes no more memory than a short one."""
+"""Frames per block: the block fits into the CPU's cache, and a long clip needs no more memory than a short one."""
 
 
 def log_mel_filter_bank(samples: Samples, bands: int, sampling_rate: int, window: Window) -> NDArray[np.float32]:
-    """Natural logarithm of the energy in each mel band, frame after frame.
+    """Return the natural logarithm of the energy in each mel band of each frame.
 
     Equal to `transformers.audio_utils.spectrogram(…, preemphasis=0.97, log_mel="log", remove_dc_offset=True)` over
     `mel_filter_bank(…, mel_scale="kaldi", triangularize_in_mel_space=True)`, without dither.
 
     Args:
-        samples: float32 [samples], one frame of them at least.
-        bands: how many.
-        sampling_rate: Hz.
-        window: the name of the window function.
+        samples: float32 [samples], at least one frame.
+        bands: Number of mel bands.
+        sampling_rate: Sampling rate in Hz.
+        window: Name of the window function.
 
     Returns:
-        float32 [frames, bands]. The bands lie apart and their frames together in memory, as in transformers: sums over
-        time then round alike.
+        float32 [frames, bands], stored band by band as in transformers, so that sums over time round alike.
     """
     filters, weights = _mel_filters(bands, sampling_rate), _window(window)
     frames = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW_LENGTH)[::_HOP_LENGTH]
@@ -60,10 +59,10 @@ def log_mel_filter_bank(samples: Samples, bands: int, sampling_rate: int, window
 
 
 def frame_count(samples: int, sampling_rate: int, least: int, name: str) -> int:
-    """How many whole analysis windows a clip has.
+    """Return the number of complete analysis windows in a clip.
 
     Raises:
-        AudioError: fewer than `least`; names the clip.
+        AudioError: There are fewer than `least`; names the clip.
     """
     frames = max(0, 1 + (samples - _WINDOW_LENGTH) // _HOP_LENGTH)
     if frames < least:
@@ -76,13 +75,13 @@ def frame_count(samples: int, sampling_rate: int, least: int, name: str) -> int:
 
 
 def samples_of(frames: int) -> int:
-    """Samples of the shortest clip that has so many frames."""
+    """Return the number of samples of the shortest clip with so many frames."""
     return _WINDOW_LENGTH + (frames - 1) * _HOP_LENGTH
 
 
 @lru_cache(maxsize=4)
 def _mel_filters(bands: int, sampling_rate: int) -> NDArray[np.float64]:
-    """Triangles of equal width on the mel scale: [bands, frequencies of the FFT]."""
+    """Return triangular filters of equal width on the mel scale: [bands, frequencies of the FFT]."""
     edges = np.linspace(_mel(LOWEST_FREQUENCY), _mel(sampling_rate // 2), bands + 2)
     centres = _mel(np.arange(_FFT_LENGTH // 2 + 1) * (sampling_rate / _FFT_LENGTH))
     distances, widths = edges[:, None] - centres, np.diff(edges)[:, None]

@@ -10,25 +10,24 @@ from numpy.typing import NDArray
 from ...errors import AudioError, BundleError
 from .. import Samples
 from .filter_bank import frame_count, log_mel_filter_bank, samples_of
-from .levels import check_loudness
-from .ranges import check_least
+from .shared import check_least, check_loudness
 
 
 @dataclass(frozen=True)
 class SpectrogramExtractor:
     """Equal to transformers' `ASTFeatureExtractor`, but for audio that is too long.
 
-    transformers cuts what is beyond `max_length` frames and says nothing; here it is an error, since half a
-    transcription looks like a whole one. As for the two definitions of the filter banks, and why only 16 kHz is taken,
-    see `SpeechToTextExtractor`.
+    transformers silently cuts a clip after `max_length` frames. Here that is an error, since half a transcription looks
+    like a complete one. `SpeechToTextExtractor` explains the two definitions of the filter banks, and why the rate must
+    be 16 kHz.
 
     Attributes:
-        sampling_rate: Hz.
-        num_mel_bins: of a frame.
-        max_length: frames of every clip; the missing ones are zeros before the normalisation.
-        do_normalize: with `mean` and `std`.
-        mean: of the training data.
-        std: of the training data; features are divided by twice as much.
+        sampling_rate: Sampling rate in Hz.
+        num_mel_bins: Mel bands per frame.
+        max_length: Frames of every clip; missing ones are zeros before the normalisation.
+        do_normalize: If true, features are normalised with `mean` and `std`.
+        mean: Mean of the training data.
+        std: Standard deviation of the training data; features are divided by twice this value.
     """
 
     sampling_rate: Literal[16000] = 16000
@@ -39,30 +38,30 @@ class SpectrogramExtractor:
     std: float = 4.5689974
 
     def __post_init__(self) -> None:
-        """Refuse values that are out of range."""
+        """Refuse values out of range."""
         check_least(self, num_mel_bins=1, max_length=1)
         if self.std == 0:
             raise BundleError("std is 0, features cannot be divided by it")
 
     @property
     def width(self) -> int:
-        """Features of a frame."""
+        """Features per frame."""
         return self.num_mel_bins
 
     def input_length(self, samples: int, name: str = "the clip") -> int:
-        """Frames: `max_length`, whatever the clip.
+        """Return `max_length`, the number of frames for every clip.
 
         Raises:
-            AudioError: the clip has no analysis frame, or more than `max_length`.
+            AudioError: The clip has no analysis frame, or more than `max_length`.
         """
         self._frames(samples, name)
         return self.max_length
 
     def check_level(self, samples: Samples, name: str) -> None:
-        """Check that a clip is not too quiet: energies below a fixed floor are all the same.
+        """Check that a clip is not too quiet: all energies below a fixed floor become equal.
 
         Raises:
-            AudioError: it is.
+            AudioError: It is too quiet.
         """
         check_loudness(samples, name)
 
@@ -77,7 +76,7 @@ class SpectrogramExtractor:
             encoder attends to the padding too.
 
         Raises:
-            AudioError: see `input_length`.
+            AudioError: See `input_length`.
         """
         values = np.zeros((len(clips), self.max_length, self.num_mel_bins), dtype=np.float32)
         for i, (row, clip) in enumerate(zip(values, clips, strict=True)):
@@ -92,7 +91,7 @@ class SpectrogramExtractor:
         if frames > self.max_length:
             longest = (samples_of(self.max_length + 1) - 1) / self.sampling_rate
             raise AudioError(
-                f"{name}: lasts {samples / self.sampling_rate:.2f} s, the model takes {longest:.2f} s at most "
+                f"{name}: lasts {samples / self.sampling_rate:.2f} s, the model takes at most {longest:.2f} s "
                 f"({self.max_length:,} feature frames); split the audio into shorter pieces"
             )
         return frames

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from .. import Samples
 from .filter_bank import frame_count, log_mel_filter_bank
-from .padding import pad
-from .ranges import check_least
+from .shared import check_least, pad
 
 _INT16_SCALE = 2**15
 
@@ -19,20 +18,20 @@ _INT16_SCALE = 2**15
 class SpeechToTextExtractor:
     """Equal to transformers' `Speech2TextFeatureExtractor` called with `padding=True`.
 
-    transformers has two definitions of the filter banks: its own, and that of torchaudio where torchaudio is
-    installed. They differ in precision, and this follows the first and better one; at any sampling rate but 16 kHz
-    they differ in the length of the window, so that only 16 kHz is taken.
+    transformers has two definitions of the filter banks: its own, and that of torchaudio where it is installed. They
+    differ in precision; this class follows the first, which is more precise. At rates other than 16 kHz their windows
+    differ in length too, so the rate must be 16 kHz.
 
     Attributes:
-        sampling_rate: Hz.
-        num_mel_bins: of a frame.
-        padding_value: after the end of a clip, not normalised.
-        do_ceptral_normalize: normalise at all (the spelling is transformers').
-        normalize_means: each mel band to zero mean over the utterance.
-        normalize_vars: each mel band to unit variance over the utterance.
-        dither: none, always: features that differ from call to call cannot be checked.
-        padding_side: at the end, always.
-        feature_size: transformers only asks whether it is above 1.
+        sampling_rate: Sampling rate in Hz.
+        num_mel_bins: Mel bands per frame.
+        padding_value: Value after the end of a clip; it is not normalised.
+        do_ceptral_normalize: If false, features are not normalised (the spelling is transformers').
+        normalize_means: If true, each mel band is shifted to zero mean over the utterance.
+        normalize_vars: If true, each mel band is scaled to unit variance over the utterance.
+        dither: Always 0, so that features do not differ from call to call.
+        padding_side: Side of the padding; always the end.
+        feature_size: Must be above 1; transformers tests nothing else of it.
     """
 
     sampling_rate: Literal[16000] = 16000
@@ -46,25 +45,25 @@ class SpeechToTextExtractor:
     feature_size: int = 80
 
     def __post_init__(self) -> None:
-        """Refuse values that are out of range."""
+        """Refuse values out of range."""
         check_least(self, num_mel_bins=1, feature_size=2)
 
     @property
     def width(self) -> int:
-        """Features of a frame."""
+        """Features per frame."""
         return self.num_mel_bins
 
     def input_length(self, samples: int, name: str = "the clip") -> int:
-        """Analysis frames.
+        """Return the number of analysis frames.
 
         Raises:
-            AudioError: there is none; or a single one, whose variance cannot be normalised.
+            AudioError: There is none, or only one, whose variance cannot be normalised.
         """
         least = 2 if self.do_ceptral_normalize and self.normalize_vars else 1
         return frame_count(samples, self.sampling_rate, least, name)
 
     def check_level(self, samples: Samples, name: str) -> None:
-        """Any level will do: logarithms make a shift of it."""
+        """Accept any level: the logarithm turns a factor into a constant offset."""
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Analyse, pad and normalise clips.
@@ -76,7 +75,7 @@ class SpeechToTextExtractor:
             float32 [batch, time, num_mel_bins], and the attention mask int64 [batch, time].
 
         Raises:
-            AudioError: see `input_length`.
+            AudioError: See `input_length`.
         """
         for i, clip in enumerate(clips):
             self.input_length(clip.size, f"clip {i}")
@@ -90,7 +89,7 @@ class SpeechToTextExtractor:
         return values, mask
 
     def _normalize(self, features: NDArray[np.float32]) -> None:
-        """Normalise [frames, num_mel_bins] in place; a band that never changes would be 0/0, and is only centred."""
+        """Normalise [frames, num_mel_bins] in place. A constant band is only centred, since scaling it would be 0/0."""
         constant = (features == features[0]).all(axis=0)
         if self.normalize_means:
             features -= features.mean(axis=0)

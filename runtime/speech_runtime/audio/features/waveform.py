@@ -1,4 +1,4 @@
-"""The waveform itself: wav2vec 2.0, HuBERT, WavLM, UniSpeech, data2vec, SEW."""
+"""Waveforms as model input: wav2vec 2.0, HuBERT, WavLM, UniSpeech, data2vec, SEW."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import Samples
-from .levels import check_loudness, check_spikes
-from .padding import pad
-from .ranges import check_least
+from .shared import check_least, check_loudness, check_spikes, pad
 
 
 @dataclass(frozen=True)
@@ -18,12 +16,12 @@ class WaveformExtractor:
     """Equal to transformers' `Wav2Vec2FeatureExtractor` with `padding=True`.
 
     Attributes:
-        sampling_rate: Hz.
-        padding_value: after the end of a clip.
-        return_attention_mask: whether the encoder was trained with a mask.
-        do_normalize: to zero mean and unit variance, each clip by itself.
-        padding_side: at the end, always.
-        feature_size: one channel, always.
+        sampling_rate: Sampling rate in Hz.
+        padding_value: Value after the end of a clip.
+        return_attention_mask: If true, the encoder was trained with a mask.
+        do_normalize: If true, each clip is normalised to zero mean and unit variance.
+        padding_side: Side of the padding; always the end.
+        feature_size: Number of channels; always 1.
     """
 
     sampling_rate: int = 16000
@@ -34,22 +32,22 @@ class WaveformExtractor:
     feature_size: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        """Refuse values that are out of range."""
+        """Refuse values out of range."""
         check_least(self, sampling_rate=1)
 
     @property
     def width(self) -> None:
-        """None: samples have no width."""
+        """None, because samples have no width."""
 
     def input_length(self, samples: int, name: str = "the clip") -> int:  # noqa: ARG002  # every length will do
-        """Samples."""
+        """Return the number of samples."""
         return samples
 
     def check_level(self, samples: Samples, name: str) -> None:
-        """Check that a clip is neither too quiet nor hidden behind spikes: it is divided by its standard deviation.
+        """Check that a clip is neither too quiet nor dominated by spikes: it is divided by its standard deviation.
 
         Raises:
-            AudioError: it is.
+            AudioError: It is.
         """
         check_loudness(samples, name)
         check_spikes(samples, name)
@@ -61,8 +59,8 @@ class WaveformExtractor:
             clips: float32 [samples] each, at `sampling_rate`.
 
         Returns:
-            float32 [batch, samples], and the attention mask int64 [batch, samples]: all ones where the checkpoint was
-            trained without one (its padding is then part of the signal, as in transformers).
+            float32 [batch, samples], and the attention mask int64 [batch, samples]: all ones if the checkpoint was
+            trained without a mask (padding is then part of the signal, as in transformers).
         """
         values, mask = pad(clips, self.padding_value)
         if not self.return_attention_mask:
