@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from ..backends.base import Backend
 from ..bundle.manifest import Manifest
+from ..dataclass_json import shown
 from ..errors import GenerationError
 from .call import Extras, SearchKeywords, generate
 from .config import GenerationConfig
@@ -133,6 +134,8 @@ class SpeechGenerator:
             AudioError: see `encode`.
             GenerationError: settings that are unknown, contradictory or beyond the decoder's positions.
         """
+        if not isinstance(return_dict_in_generate, bool | np.bool_ | None):
+            raise GenerationError(f"return_dict_in_generate is {shown(return_dict_in_generate)}; give True or False")
         extras, config = self._asked(keywords)
         encoded = self._encoded(inputs, attention_mask, encoder_outputs)
         found, _ = self._search(encoded, decoder_input_ids, language, extras, config)

@@ -17,6 +17,7 @@ from speech_runtime import BundleError, GenerationConfig, GenerationError
 from speech_runtime.cli.flags import token_ids
 from speech_runtime.cli.transcribe import main
 from speech_runtime.generation.config import GenerationSettings
+from speech_runtime.generation.generator import SpeechGenerator
 
 
 def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
@@ -84,6 +85,12 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(GenerationError, match=message):
         GenerationConfig().updated(settings)
+
+
+@pytest.mark.parametrize("value", ["no", 0, 1, np.array([True])])
+def test_return_dict_in_generate_is_a_boolean(value: Any) -> None:
+    with pytest.raises(GenerationError, match="return_dict_in_generate is .*; give True or False"):
+        SpeechGenerator.generate(None, return_dict_in_generate=value)
 
 
 OUTSIDE = [-1, -5, 32, 99, 2**40]
