@@ -11,8 +11,10 @@ from speech_runtime import GenerationConfig
 from speech_runtime.backends.base import Prepared
 from speech_runtime.bundle.graph_io import TOP_IDS, TOP_LOGPROBS
 from speech_runtime.bundle.model_facts import DecoderFacts
+from speech_runtime.generation.call import generate
+from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.decoding.decoder import CachedDecoder
-from speech_runtime.generation.decoding.loop import decode
+from speech_runtime.generation.prompts import Prompt
 
 LAYERS, TOP_K, STEPS, REPETITIONS = 12, 64, 60, 30
 FACTS = DecoderFacts(LAYERS, 16, 64, vocab_size=250_054, max_positions=None, max_tokens=None, top_k=TOP_K)
@@ -94,12 +96,13 @@ class StubEngine:
 def milliseconds_per_step(batch: int, beams: int) -> float:
     """Median over repetitions of a search that never ends by itself."""
     config = GenerationConfig(decoder_start_token_id=0, eos_token_id=2, pad_token_id=1, num_beams=beams)
+    prompts, options = [Prompt(np.arange(batch), np.zeros((batch, 1), dtype=np.int64))], CallOptions()
     config = config.updated({"max_new_tokens": STEPS, "suppress_tokens": [2]})
     times = []
     for _ in range(REPETITIONS):
         decoder = CachedDecoder(StubEngine(batch, beams), FACTS, batch, None, None)
         begin = time.perf_counter()
-        found = decode(decoder, FACTS, np.zeros((batch, 1), dtype=np.int64), config)
+        found = generate(lambda *_, own=decoder: own, FACTS, None, config, prompts, options)
         times.append((time.perf_counter() - begin) / found.steps)
     return float(np.median(times)) * 1000
 

@@ -21,7 +21,7 @@ from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.loading import Bundle
 from speech_runtime.generation.config import GenerationSettings
-from speech_runtime.generation.search.candidates import log_softmax
+from speech_runtime.generation.scores.maths import log_softmax
 
 SEARCHES: tuple[GenerationSettings, ...] = (
     {"num_beams": 1, "num_return_sequences": 1, "max_new_tokens": 24},

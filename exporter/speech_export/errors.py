@@ -8,21 +8,21 @@ class ExportError(SpeechError, ValueError):
 
 
 class VerificationError(ExportError):
-    """The exported graphs do not say what the torch model says."""
+    """The output of the exported graphs differs from the torch model's."""
 
 
 def shortened(names: list[str], shown: int = 3) -> str:
-    """The first few of what may be hundreds of names, for a message."""
+    """Join the first few of many names, for a message."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def reason(error: BaseException, most: int = 400) -> str:
-    """What an error of a library says, on one line of about `most` characters.
+    """Return the message of a library's error on one line of about `most` characters.
 
-    Its first line alone is often a heading or the text of a module, and the cause comes after it, perhaps at the end.
+    The first line alone is often a heading, or the repr of a module; the cause comes after it, perhaps at the end.
     """
     words = " ".join(str(error).split())
-    if not words or isinstance(error, (LookupError, AttributeError, TypeError)):  # "'gelu'" alone says nothing
+    if not words or isinstance(error, (LookupError, AttributeError, TypeError)):  # "'gelu'" alone explains nothing.
         words = f"{type(error).__name__}: {words}".removesuffix(": ")
     if len(words) <= most:
         return words

@@ -21,7 +21,7 @@ from .bundle.hub import bundle_directory
 from .bundle.loading import Bundle, load_whole
 from .bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Manifest
 from .errors import AudioError, BundleError, GenerationError
-from .generation.call import Extras
+from .generation.call_options import CallOptions
 from .generation.config import GenerationConfig
 from .generation.generator import Language, SpeechGenerator
 from .generation.label_tokens import LabelTokens
@@ -277,13 +277,13 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             return []
         extractor = self._extractor()
         seconds = [clip.size / extractor.sampling_rate for clip in clips]
-        extras, asked, language, decoder_input_ids = self._settings(keywords)
-        if extras.cancel is not None and extras.cancel.is_set():
+        options, asked, language, decoder_input_ids = self._settings(keywords)
+        if options.cancel is not None and options.cancel.is_set():
             return [Transcription("", [], 0.0, "stopped", [], length, 0.0, 0.0) for length in seconds]
         begin = time.perf_counter()
         encoded = self._encoder.clips(clips, extractor)
         encode_seconds, begin = time.perf_counter() - begin, time.perf_counter()
-        found, config = self._search(encoded, decoder_input_ids, language, extras, asked)
+        found, config = self._search(encoded, decoder_input_ids, language, options, asked)
         decode_seconds = time.perf_counter() - begin
         logger.info(
             "%d clips, %.1f s of audio: encoded in %.3f s, decoded in %.3f s and %d steps",
@@ -302,14 +302,16 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         logger.info("%s: %.1f s of audio read in %.3f s", clip.name, seconds, time.perf_counter() - begin)
         return samples
 
-    def _settings(self, keywords: ClipKeywords) -> tuple[Extras, GenerationConfig, Language | None, Prompts | None]:
+    def _settings(
+        self, keywords: ClipKeywords
+    ) -> tuple[CallOptions, GenerationConfig, Language | None, Prompts | None]:
         """Check the keywords of a call, and split them. One sequence is returned unless more are asked for."""
         settings: dict[str, Any] = {"num_return_sequences": 1, **keywords}
         language, decoder_input_ids = settings.pop("language", None), settings.pop("decoder_input_ids", None)
-        extras, config = self._asked(settings)
-        if kept := [name for name in ("output_scores", "output_logits") if getattr(extras, name)]:
+        options, config = self._asked(settings)
+        if kept := [name for name in ("output_scores", "output_logits") if getattr(options, name)]:
             raise GenerationError(f"{' and '.join(kept)}: transcribe does not return them; call generate() instead")
-        return extras, config, language, decoder_input_ids
+        return options, config, language, decoder_input_ids
 
     def _fits(self, clips: Sequence[Samples]) -> bool:
         """Return true if a batch fits into this machine's memory."""

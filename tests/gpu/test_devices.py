@@ -21,7 +21,7 @@ from speech_runtime.backends.cuda.calls import Cuda
 from speech_runtime.backends.onnxruntime.session_options import CUDA, TENSORRT, TENSORRT_RTX
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.bundle.manifest import Manifest
-from speech_runtime.generation.search.candidates import log_softmax
+from speech_runtime.generation.scores.maths import log_softmax
 
 pytestmark = pytest.mark.gpu
 

@@ -6,8 +6,13 @@ from numpy.typing import NDArray
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from speech_runtime.generation.search.candidates import Candidates, whole_vocabulary
-from speech_runtime.generation.search.state import Rows
+from speech_runtime.bundle.model_facts import DecoderFacts
+from speech_runtime.generation.call import generate
+from speech_runtime.generation.call_options import CallOptions
+from speech_runtime.generation.config import GenerationConfig
+from speech_runtime.generation.output import GenerateOutput
+from speech_runtime.generation.prompts import Prompt
+from speech_runtime.generation.search.base import Candidates, PerBeam, all_tokens
 
 _STATES = 97
 
@@ -60,22 +65,34 @@ class TableDecoder:
         self.table, self.top_k = table, top_k
         self.sequences = np.zeros((0, 0, 0), dtype=np.int64)
 
-    def start(self, prompt: NDArray[np.int64], whole: bool) -> Candidates:
+    def start(self, prompt: NDArray[np.int64], full_vocab: bool) -> Candidates:
         self.sequences = prompt[:, None]
-        return self._answer(whole)
+        return self._answer(full_vocab)
 
-    def step(self, tokens: Rows, beams: Rows, whole: bool) -> Candidates:
-        kept = np.take_along_axis(self.sequences, np.array(beams)[:, :, None], axis=1)
+    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool) -> Candidates:
+        kept = np.take_along_axis(self.sequences, np.array(beam_idx)[:, :, None], axis=1)
         self.sequences = np.concatenate([kept, np.array(tokens)[:, :, None]], axis=2)
-        return self._answer(whole)
+        return self._answer(full_vocab)
 
-    def _answer(self, whole: bool) -> Candidates:
+    def _answer(self, full_vocab: bool) -> Candidates:
         batch, beams, length = self.sequences.shape
         logits = torch.from_numpy(logits_of(self.table, self.sequences.reshape(-1, length)))
-        if whole:
-            return whole_vocabulary(logits.view(batch, beams, -1).numpy())
+        if full_vocab:
+            return all_tokens(logits.view(batch, beams, -1).numpy())
         best, ids = torch.topk(torch.log_softmax(logits, dim=-1).view(batch, beams, -1), self.top_k, dim=-1)
         return Candidates(ids.numpy(), best.numpy())
 
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        self.sequences = self.sequences[rows]
+    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
+        self.sequences = self.sequences[utterances]
+
+
+def search(
+    decoder: TableDecoder,
+    facts: DecoderFacts,
+    prompt: NDArray[np.int64],
+    config: GenerationConfig,
+    options: CallOptions | None = None,
+) -> GenerateOutput:
+    """Search for continuations of prompts int64 [batch, tokens], the start token included."""
+    prompts = [Prompt(np.arange(len(prompt)), prompt)]
+    return generate(lambda utterances, longest: decoder, facts, None, config, prompts, options or CallOptions())

@@ -130,8 +130,8 @@ def test_a_cache_with_swapped_beams_is_refused(
 ) -> None:
     bundle, step = pair(family), CachedDecoder.step
 
-    def swapped(self: CachedDecoder, tokens: Any, beams: Any, whole: bool) -> Any:
-        return step(self, tokens, [list(row)[::-1] for row in beams], whole)
+    def swapped(self: CachedDecoder, tokens: Any, beam_idx: Any, full_vocab: bool) -> Any:
+        return step(self, tokens, [list(row)[::-1] for row in beam_idx], full_vocab)
 
     monkeypatch.setattr(CachedDecoder, "step", swapped)
     with pytest.raises(VerificationError, match=r"log-probabilities differ by up to"):

@@ -1,1 +1,1 @@
-"""Writes the files of a bundle other than its graphs, and puts a finished directory in its place atomically."""
+"""Writes the files of a bundle other than its graphs, and publishes the finished directory atomically."""

@@ -1,4 +1,4 @@
-"""The files of a bundle that are no graphs: configurations, feature extractor, tokenizer."""
+"""Writes configurations, feature extractor and tokenizer of a bundle."""
 
 import logging
 import os
@@ -22,16 +22,16 @@ logger = logging.getLogger(__name__)
 
 
 def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: DecoderFacts, directory: Path) -> None:
-    """Write all but the graphs, and let the runtime read it: what it refuses need not be traced first.
+    """Write all files but the graphs, and let the runtime read them, so that it refuses a model before tracing.
 
     Args:
-        composite: what is exported.
-        encoder: facts of its encoder, which the feature extractor must fit.
-        decoder: facts of its decoder, which token ids must fit.
-        directory: of the bundle to be.
+        composite: Model to export.
+        encoder: Facts of its encoder, which the feature extractor must fit.
+        decoder: Facts of its decoder, which token ids must fit.
+        directory: Directory of the new bundle.
 
     Raises:
-        ExportError: something does not fit, or the runtime does not follow it.
+        ExportError: A file does not fit the model, or the runtime does not support it.
     """
     for name, token in wrong_label_tokens(vars(composite.model.config)).items():
         raise ExportError(
@@ -44,9 +44,9 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
         settings.start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:
-        said = str(error).replace(f"{directory}{os.sep}", "")  # which is gone when this is read
+        said = str(error).replace(f"{directory}{os.sep}", "")  # The directory is gone when the user reads this.
         raise ExportError(f"the runtime does not take this model ({composite.source}): {said}") from error
-    except (ValueError, TypeError) as error:  # of a configuration that transformers itself cannot write
+    except (ValueError, TypeError) as error:  # transformers cannot write the configuration.
         raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
     if settings.max_length is None and settings.max_new_tokens is None and not composite.random_weights:
         logger.warning(
@@ -63,7 +63,7 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
 
 
 def _write_feature_extractor(extractor: Any | None, encoder: EncoderFacts, directory: Path) -> None:
-    """Write the extractor if the runtime knows its kind; it refuses settings that it cannot follow."""
+    """Write the extractor if the runtime knows its class; the runtime refuses settings that it does not support."""
     kind = type(extractor).__name__
     if extractor is None:
         return

@@ -1,4 +1,4 @@
-"""Generation settings of a checkpoint: what of them a bundle holds, and none of them while an export is verified."""
+"""Generation settings of a checkpoint: written into the bundle, and disabled while an export is verified."""
 
 import json
 import logging
@@ -20,10 +20,10 @@ _FOR_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon
 
 
 def write_settings(config: TorchConfig, path: Path) -> None:
-    """Write a `generation_config.json` that says to the runtime what `config` says to transformers.
+    """Write a `generation_config.json` that means to the runtime what `config` means to transformers.
 
-    Settings that transformers does not know either, and those of sampling that no sampling has use for and the runtime
-    refuses, are left out; a warning names them.
+    Left out, with a warning, are settings that transformers does not know either, and sampling settings that the
+    runtime refuses, if sampling is off.
     """
     settings = {name: value for name, value in config.to_diff_dict().items() if value is not None}
     ignored = {name: value for name, value in settings.items() if _is_ignored(name, value, settings)}
@@ -48,10 +48,10 @@ def _is_ignored(name: str, value: Any, settings: dict[str, Any]) -> bool:
 
 @contextmanager
 def plain_search(model: PreTrainedModel) -> Iterator[None]:
-    """Let a torch model search by its start, end and padding tokens alone, as `only_tokens` lets the runtime.
+    """Within this context, let a torch model search with only its start, end and padding tokens, as `only_tokens` does.
 
-    What else a checkpoint stores, such as sampling, forced tokens or a time limit, says nothing of the graphs; and
-    transformers takes from `model.generation_config` whatever a call leaves open.
+    Other stored settings, such as sampling, forced tokens or a time limit, do not concern the graphs. They must be
+    removed because transformers takes any setting that a call does not give from `model.generation_config`.
     """
     stored = model.generation_config
     tokens = {name: getattr(stored, name, None) for name in _TOKENS}
@@ -63,5 +63,5 @@ def plain_search(model: PreTrainedModel) -> Iterator[None]:
 
 
 def only_tokens(config: GenerationConfig) -> GenerationConfig:
-    """The runtime's settings with the start, end and padding tokens of `config`, all else by default."""
+    """Return the runtime's settings with the start, end and padding tokens of `config`, and defaults for all others."""
     return GenerationConfig(**{name: getattr(config, name) for name in _TOKENS})

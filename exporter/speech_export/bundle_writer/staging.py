@@ -1,8 +1,8 @@
-"""What an export writes appears all at once, or not at all, and replaces a bundle only.
+"""Publishes a bundle all at once or not at all, and replaces nothing but a bundle.
 
-The rules of `--overwrite`: it replaces a bundle or an empty directory. Where anything else is in the directory, nothing
-is replaced. A link is followed: the directory that it leads to is replaced, and the link stays. All of it is looked at
-before the export, and again when the new bundle takes its place.
+`--overwrite` replaces a bundle or an empty directory. If the directory has any other files, nothing is replaced. A link
+is followed: the directory that it leads to is replaced, and the link stays. All of this is checked before the export,
+and again when the new bundle takes its place.
 """
 
 import errno
@@ -24,27 +24,27 @@ _FILES = frozenset(
     {MANIFEST, GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, "config.json", "tokenizer_config.json"}
     | {f"{graph}.onnx{end}" for graph in GRAPHS for end in ("", ".data")}
 )
-"""Of every bundle, one with a damaged manifest too."""
+"""Files of every bundle, even one with a damaged manifest."""
 ENGINES_DIRECTORY = re.compile("(tensorrt|tensorrt_rtx)-[0-9a-f]{8}")
-"""Of one set of engines, within `engines`."""
+"""Name of the directory of one set of engines, within `engines`."""
 _OF_ENGINES = re.compile(rf"{ENGINES}/{ENGINES_DIRECTORY.pattern}/({'|'.join(GRAPHS)})\.engine")
 HALF_WRITTEN = re.compile(rf"\.{re.escape(MANIFEST)}(\.[0-9a-f]{{8}})?{re.escape(PARTIAL)}")
-"""A manifest whose writer was killed."""
+"""Name of a manifest whose writer was killed."""
 
 
 @contextmanager
 def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Yield an empty directory beside `target` that becomes `target` when the block ends.
 
-    When the block raises, whatever it is (Ctrl-C too), the staging directory is removed and `target` is as it was. What
-    a killed run left behind is removed by the next one.
+    If the block raises anything (Ctrl-C included), the staging directory is removed and `target` stays as it was. The
+    next run removes what a killed run left behind.
 
     Args:
-        target: a directory that is not there yet; or a bundle or an empty directory, if `overwrite`.
-        overwrite: replace what is there.
+        target: Directory that does not exist yet; or a bundle or an empty directory, if `overwrite`.
+        overwrite: If true, replace the existing directory.
 
     Raises:
-        ExportError: `target` is there already, is something else than a bundle, or cannot be written; the disk is full.
+        ExportError: `target` exists already, is not a bundle, or cannot be written; or the disk is full.
     """
     named = target.absolute()
     with _explained(named):
@@ -65,7 +65,7 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 @contextmanager
 def full_disk_named(directory: Path) -> Iterator[None]:
-    """Within this context a full disk is an ExportError that names `directory`."""
+    """Within this context, raise an ExportError that names `directory` if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -80,7 +80,7 @@ def full_disk_named(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def _explained(target: Path) -> Iterator[None]:
-    """Within this context it is an ExportError that `target` cannot be looked at, or its parent cannot be written."""
+    """Within this context, raise an ExportError if `target` cannot be read or its parent cannot be written."""
     parent = target.parent
     try:
         yield
@@ -95,7 +95,7 @@ def _explained(target: Path) -> Iterator[None]:
 
 
 def _followed(target: Path) -> Path:
-    """Where a link leads to."""
+    """Return the directory that a link leads to; other paths as they are."""
     if not target.is_symlink():
         return target
     if not target.exists():
@@ -135,7 +135,7 @@ def _check_replaceable(there: Path, overwrite: bool, target: Path | None = None)
 
 
 def _foreign_files(bundle: Path) -> list[str]:
-    """Files and links below the directory that no export wrote."""
+    """Return the files and links below a bundle that no export wrote."""
     known = _FILES | _files_in_manifest(bundle / MANIFEST)
     found = []
     for parent, directories, names in os.walk(bundle):

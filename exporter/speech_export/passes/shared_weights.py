@@ -1,10 +1,9 @@
-"""Store a weight once that the tracer stored twice, as it is and transposed.
+"""Stores a weight once that would otherwise be stored twice, as it is and transposed.
 
-The output projection of a text decoder is its embedding, transposed. Tracing folds that transposition of a small table
-into a second copy, and leaves that of a large one to whoever loads the graph, who then has the copy: for a multilingual
-vocabulary half of the decoder. The transposed one is kept: a matrix product wants its weight as [width, vocabulary] and
-has all of it to read, the embedding of a token is as easily read off a column. So nothing is transposed again whenever
-the graph is loaded.
+The output projection of a text decoder is its embedding, transposed. Tracing folds the transposition of a small table
+into a second copy. It leaves the transposition of a large table in the graph, and loading the graph makes the copy: for
+a multilingual vocabulary, half of the decoder. This pass keeps the transposed table [width, vocabulary]. A matrix
+product reads all of it in this layout, and the embedding of a token is as easy to read from a column as from a row.
 """
 
 import numpy as np
@@ -14,7 +13,7 @@ from .patterns.projections import initializer
 
 
 def share_transposed_weights(model: ir.Model) -> None:
-    """Let every Gather from a table that is another weight's transpose read that one's columns."""
+    """Let every Gather from a table that is the transpose of another weight read the columns of that weight."""
     _fold_transposes(model.graph)
     matrices = [value for value in model.graph.initializers.values() if _is_matrix(value)]
     by_shape: dict[tuple[int, ...], list[ir.Value]] = {}
@@ -31,7 +30,7 @@ def share_transposed_weights(model: ir.Model) -> None:
 
 
 def gather_columns(graph: ir.Graph, gather: ir.Node, weight: ir.Value) -> None:
-    """Replace a Gather of rows by one of the columns of `weight`, and a Transpose of what it finds."""
+    """Replace a Gather of rows by a Gather of the columns of `weight` and a Transpose of the result."""
     _, indices = gather.inputs
     columns = ir.node("Gather", [weight, indices], {"axis": 1}, name=gather.name)
     rank = len(indices.shape)
@@ -48,7 +47,7 @@ def gather_columns(graph: ir.Graph, gather: ir.Node, weight: ir.Value) -> None:
 
 
 def _fold_transposes(graph: ir.Graph) -> None:
-    """Store what a Transpose makes of a matrix that something else reads too."""
+    """Replace every Transpose of a constant matrix by the transposed matrix."""
     for node in [node for node in graph if node.op_type == "Transpose"]:
         (table,), (transposed,) = node.inputs, node.outputs
         if table is None or not table.is_initializer() or not _is_matrix(table):

@@ -1,27 +1,27 @@
-"""Attention without a mask where nothing is masked, and with a cheaper one where something is.
+"""Attention without a mask if no frame is masked, and with a cheaper mask otherwise.
 
-The kernel of `com.microsoft::MultiHeadAttention` is fastest without a mask (flash attention): an utterance alone, and
-a batch of equal lengths, need none. In any other batch the mask goes into the keys: with one more number to each
-query and key, 1 and what the mask adds, their product is the masked score.
+The kernel of `com.microsoft::MultiHeadAttention` is fastest without a mask (flash attention). A single utterance, and a
+batch of equal lengths, need none. In any other batch the mask goes into the keys: each query gets one more number, 1,
+and each key one more, the number that the mask adds, so that their product is the masked score.
 """
 
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-_MASKED = -1e30  # absorbs any score, and stays in range when it is divided by the scale
+_MASKED = -1e30  # Outweighs any score, and stays finite when it is divided by the scale.
 
 
 @dataclass(frozen=True)
 class _Mask:
-    """What the layers under a mask share.
+    """Values that all layers with the same mask share.
 
     Attributes:
-        absent: whether the mask masks nothing, bool.
-        column: what the mask adds, float32 [batch, frames, heads, 1].
-        ones: of the same shape.
-        split: the shape [batch, frames, heads, head_dim].
-        merged: the shape [batch, frames, heads · (head_dim + 1)].
+        absent: True if the mask masks nothing, bool.
+        column: Numbers that the mask adds to the scores, float32 [batch, frames, heads, 1].
+        ones: Ones of the same shape.
+        split: Shape [batch, frames, heads, head_dim].
+        merged: Shape [batch, frames, heads · (head_dim + 1)].
     """
 
     absent: ir.Value
@@ -32,7 +32,7 @@ class _Mask:
 
 
 def drop_needless_masks(model: ir.Model) -> None:
-    """Replace every self-attention with a mask of keys, int32 [batch, frames], by an `If` of the two ways."""
+    """Replace every self-attention with a mask of keys, int32 [batch, frames], by an `If` with and without the mask."""
     masks: dict[ir.Value, _Mask] = {}
     for node in list(model.graph):
         if node.op_type == "MultiHeadAttention" and len(node.inputs) == 5 and node.inputs[4] is not None:
@@ -43,8 +43,8 @@ def drop_needless_masks(model: ir.Model) -> None:
 
 
 def _prepare(first: ir.Node, mask: ir.Value) -> _Mask:
-    """Compute before the `first` layer what all of them need; they are alike in heads and scale."""
-    assert first.graph is not None  # noqa: S101 - it was found in one
+    """Compute the shared values before the `first` layer; all layers have the same heads and scale."""
+    assert first.graph is not None  # noqa: S101 - the node was found in a graph
     graph, heads, scale = first.graph, first.attributes.get_int("num_heads"), first.attributes.get_float("scale")
 
     def constant(name: str, value: object, dtype: ir.DataType) -> ir.Value:
@@ -75,8 +75,8 @@ def _prepare(first: ir.Node, mask: ir.Value) -> _Mask:
 
 
 def _branch(node: ir.Node, mask: _Mask) -> None:
-    """Replace `node` by the `If`."""
-    assert node.graph is not None  # noqa: S101 - it was found in one
+    """Replace `node` by an `If` of the attention without a mask and the attention with extended keys."""
+    assert node.graph is not None  # noqa: S101 - the node was found in a graph
     query, key, value = node.inputs[:3]
     plain = _node("MultiHeadAttention", f"{node.name}.unmasked", query, key, value)
     nodes = []

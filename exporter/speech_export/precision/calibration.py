@@ -1,4 +1,4 @@
-"""What goes into each graph of a bundle when it transcribes given audio."""
+"""Records the inputs of each graph while a bundle transcribes given audio."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,12 +18,12 @@ from speech_runtime.generation.generator import SpeechGenerator
 _NEW_TOKENS = 64
 
 ModelInput = tuple[NDArray[np.float32], NDArray[np.int64]]
-"""A padded batch: float32 [batch, samples] or [batch, time, features], and its mask int64 [batch, samples or time]."""
+"""Padded batch, float32 [batch, samples] or [batch, time, features], and its mask int64 [batch, samples or time]."""
 Feed = dict[str, NDArray[Any]]
 
 
 class _Recorder:
-    """A backend that remembers what its graphs were given."""
+    """A backend that records the inputs of its graphs."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -64,7 +64,7 @@ class _Recorder:
         prepared = self._backend.prepare(graph, inputs, outputs, into)
 
         def run() -> dict[str, Value]:
-            # Copies: a download from the CPU is the memory of the tensor itself, which does not outlive the step.
+            # Copied, because a download from the CPU shares the memory of the tensor, which does not outlive the step.
             self.feeds[graph].append({name: self.download(value).copy() for name, value in inputs.items()})
             return prepared()
 
@@ -75,10 +75,10 @@ class _Recorder:
 
 
 def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[str, list[Feed]]]:
-    """Let `bundle` transcribe `calibration`, and yield the inputs of each graph, a run each, batch by batch.
+    """Let `bundle` transcribe `calibration`, and yield the inputs of each graph for each batch, one entry for each run.
 
-    The decoder is given all tokens of its answer at once, the start token among them, behind an empty past; so every
-    number that it would make token by token is made in one run.
+    The decoder takes all tokens of the result at once, with the start token, after an empty past. So one run computes
+    all numbers that it would compute token by token.
     """
     backend = OnnxRuntimeBackend(bundle, SessionOptions())
     config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))

@@ -1,4 +1,4 @@
-"""What a half-precision bundle says on a GPU, found out on a CPU."""
+"""A half-precision bundle that returns on a CPU what it would return on a GPU."""
 
 import shutil
 from dataclasses import replace
@@ -15,7 +15,7 @@ from ..passes.half.convert import round_explicitly
 from ..tracing.tracer import save
 
 ROUNDED = SessionOptions(graph_optimization="disabled")
-"""To load a rounded bundle with: ONNX Runtime's optimisations take out what rounds."""
+"""Options to load a rounded bundle with: ONNX Runtime's optimisations would remove the casts that round."""
 
 
 def write_rounded(half: Path, directory: Path) -> None:
@@ -24,8 +24,8 @@ def write_rounded(half: Path, directory: Path) -> None:
     It has the interface and all other files of the half-precision bundle. It is slow, and for measuring only.
 
     Args:
-        half: the bundle, as `halve` leaves it.
-        directory: where to write it; it must not be there.
+        half: Directory of the half-precision bundle.
+        directory: Directory to write; it must not exist yet.
     """
     bundle = Bundle.open(half, check_hashes=False)
     directory.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The encoder of a bundle, and what it makes of a batch."""
+"""The encoder of a bundle and its output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,13 @@ from ..input_checks import check_inputs
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """What the encoder made of a batch, on the backend's device; decode it as often as you like."""
+    """Output of the encoder for a batch, on the backend's device. It can be decoded any number of times.
+
+    Attributes:
+        hidden_states: Hidden states [batch, frames, size].
+        attention_mask: Mask int64 [batch, frames], 1 where a frame holds audio.
+        batch: Number of utterances.
+    """
 
     hidden_states: Value
     attention_mask: Value
@@ -42,7 +48,7 @@ class SpeechEncoder:
         return EncoderOutput(outputs[ENCODER_HIDDEN_STATES], outputs[ENCODER_ATTENTION_MASK], len(values))
 
     def clips(self, clips: Sequence[Samples], extractor: FeatureExtractor) -> EncoderOutput:
-        """Encode clips as one batch; one by one where padding would change what comes out."""
+        """Encode clips as one batch, or one by one where padding would change the output."""
         inputs, mask = extractor(clips)
         if mask.all() or self._facts.padding_neutral:
             return self(inputs, mask)
@@ -51,12 +57,12 @@ class SpeechEncoder:
         masks, _ = pad([self._backend.download(encoded.attention_mask)[0] for encoded in alone], value=0)
         return EncoderOutput(self._backend.upload(hidden_states), self._backend.upload(masks), len(clips))
 
-    def rows(self, encoded: EncoderOutput, rows: NDArray[np.int64]) -> EncoderOutput:
-        """The output for some utterances only."""
-        if len(rows) == encoded.batch:
+    def select_utterances(self, encoded: EncoderOutput, utterances: NDArray[np.int64]) -> EncoderOutput:
+        """Return the output of some utterances only."""
+        if len(utterances) == encoded.batch:
             return encoded
         hidden_states, mask = (
-            self._backend.upload(self._backend.download(value)[rows])
+            self._backend.upload(self._backend.download(value)[utterances])
             for value in (encoded.hidden_states, encoded.attention_mask)
         )
-        return EncoderOutput(hidden_states, mask, len(rows))
+        return EncoderOutput(hidden_states, mask, len(utterances))

@@ -1,4 +1,4 @@
-"""`SpeechGenerator`: an exported model from model input to token ids."""
+"""`SpeechGenerator`: an exported model, from model input to token ids."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn, Unpack, overload
@@ -11,9 +11,10 @@ from ..backends.base import Backend
 from ..bundle.manifest import Manifest
 from ..dataclass_json import shown
 from ..errors import GenerationError
-from .call import Extras, SearchKeywords, generate
+from .call import generate
+from .call_options import OPTION_NAMES, CallOptions, SearchKeywords
 from .config import GenerationConfig
-from .decoding.caches.step_memories import StepMemories
+from .decoding.caches.buffer_pool import StepBufferPool
 from .decoding.decoder import CachedDecoder
 from .encoder import EncoderOutput, SpeechEncoder
 from .label_tokens import LabelTokens
@@ -22,14 +23,17 @@ from .likelihood import ForwardOutput, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
 from .output import GenerateOutput
 from .prompts import Prompts, check_tokens, prompts
-from .search.state import Tokens
 
 Language = str | Sequence[str]
-"""One for a batch, or one for each utterance."""
+"""One language for a batch, or one for each utterance."""
+
+
+_OTHER_KEYWORDS = ("language", "decoder_input_ids", "return_dict_in_generate", "sampling_rate", "batch_size", "limits")
+"""Other keywords of `generate` and `transcribe`, to suggest for misspelt ones."""
 
 
 class SpeechGenerator:
-    """The graphs of a bundle with their searches."""
+    """The graphs of a bundle, and the searches that run them."""
 
     def __init__(
         self,
@@ -39,7 +43,7 @@ class SpeechGenerator:
         tokenizer: Tokenizer | None,
         label_tokens: LabelTokens | None = None,
     ) -> None:
-        """Compose it of its parts; without tokenizer there are no languages, stop strings and streams."""
+        """Compose a generator of its parts. Languages, stop strings and streaming need a tokenizer."""
         self.manifest = manifest
         self.generation_config = generation_config
         self.tokenizer = tokenizer
@@ -47,10 +51,10 @@ class SpeechGenerator:
         self._backend = backend
         self._encoder = SpeechEncoder(backend, manifest.encoder)
         recorded = manifest.decoder.cache == "static" and backend.recordings
-        self._memories = StepMemories(backend, manifest.decoder) if recorded else None
+        self._buffers = StepBufferPool(backend, manifest.decoder) if recorded else None
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled or copied, and say what to do instead."""
+        """Refuse pickling and copying with an error that says what to do instead."""
         raise TypeError(
             f"{type(self).__name__} cannot be pickled or copied, its graphs are in the memory of this process; give "
             "the other process the bundle's directory, and load it there with "
@@ -62,18 +66,19 @@ class SpeechGenerator:
         """Run the encoder.
 
         Args:
-            inputs: float32 [batch, samples], padded and normalised as the checkpoint wants it, or
+            inputs: Samples float32 [batch, samples], padded and normalised as the checkpoint expects, or features
                 [batch, time, features].
-            attention_mask: int64 [batch, samples or time], 1 where there is audio, padding at the end; all ones
-                where it is None.
+            attention_mask: Mask int64 [batch, samples or time], 1 where there is audio, 0 for padding at the end; None
+                for all ones.
 
         Raises:
-            AudioError: another shape or dtype, not finite, shorter than one frame, or too long for this machine.
+            AudioError: The inputs have another shape or dtype, are not finite, shorter than one frame, or too long for
+                this machine.
         """
         return self._encoder(inputs, attention_mask)
 
     def frame_mask(self, encoded: EncoderOutput) -> NDArray[np.int64]:
-        """Return which frames of an encoded batch hold audio: int64 [batch, frames], 1 where they do."""
+        """Return the mask of an encoded batch: int64 [batch, frames], 1 where a frame holds audio."""
         return self._backend.download(encoded.attention_mask)
 
     @overload
@@ -116,29 +121,30 @@ class SpeechGenerator:
         """Generate token ids, as `SpeechEncoderDecoderModel.generate` of transformers does.
 
         Args:
-            inputs: see `encode`.
-            attention_mask: see `encode`.
-            encoder_outputs: of `encode`, instead of `inputs`.
-            decoder_input_ids: int64 [batch, tokens], a prompt, or a list for each utterance, of any lengths; the start
+            inputs: As in `encode`.
+            attention_mask: As in `encode`.
+            encoder_outputs: Output of `encode`, instead of `inputs`.
+            decoder_input_ids: Prompts int64 [batch, tokens], or a list for each utterance, of any lengths. The start
                 token is put in front where it is missing.
-            language: to write in, or one for each utterance, as the tokenizer's language tokens name it (`de`,
-                `de_DE`): the start token where the model starts with a language token, the first new one elsewhere.
-            return_dict_in_generate: return all that is known about the sequences.
-            keywords: settings, see `GenerationConfig`, what is not given comes from the bundle's
-                `generation_config.json`; and functions and outputs of this call, see `Extras`.
+            language: Language to write in, or one for each utterance, as the tokenizer's language tokens name it (`de`,
+                `de_DE`). It sets the start token if the model starts with a language token, else the first new token.
+            return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone.
+            keywords: Settings (see `GenerationConfig`), which override those of the bundle's `generation_config.json`,
+                and options of this call (see `CallOptions`).
 
         Returns:
-            int64 [batch × num_return_sequences, length]: start token, tokens, end token, padding; or the whole output.
+            Sequences int64 [batch × num_return_sequences, length]: start token, tokens, end token, padding.
 
         Raises:
-            AudioError: see `encode`.
-            GenerationError: settings that are unknown, contradictory or beyond the decoder's positions.
+            AudioError: As in `encode`.
+            GenerationError: A setting is unknown or out of range, settings contradict each other, or sequences do not
+                fit the decoder.
         """
         if not isinstance(return_dict_in_generate, bool | np.bool_ | None):
             raise GenerationError(f"return_dict_in_generate is {shown(return_dict_in_generate)}; give True or False")
-        extras, config = self._asked(keywords)
+        options, config = self._asked(keywords)
         encoded = self._encoded(inputs, attention_mask, encoder_outputs)
-        found, _ = self._search(encoded, decoder_input_ids, language, extras, config)
+        found, _ = self._search(encoded, decoder_input_ids, language, options, config)
         return found if return_dict_in_generate else found.sequences
 
     def forward(
@@ -150,19 +156,19 @@ class SpeechGenerator:
         decoder_input_ids: ArrayLike | None = None,
         labels: ArrayLike | None = None,
     ) -> ForwardOutput:
-        """What the decoder expects after each of given tokens, and the loss of labels.
+        """Return the decoder's logits after each of the given tokens, and the loss if labels are given.
 
         Args:
-            inputs: see `encode`.
-            attention_mask: see `encode`.
-            encoder_outputs: of `encode`, instead of `inputs`.
-            decoder_input_ids: int64 [batch, tokens], the start token included.
-            labels: int64 [batch, tokens], instead of `decoder_input_ids`: what should be said; -100 does not count. As
-                in transformers they start from the token that config.json names; where it names none, from that of
-                the settings.
+            inputs: As in `encode`.
+            attention_mask: As in `encode`.
+            encoder_outputs: Output of `encode`, instead of `inputs`.
+            decoder_input_ids: Token ids int64 [batch, tokens], the start token included.
+            labels: Expected token ids int64 [batch, tokens], instead of `decoder_input_ids`; -100 is not counted. As in
+                transformers, the start token in front of them is that of config.json, or of the settings if
+                config.json has none.
 
         Raises:
-            GenerationError: tokens that there are not, or both or neither of the two.
+            GenerationError: A token is not in the vocabulary, or both or neither of the two are given.
         """
         if (labels is None) == (decoder_input_ids is None):
             raise GenerationError("give either decoder_input_ids or labels, and not both")
@@ -176,33 +182,33 @@ class SpeechGenerator:
         logits = self._decoder(encoded).logits(tokens)
         return ForwardOutput(logits, cross_entropy(logits, checked))
 
-    def _asked(self, keywords: Mapping[str, Any]) -> tuple[Extras, GenerationConfig]:
-        """The keywords of a search, checked before anything runs."""
-        extras, settings = Extras.split(keywords)
-        config = self.generation_config.updated(settings)
+    def _asked(self, keywords: Mapping[str, Any]) -> tuple[CallOptions, GenerationConfig]:
+        """Check the keywords of a search before anything runs, and return its options and settings."""
+        options, settings = CallOptions.split(keywords)
+        config = self.generation_config.updated(settings, (*OPTION_NAMES, *_OTHER_KEYWORDS))
         if config is not self.generation_config:
             config.check_vocabulary(self.manifest.decoder.vocab_size)
-        return extras, config
+        return options, config
 
     def _search(
         self,
         encoded: EncoderOutput,
         decoder_input_ids: Prompts | None,
         language: Language | None,
-        extras: Extras,
+        options: CallOptions,
         config: GenerationConfig,
     ) -> tuple[GenerateOutput, GenerationConfig]:
-        """Search, and the settings that were searched with."""
+        """Search, and return the output and the settings of the search, `language` included."""
         facts = self.manifest.decoder
         if language is not None:
             config = with_language(config, self.tokenizer, language, encoded.batch)
             config.check_vocabulary(facts.vocab_size)
         given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
 
-        def decoder(rows: Tokens, longest: int) -> CachedDecoder:
-            return self._decoder(self._encoder.rows(encoded, rows), longest)
+        def decoder(utterances: NDArray[np.int64], longest: int) -> CachedDecoder:
+            return self._decoder(self._encoder.select_utterances(encoded, utterances), longest)
 
-        return generate(decoder, facts, self.tokenizer, config, given, extras), config
+        return generate(decoder, facts, self.tokenizer, config, given, options), config
 
     def _encoded(
         self, inputs: ArrayLike | None, attention_mask: ArrayLike | None, encoder_outputs: EncoderOutput | None
@@ -218,4 +224,4 @@ class SpeechGenerator:
     def _decoder(self, encoded: EncoderOutput, longest: int | None = None) -> CachedDecoder:
         facts = self.manifest.decoder
         states, mask = encoded.hidden_states, encoded.attention_mask
-        return CachedDecoder(self._backend, facts, encoded.batch, states, mask, self._memories, longest)
+        return CachedDecoder(self._backend, facts, encoded.batch, states, mask, self._buffers, longest)

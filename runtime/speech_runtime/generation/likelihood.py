@@ -10,8 +10,8 @@ from ..dataclass_json import shown
 from ..errors import GenerationError
 from .decoding.decoder import CachedDecoder
 from .prompts import check_tokens, token_array
-from .search.candidates import log_softmax
-from .search.state import Tokens
+from .scores.maths import log_softmax
+from .search.base import Tokens
 
 IGNORED = -100
 """A label that does not count."""

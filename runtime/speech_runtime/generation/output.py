@@ -1,28 +1,33 @@
-"""What a search returns."""
+"""Output of `generate`, with the sequences of all utterances in arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+
+from .search.base import SearchResult
 
 
 @dataclass(frozen=True)
 class GenerateOutput:
-    """Sequences and what is known about them, as `return_dict_in_generate` of transformers gives it, and more.
+    """Sequences and their details: those of `return_dict_in_generate` in transformers, and more.
 
     Rows are utterances × `num_return_sequences`, the best first.
 
     Attributes:
-        sequences: int64 [rows, length]: prompt, tokens, end token, padding.
-        sequences_scores: float32 [rows]: log-probability / (new tokens ** length_penalty).
-        token_logprobs: float32 [rows, new tokens], the model's own, before any setting changed them; 0 behind the end.
-        beam_indices: int64 [rows, new tokens]: the row of `scores` that each token was chosen on; -1 behind the end.
-        steps: of the decoder; fewer than transformers' where the result is certain earlier.
-        lengths: int64 [rows]: tokens of each sequence, prompt and end token included, padding not.
-        finished: strings [rows], how each sequence ended: "end", by an end token, a stop string or a criterion;
-            "length", cut off at its maximal length; "time", by `max_time`; "stopped", by `cancel`.
-        scores: with `output_scores`: of every step what was chosen by, float32 [utterances × beams, vocabulary].
-        logits: with `output_logits`: of every step, float32 [utterances × beams, vocabulary].
+        sequences: Token ids int64 [rows, length]: prompt, tokens, end token, padding.
+        sequences_scores: Log-probability / (number of new tokens ** length_penalty), float32 [rows].
+        token_logprobs: The model's own log-probabilities, before any setting changed them: float32 [rows, new tokens];
+            0 behind the end.
+        beam_indices: Row of `scores` that each token was chosen on, int64 [rows, new tokens]; -1 behind the end.
+        steps: Number of steps of the decoder; smaller than in transformers where the result is certain earlier.
+        lengths: Number of tokens of each sequence, prompt and end token included, padding not: int64 [rows].
+        finished: How each sequence ended, strings [rows]: "end", by an end token, a stop string or a stopping
+            criterion; "length", cut off at its maximal length; "time", by `max_time`; "stopped", by `cancel`.
+        scores: Processed scores of every step, float32 [utterances × beams, vocabulary]; None without `output_scores`.
+        logits: Logits of every step, float32 [utterances × beams, vocabulary]; None without `output_logits`.
     """
 
     sequences: NDArray[np.int64]
@@ -34,3 +39,46 @@ class GenerateOutput:
     finished: NDArray[np.str_]
     scores: tuple[NDArray[np.float32], ...] | None = None
     logits: tuple[NDArray[np.float32], ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        found: Sequence[Sequence[SearchResult]],
+        fill: int,
+        steps: int,
+        beams: int,
+        scores: tuple[NDArray[np.float32], ...] | None = None,
+        logits: tuple[NDArray[np.float32], ...] | None = None,
+    ) -> "GenerateOutput":
+        """Join what was found for every utterance, best first.
+
+        Args:
+            found: Results for each utterance, as many for one as for another.
+            fill: Token id to pad sequences with.
+            steps: As in `GenerateOutput`.
+            beams: Number of rows of `scores` for each utterance.
+            scores: As in `GenerateOutput`.
+            logits: As in `GenerateOutput`.
+        """
+        rows = [result for results in found for result in results]
+        beam_indices = _padded([result.beam_indices for result in rows], -1, np.int64)
+        first_row = np.repeat(np.arange(len(found)) * beams, len(found[0]))[:, None]
+        return cls(
+            sequences=_padded([result.tokens for result in rows], fill, np.int64),
+            sequences_scores=np.array([result.score for result in rows], dtype=np.float32),
+            token_logprobs=_padded([result.token_logprobs for result in rows], 0.0, np.float32),
+            beam_indices=np.where(beam_indices < 0, -1, beam_indices + first_row),
+            steps=steps,
+            lengths=np.array([len(result.tokens) for result in rows]),
+            finished=np.array([result.finish for result in rows], dtype="<U7"),
+            scores=scores,
+            logits=logits,
+        )
+
+
+def _padded(rows: Sequence[Sequence[float]], filler: float, dtype: DTypeLike) -> NDArray[Any]:
+    """Return rows of several lengths as one array, filled up behind their ends."""
+    padded = np.full((len(rows), max(map(len, rows))), filler, dtype=dtype)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return padded

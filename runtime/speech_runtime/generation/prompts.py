@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import GenerationError
-from .search.state import Tokens
+from .search.base import Tokens
 
 Prompts = ArrayLike | Sequence[Sequence[int]]
 """Token ids [batch, tokens]; or a list for each utterance, of any length."""
@@ -19,11 +19,11 @@ class Prompt:
     """Prompts of one length.
 
     Attributes:
-        rows: int64 [rows], the utterances that they belong to.
-        tokens: int64 [rows, length], the start token included.
+        utterances: Utterances that the prompts belong to, int64 [utterances].
+        tokens: Token ids int64 [utterances, length], the start token included.
     """
 
-    rows: Tokens
+    utterances: NDArray[np.int64]
     tokens: Tokens
 
 

@@ -1,12 +1,12 @@
 """Where text decides: strings that end a sequence, and text handed out while it is decided."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .search.state import Tokens
+from .search.base import Tokens
 from .search.stopping import StoppingCriterion
 from .tokenizer import texts_of
 
@@ -27,7 +27,7 @@ def stop_strings(tokenizer: Tokenizer, strings: tuple[str, ...], prompt_length: 
 class TextStream:
     """Hands out the text of a sequence in whole words, as soon as its tokens are decided."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_length: int, write: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt_length: int, write: Callable[[str], object]) -> None:
         self._tokenizer = tokenizer
         self._prompt_length = prompt_length
         self._write = write
@@ -38,11 +38,11 @@ class TextStream:
         text = self._text(decided[0])
         self._hand_out(text[: _words_end(text)])
 
-    def end(self, sequence: list[int]) -> None:
+    def end(self, sequence: Sequence[int]) -> None:
         """Hand out what is left of the final sequence."""
         self._hand_out(self._text(sequence))
 
-    def _text(self, sequence: list[int]) -> str:
+    def _text(self, sequence: Sequence[int]) -> str:
         return texts_of(self._tokenizer, [sequence[self._prompt_length :]])[0]
 
     def _hand_out(self, text: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from ..audio import Audio, Clip, Samples, clip_of, is_clip
 from ..dataclass_json import shown
 from ..errors import AudioError, EngineError, GenerationError
-from ..generation.call import SearchKeywords
+from ..generation.call_options import SearchKeywords
 from ..generation.generator import Language
 from ..generation.prompts import Prompts
 from .results import Transcription

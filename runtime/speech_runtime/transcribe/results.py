@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from ..generation.config import GenerationConfig
 from ..generation.output import GenerateOutput
-from ..generation.search.finish import Finish
+from ..generation.search.stopping import Finish
 from ..generation.tokenizer import texts_of
 
 

@@ -18,13 +18,13 @@ from handmade_bundle import DECODER, make_bundle
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime import CudaOptions, EngineError, OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.cuda.graphs import CudaGraphs
-from speech_runtime.backends.frame_buckets import held_frames
+from speech_runtime.backends.frame_buckets import frame_bucket
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import graph_providers
 from speech_runtime.backends.onnxruntime.session_options import CUDA
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, GRAPHS
 from speech_runtime.bundle.loading import Bundle
-from speech_runtime.generation.decoding.caches.step_memories import StepMemories
+from speech_runtime.generation.decoding.caches.buffer_pool import StepBufferPool
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 NOT_RECORDED = "-1"
@@ -169,7 +169,7 @@ def test_a_decoder_that_heeds_no_mask_is_given_no_more_frames(
 ) -> None:
     backend, facts = OnDevice(static("bert")), replace(static("bert").manifest.decoder, masks_audio=masks_audio)
     states, mask = np.ones((1, 17, 24), dtype=np.float32), np.ones((1, 17), dtype=np.int64)
-    lent = StepMemories(backend, facts).lend(backend, backend.upload(states), backend.upload(mask))
+    lent = StepBufferPool(backend, facts).lend(backend, backend.upload(states), backend.upload(mask))
     assert lent is not None
     assert lent.fixed["cross.0.key"].shape()[2] == frames
     assert backend.download(lent.fixed["encoder_attention_mask"]).sum() == 17
@@ -178,7 +178,7 @@ def test_a_decoder_that_heeds_no_mask_is_given_no_more_frames(
 def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str], Bundle]) -> None:
     bundle = static("bert")
     backend, facts = OnDevice(bundle), bundle.manifest.decoder
-    memories = StepMemories(backend, facts)
+    memories = StepBufferPool(backend, facts)
     mask = np.ones((1, 20), dtype=np.int64)
 
     def search(seed: int) -> CachedDecoder:
@@ -186,7 +186,7 @@ def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str],
         return CachedDecoder(backend, facts, 1, backend.upload(states), backend.upload(mask), memories)
 
     def step(decoder: CachedDecoder, tokens: Sequence[int]) -> NDArray[np.float32]:
-        return np.stack([decoder.step([[token]], [[0]], whole=True).scores for token in tokens])
+        return np.stack([decoder.step([[token]], [[0]], full_vocab=True).scores for token in tokens])
 
     alone = [step(search(seed), (1, 5, 9)) for seed in range(3)]
     decoders = [search(seed) for seed in range(3)]  # there is memory for two
@@ -228,7 +228,7 @@ def test_nothing_is_left_where_a_recording_may_have_intermediate_results(static:
     states, mask = np.ones((1, 20, 24), dtype=np.float32), np.ones((1, 20), dtype=np.int64)
     facts = static("bert").manifest.decoder
     decoder = CachedDecoder(backend, facts, 1, backend.upload(states), backend.upload(mask))  # nothing is lent to it
-    decoder.step([[1]], [[0]], whole=False)
+    decoder.step([[1]], [[0]], full_vocab=False)
     assert backend.session.numbers == [NOT_RECORDED]
     for value in backend.read[-2:]:  # log-probabilities and ids, as the search reads them
         assert any(value is each for each in backend.uploaded)
@@ -242,7 +242,7 @@ def test_sequences_of_hypotheses_are_decoded_beside_a_recorded_search(models: Mo
 
 
 def test_frames_are_filled_up_by_a_quarter_at_most() -> None:
-    held = [held_frames(frames) for frames in range(1, 2000)]
+    held = [frame_bucket(frames) for frames in range(1, 2000)]
     assert all(frames <= size for frames, size in enumerate(held, start=1))
     assert all(size <= max(16, 1.25 * frames) for frames, size in enumerate(held, start=1))
     assert sorted(set(held))[:10] == [16, 20, 24, 28, 32, 40, 48, 56, 64, 80]

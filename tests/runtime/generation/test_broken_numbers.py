@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 
 from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.errors import GenerationError
+from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig
-from speech_runtime.generation.decoding.loop import Hooks, decode
 from speech_runtime.generation.likelihood import sequence_logprobs
-from speech_runtime.generation.search.candidates import Candidates, log_softmax, whole_vocabulary
-from speech_runtime.generation.search.state import Rows
-from table_model import TableDecoder, random_table
+from speech_runtime.generation.scores.maths import log_softmax
+from speech_runtime.generation.search.base import Candidates, PerBeam, all_tokens
+from table_model import TableDecoder, random_table, search
 
 VOCABULARY, TOP_K = 20, 8
 FACTS = DecoderFacts(
@@ -30,14 +30,13 @@ class BrokenDecoder(TableDecoder):
         super().__init__(TABLE, TOP_K)
         self.value, self.row, self.broken_step, self.count = value, row, step, 0
 
-    def _answer(self, whole: bool) -> Candidates:
+    def _answer(self, full_vocab: bool) -> Candidates:
         self.count += 1
-        found = super()._answer(whole=True)
-        logits = np.array(found.scores)
+        logits = np.array(super()._answer(full_vocab=True).scores)
         if self.count == self.broken_step:
             some = slice(None) if self.value == -np.inf else slice(7, 8)
             logits[self.row, -1, some] = self.value
-        return whole_vocabulary(logits) if whole else _best(logits)
+        return all_tokens(logits) if full_vocab else _best(logits)
 
 
 def _best(logits: NDArray[np.float32]) -> Candidates:
@@ -48,25 +47,25 @@ def _best(logits: NDArray[np.float32]) -> Candidates:
     return Candidates(ids, np.take_along_axis(logprobs, ids, axis=-1))
 
 
-def search(decoder: TableDecoder, beams: int, whole: bool) -> NDArray[np.int64]:
+def found(decoder: TableDecoder, beams: int, full_vocab: bool) -> NDArray[np.int64]:
     config = GenerationConfig(num_beams=beams, max_new_tokens=6, eos_token_id=(0,), pad_token_id=0)
-    return decode(decoder, FACTS, PROMPT, config, Hooks(keep_logits=whole)).sequences
+    return search(decoder, FACTS, PROMPT, config, CallOptions(output_logits=full_vocab)).sequences
 
 
 @pytest.mark.parametrize("value", BROKEN)
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("full_vocab", [False, True])
 @pytest.mark.parametrize(("row", "step"), [(0, 1), (2, 1), (1, 3), (2, 6)])
-def test_the_utterance_and_the_step_are_named(value: str, beams: int, whole: bool, row: int, step: int) -> None:
+def test_the_utterance_and_the_step_are_named(value: str, beams: int, full_vocab: bool, row: int, step: int) -> None:
     with pytest.raises(GenerationError, match=rf"scores of step {step} are not finite for utterance {row} of the"):
-        search(BrokenDecoder(BROKEN[value], row, step), beams, whole)
+        found(BrokenDecoder(BROKEN[value], row, step), beams, full_vocab)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_numbers_that_are_whole_are_searched_as_before(beams: int) -> None:
     broken_too_late = BrokenDecoder(np.nan, 0, step=99)
     np.testing.assert_array_equal(
-        search(broken_too_late, beams, whole=False), search(TableDecoder(TABLE, TOP_K), beams, whole=False)
+        found(broken_too_late, beams, full_vocab=False), found(TableDecoder(TABLE, TOP_K), beams, full_vocab=False)
     )
 
 
@@ -74,18 +73,18 @@ def test_an_utterance_keeps_its_number_once_others_are_set_aside() -> None:
     class Early(BrokenDecoder):
         """The first two utterances end at once."""
 
-        def step(self, tokens: Rows, beams: Rows, whole: bool) -> Candidates:
+        def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool) -> Candidates:
             self.row = len(tokens) - 1
-            return super().step(tokens, beams, whole)
+            return super().step(tokens, beam_idx, full_vocab)
 
-        def _answer(self, whole: bool) -> Candidates:
-            found = super()._answer(whole)
+        def _answer(self, full_vocab: bool) -> Candidates:
+            found = super()._answer(full_vocab)
             if self.count == 1:
                 found.ids[:2, :, 0] = 0
             return found
 
     with pytest.raises(GenerationError, match="scores of step 3 are not finite for utterance 2 of the batch"):
-        search(Early(np.nan, 2, step=3), beams=1, whole=False)
+        found(Early(np.nan, 2, step=3), beams=1, full_vocab=False)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -91,6 +92,15 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 def test_return_dict_in_generate_is_a_boolean(value: Any) -> None:
     with pytest.raises(GenerationError, match="return_dict_in_generate is .*; give True or False"):
         SpeechGenerator.generate(None, return_dict_in_generate=value)
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"), [("langage", "language"), ("batchsize", "batch_size"), ("output_score", "output_scores")]
+)
+def test_misspelt_keywords_of_a_call_are_suggested(misspelt: str, meant: str) -> None:
+    model = SimpleNamespace(generation_config=GenerationConfig())
+    with pytest.raises(GenerationError, match=rf"{misspelt} is not a known setting; did you mean {meant}\?"):
+        SpeechGenerator._asked(model, {misspelt: 1})
 
 
 OUTSIDE = [-1, -5, 32, 99, 2**40]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from speech_runtime.bundle.graph_io import INPUT_IDS, PAST_LENGTH
 from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.decoding.caches.in_place import InPlaceCache
-from speech_runtime.generation.search.candidates import in_order
+from speech_runtime.generation.search.base import in_order
 
 LAYERS, HEADS, HEAD_DIM = 2, 2, 3
 FACTS = DecoderFacts(LAYERS, HEADS, HEAD_DIM, 100, None, None, 4, cache="in_place")
@@ -40,7 +40,7 @@ class Both:
 
     def step(self, input_ids: NDArray[np.int64], beam_idx: NDArray[np.int64]) -> None:
         if input_ids.shape[2] == 1 and len(self.histories[0]) == len(beam_idx[0]):
-            bound = self.cache.go_on(input_ids[:, :, 0].tolist(), beam_idx.tolist())
+            bound = self.cache.append_token(input_ids[:, :, 0].tolist(), beam_idx.tolist())
         else:
             bound = self.cache.bind(input_ids, beam_idx.tolist())
         (past,) = bound.inputs[PAST_LENGTH]
@@ -49,7 +49,7 @@ class Both:
         for layer, tensor in enumerate(bound.into.values()):  # what the graph does: append, row by row
             written = by_slot.reshape(-1, 1, tokens, 1) * 10 + layer
             tensor[:, :, past : past + tokens] = np.broadcast_to(written, (*tensor.shape[:2], tokens, HEAD_DIM))
-        self.cache.advance({})
+        self.cache.commit({})
         kept = np.take_along_axis(self.histories, beam_idx[:, :, None], axis=1)
         self.histories = np.concatenate([kept, input_ids], axis=2)
         np.testing.assert_array_equal(in_order(by_slot, self.cache.slots), input_ids)
@@ -62,9 +62,9 @@ class Both:
             expected = np.broadcast_to(self.histories[:, :, None, :, None] * 10 + layer, rows.shape)
             np.testing.assert_array_equal(rows, expected)
 
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        self.cache.keep(rows)
-        self.histories = self.histories[rows]
+    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
+        self.cache.select_utterances(utterances)
+        self.histories = self.histories[utterances]
 
 
 @given(st.data(), st.integers(1, 4), st.integers(1, 6), st.integers(1, 5))
@@ -77,7 +77,7 @@ def test_every_beam_finds_what_it_has_seen(data: st.DataObject, batch: int, beam
         both.step(random.integers(0, 100, (rows, width, tokens)), random.integers(0, before, (rows, width)))
         before = width
         if rows > 1 and random.random() < 0.2:
-            both.keep(np.sort(random.choice(rows, rows - 1, replace=False)))
+            both.select_utterances(np.sort(random.choice(rows, rows - 1, replace=False)))
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -92,14 +92,14 @@ def test_there_is_room_for_more_than_at_first(beams: int) -> None:
 def test_a_step_of_the_same_sizes_is_bound_to_the_same_tensors() -> None:
     cache = InPlaceCache(Backend(), FACTS, 1)
     first = cache.bind(np.array([[[5]]]), [[0]])
-    cache.advance({})
-    wider = cache.go_on([[1, 2, 3]], [[0, 0, 0]])
-    cache.advance({})
+    cache.commit({})
+    wider = cache.append_token([[1, 2, 3]], [[0, 0, 0]])
+    cache.commit({})
     assert wider is not first
     for _ in range(62):
-        assert cache.go_on([[4, 6, 7]], [[2, 0, 1]]) is wider
-        cache.advance({})
-    assert cache.go_on([[4, 6, 7]], [[0, 0, 0]]) is not wider  # there was no room for more
+        assert cache.append_token([[4, 6, 7]], [[2, 0, 1]]) is wider
+        cache.commit({})
+    assert cache.append_token([[4, 6, 7]], [[0, 0, 0]]) is not wider  # there was no room for more
 
 
 def test_beams_that_change_places_are_not_copied() -> None:

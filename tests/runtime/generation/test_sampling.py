@@ -8,9 +8,9 @@ import torch
 from transformers import GenerationConfig as ReferenceConfig
 
 from speech_runtime.bundle.model_facts import DecoderFacts
+from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig
-from speech_runtime.generation.decoding.loop import Hooks, decode
-from table_model import TableDecoder, TableModel, logits_of, random_table
+from table_model import TableDecoder, TableModel, logits_of, random_table, search
 
 VOCABULARY, DRAWS = 24, 24_000
 
@@ -38,8 +38,8 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(settings: dict[str, Any], 
     config = GenerationConfig(eos_token_id=2, pad_token_id=1).updated(
         {"do_sample": True, "max_new_tokens": 1, "num_return_sequences": DRAWS, **settings}
     )
-    hooks = Hooks(generator=np.random.default_rng(0))
-    found = decode(TableDecoder(table, facts.top_k), facts, prompt, config, hooks)
+    options = CallOptions(generator=np.random.default_rng(0))
+    found = search(TableDecoder(table, facts.top_k), facts, prompt, config, options)
     counts = np.bincount(found.sequences[:, 2], minlength=VOCABULARY)
 
     possible = expected > 0

@@ -12,11 +12,11 @@ from transformers import GenerationConfig as ReferenceConfig
 
 from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.errors import GenerationError
+from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig
-from speech_runtime.generation.decoding.loop import Hooks, decode
 from speech_runtime.generation.scores.maths import Scores, Sequences
-from speech_runtime.generation.search.candidates import Candidates
-from table_model import TableDecoder, TableModel, random_table
+from speech_runtime.generation.search.base import Candidates
+from table_model import TableDecoder, TableModel, random_table, search
 
 FACTS = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)
 
@@ -90,7 +90,7 @@ def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
     )
     config = GenerationConfig().updated({name: value for name, value in case.items() if value is not None})
     try:
-        found = decode(TableDecoder(table, top_k), facts, prompt, config)
+        found = search(TableDecoder(table, top_k), facts, prompt, config)
     except GenerationError:  # every token is banned; transformers goes on with token 0
         assume(False)
 
@@ -145,7 +145,8 @@ def check_settled(seed: int, beams: int, penalty: float, early_stopping: bool | 
     prompt = np.array([[4], [9]])
     # Who wants the scores of every step gets as many as from transformers.
     early, whole = (
-        decode(TableDecoder(table, 20), FACTS, prompt, config, Hooks(keep_scores=keep)) for keep in (False, True)
+        search(TableDecoder(table, 20), FACTS, prompt, config, CallOptions(output_scores=recorded))
+        for recorded in (False, True)
     )
     np.testing.assert_array_equal(early.sequences, whole.sequences)
     np.testing.assert_array_equal(early.beam_indices, whole.beam_indices)
@@ -158,10 +159,10 @@ def test_a_search_ends_when_nothing_that_it_returns_can_change() -> None:
     table[:, 2], table[:, 5] = 9.0, 1.0  # an end is likely everywhere, and nothing else is
     config = GenerationConfig(eos_token_id=2, pad_token_id=1, num_beams=4, max_new_tokens=30, early_stopping="never")
     prompt = np.array([[4]])
-    assert decode(TableDecoder(table, 20), FACTS, prompt, config).steps == 1
-    assert decode(TableDecoder(table, 20), FACTS, prompt, config, Hooks(keep_scores=True)).steps > 1
+    assert search(TableDecoder(table, 20), FACTS, prompt, config).steps == 1
+    assert search(TableDecoder(table, 20), FACTS, prompt, config, CallOptions(output_scores=True)).steps > 1
     all_of_them = replace(config, num_return_sequences=4)
-    assert decode(TableDecoder(table, 20), FACTS, prompt, all_of_them).steps > 1
+    assert search(TableDecoder(table, 20), FACTS, prompt, all_of_them).steps > 1
 
 
 def test_many_candidates_are_picked_before_they_are_sorted() -> None:
@@ -171,14 +172,14 @@ def test_many_candidates_are_picked_before_they_are_sorted() -> None:
         torch.from_numpy(prompt), generation_config=ReferenceConfig(**settings, use_cache=False)
     )
     facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=3000, max_positions=None, max_tokens=None, top_k=4)
-    found = decode(TableDecoder(table, 4), facts, prompt, GenerationConfig().updated(settings))
+    found = search(TableDecoder(table, 4), facts, prompt, GenerationConfig().updated(settings))
     np.testing.assert_array_equal(found.sequences, reference.numpy())
 
 
 def test_settings_that_allow_nothing_are_refused() -> None:
     config = GenerationConfig(forced_eos_token_id=2, begin_suppress_tokens=(2,), max_new_tokens=1)
     with pytest.raises(GenerationError, match="no token is possible"):
-        decode(TableDecoder(random_table(0, 20, 1.0), 20), FACTS, np.array([[4, 5]]), config)
+        search(TableDecoder(random_table(0, 20, 1.0), 20), FACTS, np.array([[4, 5]]), config)
 
 
 def test_forced_first_token_keeps_the_beams_apart() -> None:
@@ -190,7 +191,7 @@ def test_forced_first_token_keeps_the_beams_apart() -> None:
         generation_config=ReferenceConfig(**settings, forced_bos_token_id=7, use_cache=False),
     )
     config = GenerationConfig().updated({**settings, "forced_bos_token_id": 7})
-    found = decode(TableDecoder(table, 20), FACTS, prompt, config)
+    found = search(TableDecoder(table, 20), FACTS, prompt, config)
     np.testing.assert_array_equal(found.sequences, reference.numpy())
 
 
@@ -201,7 +202,8 @@ def test_a_forced_token_has_the_models_own_log_probability(beams: int) -> None:
     settings = {"num_beams": beams, "eos_token_id": 2, "max_new_tokens": 6, "forced_bos_token_id": int(forced)}
     config, facts = GenerationConfig(**settings, forced_eos_token_id=2), replace(FACTS, top_k=12)
     few, whole = (
-        decode(TableDecoder(table, 12), facts, prompt, config, Hooks(keep_logits=wide)) for wide in (False, True)
+        search(TableDecoder(table, 12), facts, prompt, config, CallOptions(output_logits=wide))
+        for wide in (False, True)
     )
     np.testing.assert_array_equal(few.sequences, whole.sequences)
     np.testing.assert_allclose(few.token_logprobs, whole.token_logprobs, atol=1e-5)
@@ -215,7 +217,7 @@ def test_an_end_raised_to_infinity_is_chosen_as_in_transformers() -> None:
     reference = TableModel(table).generate(
         torch.from_numpy(prompt), generation_config=ReferenceConfig(**settings, use_cache=False)
     )
-    found = decode(TableDecoder(table, 20), FACTS, prompt, GenerationConfig().updated(settings))
+    found = search(TableDecoder(table, 20), FACTS, prompt, GenerationConfig().updated(settings))
     np.testing.assert_array_equal(found.sequences, reference.numpy())
     assert found.sequences.shape[1] < 9
 
@@ -226,9 +228,9 @@ def test_a_row_does_not_depend_on_its_batch(beams: int) -> None:
     facts = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=30, max_positions=None, max_tokens=None, top_k=30)
     config = GenerationConfig(eos_token_id=2, pad_token_id=1, num_beams=beams, max_new_tokens=15)
     prompt = np.arange(8)[:, None]
-    together = decode(TableDecoder(table, 30), facts, prompt, config)
+    together = search(TableDecoder(table, 30), facts, prompt, config)
     for row in range(8):
-        alone = decode(TableDecoder(table, 30), facts, prompt[row : row + 1], config)
+        alone = search(TableDecoder(table, 30), facts, prompt[row : row + 1], config)
         length = alone.sequences.shape[1]
         np.testing.assert_array_equal(together.sequences[row, :length], alone.sequences[0])
         assert (together.sequences[row, length:] == 1).all()
@@ -246,8 +248,8 @@ def test_an_utterance_that_has_ended_needs_no_token(settings: dict[str, Any]) ->
             scores[0, :, [end, end + 1]] = [[0.0], [-1.0]]
         return scores
 
-    hooks = Hooks(processors=(first_ends_and_is_banned,), generator=np.random.default_rng(0))
-    found = decode(TableDecoder(table, FACTS.top_k), FACTS, np.array([[1], [2], [5]]), config, hooks)
+    options = CallOptions(logits_processor=[first_ends_and_is_banned], generator=np.random.default_rng(0))
+    found = search(TableDecoder(table, FACTS.top_k), FACTS, np.array([[1], [2], [5]]), config, options)
     assert end in found.sequences[0]
     assert found.sequences.shape[1] == 9
     assert np.isfinite(found.sequences_scores).all()
@@ -256,7 +258,13 @@ def test_an_utterance_that_has_ended_needs_no_token(settings: dict[str, Any]) ->
         return np.full_like(scores, -np.inf)
 
     with pytest.raises(GenerationError, match=r"no token is possible|nothing can be drawn"):
-        decode(TableDecoder(table, FACTS.top_k), FACTS, np.array([[1]]), config, Hooks(processors=(all_is_banned,)))
+        search(
+            TableDecoder(table, FACTS.top_k),
+            FACTS,
+            np.array([[1]]),
+            config,
+            CallOptions(logits_processor=[all_is_banned]),
+        )
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -272,7 +280,13 @@ def test_a_processor_may_write_into_the_scores(beams: int) -> None:
         return in_place(_, scores.copy())
 
     found = [
-        decode(TableDecoder(table, FACTS.top_k), FACTS, prompt, config, Hooks(processors=(own,), keep_logits=True))
+        search(
+            TableDecoder(table, FACTS.top_k),
+            FACTS,
+            prompt,
+            config,
+            CallOptions(logits_processor=[own], output_logits=True),
+        )
         for own in (in_place, copied)
     ]
     np.testing.assert_array_equal(found[0].sequences, found[1].sequences)
@@ -287,12 +301,12 @@ class BrokenDecoder(TableDecoder):
         super().__init__(random_table(0, FACTS.vocab_size, 1.0), FACTS.top_k)
         self.broken, self.length, self.row = broken, length, row
 
-    def _answer(self, whole: bool) -> Candidates:
-        found = super()._answer(whole)
+    def _answer(self, full_vocab: bool) -> Candidates:
+        found = super()._answer(full_vocab)
         if self.sequences.shape[2] < self.length:
             return found
         scores = found.scores.copy()
-        scores[self.row] = self.broken if whole else np.nan  # what the softmax of the graph makes of all of them
+        scores[self.row] = self.broken if full_vocab else np.nan  # what the softmax of the graph makes of all of them
         return found.with_scores(scores)
 
 
@@ -313,7 +327,9 @@ def test_logits_that_are_not_numbers_end_in_an_error_that_says_where(
     with pytest.raises(
         GenerationError, match=rf"scores of step {length} are not finite for utterance {row} of the batch"
     ):
-        decode(BrokenDecoder(broken, length, row), FACTS, prompt, config, Hooks(generator=np.random.default_rng(0)))
+        search(
+            BrokenDecoder(broken, length, row), FACTS, prompt, config, CallOptions(generator=np.random.default_rng(0))
+        )
 
 
 @pytest.mark.parametrize("returned", [1, 3])
@@ -330,7 +346,7 @@ def test_a_length_penalty_that_leaves_nothing_is_named(returned: int) -> None:
 
     def found(penalty: float) -> Any:
         config = GenerationConfig().updated({**settings, "length_penalty": penalty})
-        return decode(TableDecoder(table, FACTS.top_k), FACTS, prompt, config)
+        return search(TableDecoder(table, FACTS.top_k), FACTS, prompt, config)
 
     reference = TableModel(table).generate(
         torch.from_numpy(prompt),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from speech_runtime.bundle.model_facts import DecoderFacts
-from speech_runtime.generation.decoding.caches import step_memories
-from speech_runtime.generation.decoding.caches.step_memories import Lent, StepMemories
+from speech_runtime.generation.decoding.caches import buffer_pool
+from speech_runtime.generation.decoding.caches.buffer_pool import StepBufferPool
+from speech_runtime.generation.decoding.caches.static import StepBuffers
 
 FACTS = DecoderFacts(
     *(1, 1, 1),
@@ -33,7 +34,7 @@ class Search:
         self.itself = self
 
 
-def memories(recordings: int) -> StepMemories:
+def memories(recordings: int) -> StepBufferPool:
     backend = SimpleNamespace(
         recordings=recordings,
         allocate=lambda shape, dtype: np.zeros(shape, dtype),
@@ -43,10 +44,10 @@ def memories(recordings: int) -> StepMemories:
         dtype=lambda graph, name: np.dtype(np.float32),
         prepare=lambda *_: dict,
     )
-    return StepMemories(backend, FACTS)
+    return StepBufferPool(backend, FACTS)
 
 
-def lend(lender: StepMemories, search: Search, batch: int = 1) -> Lent | None:
+def lend(lender: StepBufferPool, search: Search, batch: int = 1) -> StepBuffers | None:
     return lender.lend(search, np.repeat(STATES, batch, axis=0), np.repeat(MASK, batch, axis=0))
 
 
@@ -68,7 +69,7 @@ def test_a_search_may_be_collected_at_any_line_of_another_ones_start() -> None:
     traced: list[str] = []
 
     def collect_at(frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename != step_memories.__file__:
+        if frame.f_code.co_filename != buffer_pool.__file__:
             return None
         if event == "line":
             traced.append(frame.f_code.co_name)

@@ -12,9 +12,10 @@ from tokenizers.models import WordLevel
 
 from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.errors import GenerationError
-from speech_runtime.generation.call import Extras, generate
+from speech_runtime.generation import call
+from speech_runtime.generation.call import generate
+from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig
-from speech_runtime.generation.decoding import row_memory
 from speech_runtime.generation.generator import SpeechGenerator
 from speech_runtime.generation.language import with_language
 from speech_runtime.generation.output import GenerateOutput
@@ -30,13 +31,13 @@ BEAMS = pytest.mark.parametrize("beams", [1, 3])
 
 
 def search(
-    given: Any = ((1,),), extras: Extras | None = None, table: NDArray[np.float32] = TABLE, **settings: Any
+    given: Any = ((1,),), options: CallOptions | None = None, table: NDArray[np.float32] = TABLE, **settings: Any
 ) -> GenerateOutput:
     config = GenerationConfig(decoder_start_token_id=1, eos_token_id=END, pad_token_id=0).updated(settings)
     start = config.start_token_ids(len(given))
     return generate(
-        lambda rows, longest: TableDecoder(table, VOCABULARY),
-        *(FACTS, None, config, prompts(list(map(list, given)), start, VOCABULARY), extras or Extras()),
+        lambda utterances, longest: TableDecoder(table, VOCABULARY),
+        *(FACTS, None, config, prompts(list(map(list, given)), start, VOCABULARY), options or CallOptions()),
     )
 
 
@@ -78,9 +79,9 @@ def test_a_criterion_of_the_caller_is_an_end_also_at_the_limit(beams: int) -> No
     def five(sequences: np.ndarray) -> np.ndarray:
         return np.full(len(sequences), sequences.shape[1] == 5)
 
-    extras = Extras(stopping_criteria=[five])
+    options = CallOptions(stopping_criteria=[five])
     for limit in (4, 9):
-        found = search(num_beams=beams, extras=extras, eos_token_id=None, max_new_tokens=limit)
+        found = search(num_beams=beams, options=options, eos_token_id=None, max_new_tokens=limit)
         assert (found.finished.tolist(), found.lengths.tolist()) == (["end"], [5])
 
 
@@ -88,7 +89,7 @@ def test_a_criterion_of_the_caller_is_an_end_also_at_the_limit(beams: int) -> No
 def test_time_and_cancel_are_told_apart(beams: int) -> None:
     cancel = threading.Event()
     cancel.set()
-    cancelled = search(num_beams=beams, extras=Extras(cancel=cancel), max_new_tokens=9, min_new_tokens=5)
+    cancelled = search(num_beams=beams, options=CallOptions(cancel=cancel), max_new_tokens=9, min_new_tokens=5)
     late = search(num_beams=beams, max_time=0, max_new_tokens=9, min_new_tokens=5)
     assert (cancelled.finished.tolist(), late.finished.tolist()) == (["stopped"], ["time"])
 
@@ -107,7 +108,7 @@ def test_what_had_ended_before_the_cancel_is_whole() -> None:
             cancel.set()
         return scores
 
-    found = search(given, Extras(cancel=cancel, logits_processor=[count]), max_new_tokens=60)
+    found = search(given, CallOptions(cancel=cancel, logits_processor=[count]), max_new_tokens=60)
     assert found.finished.tolist() == ["end" if length - 2 <= step else "stopped" for length in lengths]
 
 
@@ -122,8 +123,8 @@ def test_prompts_of_different_lengths_keep_their_order() -> None:
 
 
 def test_every_sample_ends_by_itself() -> None:
-    extras = Extras(generator=np.random.default_rng(3))
-    found = search(extras=extras, do_sample=True, num_return_sequences=12, max_new_tokens=8)
+    options = CallOptions(generator=np.random.default_rng(3))
+    found = search(options=options, do_sample=True, num_return_sequences=12, max_new_tokens=8)
     last = found.sequences[np.arange(12), found.lengths - 1]
     assert (found.finished == np.where(last == END, "end", "length")).all()
     assert set(found.finished) == {"end", "length"}
@@ -153,11 +154,11 @@ def test_a_minimum_of_new_tokens_does_not_count_the_prompt(beams: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "words"),
+    ("option", "words"),
     [
         ({"cancel": True}, "cancel is True, it must be a threading.Event"),
         ({"cancel": False}, "cancel is False"),
-        ({"stream": True}, "stream is True, it must be a function of text"),
+        ({"stream": True}, "stream is True, it must be a function that takes text, such as print"),
         ({"stream": "print"}, "stream is 'print'"),
         ({"logits_processor": print}, "logits_processor is <built-in function print>, it must be a list of functions"),
         ({"logits_processor": [None]}, r"logits_processor is \[None\]"),
@@ -169,15 +170,15 @@ def test_a_minimum_of_new_tokens_does_not_count_the_prompt(beams: int) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
-def test_an_extra_of_another_kind_is_named(extra: dict[str, Any], words: str) -> None:
+def test_an_option_of_another_kind_is_named(option: dict[str, Any], words: str) -> None:
     with pytest.raises(GenerationError, match=words):
-        Extras.split(extra)
+        CallOptions.split(option)
 
 
-def test_what_is_an_extra_is_taken_and_the_rest_are_settings() -> None:
+def test_what_is_an_option_is_taken_and_the_rest_are_settings() -> None:
     given: dict[str, Any] = {"cancel": threading.Event(), "stream": print, "output_scores": np.True_, "generator": None}
-    extras, settings = Extras.split({**given, "num_beams": 2})
-    assert extras.cancel is given["cancel"]
+    options, settings = CallOptions.split({**given, "num_beams": 2})
+    assert options.cancel is given["cancel"]
     assert settings == {"num_beams": 2}
 
 
@@ -201,7 +202,7 @@ def test_scores_of_another_shape_or_kind_are_refused(answer: Any, returned: str,
 
     expected = rf"logits_processor\[0\] \(.*own\) returned {returned}.*it must return floating-point values \[1, 1, "
     with pytest.raises(GenerationError, match=expected):
-        search(num_beams=beams, extras=Extras(logits_processor=[own]), max_new_tokens=3)
+        search(num_beams=beams, options=CallOptions(logits_processor=[own]), max_new_tokens=3)
 
 
 @pytest.mark.parametrize("answer", [None, "no", False, [np.nan], [0], [True] * 7, [[True]]], ids=str)
@@ -211,7 +212,7 @@ def test_ends_of_another_shape_or_kind_are_refused(answer: Any) -> None:
 
     expected = r"stopping_criteria\[0\] \(.*own\) returned .*; it must return boolean values \[1\]"
     with pytest.raises(GenerationError, match=expected):
-        search(extras=Extras(stopping_criteria=[own]), max_new_tokens=3)
+        search(options=CallOptions(stopping_criteria=[own]), max_new_tokens=3)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -224,9 +225,9 @@ def test_own_functions_cannot_write_into_the_sequences(beams: int) -> None:
         sequences[:] = 5
         return [False] * len(sequences)
 
-    extras = Extras(logits_processor=[scores_of], stopping_criteria=[ends_of])
+    options = CallOptions(logits_processor=[scores_of], stopping_criteria=[ends_of])
     plain = search(num_beams=beams, max_new_tokens=5)
-    found = search(num_beams=beams, max_new_tokens=5, extras=extras)
+    found = search(num_beams=beams, max_new_tokens=5, options=options)
     np.testing.assert_array_equal(found.sequences, plain.sequences)
 
 
@@ -245,11 +246,11 @@ def test_rows_that_do_not_fit_are_refused(
     settings = {"max_new_tokens": 5, **settings}
     seen = min(settings["max_new_tokens"], 64)  # the last token is never in the cache, but the start token is
     needed = rows * 4 * (2 * seen + VOCABULARY)  # one layer, one head of one number
-    monkeypatch.setattr(row_memory, "_SMALL", 0)
-    monkeypatch.setattr(row_memory, "free_memory_bytes", lambda: needed - 1)
+    monkeypatch.setattr(call, "_UNCHECKED_BYTES", 0)
+    monkeypatch.setattr(call, "free_memory_bytes", lambda: needed - 1)
     with pytest.raises(GenerationError, match=f"{named} .* for their {rows:,} rows"):
         search(**settings)
-    monkeypatch.setattr(row_memory, "free_memory_bytes", lambda: needed)
+    monkeypatch.setattr(call, "free_memory_bytes", lambda: needed)
     if settings["max_new_tokens"] == 5:
         search(**settings)
 

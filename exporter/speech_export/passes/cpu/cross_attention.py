@@ -1,6 +1,6 @@
-"""Cross-attention as one `com.microsoft::MultiHeadAttention`, a kernel of ONNX Runtime, in place of seven operations.
+"""Cross-attention as one `com.microsoft::MultiHeadAttention`, a kernel of ONNX Runtime, instead of seven operations.
 
-It takes keys and values as `decoder_init` makes them, and the mask of frames as the encoder does.
+The kernel takes keys and values as `decoder_init` returns them, and the mask of frames as the encoder returns it.
 """
 
 from typing import Any
@@ -16,11 +16,11 @@ from ..patterns.attention import Attention, attention_over, lets_see, mask_compu
 
 _SIZES = {"batch": 2, "beams": 3, "past_beams": 3, "frames": 5, "past": 4, "tokens": 2}
 _FRAMES = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
-"""Those with audio, of the utterances that a mask is looked at with."""
+"""Mask of frames with audio, for two utterances: the example that a mask is computed on."""
 
 
 def fuse_cross_attention(model: ir.Model, layers: int) -> None:
-    """Replace the cross-attention of the step graph in every layer where it is the plain one."""
+    """Fuse the cross-attention of the step graph in every layer that has plain attention."""
     graph = model.graph
     inputs = {value.name: value for value in graph.inputs}
     found = {
@@ -41,7 +41,7 @@ def fuse_cross_attention(model: ir.Model, layers: int) -> None:
 
 
 def _hides_what_has_no_audio(model: ir.Model, mask: ir.Value, frames: ir.Value) -> bool:
-    """Whether a mask lets every token see the frames that have audio, and nothing else."""
+    """Return true if a mask lets every token see the frames that have audio, and nothing else."""
     compute = mask_computer(model, mask, computed_from={frames})
     if compute is None:
         return False

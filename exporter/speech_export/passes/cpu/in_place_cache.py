@@ -1,9 +1,9 @@
-"""A self-attention cache that a step writes into, where it is: nothing of it is copied from one step to the next.
+"""A self-attention cache that a step writes into in place: nothing of it is copied from step to step.
 
-As traced, a step gathers the cache by `beam_idx` and appends to a copy. Here every layer becomes one
-`com.microsoft::GroupQueryAttention`, which appends the new keys and values to a cache with room for more, in place
-where `present` is bound to the memory of `past`. Which beam goes on from which is left to the runtime: most of what two
-beams have seen is the same, and need not be moved (`speech_runtime.generation.decoding.caches.in_place`).
+As traced, a step gathers the cache by `beam_idx` and appends to a copy. This pass makes each layer one
+`com.microsoft::GroupQueryAttention`, which appends the new keys and values to a cache with free room, in place if
+`present` is bound to the memory of `past`. Reordering beams is left to the runtime: beams share most of their past,
+which need not be moved (`speech_runtime.generation.decoding.caches.in_place`).
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from ..patterns.attention import Attention, attention_over, lets_see, mask_compu
 from ..patterns.projections import initializer
 
 _SEEN = (1, 7, 100, 1000)
-"""Lengths of the past at which a mask is compared with a causal one."""
+"""Lengths of the past at which a mask is compared with a causal mask."""
 
 _BEFORE_SINK = [None] * 4
-"""Inputs of a GroupQueryAttention that it does without: rotary tables, positions and a bias."""
+"""Unused inputs of GroupQueryAttention: rotary tables, positions and a bias."""
 
 _SINK_FROM = 64
-"""Numbers of a head from which on the kernel with all scores at once is the faster one after a few tokens."""
+"""Smallest head_dim for which the kernel that computes all scores at once is faster after a few tokens."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class _SelfAttention:
 def keep_cache_in_place(model: ir.Model, layers: int, heads: int, head_dim: int, max_positions: int | None) -> bool:
     """Let the step graph append to its cache instead of copying it.
 
-    Inputs `past` and outputs `present` become [batch × beams, heads, room, head_dim]; `past_length` int64 [1], how much
-    of the room is taken, comes instead of `beam_idx`.
+    Inputs `past` and outputs `present` become [batch × beams, heads, room, head_dim]. The input `past_length` int64
+    [1], the number of tokens in the cache, replaces `beam_idx`.
 
     Args:
         model: `decoder_with_past` as traced.
-        layers: that have a cache.
-        heads: of the caches.
-        head_dim: of the caches.
-        max_positions: tokens of a sequence; None where there is no limit.
+        layers: Number of layers with a cache.
+        heads: Number of heads of the caches.
+        head_dim: Numbers of each head.
+        max_positions: Largest number of tokens of a sequence; None for no limit.
 
     Returns:
-        Whether the graph could be changed: all of its attention is plain and causal. If not it is as it was.
+        True if the graph was changed; false if any of its attention is not plain and causal.
     """
     graph = model.graph
     inputs = {value.name: value for value in graph.inputs}
@@ -78,7 +78,7 @@ def keep_cache_in_place(model: ir.Model, layers: int, heads: int, head_dim: int,
 
 
 def _self_attention(graph: ir.Graph, layer: int) -> _SelfAttention | None:
-    """The operations around the cache of a layer, if they are those of plain attention."""
+    """Return the self-attention of a layer, if it is plain attention."""
     present = {value.name: value for value in graph.outputs}
     key, value = (present[name] for name in (f"present.{layer}.key", f"present.{layer}.value"))
     new_key, new_value = _appended(key), _appended(value)
@@ -89,7 +89,7 @@ def _self_attention(graph: ir.Graph, layer: int) -> _SelfAttention | None:
 
 
 def _appended(present: ir.Value) -> ir.Value | None:
-    """What is appended to a past, [rows, heads, tokens, head_dim]."""
+    """Return the value that is appended to a past, [rows, heads, tokens, head_dim]."""
     joined = producer(present, "Concat")
     if joined is None or len(joined.inputs) != 2 or producer(joined.inputs[0], "GatherND") is None:
         return None
@@ -98,7 +98,7 @@ def _appended(present: ir.Value) -> ir.Value | None:
 
 
 def _only_gathered_or_measured(past: ir.Value) -> bool:
-    """Whether nothing of a past matters but what is gathered of it, and how long it is."""
+    """Return true if a past is only gathered from, and asked for its length."""
     return all(
         (node.op_type == "GatherND" and index == 0) or (node.op_type == "Shape" and _dimensions(node) == (3, 4))
         for node, index in past.uses()
@@ -110,7 +110,7 @@ def _dimensions(shape: ir.Node) -> tuple[int, int]:
 
 
 def _is_causal(model: ir.Model, mask: ir.Value | None, max_positions: int | None) -> bool:
-    """Whether a mask lets a token see itself and all that came before, and nothing else, at some lengths."""
+    """Return true if a mask, at some lengths, lets each token see itself and all earlier ones, and nothing else."""
     compute = None if mask is None else mask_computer(model, mask, computed_from=set())
     if compute is None:
         return False
@@ -124,7 +124,7 @@ def _is_causal(model: ir.Model, mask: ir.Value | None, max_positions: int | None
 
 
 def _measure_by(past_length: ir.Value, past: list[ir.Value], beam_idx: ir.Value, input_ids: ir.Value) -> None:
-    """Let what was the length of a past be `past_length`, and the numbers of beams those of the tokens."""
+    """Replace the length of a past by `past_length`, and read the number of beams from `input_ids`."""
     for value in past:
         for node, _ in tuple(value.uses()):
             if node.op_type == "Shape":
@@ -136,7 +136,7 @@ def _measure_by(past_length: ir.Value, past: list[ir.Value], beam_idx: ir.Value,
 
 @dataclass(frozen=True)
 class _Lengths:
-    """What every layer is told: int32, the last position of each row [batch × beams], and the positions [1]."""
+    """Lengths that every layer takes, int32: last position of each row [batch × beams], number of positions [1]."""
 
     last: ir.Value
     total: ir.Value
@@ -160,10 +160,10 @@ def _lengths(graph: ir.Graph, input_ids: ir.Value, past_length: ir.Value, past: 
 
 
 def _no_sink(graph: ir.Graph, heads: int, head_dim: int) -> list[ir.Value | None]:
-    """Attention sinks that attract nothing, float32 [heads]: they change no number.
+    """Return the inputs for attention sinks of -∞, float32 [heads], which do not change the result.
 
-    With them ONNX Runtime takes the kernel that has all scores at once; the one that has them block by block, which is
-    for long prompts, reads the keys and values of a single query more slowly.
+    With them ONNX Runtime takes the kernel that computes all scores at once. Its kernel for long prompts, which
+    computes them block by block, reads the keys and values of a single query more slowly.
     """
     if head_dim < _SINK_FROM:
         return []
@@ -173,7 +173,7 @@ def _no_sink(graph: ir.Graph, heads: int, head_dim: int) -> list[ir.Value | None
 
 
 def _replace(graph: ir.Graph, number: int, layer: _SelfAttention, past: list[ir.Value], lengths: _Lengths) -> None:
-    """Put the one operation where the attention's output was made."""
+    """Replace the attention of a layer by one GroupQueryAttention."""
     attention, nodes = layer.attention, list[ir.Node]()
     heads = attention.output.shape[2]
     states = [

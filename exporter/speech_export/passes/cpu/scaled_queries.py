@@ -1,7 +1,7 @@
-"""The scale of attention within the weights that its queries are made with.
+"""Moves the scale of attention into the weights of its queries.
 
-ONNX Runtime multiplies a single query, as every beam of a step has it, with keys where they are only if there is no
-scale; if there is one it first packs them, as for a large product. At a prefix of 200 tokens that is a fifth of
+In a step each beam has a single query. Without a scale, ONNX Runtime multiplies it with the keys in place; with a scale
+it first packs the keys, as for a large product. After 200 tokens, packing takes a fifth of the time of
 `com.microsoft::GroupQueryAttention`.
 """
 
@@ -19,14 +19,14 @@ _KINDS = ("GroupQueryAttention", "MultiHeadAttention")
 
 @dataclass(frozen=True)
 class _Queries:
-    """The columns of a projection that are the queries of an attention."""
+    """Columns of a projection that are the queries of an attention."""
 
     projection: Projection
     columns: slice
 
 
 def scale_queries(model: ir.Model) -> None:
-    """Scale the projection of the queries of every attention, if nothing else is made of them."""
+    """Scale the projection of the queries of every attention, if nothing else reads them."""
     graph = model.graph
     made = {projection.output: projection for projection in projections(graph)}
     for attention in [node for node in graph if node.op_type in _KINDS]:
@@ -39,7 +39,7 @@ def scale_queries(model: ir.Model) -> None:
 
 
 def _queries(value: ir.Value, made: dict[ir.Value, Projection]) -> _Queries | None:
-    """What `value` consists of, through operations that only its last axis matters to."""
+    """Return the projection that `value` comes from, through a Split of its columns or a Reshape of its other axes."""
     first, width = 0, _width(value)
     while width is not None and len(value.uses()) == 1 and not value.is_graph_output():
         if value in made:
@@ -55,7 +55,7 @@ def _queries(value: ir.Value, made: dict[ir.Value, Projection]) -> _Queries | No
 
 
 def _columns_before(split: ir.Node, value: ir.Value) -> int | None:
-    """How many columns of what a Split takes apart come before `value`; None where it is not columns that it parts."""
+    """Return the number of columns before `value` in the input of a Split; None if it splits another axis."""
     whole, others = split.inputs[0].shape, split.outputs[: split.outputs.index(value)]
     widths = [width for width in map(_width, others) if width is not None]
     is_known = whole is not None and len(widths) == len(others)
@@ -63,7 +63,7 @@ def _columns_before(split: ir.Node, value: ir.Value) -> int | None:
 
 
 def _width(value: ir.Value) -> int | None:
-    """The size of the last axis; None where it is not known."""
+    """Return the size of the last axis; None if it is unknown."""
     width = value.shape[-1] if value.shape else None
     return width if isinstance(width, int) else None
 
@@ -85,7 +85,7 @@ def _scale(graph: ir.Graph, queries: _Queries, scale: float) -> None:
 
 
 def _replace(graph: ir.Graph, projection: Projection, weight: ir.Value, array: NDArray[np.float32]) -> None:
-    """Let this projection have another weight; whoever shares it keeps the old one."""
+    """Give this projection another weight; other readers keep the old one."""
     for node in projection.nodes:
         for index, value in enumerate(node.inputs):
             if value is weight:

@@ -1,7 +1,7 @@
 """4-bit weights: each projection becomes one `com.microsoft::MatMulNBits`, with a scale for each block of weights.
 
-A block is so many weights of one output channel. Activations stay float32 outside the operator; with accuracy level 4
-it quantises them to int8 inside, block by block and row by row.
+A block is `block_size` weights of one output channel. Activations stay float32 outside the operator. With accuracy
+level 4 the operator quantises them to int8 inside, block by block and row by row.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from ..patterns.projections import Projection, initializer, remove_unused_initia
 from .dynamic import DOMAIN
 
 _ZERO = 8
-"""The 4-bit value that stands for 0."""
+"""4-bit value that stands for 0."""
 _COLUMNS_AT_A_TIME = 4096
 
 
@@ -44,10 +44,10 @@ def quantize_projections_to_int4(
 def quantized_blocks(weight: NDArray[np.float32], block_size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Quantise float32 [K, N] symmetrically, with one scale for each block of `block_size` along K.
 
-    The value farthest from 0 in a block becomes -8, which has no positive counterpart: so all 16 values are used.
+    The value farthest from 0 in a block becomes -8, which has no positive counterpart, so that all 16 values are used.
 
     Returns:
-        uint8 [N, blocks, block_size / 2], two values a byte, the first one in the lower half; and scales float32
+        uint8 [N, blocks, block_size / 2], two values in each byte, the first in the lower half; and scales float32
         [N × blocks]. K is padded with zeros to whole blocks.
     """
     rows, columns = weight.shape

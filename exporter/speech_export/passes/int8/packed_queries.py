@@ -1,8 +1,8 @@
-"""Queries, keys and values of a layer in one int8 product: the input is quantised once, and threads meet once.
+"""Queries, keys and values of a layer in one int8 product, which quantises the input only once.
 
-`com.microsoft::GroupQueryAttention` takes them as they come out of it; for other attentions they are split again, which
-costs less than two more products: with the attention 15.1 ms instead of 15.4 for 499 frames of 1024 numbers, 0.077
-instead of 0.088 for 75 of 128. Each column has a scale of its own: the numbers are the very same.
+`com.microsoft::GroupQueryAttention` takes the packed result as it is. For other attentions it is split again, which
+costs less than two more products: with the attention, 15.1 ms instead of 15.4 for 499 frames of 1024 numbers, and 0.077
+instead of 0.088 for 75 frames of 128. Each column has its own scale, so the numbers do not change.
 """
 
 from collections import defaultdict
@@ -16,13 +16,13 @@ from ..patterns.projections import initializer
 from .dynamic import int8_node
 
 _WEIGHT, _SCALE, _BIAS = 1, 2, 4
-"""Inputs of `DynamicQuantizeMatMul`."""
+"""Positions of inputs of `DynamicQuantizeMatMul`."""
 
 
 def pack_queries(model: ir.Model) -> None:
-    """Join wherever three int8 products of one module have the same input.
+    """Join the int8 products of a module wherever three have the same input.
 
-    Not two: that is what a cross-attention cache is made of, of which a split would copy all.
+    Two are not joined: they are the keys and values of a cross-attention cache, all of which a split would copy.
     """
     for products in _triples(model.graph):
         attention = _takes_packed(products)
@@ -38,7 +38,7 @@ def pack_queries(model: ir.Model) -> None:
 
 
 def _triples(graph: ir.Graph) -> list[list[ir.Node]]:
-    """Products of one module with the same input, where there are exactly three."""
+    """Return the products of each module with the same input, if there are exactly three."""
     alike: dict[tuple[ir.Value | None, str], list[ir.Node]] = defaultdict(list)
     for node in graph:
         if node.op_type == "DynamicQuantizeMatMul":
@@ -47,14 +47,14 @@ def _triples(graph: ir.Graph) -> list[list[ir.Node]]:
 
 
 def _takes_packed(products: list[ir.Node]) -> ir.Node | None:
-    """The attention that reads all three and takes them in one, if there is one."""
+    """Return the attention that reads all three products, if it takes packed input."""
     readers = [use.node for product in products for use in product.outputs[0].uses()]
     packs = len(readers) == 3 and len(set(readers)) == 1 and readers[0].op_type == "GroupQueryAttention"
     return readers[0] if packs else None
 
 
 def _split(graph: ir.Graph, products: list[ir.Node], packed: ir.Value) -> None:
-    """Let parts of `packed` take the place of what the products make."""
+    """Replace the outputs of the products by parts of `packed`."""
     widths = np.array([product.inputs[_WEIGHT].const_value.shape[1] for product in products])
     sizes = initializer(graph, f"{packed.name}.widths", widths)
     split = ir.node("Split", [packed, sizes], {"axis": -1}, num_outputs=3, name=f"{packed.name}/Split")
@@ -81,7 +81,7 @@ def _joined(graph: ir.Graph, products: list[ir.Node]) -> ir.Node:
 
 
 def _constant(product: ir.Node, index: int) -> NDArray[np.generic]:
-    """An input of a product; a bias that it does not have is 0."""
+    """Return a constant input of a product; zeros for a bias that it does not have."""
     if index < len(product.inputs):
         given: NDArray[np.generic] = product.inputs[index].const_value.numpy()
         return given

@@ -1,6 +1,6 @@
-"""Quantise what a convolution sees before its windows are laid side by side, not after.
+"""Quantises the input of a convolution before its windows are gathered, not after.
 
-Windows overlap, and bytes are a quarter of floats: both what is copied and what is quantised gets smaller. The range
+Windows overlap, and int8 is a quarter of the size of float32, so that less is copied and less is quantised. The range
 is that of all frames instead of all windows, which is the same unless the last frame is in no window.
 """
 
@@ -12,7 +12,7 @@ _MOVES = ("Gather", "Reshape", "Transpose")
 
 
 def quantize_before_windows(model: ir.Model) -> None:
-    """Replace DynamicQuantizeMatMul of gathered frames by MatMulIntegerToFloat of gathered bytes; goes after int8."""
+    """Replace DynamicQuantizeMatMul of gathered frames by MatMulIntegerToFloat of gathered bytes."""
     for node in list(model.graph):
         if node.op_type == "DynamicQuantizeMatMul":
             moves = list(_moves(node.inputs[0]))
@@ -21,7 +21,7 @@ def quantize_before_windows(model: ir.Model) -> None:
 
 
 def _moves(value: ir.Value | None) -> Iterator[ir.Node]:
-    """What has moved the numbers of `value`, the last one first, as long as nothing else is read of it."""
+    """Yield the nodes that moved the numbers of `value`, last first, as long as each has no other reader."""
     while value is not None and len(value.uses()) == 1 and (node := value.producer()) is not None:
         of_words = node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0
         if node.op_type not in _MOVES or of_words:

@@ -1,4 +1,4 @@
-"""Attention in a traced graph, as `speech_export.tracing.attention.attention` writes it, and what its mask lets see."""
+"""Attention in a traced graph, as `speech_export.tracing.attention.attention` writes it, and its mask."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from .projections import initializer
 _HEADS_OUTSIDE = (0, 2, 1, 3)
 
 Shown = Callable[[ir.Value], NDArray[Any]]
-"""What a graph input is to be, where a mask is computed."""
+"""Function that returns the array for a graph input, to compute a mask with."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """One attention.
+    """One plain attention.
 
     Attributes:
-        query: float32 [rows, heads, queries, head_dim].
-        scale: of the scores.
-        mask: added to the scores; None where nothing is.
-        output: float32 [rows, queries, heads, head_dim].
+        query: Queries, float32 [rows, heads, queries, head_dim].
+        scale: Factor of the scores.
+        mask: Mask that is added to the scores; None for no mask.
+        output: Attended values, float32 [rows, queries, heads, head_dim].
     """
 
     query: ir.Value
@@ -35,7 +35,7 @@ class Attention:
 
     @property
     def name(self) -> str:
-        """Of the module that it comes from."""
+        """Name of its module."""
         name: str = self._last.name
         return name.partition("/")[0]
 
@@ -44,7 +44,7 @@ class Attention:
         return self.output.producer()
 
     def replace(self, graph: ir.Graph, fused: ir.Node, nodes: list[ir.Node]) -> None:
-        """Let `fused`, which makes [rows, queries, heads · head_dim], and the `nodes` before it be the attention."""
+        """Replace the attention by `nodes` and `fused`, which returns [rows, queries, heads · head_dim]."""
         rows, queries, heads, head_dim = self.output.shape
         attended = fused.outputs[0]
         attended.name, attended.type = f"{self.name}.attended", ir.TensorType(ir.DataType.FLOAT)
@@ -57,9 +57,9 @@ class Attention:
         ir.convenience.replace_all_uses_with(self.output, split.outputs[0])
 
     def flat(self, graph: ir.Graph, state: ir.Value, suffix: str, nodes: list[ir.Node]) -> ir.Value:
-        """A state [rows, heads, tokens, head_dim] as [rows, tokens, heads · head_dim].
+        """Return a state [rows, heads, tokens, head_dim] as [rows, tokens, heads · head_dim].
 
-        That is what it was made of, most of the time; if not, `nodes` get what makes it.
+        Mostly this is the value that the state was made from; otherwise nodes that make it are added to `nodes`.
         """
         _, _, heads, head_dim = self.output.shape
         split = _transposed_from(state)
@@ -78,7 +78,7 @@ class Attention:
 
 
 def attention_over(keys: ir.Value | None, values: ir.Value | None) -> Attention | None:
-    """The one attention that uses `keys` and `values` [rows, heads, tokens, head_dim], if it is the plain one."""
+    """Return the plain attention over `keys` and `values` [rows, heads, tokens, head_dim], if there is one."""
     transposed = only_user(keys, "Transpose", perm=(0, 1, 3, 2))
     scores = only_user(transposed, "MatMul")
     masked = only_user(scores, "Add")
@@ -96,13 +96,13 @@ def attention_over(keys: ir.Value | None, values: ir.Value | None) -> Attention 
 
 
 def producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    """The node that makes `value`, if it is an `op_type`."""
+    """Return the node that makes `value`, if it is an `op_type`."""
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type == op_type else None
 
 
 def only_user(value: ir.Value | None, op_type: str, perm: tuple[int, ...] | None = None) -> ir.Value | None:
-    """What the one node that uses `value` makes of it, if it is an `op_type`; sizes of an input do not count."""
+    """Return the output of the only node that uses `value`, if it is an `op_type`; Shape of an input does not count."""
     users = [] if value is None else [node for node, _ in value.uses()]
     if value is not None and value.is_graph_input():
         users = [node for node in users if node.op_type != "Shape"]
@@ -117,17 +117,17 @@ def only_user(value: ir.Value | None, op_type: str, perm: tuple[int, ...] | None
 def mask_computer(
     model: ir.Model, mask: ir.Value, computed_from: set[ir.Value]
 ) -> Callable[[Shown], NDArray[Any]] | None:
-    """What computes `mask` from graph inputs.
+    """Return a function that computes `mask` from graph inputs.
 
-    A family may have made its mask in any way: what it lets see is known for certain only where it is computed.
+    A family may make its mask in any way, so the only certain way to know its content is to compute it.
 
     Args:
-        model: the traced graph.
-        mask: added to scores.
-        computed_from: inputs whose numbers it may depend on; of all others it may know the sizes.
+        model: Traced graph.
+        mask: Mask that is added to scores.
+        computed_from: Inputs whose numbers the mask may depend on; of all others only on their sizes.
 
     Returns:
-        None where it depends on other inputs.
+        The function; None if the mask depends on other inputs.
     """
     measured, computed = _sources(mask)
     if (computed & set(model.graph.inputs)) - computed_from:
@@ -146,19 +146,19 @@ def mask_computer(
 
 
 def zeros(value: ir.Value, sizes: Mapping[str, int]) -> NDArray[Any]:
-    """An input of zeros, with `sizes` for its dynamic dimensions."""
+    """Return zeros for an input, with `sizes` for its dynamic dimensions."""
     shape = [size if isinstance(size, int) else sizes[str(size)] for size in value.shape]
     return np.zeros(shape, dtype=value.dtype.numpy())
 
 
 def lets_see(added: NDArray[Any], seen: NDArray[np.bool_]) -> bool:
-    """Whether a mask adds nothing where something is to be `seen`, and what nothing outweighs everywhere else."""
+    """Return true if a mask adds 0 wherever `seen` is true, and less than any score can outweigh elsewhere."""
     shown = np.broadcast_to(seen, added.shape)
     return bool(np.array_equal(added == 0, shown) and (added[~shown] < -1e30).all())
 
 
 def _sources(value: ir.Value) -> tuple[set[ir.Value], set[ir.Value]]:
-    """The values that only the sizes of matter to `value`, and all others that it is computed from."""
+    """Return the inputs of which only the sizes matter to `value`, and all other values that it is computed from."""
     measured, computed, pending = set[ir.Value](), set[ir.Value](), [value]
     while pending:
         node = pending.pop().producer()
@@ -172,7 +172,7 @@ def _sources(value: ir.Value) -> tuple[set[ir.Value], set[ir.Value]]:
 
 
 def _scaled(query: ir.Value) -> tuple[ir.Value, float]:
-    """What a query was before it was multiplied by a number, and the number; 1 where it was not."""
+    """Return a query before it was multiplied by a constant, and the constant; 1 if it was not."""
     node = producer(query, "Mul")
     factor = None if node is None else node.inputs[1].const_value
     if node is None or factor is None or factor.size != 1:
@@ -188,7 +188,7 @@ def _transposed_from(state: ir.Value) -> ir.Value | None:
 
 
 def _split_from(split: ir.Value, width: int) -> ir.Value | None:
-    """What a Reshape made [rows, tokens, heads, head_dim] of, if it is [rows, tokens, `width`]."""
+    """Return the input of the Reshape to [rows, tokens, heads, head_dim], if it is [rows, tokens, `width`]."""
     node = producer(split, "Reshape")
     whole = None if node is None else node.inputs[0]
     fits = whole is not None and whole.shape is not None and len(whole.shape) == 3 and whole.shape[2] == width

@@ -1,4 +1,4 @@
-"""The matrix products with constant weights in a graph: what is quantised."""
+"""The matrix products with constant weights in a graph, and edits of its weights."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ class Projection:
     """`x @ weight + bias`: a MatMul or Gemm, and the Add that follows it.
 
     Attributes:
-        name: of the module it comes from.
-        nodes: the operators it consists of.
-        x: what is projected, float32 [..., K].
-        weight: an initializer, float32 [K, N], or [N, K] where `transposed`.
-        transposed: whether the weight is stored so.
-        bias: an initializer of N values; None where there is none.
-        output: float32 [..., N].
+        name: Name of its module.
+        nodes: Nodes that it consists of.
+        x: Input, float32 [..., K].
+        weight: Initializer, float32 [K, N], or [N, K] if `transposed`.
+        transposed: True if the weight is stored as [N, K].
+        bias: Initializer of N values; None for no bias.
+        output: Output, float32 [..., N].
     """
 
     name: str
@@ -32,21 +32,21 @@ class Projection:
 
     @property
     def size(self) -> int:
-        """Weights."""
+        """Number of weights."""
         return int(np.prod(self.weight.const_value.shape.numpy()))
 
     def matrix(self) -> NDArray[np.float32]:
-        """The weight, float32 [K, N]."""
+        """Return the weight, float32 [K, N]."""
         weight: NDArray[np.float32] = self.weight.const_value.numpy()
         return weight.T if self.transposed else weight
 
     def bias_vector(self) -> NDArray[np.float32] | None:
-        """The bias, float32 [N]."""
+        """Return the bias, float32 [N]; None for no bias."""
         return None if self.bias is None else self.bias.const_value.numpy().reshape(-1)
 
 
 def projections(graph: ir.Graph) -> Iterator[Projection]:
-    """Every projection of `graph`, in its order."""
+    """Yield every projection of `graph`, in its order."""
     for node in graph:
         found = _of_matmul(node) if node.op_type == "MatMul" else _of_gemm(node) if node.op_type == "Gemm" else None
         if found is not None:
@@ -54,9 +54,9 @@ def projections(graph: ir.Graph) -> Iterator[Projection]:
 
 
 def replace(graph: ir.Graph, projection: Projection, nodes: Iterable[ir.Node], output: ir.Value) -> None:
-    """Let `output`, made by new `nodes`, take the place of a projection.
+    """Replace a projection by new `nodes`, which make `output`.
 
-    The nodes go to where its first one is: all that they need is there.
+    They are inserted before its first node, where all their inputs exist.
     """
     graph.insert_before(projection.nodes[0], nodes)
     name = projection.output.name
@@ -67,19 +67,19 @@ def replace(graph: ir.Graph, projection: Projection, nodes: Iterable[ir.Node], o
 
 
 def remove_unused_initializers(graph: ir.Graph) -> None:
-    """Drop weights that nothing reads any more."""
+    """Remove the weights that nothing reads."""
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         if not graph.initializers[name].is_graph_output():
             del graph.initializers[name]
 
 
 def initializer(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """A new weight of `graph`; its name is made unique."""
+    """Add a weight to `graph`, under a unique name."""
     unique, count = name, 1
     while unique in graph.initializers:
         count += 1
         unique = f"{name}/{count}"
-    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)  # a number stays one, of no dimension
+    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)  # A scalar stays a scalar.
     value = ir.Value(name=unique, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
     graph.initializers.add(value)
     return value
@@ -111,7 +111,7 @@ def _of_gemm(node: ir.Node) -> Projection | None:
 
 
 def _bias_of(output: ir.Value, columns: int) -> tuple[ir.Node | None, ir.Value | None]:
-    """The Add of a constant vector that is all that uses `output`."""
+    """Return the Add of a constant vector that is the only reader of `output`, and the vector."""
     uses = output.uses()
     if len(uses) != 1 or output.is_graph_output():
         return None, None
@@ -133,7 +133,7 @@ def _is_float_matrix(value: ir.Value | None) -> bool:
 
 
 def _is_vector(value: ir.Value | None, length: int) -> bool:
-    """Whether `value` is a constant of `length` values along its last axis."""
+    """Return true if `value` is a constant of `length` values along its last axis."""
     if value is None or not value.is_initializer() or value.const_value is None:
         return False
     shape = value.const_value.shape.numpy()

@@ -22,7 +22,7 @@ from ...bundle.manifest import PREPROCESSOR_CONFIG
 from ...bundle.model_facts import DecoderFacts, EncoderFacts
 from ...bundle.profile_limits import ProfileLimits, Range
 from ...errors import AudioError, EngineError
-from ..frame_buckets import held_frames
+from ..frame_buckets import frame_bucket
 
 Profile = Mapping[str, Range]
 """Ranges of the dynamic dimensions of a graph, by the names of the contract."""
@@ -56,7 +56,7 @@ def graph_profiles(bundle: Bundle, limits: ProfileLimits) -> dict[str, tuple[Pro
     beams, step = Range(*limits.beams), Range(*limits.step_tokens)
     usual, longest = (_positions(tokens, decoder) for tokens in limits.tokens[1:])
     if decoder.cache == "static" and decoder.masks_audio:  # they may be filled up, so that steps can be recorded
-        frames = replace(frames, largest=held_frames(frames.largest))
+        frames = replace(frames, largest=frame_bucket(frames.largest))
     shared = {"batch": batch, "frames": frames}
     one_token = {**shared, "beams": beams, "past_beams": beams, "tokens": Range(1, 1, 1)}
     of_step: tuple[Profile, ...] = (one_token,)

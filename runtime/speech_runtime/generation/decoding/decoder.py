@@ -1,4 +1,4 @@
-"""The decoder of one batch, step by step. Its caches never leave the backend."""
+"""The decoder of one batch, run step by step. Its caches never leave the backend."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,29 +20,27 @@ from ...bundle.graph_io import (
 )
 from ...bundle.model_facts import DecoderFacts
 from ...errors import GenerationError
-from ..search.candidates import Candidates, in_order, whole_vocabulary
-from ..search.state import Rows, Tokens
-from .caches.cache import Binding, SelfAttentionCache
+from ..search.base import Candidates, PerBeam, Tokens, all_tokens, in_order
+from .caches.base import Binding, SelfAttentionCache
+from .caches.buffer_pool import StepBufferPool
 from .caches.growing import GrowingCache
 from .caches.in_place import InPlaceCache
-from .caches.static import StaticCache
-from .caches.step_memories import StepMemories
-from .caches.step_memory import StepMemory
+from .caches.static import StaticCache, StepBuffers
 
-_WHOLE, _BEST = (LOGITS,), (TOP_LOGPROBS, TOP_IDS)
+_FULL_VOCAB, _BEST = (LOGITS,), (TOP_LOGPROBS, TOP_IDS)
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A step that can be run for as long as `bound` holds.
+    """A prepared step, to be run for as long as the cache returns the same binding.
 
     Attributes:
-        bound: what the cache has for it.
-        outputs: that it answers with.
-        run: runs it.
-        found: arrays that the outputs are written to, on the host.
-        last: of the last token of each beam, in these arrays.
-        places: tensors that they are written to, where the cache says which.
+        bound: Binding of the cache.
+        outputs: Names of the outputs that the step returns.
+        run: Function that runs the step.
+        found: Arrays on the host that the outputs are written to; None where the backend keeps them.
+        last: Views of the last token of each beam in these arrays.
+        places: Tensors that the outputs are written to, where the cache provides them.
     """
 
     bound: Binding
@@ -63,84 +61,92 @@ class CachedDecoder:
         batch: int,
         encoder_hidden_states: Value,
         encoder_attention_mask: Value,
-        memories: StepMemories | None = None,
+        buffers: StepBufferPool | None = None,
         longest: int | None = None,
     ) -> None:
-        """Compute the cross-attention cache; the self-attention cache starts 0 long.
+        """Compute the cross-attention cache, and start with an empty self-attention cache.
 
-        With `memories` the steps are in memory of theirs, as long as there is some. Sequences of at most `longest`
-        tokens need no more room than that.
+        Args:
+            backend: Backend that runs the graphs.
+            facts: Facts of the decoder.
+            batch: Number of utterances.
+            encoder_hidden_states: Output of the encoder.
+            encoder_attention_mask: Mask of the encoder's output.
+            buffers: Pool of buffers for recorded steps; without one, or if it is empty, steps are not recorded.
+            longest: Maximal length of a sequence, for which room is made at most.
         """
         self._backend = backend
         self._facts = facts
-        lent = memories and memories.lend(self, encoder_hidden_states, encoder_attention_mask)
+        lent = buffers and buffers.lend(self, encoder_hidden_states, encoder_attention_mask)
         if lent:
             self._fixed = lent.fixed
-            self._cache: SelfAttentionCache = StaticCache(lent.memory, facts, recorded=True)
+            self._cache: SelfAttentionCache = StaticCache(lent, facts, recorded=True)
         else:
             cross = backend.run(
                 DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
             )
             self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
             self._cache = self._new_cache(batch, longest)
-        self._bound_step: _Step | None = None
+        self._prepared: _Step | None = None
         self._batch = batch
-        self._rows: NDArray[np.int64] | None = None
+        self._active: NDArray[np.int64] | None = None  # None while every utterance in the caches is active
 
-    def start(self, prompt: Tokens, whole: bool) -> Candidates:
+    def start(self, prompt: Tokens, full_vocab: bool) -> Candidates:
         """Decode prompts, as one beam each, and keep them in the cache.
 
         Args:
-            prompt: int64 [batch, tokens].
-            whole: return the logits of the whole vocabulary, not only the graph's best log-probabilities.
+            prompt: Token ids int64 [batch, tokens].
+            full_vocab: If true, return the logits of the whole vocabulary, else the graph's best log-probabilities.
 
         Returns:
             Candidates for the token after the last one.
         """
-        *_, found = self._runs(prompt[:, None], [[0]] * len(prompt), _WHOLE if whole else _BEST)
-        return self._candidates(found, whole)
+        *_, found = self._runs(prompt[:, None], [[0]] * len(prompt), _FULL_VOCAB if full_vocab else _BEST)
+        return self._candidates(found, full_vocab)
 
-    def step(self, tokens: Rows, beams: Rows, whole: bool) -> Candidates:
-        """Decode a token for each beam.
+    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool) -> Candidates:
+        """Decode one token for each beam.
 
         Args:
-            tokens: that the beams are continued with.
-            beams: of the last step, those that are continued.
-            whole: see `start`.
+            tokens: Next token of each beam.
+            beam_idx: Beam of the last step that each token continues.
+            full_vocab: As in `start`.
         """
-        if self._rows is not None:
-            tokens, beams = self._with_closed(tokens, self._rows), self._with_closed(beams, self._rows)
-        return self._candidates(self._run(self._cache.go_on(tokens, beams), _WHOLE if whole else _BEST), whole)
+        if self._active is not None:
+            tokens, beam_idx = self._scattered(tokens, self._active), self._scattered(beam_idx, self._active)
+        bound = self._cache.append_token(tokens, beam_idx)
+        return self._candidates(self._run(bound, _FULL_VOCAB if full_vocab else _BEST), full_vocab)
 
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        """Go on with some utterances only, and give back the memory of the others.
+    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
+        """Drop all utterances but these, and free the memory of the others.
 
-        Where the caches are on a device, the others are decoded on unheard: taking rows would bring all caches to the
-        host and back, and a step takes hardly longer with them, since most of it is reading the weights.
+        Where the caches are on a device, finished utterances keep decoding, and their output is ignored: selecting
+        rows would bring all caches to the host and back, and a step takes hardly longer with them, since most of its
+        time is spent reading the weights.
         """
         if not self._backend.on_host:
-            self._rows = rows if self._rows is None else self._rows[rows]
+            self._active = utterances if self._active is None else self._active[utterances]
             return
 
-        def kept(value: Value) -> Value:
-            return self._backend.upload(np.ascontiguousarray(self._backend.download(value)[rows]))
+        def selected(value: Value) -> Value:
+            return self._backend.upload(np.ascontiguousarray(self._backend.download(value)[utterances]))
 
-        self._fixed = {name: kept(value) for name, value in self._fixed.items()}
-        self._bound_step = None
-        self._cache.keep(rows)
+        self._fixed = {name: selected(value) for name, value in self._fixed.items()}
+        self._prepared = None
+        self._cache.select_utterances(utterances)
 
-    def _with_closed(self, numbers: Rows, rows: NDArray[np.int64]) -> Rows:
-        """The numbers of the utterances that go on, among zeros for those that only their caches are left of."""
-        whole = [[0] * len(numbers[0])] * self._batch
-        for row, own in zip(rows, numbers, strict=True):
-            whole[row] = list(own)
-        return whole
+    def _scattered(self, numbers: PerBeam, active: NDArray[np.int64]) -> PerBeam:
+        """Scatter the numbers of active utterances into the full batch; finished utterances get 0."""
+        full = [[0] * len(numbers[0])] * self._batch
+        for utterance, own in zip(active, numbers, strict=True):
+            full[utterance] = list(own)
+        return full
 
     def check_positions(self, tokens: int, name: str) -> None:
-        """Check that the decoder has a position for each of so many tokens, which errors call `name`.
+        """Check that the decoder takes so many tokens; errors call them `name`.
 
         Raises:
-            GenerationError: it has not; or its static cache has no room for them.
+            GenerationError: The decoder has too few positions, or its static cache has no room.
         """
         limit = self._facts.longest
         if limit is not None and tokens > limit:
@@ -151,57 +157,57 @@ class CachedDecoder:
             )
 
     def logits(self, input_ids: Tokens) -> NDArray[np.float32]:
-        """Decode tokens int64 [batch, tokens] as one beam: logits float32 [batch, tokens, vocabulary].
+        """Decode tokens int64 [batch, tokens] as one beam, and return logits float32 [batch, tokens, vocabulary].
 
         Raises:
-            GenerationError: the decoder does not take so many tokens.
+            GenerationError: The decoder does not take so many tokens.
         """
         self.check_positions(input_ids.shape[1], "decoder_input_ids or labels")
-        runs = self._runs(input_ids[:, None], [[0]] * len(input_ids), _WHOLE)
+        runs = self._runs(input_ids[:, None], [[0]] * len(input_ids), _FULL_VOCAB)
         return np.concatenate([self._by_beam(logits) for (logits,) in runs], axis=2)[:, 0]
 
     def logits_of_beams(self, input_ids: Tokens) -> NDArray[np.float32]:
-        """Decode tokens int64 [beams, tokens] of the only utterance, from the beginning, and forget them again.
+        """Decode tokens int64 [beams, tokens] of the only utterance from the beginning, in a cache of their own.
 
         Returns:
             Logits float32 [beams, tokens, vocabulary].
         """
         before, self._cache = self._cache, self._new_cache(1)
-        runs = self._runs(input_ids[None], [[0] * len(input_ids)], _WHOLE)
-        whole: NDArray[np.float32] = np.concatenate([self._by_beam(logits) for (logits,) in runs], axis=2)[0]
+        runs = self._runs(input_ids[None], [[0] * len(input_ids)], _FULL_VOCAB)
+        logits: NDArray[np.float32] = np.concatenate([self._by_beam(found) for (found,) in runs], axis=2)[0]
         self._cache = before
-        return whole
+        return logits
 
     def _by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
         slots = self._cache.slots
         return found if slots is None else in_order(found, slots)
 
-    def _candidates(self, found: Sequence[NDArray[Any]], whole: bool) -> Candidates:
-        """Of the last token of a step, [batch, beams, tokens, …]."""
-        last = self._bound_step.last if self._bound_step is not None else ()
+    def _candidates(self, found: Sequence[NDArray[Any]], full_vocab: bool) -> Candidates:
+        """Return the candidates after the last token of a step whose outputs are [batch, beams, tokens, …]."""
+        last = self._prepared.last if self._prepared is not None else ()
         if not last:
-            last = [array[:, :, -1] if self._rows is None else array[self._rows, :, -1] for array in found]
-        if whole:
-            return whole_vocabulary(self._by_beam(last[0]))
+            last = [array[:, :, -1] if self._active is None else array[self._active, :, -1] for array in found]
+        if full_vocab:
+            return all_tokens(self._by_beam(last[0]))
         logprobs, ids = last
         return Candidates(ids, logprobs, slots=self._cache.slots)
 
-    def _runs(self, input_ids: Tokens, beams: Rows, outputs: Sequence[str]) -> Iterator[Sequence[NDArray[Any]]]:
-        """Run as many tokens of [batch, beams, tokens] at a time as a step takes."""
+    def _runs(self, input_ids: Tokens, beam_idx: PerBeam, outputs: Sequence[str]) -> Iterator[Sequence[NDArray[Any]]]:
+        """Decode [batch, beams, tokens], as many tokens at a time as the graph takes."""
         tokens = input_ids.shape[2]
         width = self._facts.max_tokens or tokens
         for begin in range(0, tokens, width):
-            if begin:  # on from where each beam is now
-                beams = [list(range(input_ids.shape[1]))] * len(input_ids)
-            yield self._run(self._cache.bind(input_ids[:, :, begin : begin + width], beams), outputs)
+            if begin:  # each beam continues itself
+                beam_idx = [list(range(input_ids.shape[1]))] * len(input_ids)
+            yield self._run(self._cache.bind(input_ids[:, :, begin : begin + width], beam_idx), outputs)
 
     def _run(self, bound: Binding, outputs: Sequence[str]) -> Sequence[NDArray[Any]]:
-        """Outputs [batch, beams, tokens, …], in the order of the cache."""
-        step = self._bound_step
+        """Run a step, and return its outputs [batch, beams, tokens, …] in the order of the cache's slots."""
+        step = self._prepared
         if step is None or step.bound is not bound or step.outputs is not outputs:
-            step = self._bound_step = self._prepare(bound, outputs)
+            step = self._prepared = self._prepare(bound, outputs)
         results = step.run()
-        self._cache.advance(results)
+        self._cache.commit(results)
         if step.found is not None:
             return step.found
         made = {**results, **step.places}
@@ -227,7 +233,7 @@ class CachedDecoder:
 
     def _new_cache(self, batch: int, longest: int | None = None) -> SelfAttentionCache:
         if self._facts.cache == "static":
-            return StaticCache(StepMemory(self._backend, self._facts, batch), self._facts)
+            return StaticCache(StepBuffers(self._backend, self._facts, batch), self._facts)
         if self._facts.cache == "in_place":
             return InPlaceCache(self._backend, self._facts, batch, longest)
         return GrowingCache(self._backend, self._facts, batch)

@@ -1,1 +1,1 @@
-"""Everything that changes the scores of the next token: processors, warpers, constraints and sampling."""
+"""Scores of the next token: processors, warpers, constraints and sampling."""

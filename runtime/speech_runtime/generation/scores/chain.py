@@ -1,12 +1,11 @@
-"""What the settings make of the candidates of a step, in the order of transformers' `_get_logits_processor`."""
+"""Processing that the settings ask for, in the order of transformers' `_get_logits_processor`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..config import GenerationConfig
-from ..search.candidates import Candidates
-from ..search.continuations import continuations_kept
-from ..search.state import Tokens
+from ..search.base import Candidates, Tokens
+from ..search.ranking import continuations_kept
 from .constraints import Ban, Force, most_banned
 from .maths import Processor
 from .processors import (
@@ -20,12 +19,12 @@ from .processors import (
 )
 from .warpers import epsilon_cutoff, eta_cutoff, min_p, temperature, top_h, top_k, top_p, typical_p
 
-Step = Ban | Force | Processor
+Link = Ban | Force | Processor
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of a search: of its prompt, and of its sequences at least and at most."""
+    """Lengths in a search: the prompt's, and the shortest and longest length of a sequence, prompt included."""
 
     prompt: int
     shortest: int
@@ -33,59 +32,59 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Processing:
-    """The steps from a model's candidates to those that a search chooses among.
+class ProcessorChain:
+    """Processors that turn a model's candidates into those that a search chooses among.
 
     Attributes:
-        steps: in order.
-        whole: whether they need the whole vocabulary at every step; the best candidates of each beam are enough where
-            they only ban tokens, or force one at a single step, and where sampling takes only `top_k` of them.
+        processors: Processors, in order.
+        full_vocab: If true, they need the whole vocabulary at every step. The best candidates of each beam are enough
+            where they only ban tokens or force one at a single step, and where sampling takes only the `top_k` best.
     """
 
-    steps: tuple[Step, ...]
-    whole: bool
+    processors: tuple[Link, ...]
+    full_vocab: bool
 
-    def needs_whole(self, length: int) -> bool:
-        """Whether the step after sequences of `length` needs the whole vocabulary: a forced token may be any of it."""
-        if self.whole or not self.steps:
-            return self.whole
-        return any(isinstance(step, Force) and step.at == length for step in self.steps)
+    def needs_full_vocab(self, length: int) -> bool:
+        """Return whether the step after sequences of `length` needs the whole vocabulary: a forced token may be any."""
+        if self.full_vocab or not self.processors:
+            return self.full_vocab
+        return any(isinstance(processor, Force) and processor.at == length for processor in self.processors)
 
     def __call__(self, candidates: Candidates, length: int, live: Callable[[], Tokens]) -> Candidates:
-        """Process candidates of the sequences int64 [batch, beams or 1, length]; those that `live` returns."""
-        for step in self.steps:
-            if isinstance(step, Ban | Force):
-                candidates = step(candidates, length)
+        """Process the candidates of the sequences int64 [batch, beams or 1, length] that `live` returns."""
+        for processor in self.processors:
+            if isinstance(processor, Ban | Force):
+                candidates = processor(candidates, length)
             else:
-                candidates = candidates.with_scores(step(live(), candidates.scores))
+                candidates = candidates.with_scores(processor(live(), candidates.scores))
         return candidates
 
 
-def processing(
-    config: GenerationConfig, lengths: Lengths, candidates: int, vocab_size: int, own: Sequence[Processor] = ()
-) -> Processing:
-    """Prepare the processing of one search.
+def processor_chain(
+    config: GenerationConfig, lengths: Lengths, top_k: int, vocab_size: int, own: Sequence[Processor] = ()
+) -> ProcessorChain:
+    """Return the processors of one search.
 
     Args:
-        config: the settings.
-        lengths: of the search.
-        candidates: that a step returns without its whole vocabulary.
-        vocab_size: of the decoder.
-        own: the caller's processors; they come after all but those of sampling.
+        config: Settings.
+        lengths: Lengths in the search.
+        top_k: Number of candidates that the decoder returns where it does not return its whole vocabulary.
+        vocab_size: Size of the decoder's vocabulary.
+        own: The caller's processors; they come after all but those of sampling.
     """
-    steps = list(_steps(config, lengths))
-    constraints = [step for step in steps if isinstance(step, Ban | Force)]
+    processors = list(_processors(config, lengths))
+    constraints = [processor for processor in processors if isinstance(processor, Ban | Force)]
     sampling = list(_warpers(config)) if config.do_sample else []
     last = [renormalize()] if config.renormalize_logits else []
     chosen = continuations_kept(config)
     if config.do_sample:
         chosen = max(chosen, config.top_k or vocab_size)
-    enough = candidates >= min(vocab_size, chosen + most_banned(constraints))
-    whole = not enough or len(constraints) < len(steps) or bool(own) or bool(last)
-    return Processing((*steps, *own, *sampling, *last), whole)
+    enough = top_k >= min(vocab_size, chosen + most_banned(constraints))
+    full_vocab = not enough or len(constraints) < len(processors) or bool(own) or bool(last)
+    return ProcessorChain((*processors, *own, *sampling, *last), full_vocab)
 
 
-def _steps(config: GenerationConfig, lengths: Lengths) -> Iterator[Step]:
+def _processors(config: GenerationConfig, lengths: Lengths) -> Iterator[Link]:
     if config.sequence_bias:
         yield sequence_bias(dict(config.sequence_bias))
     if config.repetition_penalty != 1.0:
@@ -111,7 +110,7 @@ def _steps(config: GenerationConfig, lengths: Lengths) -> Iterator[Step]:
         yield Ban(config.begin_suppress_tokens, lambda length: length == begin)
 
 
-def _bad_words(config: GenerationConfig) -> Iterator[Step]:
+def _bad_words(config: GenerationConfig) -> Iterator[Link]:
     words = config.bad_words_ids or ()
     if any(len(word) > 1 for word in words):
         yield bad_words(words, config.eos_token_ids)
@@ -120,8 +119,7 @@ def _bad_words(config: GenerationConfig) -> Iterator[Step]:
 
 
 def _warpers(config: GenerationConfig) -> Iterator[Processor]:
-    keep = len(config.eos_token_ids) + 1 if config.num_beams > 1 and config.eos_token_ids else 1
-    keep = max(keep, 2) if config.num_beams > 1 else keep
+    keep = max(2, len(config.eos_token_ids) + 1) if config.num_beams > 1 else 1
     if config.temperature != 1.0:
         yield temperature(config.temperature)
     if config.top_h is not None:

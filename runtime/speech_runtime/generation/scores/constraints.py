@@ -1,28 +1,28 @@
 """Settings that only ban or force tokens.
 
-Banning is exact on the few best candidates; forcing takes the whole vocabulary, for the one step at which it happens.
+Banning is exact on the few best candidates. Forcing needs the whole vocabulary, at the one step at which it happens.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..search.candidates import Candidates
-from ..search.state import is_among
+from ..search.base import Candidates, Tokens
 
 _FEW = 8
 
 
 @dataclass(frozen=True)
 class Ban:
-    """Tokens that must not come next, while `when` says so of the present length, the prompt included."""
+    """Tokens that must not come next, where `when` returns True for the present length, the prompt included."""
 
     tokens: tuple[int, ...]
     when: Callable[[int], bool]
 
     def __call__(self, candidates: Candidates, length: int) -> Candidates:
-        """The candidates that are left, the banned ones with a score of -inf."""
+        """Return the candidates with a score of -inf for banned tokens."""
         if not self.when(length):
             return candidates
         tokens = np.array(self.tokens)
@@ -38,7 +38,7 @@ class Force:
     at: int
 
     def __call__(self, candidates: Candidates, length: int) -> Candidates:
-        """The forced tokens with a score of 0, all others of the whole vocabulary with -inf."""
+        """Return the whole vocabulary with a score of 0 for forced tokens and -inf for all others."""
         if length != self.at:
             return candidates
         scores = np.full_like(candidates.scores, -np.inf)
@@ -50,5 +50,11 @@ Constraint = Ban | Force
 
 
 def most_banned(constraints: Sequence[Constraint]) -> int:
-    """How many candidates of one beam `constraints` may take away at most."""
+    """Return the largest number of candidates of one beam that `constraints` can ban."""
     return len({token for constraint in constraints if isinstance(constraint, Ban) for token in constraint.tokens})
+
+
+def is_among(tokens: Tokens, few: Tokens) -> NDArray[np.bool_]:
+    """Return which tokens are among a few: `isin` in a tenth of its time."""
+    found: NDArray[np.bool_] = tokens == few[0] if few.size == 1 else (tokens[..., None] == few).any(axis=-1)
+    return found

@@ -1,7 +1,7 @@
-"""What changes scores for what was generated so far: repetitions, biased and banned tokens, lengths.
+"""Processors: settings that change scores by what was generated so far, such as repetitions, bans and lengths.
 
-Each follows a class of `transformers.generation.logits_process`. The candidates axis is the whole vocabulary: token ids
-are positions on it. Settings out of range are for `GenerationConfig` to refuse.
+Each follows a class of `transformers.generation.logits_process`. The last axis is the whole vocabulary: token ids are
+positions on it. `GenerationConfig` checks that the settings are in range.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,13 +13,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ...errors import GenerationError
-from .maths import Processor, Scores, Sequences, log_softmax
+from .maths import Processor, Scores, Sequences, stable_log_softmax
 
 
 def repetition_penalty(penalty: float) -> Processor:
     """Divide positive and multiply negative scores of tokens that occurred (`RepetitionPenaltyLogitsProcessor`).
 
-    Once for a token, however often it occurred. Tokens beyond the vocabulary of the scores are passed over.
+    The penalty applies once, however often a token occurred. Tokens outside the vocabulary are ignored.
     """
     factor = np.float32(penalty)
 
@@ -35,7 +35,7 @@ def repetition_penalty(penalty: float) -> Processor:
 
 
 def no_repeat_ngram(size: int) -> Processor:
-    """Ban what would complete `size` tokens in a row that occurred before (`NoRepeatNGramLogitsProcessor`)."""
+    """Ban tokens that would repeat a sequence of `size` tokens (`NoRepeatNGramLogitsProcessor`)."""
 
     def apply(sequences: Sequences, scores: Scores) -> Scores:
         length = sequences.shape[-1]
@@ -55,11 +55,11 @@ def no_repeat_ngram(size: int) -> Processor:
 def sequence_bias(bias: Mapping[tuple[int, ...], float]) -> Processor:
     """Add to the scores of tokens that complete a sequence (`SequenceBiasLogitsProcessor`).
 
-    Biases of all sequences that a token completes add up, that of the token alone included. A sequence whose beginning
-    is longer than what was generated is not completed.
+    The biases of all sequences that a token completes add up, that of the token alone included. Sequences longer than
+    the tokens so far are not completed.
 
     Raises:
-        GenerationError: an empty sequence or a negative token; and when applied, a token beyond the vocabulary.
+        GenerationError: A sequence is empty, or a token is negative; when applied, a token is outside the vocabulary.
     """
     _check_tokens(bias)
     tokens, places = np.unique([sequence[-1] for sequence in bias], return_inverse=True)
@@ -77,7 +77,7 @@ def sequence_bias(bias: Mapping[tuple[int, ...], float]) -> Processor:
         _check_within(known, scores, "sequence_bias and bad_words_ids")
         added = np.broadcast_to(alone, (*scores.shape[:-1], len(tokens))).copy()
         biased = scores.copy()
-        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is NaN, as there
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is NaN, as in transformers
             for beginnings, completions, values in groups:
                 length = beginnings.shape[1]
                 if length <= sequences.shape[-1]:
@@ -93,22 +93,22 @@ def sequence_bias(bias: Mapping[tuple[int, ...], float]) -> Processor:
 def bad_words(sequences: Collection[Sequence[int]], eos_token_ids: Collection[int]) -> Processor:
     """Ban tokens that would complete one of `sequences` (`NoBadWordsLogitsProcessor`).
 
-    End tokens on their own are not banned, nor is an empty sequence.
+    End tokens on their own are not banned, and empty sequences are ignored.
 
     Raises:
-        GenerationError: as `sequence_bias`.
+        GenerationError: As in `sequence_bias`.
     """
     ends = {(token,) for token in eos_token_ids}
     return sequence_bias({words: -np.inf for words in map(tuple, sequences) if words and words not in ends})
 
 
 def exponential_decay(start: int, factor: float, eos_token_ids: Collection[int], prompt_length: int) -> Processor:
-    """Raise the scores of end tokens more and more (`ExponentialDecayLengthPenalty`).
+    """Raise the scores of end tokens with every token (`ExponentialDecayLengthPenalty`).
 
-    By |score| · (`factor` ** tokens beyond the `start`-th new one - 1).
+    From the `start`-th new token on, n tokens later, a score rises by |score| · (`factor` ** n - 1).
 
     Raises:
-        GenerationError: when applied, an end token beyond the vocabulary.
+        GenerationError: When applied, an end token is outside the vocabulary.
     """
     ends = np.unique(np.array([*eos_token_ids], dtype=np.int64))
 
@@ -127,7 +127,7 @@ def exponential_decay(start: int, factor: float, eos_token_ids: Collection[int],
 
 
 def remove_invalid() -> Processor:
-    """Put 0 for NaN, and the greatest and least float32 for ±inf (`InfNanRemoveLogitsProcessor`)."""
+    """Replace NaN by 0, and ±inf by the largest and smallest float32 (`InfNanRemoveLogitsProcessor`)."""
     limits = np.finfo(np.float32)
 
     def apply(_: Sequences, scores: Scores) -> Scores:
@@ -138,14 +138,14 @@ def remove_invalid() -> Processor:
 
 
 def renormalize() -> Processor:
-    """Log-probabilities of what is left (`LogitNormalization`)."""
-    return lambda _, scores: log_softmax(scores)
+    """Turn scores into log-probabilities (`LogitNormalization`)."""
+    return lambda _, scores: stable_log_softmax(scores)
 
 
 def _within_vocabulary(
     tokens: NDArray[np.int64], scores: Scores, chosen: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns, in `scores` [rows, vocabulary], of those `tokens` [batch, beams, n] that are `chosen`."""
+    """Return rows and columns in `scores` [rows, vocabulary] of the `tokens` [batch, beams, n] that are `chosen`."""
     flat = tokens.reshape(-1, tokens.shape[-1])
     rows, places = np.nonzero(chosen.reshape(flat.shape) & (flat >= 0) & (flat < scores.shape[-1]))
     return rows, flat[rows, places]

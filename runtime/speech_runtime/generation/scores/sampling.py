@@ -1,28 +1,28 @@
-"""Drawing candidates at random, by the probabilities that scores stand for."""
+"""Random choice of candidates, by the probabilities that scores stand for."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GenerationError
-from ..search.selection import greatest
 from .maths import Scores
+from .selection import greatest
 
 _BLOCK = 512
-"""So many candidates are added up at once; only one block of a row is then looked at."""
+"""Number of candidates that are summed at once; a draw then looks at only one block of a row."""
 
 
 def sample(scores: Scores, generator: np.random.Generator) -> NDArray[np.int64]:
     """Draw one candidate of every row from `softmax(scores)`, as `GenerationMixin._sample` does.
 
     Args:
-        scores: float32 [batch, beams, candidates].
-        generator: of the one random number that a row takes.
+        scores: Scores float32 [batch, beams, candidates].
+        generator: Source of random numbers, one for each row.
 
     Returns:
         Positions on the candidates axis, int64 [batch, beams]; never one at -inf.
 
     Raises:
-        GenerationError: a row has no finite score, or NaN or +inf among its scores.
+        GenerationError: A row has no finite score, or NaN or +inf among its scores.
     """
     weights = np.exp(scores - _best_score(scores))
     starts = np.arange(0, scores.shape[-1], _BLOCK)
@@ -37,31 +37,32 @@ def sample(scores: Scores, generator: np.random.Generator) -> NDArray[np.int64]:
     inside[positions >= scores.shape[-1]] = 0
     within = (inside.cumsum(axis=-1, dtype=np.float64) <= target - before).sum(axis=-1, keepdims=True)
     last = inside.shape[-1] - 1 - (inside[..., ::-1] > 0).argmax(axis=-1)[..., None]
-    drawn: NDArray[np.int64] = (block * _BLOCK + np.minimum(within, last))[..., 0]  # `last`: blocks round otherwise
+    # Sums of blocks round differently: a draw beyond a block's last candidate is that candidate.
+    drawn: NDArray[np.int64] = (block * _BLOCK + np.minimum(within, last))[..., 0]
     return drawn
 
 
 def sample_without_replacement(totals: Scores, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Draw `count` different candidates of every row, one after the other, from `softmax(totals)`.
 
-    As `torch.multinomial` in `GenerationMixin._get_top_k_continuations`. A row is drawn at once: the order of
-    `totals` + Gumbel noise is that of draws without replacement (https://arxiv.org/abs/1903.06059). Candidates too
-    unlikely for a float32 probability, as those of beams at -1e9, so keep their order after the others.
+    This follows `torch.multinomial` in `GenerationMixin._get_top_k_continuations`. All draws of a row are made at once:
+    the order of `totals` + Gumbel noise is that of draws without replacement (https://arxiv.org/abs/1903.06059). So
+    candidates that are too unlikely for a float32 probability, such as those of beams at -1e9, follow in their order.
 
     Args:
-        totals: float32 [batch, candidates].
-        count: at most as many as there are candidates.
-        generator: of a random number for every candidate that may be drawn.
+        totals: Scores float32 [batch, candidates].
+        count: Number of draws.
+        generator: Source of random numbers, one for every candidate that may be drawn.
 
     Returns:
         Positions on the candidates axis in the order drawn, int64 [batch, count]; those at -inf come last.
 
     Raises:
-        GenerationError: a row has no finite score, or NaN or +inf among its scores; or too few candidates.
+        GenerationError: A row has no finite score, or NaN or +inf among its scores; or there are too few candidates.
     """
     if count > totals.shape[-1]:
         raise GenerationError(
-            f"{count} candidates are to be drawn of only {totals.shape[-1]}; set num_beams lower or top_k higher"
+            f"{count} candidates must be drawn from only {totals.shape[-1]}; set num_beams lower or top_k higher"
         )
     _best_score(totals)
     possible = int((totals > -np.inf).sum(axis=-1).max())
@@ -74,7 +75,7 @@ def sample_without_replacement(totals: Scores, count: int, generator: np.random.
 
 def _drawn(totals: Scores, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     keys = generator.standard_exponential(totals.shape)
-    np.log(keys, out=keys)  # of Gumbel noise, the negative
+    np.log(keys, out=keys)  # negative Gumbel noise
     np.subtract(totals, keys, out=keys)
     drawn = np.sort(greatest(keys, count), axis=-1)
     order = np.argsort(-np.take_along_axis(keys, drawn, axis=-1), axis=-1, kind="stable")
@@ -82,7 +83,7 @@ def _drawn(totals: Scores, count: int, generator: np.random.Generator) -> NDArra
 
 
 def _best_score(scores: Scores) -> Scores:
-    """The best score of each row, float32 [..., 1], after a check that something can be drawn."""
+    """Return the best score of each row, float32 [..., 1], after a check that something can be drawn."""
     top: Scores = scores.max(axis=-1, keepdims=True)
     bad = np.argwhere(~np.isfinite(top[..., 0]))
     if bad.size:

@@ -1,5 +1,6 @@
 """Greedy search and sampling: sequences that do not compete, as in transformers' `GenerationMixin._sample`."""
 
+from copy import copy
 from typing import Self
 
 import numpy as np
@@ -7,17 +8,15 @@ from numpy.typing import NDArray
 
 from ...errors import GenerationError
 from ..config import GenerationConfig
+from ..scores.constraints import is_among
 from ..scores.sampling import sample
-from .candidates import Candidates
-from .finish import Cut
-from .state import Hypotheses, Rows, Tokens, is_among, raw_logprobs, take_rows
-from .stopping import Stopping
+from .base import Candidates, PerBeam, SearchResult, Tokens
+from .ranking import raw_logprobs
+from .stopping import Cut, Stopping
 
 
 class IndependentSearch:
-    """One sequence an utterance, the best token after the other; or several, drawn at random."""
-
-    without_rows = frozenset({"_eos"})
+    """One sequence per utterance, made of the best tokens; or several, drawn at random. See `Search`."""
 
     def __init__(
         self,
@@ -42,7 +41,7 @@ class IndependentSearch:
         self._token_logprobs = np.zeros((*shape, max_length - self.length), dtype=np.float32)
         self._lengths = np.full(shape, self.length)
         self._ended = np.zeros(shape, dtype=bool)
-        self._finished = np.full(shape, "end", dtype="<U7")  # unless something cuts it off
+        self._finished = np.full(shape, "end", dtype="<U7")  # unless something cuts the sequence off
         self.done = False
 
     @property
@@ -51,8 +50,8 @@ class IndependentSearch:
         return self._live[:, :, : self.length]
 
     @property
-    def open_rows(self) -> NDArray[np.bool_]:
-        """See `Search.open_rows`."""
+    def open_utterances(self) -> NDArray[np.bool_]:
+        """See `Search.open_utterances`."""
         return np.logical_not(self._ended.all(axis=1))
 
     @property
@@ -60,13 +59,13 @@ class IndependentSearch:
         """See `Search.decided`: every token of the first sequence."""
         return [row[0, : lengths[0]].tolist() for row, lengths in zip(self._live, self._lengths, strict=True)]
 
-    def advance(self, candidates: Candidates, raw: Candidates, cut: Cut | None) -> tuple[Rows, Rows]:
+    def advance(self, candidates: Candidates, raw: Candidates, cut: Cut | None) -> tuple[PerBeam, PerBeam]:
         """See `Search.advance`."""
         batch = len(candidates.ids)
         beam_idx = np.broadcast_to(np.arange(self._sequences), (batch, self._sequences))
         width = candidates.ids.shape[2]
         scores = np.broadcast_to(candidates.scores, (batch, self._sequences, width))
-        if self._ended.any():  # whatever their scores are, nothing comes of them
+        if self._ended.any():  # their tokens are ignored: any finite scores will do
             scores = np.where(self._ended[:, :, None], np.float32(0), scores)
         if self._generator is not None:
             chosen = sample(scores, self._generator)
@@ -89,10 +88,10 @@ class IndependentSearch:
         self._token_logprobs[:, :, self.length - self._prompt_length] = np.where(open_, logprobs, np.float32(0))
         self.length += 1
         self._lengths[open_] = self.length
-        ends = is_among(tokens, self._eos) | self._stopping.of(self.live)
+        ends = is_among(tokens, self._eos) | self._stopping.ends(self.live)
         if self.length >= self._max_length:
             cut = "length"
-            if self._config.forced_eos_token_ids:  # the end is not the model's word
+            if self._config.forced_eos_token_ids:  # the model did not choose the end itself
                 ends[:] = False
         if cut is not None:
             self._finished[open_ & ~ends] = cut
@@ -101,24 +100,31 @@ class IndependentSearch:
         self.done = bool(self._ended.all())
         return tokens.tolist(), beam_idx.tolist()
 
-    def rows(self, rows: Tokens) -> Self:
-        """See `Search.rows`."""
-        kept: Self = take_rows(self, rows)
-        return kept
+    def for_utterances(self, utterances: NDArray[np.int64]) -> Self:
+        """See `Search.for_utterances`."""
+        part = copy(self)
+        part._live, part._token_logprobs = self._live[utterances], self._token_logprobs[utterances]
+        part._lengths, part._ended = self._lengths[utterances], self._ended[utterances]
+        part._finished = self._finished[utterances]
+        return part
 
-    def result(self) -> Hypotheses:
-        """See `Search.result`; the sequences are in the order in which they were drawn."""
+    def results(self) -> list[list[SearchResult]]:
+        """See `Search.results`; the sequences are in the order in which they were drawn."""
         new_tokens = self._lengths - self._prompt_length
         penalty = np.maximum(new_tokens, 1).astype(np.float32) ** np.float32(self._config.length_penalty)
-        longest = int(self._lengths.max())
-        taken = slice(0, longest - self._prompt_length)
-        beams = np.broadcast_to(np.arange(self._sequences)[None, :, None], self._token_logprobs.shape)
-        behind = np.arange(self._token_logprobs.shape[2]) >= new_tokens[:, :, None]
-        return Hypotheses(
-            sequences=self._live[:, :, :longest],
-            lengths=self._lengths,
-            scores=self._token_logprobs.sum(axis=2, dtype=np.float32) / penalty,
-            token_logprobs=self._token_logprobs[:, :, taken],
-            beam_indices=np.where(behind, -1, beams)[:, :, taken],
-            finished=self._finished,
-        )
+        scores = self._token_logprobs.sum(axis=2, dtype=np.float32) / penalty
+        return [
+            [
+                SearchResult(
+                    tokens=self._live[row, i, : length + self._prompt_length].tolist(),
+                    score=score,
+                    token_logprobs=self._token_logprobs[row, i, :length].tolist(),
+                    beam_indices=[i] * length,
+                    finish=finish,
+                )
+                for i, (length, score, finish) in enumerate(zip(*sequences, strict=True))
+            ]
+            for row, sequences in enumerate(
+                zip(new_tokens.tolist(), scores.tolist(), self._finished.tolist(), strict=True)
+            )
+        ]

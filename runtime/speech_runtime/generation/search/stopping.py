@@ -1,4 +1,4 @@
-"""What ends a sequence besides its end tokens and its length, and what ends the whole search."""
+"""How a sequence ends, and what ends a search early."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,28 +9,35 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .state import Tokens
+Cut = Literal["length", "time", "stopped"]
+"""Reason why a sequence is cut off: its maximal length, `max_time` or `cancel`."""
 
-StoppingCriterion = Callable[[Tokens], NDArray[np.bool_]]
-"""Sequences int64 [rows, length], the prompt included, to whether each is to end here: bool [rows]."""
+Finish = Literal["end"] | Cut
+"""How a sequence ended: "end" stands for an end token, a stop string or a stopping criterion.
+
+An end token that is forced at the maximal length (`forced_eos_token_id`) does not count: the sequence is cut off there.
+"""
+
+StoppingCriterion = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+"""Takes sequences int64 [rows, length], the prompt included, and returns which of them end here: bool [rows]."""
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """What ends one search.
+    """Conditions that end sequences, or the search, besides end tokens and the maximal length.
 
     Attributes:
-        criteria: of sequences.
-        when_settled: end as soon as what is returned is better than all that may still come, although transformers goes
-            on until it has as many sequences as beams. To be set only where scores fall from token to token, as sums
-            of log-probabilities do.
+        criteria: Functions that say which sequences end.
+        when_settled: If true, the search ends as soon as no live beam can improve the returned sequences, although
+            transformers goes on until it has as many finished sequences as beams. Set it only where scores can only
+            fall from token to token, as sums of log-probabilities do.
     """
 
     criteria: Sequence[StoppingCriterion] = ()
     when_settled: bool = False
 
-    def of(self, sequences: Tokens) -> NDArray[np.bool_]:
-        """Whether each of the sequences [batch, beams, length] is to end."""
+    def ends(self, sequences: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of the sequences [batch, beams, length] end here: bool [batch, beams]."""
         batch, beams, length = sequences.shape
         ends = np.zeros(batch * beams, dtype=bool)
         for criterion in self.criteria:
@@ -40,14 +47,14 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a search has to end, whatever it has found."""
+    """Time limit and cancellation of a call; the search then ends with what it has found."""
 
     max_time: float | None = None
     cancel: Event | None = None
     begin: float = field(default_factory=time.perf_counter)
 
     def passed(self) -> Literal["time", "stopped"] | None:
-        """Why the search has to end now, or None."""
+        """Return why the search must end now, or None."""
         if self.cancel is not None and self.cancel.is_set():
             return "stopped"
         if self.max_time is not None and time.perf_counter() - self.begin > self.max_time:

@@ -1,11 +1,12 @@
 """A self-attention cache that a step writes into, in the host's memory.
 
-A beam has a slot, which it keeps for as long as it is continued: the slots, not the caches, are put in order. Only
-where a beam is continued more than once is something copied, into the slot of a beam that ended: from where the two
-have parted, since up to there they are the same.
+A beam keeps its slot for as long as it is continued: the slots are put in order, not the caches. Only where a beam is
+continued more than once is anything copied, into the slot of a beam that ended. Up to the position where the two beams
+parted their slots hold the same, so the copy begins there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +14,82 @@ from numpy.typing import NDArray
 from ....backends.base import Backend, Value
 from ....bundle.graph_io import INPUT_IDS, PAST_LENGTH, cache_names
 from ....bundle.model_facts import DecoderFacts
-from ...search.candidates import Slots
-from ...search.state import Rows, Tokens
-from .beam_slots import BeamSlots
-from .cache import Binding
+from ...search.base import PerBeam, Tokens
+from .base import Binding
 
 _ROOM = 64
-"""Tokens that there is room for at first, unless a sequence cannot be so long; it doubles."""
+"""Number of tokens that there is room for at first, unless all sequences are shorter; it doubles when it is full."""
+
+
+class Copy(NamedTuple):
+    """A copy from one slot to another, of all positions from `begin` on."""
+
+    source: int
+    target: int
+    begin: int
+
+
+class BeamSlots:
+    """Slots of the beams of one utterance.
+
+    Attributes:
+        slots: Slot of each beam.
+    """
+
+    def __init__(self, beams: int) -> None:
+        """Start with empty slots."""
+        self.slots = list(range(beams))
+        self._same = [[0] * beams for _ in range(beams)]  # position up to which two slots hold the same
+
+    def widened(self, beam_idx: Sequence[int], length: int) -> Self:
+        """Return slots in the order of any number of beams, each with the contents of the beam that it continues."""
+        continued = [self.slots[beam] for beam in beam_idx]
+        new = type(self)(len(continued))
+        new._same = [[length if one == other else self._same[one][other] for other in continued] for one in continued]
+        return new
+
+    def follow(self, beam_idx: Sequence[int], length: int) -> Sequence[Copy]:
+        """Give every beam the slot of the beam that it continues; further continuations of a beam get copies of it.
+
+        A copy goes to the slot of a beam that ended, the one that has most in common with it.
+
+        Args:
+            beam_idx: Beams that are continued, one for each slot.
+            length: Number of positions in use.
+
+        Returns:
+            The copies to make.
+        """
+        slots = self.slots = [self.slots[beam] for beam in beam_idx]
+        taken = set(slots)
+        if len(taken) == len(slots):
+            return ()
+        free = [slot for slot in range(len(slots)) if slot not in taken]
+        copies = []
+        for beam, source in enumerate(slots):
+            if source in taken:
+                taken.remove(source)
+                continue
+            same = self._same[source]
+            target = max(free, key=same.__getitem__)
+            free.remove(target)
+            copies.append(Copy(source, target, same[target]))
+            self._equate(source, target, length)
+            slots[beam] = target
+        return copies
+
+    def _equate(self, source: int, target: int, length: int) -> None:
+        same = self._same
+        for slot, row in enumerate(same):
+            row[target] = same[target][slot] = same[source][slot]
+        same[source][target] = same[target][source] = length
 
 
 class InPlaceCache:
     """Keys and values [2 × layers, batch × slots, heads, room, head_dim]. See `SelfAttentionCache`."""
 
     def __init__(self, backend: Backend, facts: DecoderFacts, batch: int, longest: int | None = None) -> None:
-        """Start 0 long; of sequences of at most `longest` tokens it never sees the last one."""
+        """Start empty. Of sequences of at most `longest` tokens, the cache never sees the last one."""
         self._backend = backend
         self._heads, self._head_dim = facts.heads, facts.head_dim
         self._layers = facts.layers
@@ -36,15 +99,15 @@ class InPlaceCache:
         self._binding: Binding | None = None
         self._allocate(_ROOM if longest is None else min(_ROOM, longest - 1))
 
-    def bind(self, input_ids: Tokens, beams: Rows) -> Binding:
+    def bind(self, input_ids: Tokens, beam_idx: PerBeam) -> Binding:
         """See `SelfAttentionCache.bind`."""
-        binding = self._make_ready(beams, input_ids.shape[2])
+        binding = self._make_ready(beam_idx, input_ids.shape[2])
         self._by_slot[self._order()] = input_ids.reshape(len(self._by_slot), -1)
         return binding
 
-    def go_on(self, tokens: Rows, beams: Rows) -> Binding:
-        """See `SelfAttentionCache.go_on`."""
-        binding, row = self._make_ready(beams, 1), 0
+    def append_token(self, tokens: PerBeam, beam_idx: PerBeam) -> Binding:
+        """See `SelfAttentionCache.append_token`."""
+        binding, row = self._make_ready(beam_idx, 1), 0
         for utterance, chosen in zip(self._utterances, tokens, strict=True):
             for slot, token in zip(utterance.slots, chosen, strict=True):
                 self._tokens[row + slot] = token
@@ -52,26 +115,26 @@ class InPlaceCache:
         return binding
 
     @property
-    def slots(self) -> Slots:
+    def slots(self) -> PerBeam:
         """See `SelfAttentionCache.slots`."""
         return [utterance.slots for utterance in self._utterances]
 
-    def advance(self, _: Mapping[str, Value]) -> None:
-        """See `SelfAttentionCache.advance`."""
+    def commit(self, _: Mapping[str, Value]) -> None:
+        """See `SelfAttentionCache.commit`."""
         self._length = self._new_length
 
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        """See `SelfAttentionCache.keep`."""
+    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
+        """See `SelfAttentionCache.select_utterances`."""
         slots = len(self._utterances[0].slots)
-        self._utterances = [self._utterances[row] for row in rows.tolist()]
-        self._move((rows[:, None] * slots + np.arange(slots)).flatten(), self._room)
+        self._utterances = [self._utterances[row] for row in utterances.tolist()]
+        self._move((utterances[:, None] * slots + np.arange(slots)).flatten(), self._room)
 
-    def _make_ready(self, beams: Rows, tokens: int) -> Binding:
-        """What a step reads and writes after these beams, with room for so many tokens."""
-        if len(beams[0]) == len(self._utterances[0].slots):
-            self._continue(beams)
+    def _make_ready(self, beam_idx: PerBeam, tokens: int) -> Binding:
+        """Reorder the beams and return the binding of a step of so many tokens, with room for them."""
+        if len(beam_idx[0]) == len(self._utterances[0].slots):
+            self._reorder(beam_idx)
         else:
-            self._take(beams)
+            self._widen(beam_idx)
         self._new_length = self._length + tokens
         if self._new_length > self._room:
             self._move(slice(None), max(2 * self._room, self._new_length))
@@ -80,18 +143,18 @@ class InPlaceCache:
         self._past_length[0] = self._length
         return self._binding
 
-    def _continue(self, beams: Rows) -> None:
-        """Give every beam the slot of the one that it continues, or a copy of it."""
+    def _reorder(self, beam_idx: PerBeam) -> None:
+        """Give every beam the slot of the beam that it continues, or a copy of it."""
         row = 0
-        for utterance, continued in zip(self._utterances, beams, strict=True):
+        for utterance, continued in zip(self._utterances, beam_idx, strict=True):
             for source, target, begin in utterance.follow(continued, self._length):
                 past = self._storage[:, row : row + len(continued), :, begin : self._length]
                 past[:, target] = past[:, source]
             row += len(continued)
 
-    def _take(self, beams: Rows) -> None:
-        """Start again with another number of beams, each with what the one that it continues has seen."""
-        pairs = list(zip(self._utterances, beams, strict=True))
+    def _widen(self, beam_idx: PerBeam) -> None:
+        """Allocate for another number of beams, and copy to each the past of the beam that it continues."""
+        pairs = list(zip(self._utterances, beam_idx, strict=True))
         before = len(self._utterances[0].slots)
         sources = [
             row * before + utterance.slots[beam] for row, (utterance, taken) in enumerate(pairs) for beam in taken
@@ -100,12 +163,12 @@ class InPlaceCache:
         self._move(np.array(sources), self._room)
 
     def _order(self) -> list[int]:
-        """The row of the storage that each beam has, utterance after utterance."""
+        """Return the row of the storage that each beam has, utterance after utterance."""
         beams = len(self._utterances[0].slots)
         return [row * beams + slot for row, utterance in enumerate(self._utterances) for slot in utterance.slots]
 
     def _move(self, sources: NDArray[np.int64] | slice, room: int) -> None:
-        """Allocate again, for so many tokens, with the rows `sources` of what there is; a slice is not copied twice."""
+        """Allocate `room` tokens, and copy the rows `sources` there; a slice avoids a second copy."""
         before = self._storage
         self._allocate(room)
         self._storage[:, :, :, : self._length] = before[:, sources, :, : self._length]
@@ -117,7 +180,7 @@ class InPlaceCache:
         self._binding = None
 
     def _bind(self, tokens: int) -> Binding:
-        """What a step of so many tokens reads and writes."""
+        """Return a new binding of a step of so many tokens."""
         input_ids = np.empty((len(self._utterances), len(self._utterances[0].slots), tokens), dtype=np.int64)
         self._by_slot = input_ids.reshape(-1, tokens)
         self._tokens = input_ids.reshape(-1).data

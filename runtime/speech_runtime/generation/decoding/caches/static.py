@@ -1,76 +1,150 @@
-"""A self-attention cache of one length for ever: no shape changes from step to step, and no address but in turn.
+"""A self-attention cache of fixed length in tensors that stay where they are, so that a step can be recorded.
 
-Two sets of tensors take turns as past and present. In place would do with one, were it not that whoever records a step
-as a CUDA graph runs it more than once to begin with: reordered twice, the beams would not be theirs.
+Two sets of tensors take turns as past and present. ONNX Runtime runs a graph several times while it captures it as a
+CUDA graph, so reordering the beams in place would apply twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ....backends.base import Value
-from ....bundle.graph_io import INPUT_IDS, PAST_LENGTH, PAST_ROWS
+from ....backends.base import Backend, Value
+from ....bundle.graph_io import (
+    DECODER_WITH_PAST,
+    INPUT_IDS,
+    LOGITS,
+    PAST_LENGTH,
+    PAST_ROWS,
+    TOP_IDS,
+    TOP_LOGPROBS,
+    cache_names,
+)
 from ....bundle.model_facts import DecoderFacts
 from ....errors import GenerationError
-from ...search.state import Rows, Tokens
-from .cache import Binding
-from .step_memory import StepMemory
+from ...search.base import PerBeam, Tokens
+from .base import Binding
+
+
+class StepBuffers:
+    """Tensors of a step with a static cache, for one search at a time, of `batch` utterances.
+
+    Each tensor is allocated when it is first asked for, and stays where it is.
+
+    Attributes:
+        fixed: Inputs that stay the same in a search, by name (mask and cross-attention cache), where `StepBufferPool`
+            lends the buffers; empty elsewhere.
+    """
+
+    def __init__(
+        self, backend: Backend, facts: DecoderFacts, batch: int, fixed: Mapping[str, Value] | None = None
+    ) -> None:
+        self.fixed = fixed or {}
+        self._backend = backend
+        self._facts = facts
+        self._batch = batch
+        self._caches: dict[tuple[int, int], list[Value]] = {}
+        self._tensors: dict[tuple[str, tuple[int, ...]], Value] = {}
+
+    def past(self, beams: int, turn: int) -> dict[str, Value]:
+        """Return the cache of so many beams as inputs, the first (`turn` 0) or the second (1) of the two."""
+        return self._named("past", beams, turn)
+
+    def present(self, beams: int, turn: int) -> dict[str, Value]:
+        """Return the same cache as outputs."""
+        return self._named("present", beams, turn)
+
+    def written(self, name: str, array: NDArray[np.int64]) -> Value:
+        """Return the input `name` of a step, with `array` written into it."""
+        tensor = self._tensor(name, array.shape, array.dtype)
+        self._backend.write(tensor, np.ascontiguousarray(array))
+        return tensor
+
+    def outputs(self, names: Sequence[str], beams: int) -> Mapping[str, Value]:
+        """Return the tensors that the outputs `names` of a step with so many beams are written to."""
+        widths = {LOGITS: self._facts.vocab_size, TOP_LOGPROBS: self._facts.top_k, TOP_IDS: self._facts.top_k}
+        kinds = {TOP_IDS: np.dtype(np.int64)}
+        return {
+            name: self._tensor(name, (self._batch, beams, 1, widths[name]), kinds.get(name, np.dtype(np.float32)))
+            for name in names
+        }
+
+    def for_utterances(self, utterances: NDArray[np.int64], beams: int, turn: int) -> "StepBuffers":
+        """Return other buffers, with the cache of these utterances in them."""
+        taken = StepBuffers(self._backend, self._facts, len(utterances))
+        before = self.past(beams, turn)
+        for name, tensor in taken.past(beams, turn).items():
+            self._backend.write(tensor, np.ascontiguousarray(self._backend.download(before[name])[utterances]))
+        return taken
+
+    def _named(self, kind: str, beams: int, turn: int) -> dict[str, Value]:
+        if (beams, turn) not in self._caches:
+            facts = self._facts
+            shape = (self._batch, beams, facts.heads, facts.cache_length or 0, facts.head_dim)
+            names = cache_names("past", facts.layers)
+            dtypes = [self._backend.dtype(DECODER_WITH_PAST, name) for name in names]
+            self._caches[beams, turn] = [self._backend.allocate(shape, dtype) for dtype in dtypes]
+        return dict(zip(cache_names(kind, self._facts.layers), self._caches[beams, turn], strict=True))
+
+    def _tensor(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Value:
+        if (name, shape) not in self._tensors:
+            self._tensors[name, shape] = self._backend.allocate(shape, dtype)
+        return self._tensors[name, shape]
 
 
 class StaticCache:
-    """Keys and values [batch, beams, heads, length, head_dim] in a `StepMemory`. See `SelfAttentionCache`."""
+    """Keys and values [batch, beams, heads, length, head_dim] in `StepBuffers`. See `SelfAttentionCache`."""
 
-    def __init__(self, memory: StepMemory, facts: DecoderFacts, *, recorded: bool = False) -> None:
-        """Start 0 long in `memory`, where all that a step makes goes if it is `recorded`."""
-        self._memory = memory
+    def __init__(self, buffers: StepBuffers, facts: DecoderFacts, *, recorded: bool = False) -> None:
+        """Start empty in `buffers`; if the step is `recorded`, all its outputs go there too."""
+        self._buffers = buffers
         self._recorded = recorded
         self._room = facts.cache_length or 0
         self._past_length = 0
         self._beams, self._turn = 1, 0
 
-    def bind(self, input_ids: Tokens, beams: Rows) -> Binding:
-        """See `SelfAttentionCache.bind`; of one token."""
+    def bind(self, input_ids: Tokens, beam_idx: PerBeam) -> Binding:
+        """See `SelfAttentionCache.bind`; takes one token for each beam."""
         batch, width, _ = input_ids.shape
         if self._past_length == self._room:
             raise GenerationError(_too_long(self._room + 1, self._room))
-        past = self._memory.past(self._beams, self._turn)
+        past = self._buffers.past(self._beams, self._turn)
         if width == self._beams:
             self._turn = 1 - self._turn
-        rows = np.arange(batch)[:, None] * self._beams + np.array(beams)
+        past_rows = np.arange(batch)[:, None] * self._beams + np.array(beam_idx)
         self._beams = width
         inputs = {
-            INPUT_IDS: self._memory.written(INPUT_IDS, input_ids),
-            PAST_ROWS: self._memory.written(PAST_ROWS, rows),
-            PAST_LENGTH: self._memory.written(PAST_LENGTH, np.array([self._past_length])),
+            INPUT_IDS: self._buffers.written(INPUT_IDS, input_ids),
+            PAST_ROWS: self._buffers.written(PAST_ROWS, past_rows),
+            PAST_LENGTH: self._buffers.written(PAST_LENGTH, np.array([self._past_length])),
         }
-        present = self._memory.present(width, self._turn)
-        places = partial(self._memory.outputs, beams=width) if self._recorded else None
+        present = self._buffers.present(width, self._turn)
+        places = partial(self._buffers.outputs, beams=width) if self._recorded else None
         return Binding(input_ids.shape, inputs | past, into=present, places=places)
 
-    def go_on(self, tokens: Rows, beams: Rows) -> Binding:
-        """See `SelfAttentionCache.go_on`."""
-        return self.bind(np.array(tokens)[:, :, None], beams)
+    def append_token(self, tokens: PerBeam, beam_idx: PerBeam) -> Binding:
+        """See `SelfAttentionCache.append_token`."""
+        return self.bind(np.array(tokens)[:, :, None], beam_idx)
 
     @property
     def slots(self) -> None:
         """See `SelfAttentionCache.slots`: the graph puts the beams in order."""
 
-    def advance(self, _: Mapping[str, Value]) -> None:
-        """See `SelfAttentionCache.advance`."""
+    def commit(self, _: Mapping[str, Value]) -> None:
+        """See `SelfAttentionCache.commit`."""
         self._past_length += 1
 
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        """See `SelfAttentionCache.keep`."""
-        self._memory = self._memory.of_rows(rows, self._beams, self._turn)
+    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
+        """See `SelfAttentionCache.select_utterances`."""
+        self._buffers = self._buffers.for_utterances(utterances, self._beams, self._turn)
 
 
 def check_static_length(facts: DecoderFacts, longest: int) -> None:
-    """Check that a sequence of `longest` tokens fits a static cache, which never sees the last one.
+    """Check that sequences of `longest` tokens fit a static cache, which never sees the last token.
 
     Raises:
-        GenerationError: it does not.
+        GenerationError: They do not fit.
     """
     if facts.cache_length is not None and longest > facts.cache_length + 1:
         raise GenerationError(_too_long(longest, facts.cache_length))

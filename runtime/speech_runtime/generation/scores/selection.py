@@ -1,24 +1,24 @@
-"""Which candidates of a row are the best: without sorting a vocabulary of 250,000 words."""
+"""Selection of the best candidates of a row, without sorting a vocabulary of 250,000 tokens."""
 
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scores.maths import Scores
+from .maths import Scores
 
 _STRIDES = 32
-"""A wide row is looked at in groups of so many candidates."""
+"""Number of candidates in a group of a wide row."""
 
 _SORTED_WHOLE = 4096
-"""Rows of up to so many candidates are sorted whole."""
+"""Largest number of candidates in a row that are all sorted."""
 
 
 def greatest(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Positions int64 [..., count] of the `count` greatest values of each row, in no order; NaN is the greatest.
+    """Return positions int64 [..., count] of the greatest values of each row, in any order; NaN is the greatest.
 
-    The `count` greatest values lie in the `count` groups with the greatest maxima, whatever the groups. Groups of
-    candidates that lie far apart are those whose maxima take least time.
+    The `count` greatest values lie in the `count` groups with the greatest maxima, however the groups are made. The
+    maxima take the least time where the members of a group lie far apart.
     """
     width = values.shape[-1]
     groups = width // _STRIDES
@@ -33,19 +33,19 @@ def greatest(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
 
 
 def least_of_best(scores: Scores, count: int) -> Scores:
-    """The `count`-th greatest score of each row, float32 [..., 1]; the least where there are fewer."""
+    """Return the `count`-th greatest score of each row, float32 [..., 1]; the smallest where there are fewer."""
     best = greatest(scores, min(count, scores.shape[-1]))
     least: Scores = np.take_along_axis(scores, best, axis=-1).min(axis=-1, keepdims=True)
     return least
 
 
 def best(scores: Scores, counts: NDArray[np.int64] | int, least: Scores) -> NDArray[np.bool_]:
-    """Marks the best of each row; of equal scores those that come first on the axis.
+    """Return marks of the best candidates of each row; of equal scores, those that come first on the axis.
 
     Args:
-        scores: float32 [..., candidates].
-        counts: how many, int64 [..., 1]; at most all.
-        least: the least of their scores, float32 [..., 1]; where it is NaN, all of the row are marked.
+        scores: Scores float32 [..., candidates].
+        counts: Number of candidates to mark in each row, int64 [..., 1].
+        least: Smallest of their scores, float32 [..., 1]; where it is NaN, the whole row is marked.
     """
     marked = ~(scores < least)
     excess = marked.sum(axis=-1, keepdims=True, dtype=np.int32) - counts
@@ -60,19 +60,19 @@ def best(scores: Scores, counts: NDArray[np.int64] | int, least: Scores) -> NDAr
 def passing(
     values: Scores, weights: Scores, mass: float, side: Literal["left", "right"]
 ) -> tuple[NDArray[np.int64], Scores]:
-    """Where weights, added up from the least value on, pass `mass`: `searchsorted(cumsum(weights), mass, side)`.
+    """Find where weights, summed from the smallest value on, pass `mass`: `searchsorted(cumsum(weights), mass, side)`.
 
-    Sums are what `torch.cumsum` makes of float32: added up in float64, each rounded to float32.
+    The sums are those of `torch.cumsum` on float32: summed in float64, each rounded to float32.
 
     Args:
-        values: float32 [..., candidates].
-        weights: of the values, float32 [..., candidates], none below 0.
-        mass: to be passed: compared in float32.
-        side: "right" where a sum equal to `mass` does not pass it yet.
+        values: Values float32 [..., candidates].
+        weights: Weights of the values, float32 [..., candidates], none below 0.
+        mass: Sum to pass, compared in float32.
+        side: "right" if a sum equal to `mass` does not pass it, "left" if it does.
 
     Returns:
-        How many sums do not pass, int64 [..., 1], and the first value that passes, float32 [..., 1] (the greatest
-        where none does). 0 and NaN for rows of weight NaN.
+        The number of sums that do not pass, int64 [..., 1], and the first value that passes, float32 [..., 1] (the
+        greatest if none does). 0 and NaN for rows whose weights hold NaN.
     """
     limit = np.float32(mass)
     if values.shape[-1] <= _SORTED_WHOLE:
@@ -113,7 +113,7 @@ def _passing_sorted(
 def _passing_wide(
     values: Scores, weights: Scores, limit: np.float32, side: Literal["left", "right"]
 ) -> tuple[int, np.float32]:
-    """Of one row: counts weights by the first bits of their values, and sorts only values that begin alike."""
+    """Do as `passing` for one row: sum weights by the first bits of values, and sort only values that begin alike."""
     beginnings = _beginnings(values)
     sums = np.bincount(beginnings, weights=weights).cumsum()
     if np.isnan(sums[-1]):
@@ -124,7 +124,7 @@ def _passing_wide(
     alike = np.flatnonzero(beginnings == beginning)
     before = float(sums[beginning - 1]) if beginning else 0.0
     rank, value = _passing_sorted(values[alike], weights[alike], before, limit, side)
-    within = min(int(rank[0]), len(alike) - 1)  # `sums` may be rounded otherwise
+    within = min(int(rank[0]), len(alike) - 1)  # `sums` may be rounded differently
     return int(np.count_nonzero(beginnings < beginning)) + within, value[0]
 
 
@@ -134,7 +134,7 @@ def _below(sums: NDArray[np.float64], limit: np.float32, side: Literal["left", "
 
 
 def _beginnings(values: Scores) -> NDArray[np.int64]:
-    """The first 15 bits of each value: numbers from 0 that ascend as the values do."""
+    """Return the first 15 bits of each value, as numbers from 0 on in the order of the values."""
     bits = np.ascontiguousarray(values).view(np.int32)
     ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # of negative numbers, greater bits mean a smaller number
     return (ascending >> 17).astype(np.int64) + (1 << 14)

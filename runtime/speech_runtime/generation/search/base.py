@@ -1,0 +1,155 @@
+"""Types that all searches share: candidates of a step, the search protocol and its results."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import GenerationConfig
+from .stopping import Cut, Finish
+
+Tokens = NDArray[np.int64]
+"""Token ids."""
+
+PerBeam = Sequence[Sequence[int]]
+"""One number per beam, for each utterance. With so few numbers, lists are faster than arrays."""
+
+
+class Candidates:
+    """Candidates for the next token of every beam, or of one beam while all beams are still alike."""
+
+    def __init__(
+        self,
+        ids: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        *,
+        full_vocab: bool = False,
+        slots: PerBeam | None = None,
+    ) -> None:
+        """Wrap the output of a decoder.
+
+        Args:
+            ids: Token ids, int64 [batch, beams, candidates].
+            scores: Scores to choose by, float32 [batch, beams, candidates]: log-probabilities or logits.
+            full_vocab: If true, the candidates are the whole vocabulary, in order.
+            slots: Position of each beam on the second axis of `ids` and `scores`; None if the beams are in order.
+        """
+        self._ids, self._scores, self._slots = ids, scores, slots
+        self.full_vocab = full_vocab
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Token ids, int64 [batch, beams, candidates], in the order of the beams."""
+        self._set_in_order()
+        return self._ids
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Scores to choose by, float32 [batch, beams, candidates]: log-probabilities or logits."""
+        self._set_in_order()
+        return self._scores
+
+    def non_finite_utterances(self) -> list[int]:
+        """Return the utterances with a beam whose best score is not finite.
+
+        That is so where its logits were NaN or infinite, or where all of them were -inf.
+        """
+        best = self._scores.max(axis=-1) if self.full_vocab else self._scores[:, :, 0]
+        finite = np.isfinite(best)
+        return [] if finite.all() else np.flatnonzero(~finite.all(axis=1)).tolist()
+
+    def with_scores(self, scores: NDArray[np.float32]) -> "Candidates":
+        """Return the same tokens with other scores."""
+        return Candidates(self.ids, scores, full_vocab=self.full_vocab)
+
+    def first(self, count: int) -> Iterator[tuple[Sequence[int], list[list[float]], list[list[int]]]]:
+        """Yield for each utterance its beams' slots, and the scores and ids of each slot's first `count` candidates."""
+        scores, ids = self._scores[:, :, :count].tolist(), self._ids[:, :, :count].tolist()
+        slots: PerBeam = [range(self._ids.shape[1])] * len(ids) if self._slots is None else self._slots
+        return zip(slots, scores, ids, strict=True)
+
+    def _set_in_order(self) -> None:
+        if self._slots is not None:
+            self._ids, self._scores = in_order(self._ids, self._slots), in_order(self._scores, self._slots)
+            self._slots = None
+
+
+def in_order(found: NDArray[Any], slots: PerBeam) -> NDArray[Any]:
+    """Return a copy of a decoder's output [batch, slots, …] in the order of the beams."""
+    copy: NDArray[Any] = found[np.arange(len(found))[:, None], slots]
+    return copy
+
+
+def all_tokens(logits: NDArray[np.float32]) -> Candidates:
+    """Return the whole vocabulary as candidates, from the logits [batch, beams, vocabulary] of a step."""
+    return Candidates(np.broadcast_to(np.arange(logits.shape[-1]), logits.shape), logits, full_vocab=True)
+
+
+class SearchResult(NamedTuple):
+    """One sequence that a search found.
+
+    Attributes:
+        tokens: Token ids, prompt and end token included.
+        score: Log-probability / (number of new tokens ** length_penalty), a float32 number.
+        token_logprobs: The model's own log-probability of each new token, before any setting changed it.
+        beam_indices: Beam of the utterance that each new token was chosen on.
+        finish: How the sequence ended.
+    """
+
+    tokens: Sequence[int]
+    score: float
+    token_logprobs: Sequence[float]
+    beam_indices: Sequence[int]
+    finish: Finish
+
+
+class Search(Protocol):
+    """Chooses the next tokens of a batch: call `advance` with the candidates of each step until it is `done`.
+
+    Attributes:
+        length: Present length of the sequences, the prompt included.
+        done: True if no step is needed any more.
+    """
+
+    length: int
+    done: bool
+
+    @property
+    def live(self) -> Tokens:
+        """Sequences that are still growing, int64 [batch, beams, length]."""
+
+    @property
+    def open_utterances(self) -> NDArray[np.bool_]:
+        """True for utterances whose result may still change, bool [batch]."""
+
+    @property
+    def decided(self) -> list[list[int]]:
+        """Tokens that the result of each utterance is certain to begin with, the prompt included."""
+
+    def advance(self, candidates: Candidates, raw: Candidates, cut: Cut | None) -> tuple[PerBeam, PerBeam]:
+        """Choose the next token of every beam.
+
+        Args:
+            candidates: Candidates of every live sequence, or of one while all are still alike (the first step).
+            raw: The same before any setting changed them: log-probabilities, or logits of the whole vocabulary.
+            cut: Reason to end every sequence with this token, if there is one. The search itself takes care of the
+                maximal length.
+
+        Returns:
+            The tokens to decode next, and the beams that they continue (`beam_idx`).
+
+        Raises:
+            GenerationError: No candidate is possible.
+        """
+
+    def for_utterances(self, utterances: NDArray[np.int64]) -> Self:
+        """Return a search of these utterances only."""
+
+    def results(self) -> list[list[SearchResult]]:
+        """Return the sequences found for each utterance, best first."""
+
+
+def rows_per_utterance(config: GenerationConfig) -> int:
+    """Return how many rows an utterance has in a step of the decoder: its beams, or the sequences that are drawn."""
+    return config.num_beams if config.num_beams > 1 else config.num_return_sequences
