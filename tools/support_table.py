@@ -67,7 +67,7 @@ def measured(pairing: Pairing) -> Cells:
 
 
 def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
-    """Write the page with new rows, over the old ones of the same pairings.
+    """Write the page; new rows replace those of the same pairings.
 
     Args:
         found: Cells of each pairing, from `measured`.

@@ -14,9 +14,8 @@ from tokenizers import Tokenizer
 from .audio import Audio, AudioLimits, Clip, Samples, clip_of
 from .audio.features import FeatureExtractor, feature_extractor_of
 from .backends.base import Backend
-from .backends.devices import load_backend, options_for
-from .backends.onnxruntime.session_options import SessionOptions
-from .backends.tensorrt.options import EngineOptions
+from .backends.load import load_backend
+from .backends.options import EngineOptions, SessionOptions, options_for
 from .bundle.hub import bundle_directory
 from .bundle.loading import Bundle, load_whole
 from .bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Manifest
