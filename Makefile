@@ -3,11 +3,12 @@
 BIN := .venv/bin
 DIGITS := examples/digits
 BENCH := PYTHONPATH=benchmarks:$(DIGITS) $(BIN)/python -W ignore benchmarks/run.py
+MKDOCS := NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs
 export PYTHON
 unexport VENV  # of the user's shell
 .NOTPARALLEL:  # all targets share .venv
 
-.PHONY: demo test test-all test-cases test-gpu test-arm64 matrix half host-time bench bench-quick lint types lock lock-check clean
+.PHONY: demo test test-all test-cases test-gpu test-arm64 matrix half host-time bench bench-quick lint types docs docs-serve lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -65,6 +66,15 @@ lint: .venv/installed-dev
 types: .venv/installed-dev
 	$(BIN)/mypy
 
+# The docs site, build/site; a warning is an error. It needs neither torch nor .venv.
+docs: build/docs/installed
+	$(MKDOCS) build --strict --quiet
+	@echo "The docs are in build/site/index.html"
+
+# The same at http://127.0.0.1:8000, rebuilt whenever a page changes.
+docs-serve: build/docs/installed
+	$(MKDOCS) serve
+
 # The tested set, constraints.txt: written by uv out of pyproject.toml, LOCK=--upgrade with the newest of everything.
 lock: build/lock/installed
 	PATH="build/lock/bin:$$PATH" python tools/lock.py $(LOCK)
@@ -83,6 +93,10 @@ lock-check: build/lock/installed
 
 .venv/installed-bench: .venv/installed-dev
 	tools/install.sh bench
+	touch $@
+
+build/docs/installed: pyproject.toml constraints.txt
+	VENV=build/docs tools/install.sh docs
 	touch $@
 
 build/lock/installed: pyproject.toml

@@ -57,7 +57,7 @@ class Floor:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the floors are read off.
+    """The measurements that the floors are checked against.
 
     Attributes:
         ours: the contender that they are about.

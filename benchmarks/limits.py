@@ -48,7 +48,7 @@ def measure_limits(threads: int) -> Limits:
 
 
 def encoder_operations(config: dict[str, Any], seconds: float, rate: int = 16_000) -> float:
-    """Operations of a Wav2Vec2 encoder with adapter, two for each product and its sum.
+    """Return the operations of a Wav2Vec2 encoder with adapter; a multiplication and its addition count as two.
 
     Args:
         config: Configuration of transformers, as a dictionary.

@@ -50,7 +50,7 @@ def against_length_and_beams(
     step_limits: Mapping[str, float],
     path: Path,
 ) -> None:
-    """Encoder by length, and tokens by length and by beams.
+    """Plot the encoder by length, and tokens by length and by beams.
 
     Args:
         sweeps: measurements of each bundle, by its name in the legend; the first case is the reference.

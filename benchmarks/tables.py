@@ -56,7 +56,7 @@ def hidden_table(usual: Comparison, hidden: Comparison) -> list[str]:
 
 
 def operators_table(columns: Mapping[str, Sequence[Operator]]) -> list[str]:
-    """Milliseconds and numbers of operators, side by side; those that take a hundredth of one column at least.
+    """Return milliseconds and counts of operators side by side; each takes at least 1 % of one column.
 
     Args:
         columns: Profiles by the title of their column; rows are in the order of the last one.

@@ -13,7 +13,7 @@ ARCHIVE = Path(__file__).resolve().parents[2] / "shared" / "data" / "fsdd.tar.gz
 
 
 def word_error_rates(bundles: dict[str, Path], archive: Path = ARCHIVE, strings: int = STRINGS) -> dict[str, float]:
-    """Word error rates, 0.01 is one in a hundred, of each bundle at 4 beams, all on the same strings.
+    """Return the word error rate (0.01 is one in a hundred) of each bundle at 4 beams, all on the same strings.
 
     Clips are transcribed one by one, shortest first, as a service would get them.
 

@@ -61,6 +61,7 @@ announce() {
     "Linux export,cpu,audio") size="2.8 GB to download, 5.1 GB on disk; with the CPU build of torch 0.3 and 1.3 GB, see docs/install.md" ;;
     "Linux dev") size="up to 3.0 GB to download, 5.5 GB on disk; with the CPU build of torch 0.4 and 1.7 GB, see docs/install.md" ;;
     *" bench") size="0.1 GB more to download" ;;
+    *" docs") size="45 MB to download" ;;
     *" lock") size="60 MB to download" ;;
     *) size="about 0.5 GB to download, 1.5 GB on disk" ;;
   esac

@@ -47,7 +47,7 @@ def export_all(directory: Path) -> None:
 
 
 def run_there(root: Path, command: str) -> str:
-    """Run a shell command in `root`; its mounts are gone with it.
+    """Run a shell command in `root`; its mounts end with it.
 
     Returns:
         What it printed.

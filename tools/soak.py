@@ -1,4 +1,4 @@
-"""Transcribe parts of clips, of any length and with many settings, and print its memory after each round.
+"""Transcribe parts of clips with many settings, and print the memory of the process after each round.
 
 Run as `python tools/soak.py BUNDLE THREADS ROUNDS UTTERANCES CLIP…`: the resident memory, KiB, after every round.
 """

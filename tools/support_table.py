@@ -24,22 +24,25 @@ from speech_export.families import refusals
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "support.md"
 INTRODUCTION = """# What can be exported
 
-Made by `make matrix` with {versions}: tiny models with random weights, exported, run
-on ONNX Runtime's CPU provider and compared with transformers on a padded batch of three clips whose lengths are
-multiples of nothing. The TensorRT engines are parsed and built on a CPU; they have not run on a GPU.
+Written by `make matrix` with {versions}. Each row is a tiny model with random
+weights. It is exported, run on ONNX Runtime's CPU provider, and compared with transformers on a padded batch of three
+clips of unrelated lengths. The TensorRT engines are parsed and built on a CPU; they have not run on a GPU.
 
-- **log-prob**: largest difference of a log-probability from transformers, float32.
-- **greedy**, **beams**: share of tokens equal to transformers'; beams are 4, and the 2 best are compared.
-- **fp32 engines**, **fp16 engines**: size of the three TensorRT-RTX engines, of graphs for a GPU in float32 and in half
-  precision, strongly typed, with two profiles for the decoder. Models this small are kernels more than weights. How
-  close half precision stays is in [its own table](half_precision.md#every-family).
-- **batch = single**: whether the encoder makes the same of a clip alone as in a padded batch (to 1e-4). Where it does
-  not, transformers does not either, by as much: its convolutions or norms see the padding. `transcribe` encodes such
-  clips one by one, so that a clip's answer never depends on its batch; `generate` takes a batch as it is given.
+What to read: *export* says whether a family works, and *greedy* and *beams* that it finds transformers' tokens.
+
+- **log-prob**: largest difference of a log-probability from transformers, in float32.
+- **greedy**, **beams**: share of tokens equal to transformers', in greedy search and for the 2 best of 4 beams.
+- **fp32 engines**, **fp16 engines**: size of the three TensorRT-RTX engines of graphs for a GPU, in float32 and in half
+  precision, strongly typed, with two profiles for the decoder. Engines of models this small are mostly kernels.
+  [Half precision](half_precision.md#every-family) has the accuracy of fp16.
+- **batch = single**: "yes" if the encoder computes the same for a clip alone as in a padded batch (to 1e-4). Otherwise
+  the largest difference, which is as large in transformers: its convolutions or norms see the padding. `transcribe`
+  encodes such clips one by one, so that the text of a clip never depends on its batch; `generate` takes a
+  batch as it is.
 """
 OTHER_AUDIO = """
-Other models of transformers that take audio are no encoders of a `SpeechEncoderDecoderModel`: they cannot downsample an
-attention mask, so that it cannot run a padded batch. They are refused: {types}.
+Other audio models of transformers cannot be the encoder of a `SpeechEncoderDecoderModel`: they cannot downsample an
+attention mask, so a padded batch does not run. They are refused: {types}.
 """
 
 _ENGINES = (FP32_ENGINES, FP16_ENGINES)
@@ -64,7 +67,7 @@ def measured(pairing: Pairing) -> Cells:
 
 
 def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
-    """Write the page with new rows, over the old ones of the same pairings.
+    """Write the page; new rows replace those of the same pairings.
 
     Args:
         found: Cells of each pairing, from `measured`.
@@ -82,7 +85,7 @@ def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
         markdown_table.write((*COLUMNS, _PADDING), _ordered(ENCODER_ROWS, rows)),
         f"## Decoders\n\nEach with a {ENCODER} encoder.\n",
         markdown_table.write(COLUMNS, _ordered(DECODER_ROWS, rows)),
-        "## Refused\n\nDecoders that transformers registers with cross-attention, and why they are not exported.\n",
+        "## Refused\n\nDecoders with cross-attention in transformers that are not exported, and the reason.\n",
         markdown_table.write(["why"], [(name, {"why": reason}) for name, reason in sorted(refusals().items())]).strip(),
         OTHER_AUDIO.format(types=", ".join(sorted((masked | others) - set(map(model_type, ENCODERS))))),
     ]

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech_runtime.audio import read_audio
-from speech_runtime.bench.options import WAVEFORM_RATE, Case
+from speech_runtime.backends.tensorrt.profiles import WAVEFORM_RATE
+from speech_runtime.bench.options import Case
 from speech_runtime.dataclass_json import from_json
 from speech_runtime.system import peak_rss_bytes
 
@@ -53,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds of one run; None where a peer does not do that.
+    """Seconds of one run; None if the peer has no such part.
 
     Attributes:
         encoder: audio to what the decoder attends to.
@@ -103,7 +104,7 @@ def serve(load: Callable[[Job], Peer]) -> None:
 
 
 def ask(module: str, job: Job, threads: int, environment: Mapping[str, str]) -> Answer:
-    """Run a peer's file on `job`, with so many threads.
+    """Run the file of a peer on `job`, with the given number of threads.
 
     Raises:
         RuntimeError: it failed; with the end of what it said.

@@ -19,7 +19,7 @@ OURS_FLOAT32, OURS_INT8 = "speech-export float32", "speech-export int8"
 
 @dataclass(frozen=True)
 class Contender:
-    """One of those who are compared.
+    """A contender of the comparison.
 
     Attributes:
         name: in tables and plots.

@@ -17,7 +17,7 @@ from conftest import ExportOnce
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime.bundle.graph_io import cache_names
 
-FAMILIES = ("bert", "mbart")
+FAMILIES = ["bert", pytest.param("mbart", marks=pytest.mark.full)]
 BATCH, BEAMS, FRAMES, WIDTH = 2, 3, 17, 24
 LAYERS, HEADS, HEAD_DIM = 2, {"bert": 3, "mbart": 4}, {"bert": 8, "mbart": 6}
 

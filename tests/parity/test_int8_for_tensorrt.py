@@ -15,8 +15,8 @@ import corpus
 import half_matrix
 from composites import composite
 from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
-from exporter.passes.test_int8 import Graph
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
+from small_graphs import Graph
 from speech_export.cli.export import main
 from speech_export.passes.int8.explicit import quantize_explicitly
 from speech_export.passes.int8.quantizable import Quantizable

@@ -16,10 +16,11 @@ from speech_runtime.bundle.manifest import ENGINES, MANIFEST, EngineSet, Flavor,
 from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.bundle.safe_files import is_there
 from speech_runtime.cli.console import complain
+from speech_runtime.system import MIB
 
 from ..tensorrt.add_engines import add_engines, check_target
 from ..tensorrt.build import BuildOptions, OnStep
-from .progress import MIB, Progress
+from .progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

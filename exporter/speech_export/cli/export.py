@@ -12,12 +12,13 @@ from speech_runtime.cli.console import complain, log_on_stderr
 from speech_runtime.cli.describe import measured_on, verification_lines
 from speech_runtime.cli.entry import exit_when_interrupted
 from speech_runtime.cli.flags import hub_flags
+from speech_runtime.system import MIB
 
 from ..errors import shortened
 from ..limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from ..precision.options import OpKind, Precision, PrecisionOptions, Target
 from .engines import engine_flags
-from .progress import MIB, Progress
+from .progress import Progress
 
 if TYPE_CHECKING:
     from ..sources.composite import Composite

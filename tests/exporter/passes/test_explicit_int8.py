@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from exporter.passes.test_int8 import IDS, WIDTH, WORDS, Graph, X, language_model, operators, weight, weight_bytes
+from small_graphs import IDS, WIDTH, WORDS, Graph, X, language_model, operators, weight, weight_bytes
 from speech_export.passes.int8.dynamic import quantized_columns
 from speech_export.passes.int8.quantizable import Quantizable
 from speech_export.passes.pipeline import passes_to_explicit_int8, run_passes
