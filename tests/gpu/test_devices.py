@@ -15,13 +15,13 @@ import pytest
 from conftest import Pair
 from speech_export.tensorrt.add_engines import add_engines
 from speech_export.tensorrt.build import BuildOptions
-from speech_export.verification.compare import token_agreement
 from speech_runtime import CudaOptions, EngineError, OnnxSpeechSeq2Seq, ProfileLimits, SessionOptions, TensorRtOptions
 from speech_runtime.backends.cuda.calls import Cuda
 from speech_runtime.backends.options import CUDA, TENSORRT, TENSORRT_RTX
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.bundle.manifest import Manifest
 from speech_runtime.generation.scores.maths import log_softmax
+from token_agreement import token_agreement
 
 pytestmark = pytest.mark.gpu
 
