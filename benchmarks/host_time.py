@@ -19,11 +19,11 @@ from speech_runtime.generation.prompts import Prompt
 LAYERS, TOP_K, STEPS, REPETITIONS = 12, 64, 60, 30
 FACTS = DecoderFacts(LAYERS, 16, 64, vocab_size=250_054, max_positions=None, max_tokens=None, top_k=TOP_K)
 LIMITS = {1: 0.15, 16: 0.5}
-"""Utterances at 5 beams, and the milliseconds that a step of theirs may take."""
+"""Largest milliseconds of a step, by the number of utterances at 5 beams."""
 
 
-class StubEngine:
-    """Answers at once: candidates drawn before the clock runs, and empty caches."""
+class StubBackend:
+    """A backend that returns at once: candidates are drawn before the clock starts, and caches are empty."""
 
     def __init__(self, batch: int, beams: int) -> None:
         random = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def milliseconds_per_step(batch: int, beams: int) -> float:
     config = config.updated({"max_new_tokens": STEPS, "suppress_tokens": [2]})
     times = []
     for _ in range(REPETITIONS):
-        decoder = CachedDecoder(StubEngine(batch, beams), FACTS, batch, None, None)
+        decoder = CachedDecoder(StubBackend(batch, beams), FACTS, batch, None, None)
         begin = time.perf_counter()
         found = generate(lambda *_, own=decoder: own, FACTS, None, config, prompts, options)
         times.append((time.perf_counter() - begin) / found.steps)

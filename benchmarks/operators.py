@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from speech_runtime.backends.onnxruntime.backend import SLOW_FUSIONS
-from speech_runtime.bench.options import WAVEFORM_RATE
+from speech_runtime.backends.onnxruntime.sessions import SLOW_FUSIONS
+from speech_runtime.backends.tensorrt.profiles import WAVEFORM_RATE
 from speech_runtime.bundle.graph_io import PAST_LENGTH
 
 _SECONDS, _FRAMES, _BEAMS, _PAST, _ROOM = 10, 63, 5, 40, 64

@@ -12,9 +12,9 @@ from compare import Comparison
 from floors import Evidence, absences, as_table, floors
 from limits import Limits
 from operators import Operator
-from speech_runtime.bench.machine import Machine
 from speech_runtime.bench.measure import Measurement
 from speech_runtime.bench.report import as_json, as_markdown
+from speech_runtime.system import Machine
 
 _PACKAGES = ("speech-export", "onnxruntime", "torch", "transformers", "openvino", "ctranslate2", "numpy")
 _HIDDEN = """The peers run once more with `ONEDNN_MAX_CPU_ISA`, `ATEN_CPU_CAPABILITY`, `MKL_ENABLE_INSTRUCTIONS` and

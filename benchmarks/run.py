@@ -23,11 +23,11 @@ from peers.registry import (
 )
 from prepare import ensure
 from results import Results
-from speech_runtime.bench.machine import Machine
 from speech_runtime.bench.measure import Measurement
 from speech_runtime.bench.options import QUICK, BenchOptions
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER
 from speech_runtime.bundle.loading import Bundle
+from speech_runtime.system import Machine
 from stages import Bundles, error_rates, exported, prepared, say, swept
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -11,7 +11,6 @@ from prepare import ensure, export_bundle
 from speech_runtime.bench.measure import Measurement
 from speech_runtime.bench.options import BenchOptions
 from speech_runtime.bench.runner import plan, run
-from speech_runtime.bench.worker import describe
 from word_errors import word_error_rates
 
 
@@ -63,7 +62,7 @@ def prepared(contenders: Sequence[Contender], bundles: Bundles) -> list[Contende
 
 def swept(bundle: Path, options: BenchOptions) -> list[Measurement]:
     """Measure a bundle with `speech-bench`; it is named after its directory."""
-    found = run(plan([bundle], options), lambda order: say(f"{bundle.name}: {describe(order.case)}"))
+    found = run(plan([bundle], options), lambda order: say(f"{bundle.name}: {order.case}"))
     return [replace(measurement, bundle=bundle.name) for measurement in found]
 
 

@@ -16,12 +16,12 @@ from speech_export.precision.calibration import ModelInput, record
 from speech_export.precision.conversion import HalfPrecision
 from speech_export.precision.fp16_simulation import ROUNDED, write_rounded
 from speech_export.precision.options import PrecisionOptions
-from speech_export.verification.compare import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.loading import Bundle
 from speech_runtime.generation.config import GenerationSettings
 from speech_runtime.generation.scores.maths import log_softmax
+from token_agreement import token_agreement
 
 SEARCHES: tuple[GenerationSettings, ...] = (
     {"num_beams": 1, "num_return_sequences": 1, "max_new_tokens": 24},

@@ -3,7 +3,6 @@
 The models are those of `composites`: tiny, with random weights.
 """
 
-import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from composites import DECODERS, ENCODERS, composite
 from speech_export import export
 from speech_export.tensorrt.build import build_engine
 from speech_export.tracing.facts import decoder_facts, encoder_facts
-from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
 from speech_export.tracing.tracer import save, trace, traceables
-from speech_export.verification.compare import token_agreement
-from speech_export.verification.oracle import Oracle
+from speech_export.verification.reference import Oracle
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.backends.tensorrt.profiles import graph_profiles
@@ -34,6 +30,7 @@ from speech_runtime.bundle.manifest import Manifest
 from speech_runtime.bundle.model_facts import EncoderFacts
 from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.generation.config import GenerationSettings
+from token_agreement import token_agreement
 
 ENCODER, DECODER = "wav2vec2", "bert"
 """The encoder of every decoder row, and the decoder of every encoder row."""
@@ -152,7 +149,7 @@ def traced_engine_bytes(pairing: Pairing) -> int:
 def _traced_engine_bytes(graph: str, encoder: str, decoder: str) -> int:
     model = composite(decoder, encoder)
     facts, of_decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
-    with tempfile.TemporaryDirectory() as directory, traceable(model):
+    with tempfile.TemporaryDirectory() as directory, rewritten_for_tracing(model):
         path = Path(directory) / f"{graph}.onnx"
         traceable_graph = next(each for each in traceables(model, facts, of_decoder) if each.name == graph)
         save(trace(traceable_graph, facts.input_name, of_decoder.layers), path)
@@ -185,31 +182,6 @@ def _padding(encode: Encode, inputs: Array, mask: Array, lengths: list[int]) -> 
         heard = min(int(frames[row].sum()), alone.shape[1])
         differences.append(np.abs(together[row, :heard] - alone[0, :heard]).max())
     return float(max(differences))
-
-
-def registered_decoders() -> set[str]:
-    """Return the model types of the causal language models of transformers with cross-attention."""
-    attends = {"encoder_hidden_states", "encoder_outputs"}
-    return {
-        model_type
-        for model_type, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
-        if attends & inspect.signature(getattr(transformers, name).forward).parameters.keys()
-    }
-
-
-def registered_encoders() -> tuple[set[str], set[str]]:
-    """Return the model types of transformers that take audio: those that can downsample its mask, and the others."""
-    masked: set[str] = set()
-    others: set[str] = set()
-    for model_type, names in MODEL_MAPPING_NAMES.items():
-        model = getattr(transformers, names if isinstance(names, str) else names[0], None)
-        try:
-            takes_audio = getattr(model, "main_input_name", "") in ("input_values", "input_features")
-        except ImportError:  # it wants a library of its own
-            continue
-        if takes_audio:
-            (masked if hasattr(model, "_get_feature_vector_attention_mask") else others).add(model_type)
-    return masked, others
 
 
 def model_type(name: str) -> str:

@@ -5,7 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import markdown_table
-from composites import ENCODERS
 from half_table import FP16_ENGINES, FP32_ENGINES
 from markdown_table import Cells
 from matrix import (
@@ -15,11 +14,9 @@ from matrix import (
     ENCODER_ROWS,
     Pairing,
     measure,
-    model_type,
-    registered_encoders,
 )
 from speech_export import ExportError
-from speech_export.families import refusals
+from speech_export.families.supported import supported_families
 
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "support.md"
 INTRODUCTION = """# What can be exported
@@ -78,7 +75,7 @@ def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
         cells.update({column: half.get(name, {}).get(column, "") for column in _ENGINES})
     packages = {name: version(name) for name in ("transformers", "torch", "onnxruntime")}
     packages["TensorRT-RTX"] = version("tensorrt-rtx-cu13")
-    masked, others = registered_encoders()
+    families = supported_families()
     sections = [
         INTRODUCTION.format(versions=", ".join(f"{name} {number}" for name, number in packages.items())),
         f"## Encoders\n\nEach with a {DECODER} decoder.\n",
@@ -86,8 +83,8 @@ def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
         f"## Decoders\n\nEach with a {ENCODER} encoder.\n",
         markdown_table.write(COLUMNS, _ordered(DECODER_ROWS, rows)),
         "## Refused\n\nDecoders with cross-attention in transformers that are not exported, and the reason.\n",
-        markdown_table.write(["why"], [(name, {"why": reason}) for name, reason in sorted(refusals().items())]).strip(),
-        OTHER_AUDIO.format(types=", ".join(sorted((masked | others) - set(map(model_type, ENCODERS))))),
+        markdown_table.write(["why"], [(name, {"why": reason}) for name, reason in families.refused.items()]).strip(),
+        OTHER_AUDIO.format(types=", ".join(families.other_audio)),
     ]
     TABLE.write_text("\n".join(sections) + "\n", encoding="utf-8")
 

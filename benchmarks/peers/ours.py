@@ -3,9 +3,8 @@
 import time
 
 from peers.protocol import Job, Sample, Samples, serve, threads_here
-from speech_runtime.bench.device import bench_options
 from speech_runtime.bench.measure import fixed_length, load
-from speech_runtime.bench.options import Case
+from speech_runtime.bench.options import Case, backend_options
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER
 from speech_runtime.bundle.loading import Bundle
 
@@ -14,7 +13,7 @@ class Ours:
     """See `Peer`."""
 
     def __init__(self, job: Job) -> None:
-        self._backend, self._generator = load(Bundle.open(job.model), bench_options("cpu", threads_here()))
+        self._backend, self._generator = load(Bundle.open(job.model), backend_options("cpu", threads_here()))
         self._free = job.audio is not None
 
     def run(self, case: Case, clips: Samples) -> Sample:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speech_runtime.audio import read_audio
-from speech_runtime.bench.options import WAVEFORM_RATE, Case
+from speech_runtime.backends.tensorrt.profiles import WAVEFORM_RATE
+from speech_runtime.bench.options import Case
 from speech_runtime.dataclass_json import from_json
 from speech_runtime.system import peak_rss_bytes
 

@@ -37,12 +37,12 @@ from .precision.options import PrecisionOptions
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite, check_model
 from .tracing.facts import check_static_cache, decoder_facts, encoder_facts
-from .tracing.rewrites.fast_on_cpu import fast_on_cpu
-from .tracing.rewrites.traceable import traceable
+from .tracing.rewrites.for_cpu import rewritten_for_cpu
+from .tracing.rewrites.for_tracing import rewritten_for_tracing
 from .tracing.tracer import save, trace, traceables
 from .verification.compare import NEW_TOKENS, judge, verification, verify
 from .verification.evaluation_audio import AudioSet, audio_files, audio_set
-from .verification.expectation import expectations
+from .verification.reference import expectations
 
 logger = logging.getLogger(__name__)
 
@@ -185,8 +185,8 @@ def _trace_and_optimize(
     begin: OnStage,
 ) -> DecoderFacts:
     """Write the three graphs in float32; return the decoder's facts, which optimisation may change."""
-    fast = fast_on_cpu(model.encoder, options.encoder_in_bytes) if options.target == "cpu" else nullcontext()
-    with traceable(model), fast:
+    fast = rewritten_for_cpu(model.encoder, options.encoder_in_bytes) if options.target == "cpu" else nullcontext()
+    with rewritten_for_tracing(model), fast:
         for graph in traceables(model, encoder, decoder):
             begin(f"tracing {graph.name}")
             traced = trace(graph, encoder.input_name, decoder.layers)

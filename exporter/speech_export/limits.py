@@ -21,14 +21,11 @@ class Limits:
     """How far the exported graphs may be from the torch model.
 
     Attributes:
-        logprob_difference: Largest difference of a log-probability of 0. For one of -10 twice as much is allowed,
-        because
+        logprob_difference: Largest difference of a log-probability of 0. One of -10 may differ by twice as much, since
             rounding errors grow with the number.
-        agreement: Smallest share of equal tokens. Below 1, searches pass that had to choose between equal candidates.
-        torch_roundings: Allowance for rounding, for a float32 bundle. If a difference exceeds `logprob_difference`, it
-        may
-            still be this many times the difference between torch's own float32 and float64 on the same audio; 0 for no
-            allowance.
+        agreement: Smallest share of equal tokens. Below 1, searches may choose differently between near ties.
+        torch_roundings: Allowance for a float32 bundle that exceeds `logprob_difference`: it may differ from torch by
+            this many times the difference between torch's float32 and float64 on the same audio; 0 for no allowance.
 
     Raises:
         ExportError: A limit is out of range or NaN; all of them are listed.

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .audio import AudioLimits
-    from .backends.onnxruntime.gpu_options import CudaOptions, TensorRtOptions
-    from .backends.onnxruntime.session_options import SessionOptions
-    from .backends.tensorrt.options import EngineOptions
+    from .backends.options import CudaOptions, EngineOptions, SessionOptions, TensorRtOptions
     from .bundle.hub import push_to_hub
     from .bundle.loading import Bundle
     from .bundle.profile_limits import ProfileLimits
@@ -39,11 +37,11 @@ _MODULES = {
     "BenchError": "errors",
     "Bundle": "bundle.loading",
     "BundleError": "errors",
-    "CudaOptions": "backends.onnxruntime.gpu_options",
+    "CudaOptions": "backends.options",
     "EncoderOutput": "generation.encoder",
     "EngineError": "errors",
     "EngineMemoryError": "errors",
-    "EngineOptions": "backends.tensorrt.options",
+    "EngineOptions": "backends.options",
     "ForwardOutput": "generation.likelihood",
     "GenerateOutput": "generation.output",
     "GenerationConfig": "generation.config",
@@ -51,9 +49,9 @@ _MODULES = {
     "Hypothesis": "transcribe.results",
     "OnnxSpeechSeq2Seq": "model",
     "ProfileLimits": "bundle.profile_limits",
-    "SessionOptions": "backends.onnxruntime.session_options",
+    "SessionOptions": "backends.options",
     "SpeechError": "errors",
-    "TensorRtOptions": "backends.onnxruntime.gpu_options",
+    "TensorRtOptions": "backends.options",
     "Transcription": "transcribe.results",
     "push_to_hub": "bundle.hub",
 }

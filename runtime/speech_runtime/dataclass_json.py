@@ -152,7 +152,8 @@ def _words(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return ", or ".join(map(_words, arguments))
     if origin is Literal:
-        return " or ".join(map(repr, arguments))
+        options = list(map(repr, arguments))
+        return f"one of {', '.join(options)}" if len(options) > 2 else " or ".join(options)
     if origin is tuple and arguments[-1] is ...:
         return f"a tuple; each item: {_words(arguments[0])}"
     return _WORDS.get(origin or kind) or str(getattr(kind, "__name__", kind))

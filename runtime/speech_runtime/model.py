@@ -14,9 +14,8 @@ from tokenizers import Tokenizer
 from .audio import Audio, AudioLimits, Clip, Samples, clip_of
 from .audio.features import FeatureExtractor, feature_extractor_of
 from .backends.base import Backend
-from .backends.devices import load_backend, options_for
-from .backends.onnxruntime.session_options import SessionOptions
-from .backends.tensorrt.options import EngineOptions
+from .backends.load import load_backend
+from .backends.options import EngineOptions, SessionOptions, options_for
 from .bundle.hub import bundle_directory
 from .bundle.loading import Bundle, load_whole
 from .bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Manifest
@@ -36,7 +35,7 @@ from .transcribe.results import Transcription, transcriptions
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
-"""Clips of a list that are encoded and searched together."""
+"""Number of clips that are encoded and searched together."""
 
 
 class OnnxSpeechSeq2Seq(SpeechGenerator):
@@ -51,7 +50,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         tokenizer: Tokenizer | None,
         label_tokens: LabelTokens | None = None,
     ) -> None:
-        """Compose a model of its parts; without extractor or tokenizer it generates, but does not transcribe."""
+        """Compose a model of its parts. Without feature extractor or tokenizer it cannot transcribe."""
         super().__init__(backend, manifest, generation_config, tokenizer, label_tokens)
         self.feature_extractor = feature_extractor
 
@@ -71,18 +70,18 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         """Load a bundle.
 
         Args:
-            name: the directory that `speech-export` wrote, or a Hub id.
+            name: Directory that `speech-export` wrote, or Hub id.
             device: "cpu", "cuda", "cuda:1", "tensorrt", "tensorrt_rtx", or "engines" for the TensorRT engines in the
                 bundle; shorthand for `options`.
-            options: device, threads, and more.
-            check_hashes: compare the SHA-256 of every file first.
-            revision: of a Hub id: branch, tag or commit.
-            token: for private repositories.
-            cache_dir: where downloads are kept.
-            local_files_only: take only what is in the cache.
+            options: Device, threads and further options.
+            check_hashes: If true, compare the SHA-256 of every file first.
+            revision: Branch, tag or commit of a Hub id.
+            token: Access token for private repositories.
+            cache_dir: Directory for downloads.
+            local_files_only: If true, use only files that are in the cache.
 
         Raises:
-            BundleError: there is no bundle, it is damaged, or its feature extractor is none that this release knows.
+            BundleError: There is no bundle, it is damaged, or this release does not know its feature extractor.
             EngineError: ONNX Runtime, the provider for the device, or engines for it are missing.
         """
         chosen = options_for(device, options)
@@ -118,22 +117,22 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         limits: AudioLimits | None = None,
         language: str | None = None,
     ) -> NDArray[np.float32]:
-        """How likely each of `texts` is as the transcription of a clip: to choose among the best of another system.
+        """Return the log-probability of each text as the transcription of a clip, to rank texts of another system.
 
         Args:
-            audio: see `transcribe`.
-            texts: without special tokens; the start token, a forced first token and the end token are added.
-            sampling_rate: see `transcribe`.
-            limits: see `transcribe`.
-            language: see `generate`.
+            audio: Clip, as in `transcribe`.
+            texts: Texts without special tokens; the start token, a forced first token and the end token are added.
+            sampling_rate: Sampling rate, as in `transcribe`.
+            limits: Limits, as in `transcribe`.
+            language: Language, as in `generate`.
 
         Returns:
-            Log-probabilities float32 [texts] of all tokens of each, the end token included.
+            Sum of the log-probabilities of all tokens of each text, the end token included: float32 [texts].
 
         Raises:
-            AudioError: see `transcribe`.
-            BundleError: the bundle has no tokenizer, or one that only decodes.
-            GenerationError: `texts` is no list of texts, or one of them cannot be scored.
+            AudioError: The clip cannot be transcribed.
+            BundleError: The bundle has no tokenizer, or its tokenizer only decodes.
+            GenerationError: `texts` is not a list of strings, or one of them cannot be scored.
         """
         given = checked_texts(texts)
         if not given:
@@ -179,21 +178,21 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         limits: AudioLimits | None = None,
         **keywords: Unpack[ClipKeywords],
     ) -> str | list[str]:
-        """Transcribe one clip, or a list of clips of any length; texts come in the order of the clips.
+        """Transcribe one clip, or a list of clips. Texts come in the order of the clips.
 
         Args:
-            audio: paths of files, their bytes or open files; arrays of mono floating-point samples; dictionaries of
-                samples and "sampling_rate", as `datasets` has them; or (rate, samples), as gradio has them.
-            sampling_rate: of arrays, Hz; the model's own where it is None. All others know their own.
-            limits: the most that a clip may ask for.
-            batch_size: see `transcribe_iter`.
-            keywords: see `generate`.
+            audio: Path, bytes or open file; array of mono floating-point samples; dictionary of samples and
+                "sampling_rate", as `datasets` has them; or (rate, samples), as gradio has them. Or a list of these.
+            sampling_rate: Sampling rate of arrays, Hz; that of the model if None. Other forms have their own.
+            batch_size: Largest number of clips that are encoded and searched together.
+            limits: Largest size of a clip.
+            keywords: Settings and options, see `generate`.
 
         Warns:
-            UserWarning: a text is cut off, by its maximal length for example; once a call.
+            UserWarning: A text is cut off, such as by its maximal length. Once per call.
 
         Raises:
-            AudioError: audio that cannot be transcribed; names the clip. `transcribe_iter` goes on after it.
+            AudioError: A clip, which is named, cannot be transcribed. `transcribe_iter` continues after it.
         """
         clips = audio if isinstance(audio, list) else [audio]
         texts: list[str] = []
@@ -220,19 +219,19 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         """Transcribe any number of clips, in batches of similar length and in bounded memory.
 
         Args:
-            audio: see `transcribe`; it may be a generator: clips are taken as they are needed.
-            sampling_rate: see `transcribe`.
-            batch_size: clips that are encoded and searched together, at most.
-            limits: see `transcribe`.
-            keywords: see `generate`; lists have a value for each clip. `max_time` is that of a batch. After `cancel`,
-                the clips that are left come back empty and marked as "stopped".
+            audio: Clips, as in `transcribe`. It may be a generator: clips are taken as they are needed.
+            sampling_rate: Sampling rate of arrays, as in `transcribe`.
+            batch_size: Largest number of clips that are encoded and searched together.
+            limits: Limits, as in `transcribe`.
+            keywords: Settings and options, see `generate`. Lists have a value for each clip. `max_time` holds for a
+                batch. After `cancel`, the remaining clips are returned empty and marked as "stopped".
 
         Yields:
-            What was heard, in the order of `audio`; for audio that cannot be transcribed, the error that says why.
+            Transcriptions in the order of `audio`; for a clip that cannot be transcribed, its error.
 
         Raises:
-            AudioError: `audio` is one clip and no list.
-            GenerationError: settings that the model cannot follow.
+            AudioError: `audio` is one clip and not a list.
+            GenerationError: The settings are wrong, or the model cannot follow them.
         """
         _, limits = self._settings(keywords), AudioLimits.of(limits)
         return transcribe_clips(
@@ -254,22 +253,22 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     def load(
         self, audio: Audio, sampling_rate: int | None = None, name: str = "audio", limits: AudioLimits | None = None
     ) -> Samples:
-        """Read or check one clip: float32 [samples] at the model's sampling rate.
+        """Read or check one clip. Return samples float32 [samples] at the model's sampling rate.
 
         Raises:
-            AudioError: it cannot be transcribed.
+            AudioError: The clip cannot be transcribed.
         """
         return self._load(clip_of(audio, sampling_rate, name), limits)
 
     def _transcribe_batch(self, clips: Sequence[Samples], **keywords: Unpack[ClipKeywords]) -> list[Transcription]:
-        """Transcribe clips of `load` as one batch, with all that is known about each.
+        """Transcribe clips that `load` returned, as one batch.
 
-        A clip's answer does not depend on the others. Where padding changes what the encoder makes of a clip, clips
-        are encoded one by one; they are searched together all the same. The exception are checkpoints whose feature
-        extractor gives no mask: they take padding for audio, as in transformers.
+        A clip's transcription does not depend on the others: where padding changes the encoder's output, clips are
+        encoded one by one and searched together. The exception are checkpoints whose feature extractor returns no mask:
+        they treat padding as audio, as in transformers.
 
         Raises:
-            BundleError: the bundle has no tokenizer or feature extractor.
+            BundleError: The bundle has no tokenizer or feature extractor.
         """
         if self.tokenizer is None:
             raise BundleError(f"the bundle has no {TOKENIZER}: only generate() works, on token ids")
@@ -305,18 +304,16 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     def _settings(
         self, keywords: ClipKeywords
     ) -> tuple[CallOptions, GenerationConfig, Language | None, Prompts | None]:
-        """Keywords for a search, checked; what it returns is what was heard, and no more unless asked for."""
+        """Check the keywords of a call, and split them. One sequence is returned unless more are asked for."""
         settings: dict[str, Any] = {"num_return_sequences": 1, **keywords}
         language, decoder_input_ids = settings.pop("language", None), settings.pop("decoder_input_ids", None)
         options, config = self._asked(settings)
         if kept := [name for name in ("output_scores", "output_logits") if getattr(options, name)]:
-            raise GenerationError(
-                f"{' and '.join(kept)}: a transcription has no place for that; call generate() instead"
-            )
+            raise GenerationError(f"{' and '.join(kept)}: transcribe does not return them; call generate() instead")
         return options, config, language, decoder_input_ids
 
     def _fits(self, clips: Sequence[Samples]) -> bool:
-        """Whether a batch fits this machine's memory."""
+        """Return true if a batch fits into this machine's memory."""
         longest = max(self._extractor().input_length(clip.size, "audio") for clip in clips)
         return fits_memory(len(clips), longest, self.manifest.encoder)
 

@@ -1,21 +1,37 @@
-"""How much memory this process has taken, and how much more it may take."""
+"""The machine that this process runs on: its processor, its memory, and the versions of the libraries."""
 
+import ctypes
 import os
+import platform
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
+MIB = 2**20
+
 _CGROUP_LIMITS = ("memory.max", "memory.limit_in_bytes")
-"""Of version 2 and of version 1."""
+"""Files of version 2 and of version 1 of control groups."""
+_CPUINFO = Path("/proc/cpuinfo")
+_BYTE_PRODUCTS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
+"""Instruction sets that add products of bytes in 32 bits."""
+_SPEED_FEATURES = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_int8", "amx_bf16"),
+)
+"""Instruction sets that decide how fast a processor multiplies, as Linux names them."""
+_PACKAGES = ("speech-export", "onnxruntime", "onnxruntime-gpu", "numpy")
+_GPU_PACKAGES = ("tensorrt", "tensorrt-rtx-cu13")
 
 
 def peak_rss_bytes() -> int:
-    """The most physical memory that this process has occupied at any time, bytes.
+    """Return the largest physical memory that this process has ever occupied, in bytes.
 
-    On Linux it is read from `/proc`: what `getrusage` says there begins with the memory of the process that started
-    this one, and a small one started by a large one would look as large.
+    On Linux it is read from `/proc`: the number of `getrusage` starts at the memory of the parent process, so that a
+    small child of a large process would look large.
     """
     peak = _status_bytes("VmHWM")
     if peak is not None:
@@ -27,10 +43,10 @@ def peak_rss_bytes() -> int:
 
 
 def free_memory_bytes() -> int:
-    """Return how many bytes this process may take besides those that it has.
+    """Return how many bytes this process may still allocate.
 
-    The least of three counts: the machine's memory, that of its control group (a container's limit, version 1 or 2),
-    and its address space (`ulimit -v`). What other processes take of the first two is not counted.
+    The smallest of three limits counts: the machine's memory, that of the process's control group (a container's limit,
+    version 1 or 2), and the address space (`ulimit -v`). Memory of other processes is not subtracted.
     """
     import resource  # not on Windows
 
@@ -44,40 +60,131 @@ def free_memory_bytes() -> int:
 
 @cache
 def memory_limit_bytes(root: Path = Path("/")) -> int:
-    """Return the bytes of the machine's memory, or of the control group of this process where that has fewer.
+    """Return the bytes of the machine's memory, or of this process's control group if that has fewer.
 
     Args:
-        root: of the file systems `proc` and `sys`.
+        root: Directory that contains the file systems `proc` and `sys`.
     """
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *_cgroup_limits(root)])
+    return min([_physical_memory(), *_cgroup_limits(root)])
+
+
+def available_memory() -> int | None:
+    """Return the bytes that a new process may allocate without swapping; None if the system does not tell."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the system; glibc would keep what was freed while the graphs were loaded."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def instruction_sets() -> frozenset[str]:
+    """Return the instruction sets of this processor, as Linux names them; empty on other systems."""
+    flags = re.search(r"^flags\s*:\s*(.+)$", _read(_CPUINFO), re.MULTILINE)
+    return frozenset(flags[1].split()) if flags else frozenset()
+
+
+@cache
+def bytes_saturate() -> bool:
+    """Return true if sums of products of unsigned and signed bytes may overflow on this processor.
+
+    x86 processors before VNNI add pairs of products in 16 bits and clip the sum: results of int8 graphs are then wrong,
+    slightly or by much. If the instruction sets are unknown, the answer is true.
+    """
+    return platform.machine().lower() in ("x86_64", "amd64") and not _BYTE_PRODUCTS & instruction_sets()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine and the versions of the libraries on it.
+
+    Attributes:
+        processor: Name of the processor.
+        cores: Number of cores that this process may use.
+        features: Instruction sets that decide how fast the processor multiplies.
+        memory: Physical memory in bytes.
+        system: Name and release of the operating system.
+        versions: Versions of packages, by name.
+        gpu: Name of the GPU; None if nothing runs on it.
+    """
+
+    processor: str
+    cores: int
+    features: tuple[str, ...]
+    memory: int
+    system: str
+    versions: dict[str, str]
+    gpu: str | None = None
+
+    @classmethod
+    def here(cls, packages: tuple[str, ...] = _PACKAGES, gpu: str | None = None) -> "Machine":
+        """Describe this machine, with the versions of those `packages` that are installed."""
+        name, known = re.search(r"^model name\s*:\s*(.+)$", _read(_CPUINFO), re.MULTILINE), instruction_sets()
+        return cls(
+            processor=name[1] if name else platform.processor() or platform.machine(),
+            cores=_cores(),
+            features=tuple(feature for feature in _SPEED_FEATURES if feature in known),
+            memory=_physical_memory(),
+            system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+            versions=_versions(packages if gpu is None else (*packages, *_GPU_PACKAGES)),
+            gpu=gpu,
+        )
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        features = ", ".join(self.features) or "features unknown"
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        gpu = "" if self.gpu is None else f"{self.gpu}; "
+        return f"{gpu}{self.processor}, {self.cores} cores ({features}), {self.memory / 2**30:.0f} GiB; {versions}"
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
-    """Yield the limits of this process's control groups and of those around them."""
+    """Yield the limits of this process's control groups and of the groups around them."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
         mount = root / "sys/fs/cgroup" / controllers
         inside = PurePosixPath(path.lstrip("/"))
-        # A container may see the path of its host, and itself at the root.
+        # A container may see the path of its host, while its own group is at the root.
         for group in (inside, *inside.parents):
             for name in _CGROUP_LIMITS:
                 limit = _read(mount / group / name).strip()
-                if limit.isdigit():  # it is "max" where there is none
+                if limit.isdigit():  # "max" stands for no limit
                     yield int(limit)
 
 
 def _status_bytes(name: str) -> int | None:
-    """Return a size that Linux states of this process, in bytes; None on other systems."""
+    """Return a size from Linux's status of this process, in bytes; None on other systems."""
     found = re.search(rf"^{name}:\s*(\d+) kB$", _read(Path("/proc/self/status")), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
 
 def _read(path: Path) -> str:
-    """Return what is in a file of the system, or nothing where it cannot be read."""
+    """Read a file of the system; return an empty string if it cannot be read."""
     try:
-        return path.read_text(encoding="ascii", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

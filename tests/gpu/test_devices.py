@@ -15,32 +15,32 @@ import pytest
 from conftest import Pair
 from speech_export.tensorrt.add_engines import add_engines
 from speech_export.tensorrt.build import BuildOptions
-from speech_export.verification.compare import token_agreement
 from speech_runtime import CudaOptions, EngineError, OnnxSpeechSeq2Seq, ProfileLimits, SessionOptions, TensorRtOptions
 from speech_runtime.backends.cuda.calls import Cuda
-from speech_runtime.backends.onnxruntime.session_options import CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.backends.options import CUDA, TENSORRT, TENSORRT_RTX
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.bundle.manifest import Manifest
 from speech_runtime.generation.scores.maths import log_softmax
+from token_agreement import token_agreement
 
 pytestmark = pytest.mark.gpu
 
 Load = Callable[..., OnnxSpeechSeq2Seq]
-"""Takes a device, and the precision of the bundle: fp32 without it."""
+"""Function that loads the model on a device, with the precision of the bundle; fp32 by default."""
 
 DEVICES = {"cuda": CUDA, "tensorrt": TENSORRT, "tensorrt_rtx": TENSORRT_RTX, "engines": None}
-"""And the execution provider that each needs."""
+"""Execution provider that each device needs."""
 
 LIMITS = ProfileLimits(batch=(1, 1, 4), beams=(1, 4, 5), seconds=(0.1, 3.0, 12.0), tokens=(1, 10, 64))
 UTTERANCES = 1000
 WARM_UP = 20
 ALLOWED_GROWTH = 32 * 2**20
-"""Bytes: arenas settle; a leak of one utterance's caches would be more."""
+"""Bytes of growth to allow: arenas settle, while leaking the caches of one utterance would take more."""
 
 
 @cache
 def missing(device: str) -> str:
-    """Why there is no `device` here; empty where there is one."""
+    """Return why `device` is not available here; empty if it is."""
     provider = DEVICES[device]
     if provider is not None and provider not in onnxruntime.get_available_providers():
         return f"this ONNX Runtime has no {provider}"
@@ -60,7 +60,7 @@ def need(device: str) -> None:
 
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
-    """Each device; skipped where it is not."""
+    """Yield each device; skip those that are not available."""
     name: str = request.param
     need(name)
     return name
@@ -68,7 +68,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """The bundled model on a device; its engines are built on this very GPU."""
+    """Load the bundled model on a device, with engines built on this GPU."""
 
     @cache
     def directory(device: str, precision: str) -> Path:
@@ -80,7 +80,7 @@ def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         if device != "engines":
             return exported
         copy = Path(shutil.copytree(exported, tmp_path_factory.mktemp("engines") / "bundle"))
-        replace(Manifest.read(copy), engines=()).write(copy)  # those are for other GPUs, or round to TF32
+        replace(Manifest.read(copy), engines=()).write(copy)  # stored engines are for other GPUs, or round to TF32
         add_engines(copy, import_tensorrt(), BuildOptions(limits=LIMITS))
         return copy
 
@@ -122,14 +122,14 @@ def test_logits_are_close_to_those_of_the_cpu(
     inputs, mask = model.feature_extractor([model.load(clip)])
     tokens = np.arange(4, 20)[None] % model.manifest.decoder.vocab_size
     found, expected = (each.forward(inputs, mask, decoder_input_ids=tokens).logits for each in (model, digits.exported))
-    # The TensorRT provider of ONNX Runtime rounds products to TF32, and has no switch for it.
+    # The TensorRT provider of ONNX Runtime rounds products to TF32, and has no option against it.
     np.testing.assert_allclose(found, expected, atol=0.2 if device == "tensorrt" else 2e-3)
 
 
 def test_half_precision_is_as_close_as_the_cpu_says(
     device: str, load: Load, digits: Pair, references: dict[Path, str]
 ) -> None:
-    """On the CPU, with graphs that round, log-probabilities of these clips differ by 0.037 at most."""
+    """With graphs that emulate rounding on the CPU, log-probabilities of these clips differ by at most 0.037."""
     model = load(device, "fp16")
     agreement = []
     for path in references:

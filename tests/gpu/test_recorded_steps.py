@@ -32,7 +32,7 @@ Load = Callable[[int], OnnxSpeechSeq2Seq]
 
 @pytest.fixture(scope="module", params=["cuda", "engines"])
 def load(request: pytest.FixtureRequest, export_once: ExportOnce, tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """The bundled model with a static cache, so many sizes recorded."""
+    """Load the bundled model with a static cache, and record so many sizes."""
     need(request.param)
     exported = export_once("digits-static", CHECKPOINT, precision=PrecisionOptions(target="cuda"), static_cache=64)
     if request.param == "cuda":
@@ -47,7 +47,7 @@ def load(request: pytest.FixtureRequest, export_once: ExportOnce, tmp_path_facto
 
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_the_tokens_are_those_of_the_cpu(num_beams: int, load: Load, digits: Pair, references: dict[Path, str]) -> None:
-    model = load(SIZES)  # the clips have more lengths than that: some are not recorded
+    model = load(SIZES)  # the clips have more lengths than are recorded
     for path in [*references] * 2:
         inputs, mask = model.feature_extractor([model.load(path)])
         found = model.generate(inputs, mask, num_beams=num_beams, max_length=60)

@@ -1,7 +1,7 @@
-"""A GPU in memory that is strict about every call, and a TensorRT on it whose engines are ONNX Runtime on the CPU.
+"""A fake GPU in host memory that checks every call, and a fake TensorRT whose engines run in ONNX Runtime on the CPU.
 
-Work is done when the stream is waited for, not before, as late as a GPU may do it: what was freed, collected or
-overwritten in the meantime is noticed. New memory is not zero. Whatever breaks the contract of a call is an assertion.
+Work runs only when the stream is synchronised, as late as on a real GPU, so that memory that is freed, collected or
+overwritten too early is noticed. New memory is not zeroed. A call that breaks its contract fails an assertion.
 """
 
 import weakref
@@ -33,7 +33,7 @@ _CPU = ["CPUExecutionProvider"]
 
 
 class FakeDevice:
-    """A GPU. See `cuda.Device`."""
+    """A fake GPU; see `backends.cuda.calls.Device`."""
 
     stream = STREAM
     compute_capability = "8.9"
@@ -54,14 +54,14 @@ class FakeDevice:
 
     def allocate(self, size: int) -> int:
         assert size > 0
-        assert not self.recording, "memory is allocated while the stream is recorded"
+        assert not self.recording, "memory was allocated while the stream is recorded"
         address, self._next = self._next, self._next + (size + 2 * _ALIGNMENT) // _ALIGNMENT * _ALIGNMENT
         self.blocks[address] = np.full(size, GARBAGE, dtype=np.uint8)
         self.allocations.append(size)
         return address
 
     def free(self, address: int) -> None:
-        assert not self.queue, "memory is freed while work is on the stream"
+        assert not self.queue, "memory was freed while work is on the stream"
         del self.blocks[address]
 
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
@@ -104,11 +104,11 @@ class FakeDevice:
         self.replays += 1
 
     def forget(self, recording: int) -> None:
-        assert not self.queue, "a recording is given up while work is on the stream"
+        assert not self.queue, "a recording was freed while work is on the stream"
         del self.recordings[recording]
 
     def synchronize(self) -> None:
-        assert not self.recording, "the stream is waited for while it is recorded"
+        assert not self.recording, "the stream was synchronised while it is recorded"
         work, self.queue = self.queue, []
         for task in work:
             task()
@@ -121,12 +121,12 @@ class FakeDevice:
         return self.blocks[address][:size].view(dtype).reshape(shape).copy()
 
     def write(self, address: int, array: NDArray[Any]) -> None:
-        """Put `array` at `address` now."""
+        """Copy `array` to `address`, without waiting for the stream."""
         assert array.nbytes <= self.blocks[address].size, "the tensor is larger than its memory"
         self.blocks[address][: array.nbytes] = np.frombuffer(array.tobytes(), dtype=np.uint8)
 
     def _check(self, address: int, array: NDArray[Any]) -> None:
-        assert not self.recording, "a copy from or to the host is in a recording"
+        assert not self.recording, "a copy from or to the host was recorded"
         assert array.flags["C_CONTIGUOUS"]
         assert 0 < array.nbytes <= self.blocks[address].size
 
@@ -143,7 +143,7 @@ class FakeGraph:
     shapes: dict[tuple[tuple[str, Shape], ...], dict[str, Shape]] = field(default_factory=dict)
 
     def output_shapes(self, inputs: dict[str, Shape]) -> dict[str, Shape]:
-        """As TensorRT works them out: without running anything that matters."""
+        """Return the shapes of the outputs, found with a run on zeros."""
         key = tuple(sorted(inputs.items()))
         if key not in self.shapes:
             zeros = {name: np.zeros(shape, dtype=self.dtypes[name]) for name, shape in inputs.items()}
@@ -154,7 +154,7 @@ class FakeGraph:
 
 
 class FakeContext:
-    """An execution context. See TensorRT's `IExecutionContext`."""
+    """A fake execution context; see TensorRT's `IExecutionContext`."""
 
     def __init__(self, library: "FakeTensorRt", engine: "FakeEngine") -> None:
         self._library, self._engine, self._graph = library, engine, engine.graph
@@ -169,14 +169,14 @@ class FakeContext:
         return 0 <= profile < len(self._graph.ranges)
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        assert self._profile is not None, "the memory is that of a profile"
+        assert self._profile is not None, "a profile must be chosen before its memory"
         assert memory % _ALIGNMENT == 0
         assert size >= self._engine.get_device_memory_size_for_profile_v2(self._profile)
         assert self._library.device.blocks[memory].size >= size
         self._scratch = memory, size
 
     def set_input_shape(self, name: str, shape: Shape) -> bool:
-        assert self._profile is not None, "shapes are those of a profile"
+        assert self._profile is not None, "a profile must be chosen before shapes"
         least, _, most = self._graph.ranges[self._profile][name]
         fits = len(shape) == len(least) and all(a <= b <= c for a, b, c in zip(least, shape, most, strict=True))
         if not fits:
@@ -185,7 +185,7 @@ class FakeContext:
         return fits
 
     def get_tensor_shape(self, name: str) -> Shape:
-        assert set(self._shapes) == set(self._graph.ranges[0]), "the shapes of all inputs come first"
+        assert set(self._shapes) == set(self._graph.ranges[0]), "the shapes of all inputs must be set first"
         return self._graph.output_shapes(self._shapes)[name]
 
     def set_tensor_address(self, name: str, address: int) -> bool:
@@ -203,7 +203,7 @@ class FakeContext:
         shapes = self._shapes | graph.output_shapes(self._shapes)
         addresses = dict(self._addresses)
         for name, shape in shapes.items():
-            device.read(addresses[name], shape, graph.dtypes[name])  # it is there, and large enough
+            device.read(addresses[name], shape, graph.dtypes[name])  # checks that it is allocated and large enough
         outputs = [output.name for output in graph.session.get_outputs()]
         written = [addresses[name] for name in outputs]
         read = {addresses[name] for name in self._shapes}
@@ -224,7 +224,7 @@ class FakeContext:
 
 
 class FakeEngine:
-    """A deserialised engine. See TensorRT's `ICudaEngine`."""
+    """A fake deserialised engine; see TensorRT's `ICudaEngine`."""
 
     def __init__(self, library: "FakeTensorRt", graph: FakeGraph) -> None:
         self._library, self.graph = library, graph
@@ -261,7 +261,7 @@ class FakeEngine:
 
 
 class FakeTensorRt:
-    """TensorRT's package, for the engines that are entered in `bundle`, whose files say nothing but their names."""
+    """A fake of TensorRT's package, for the engine files of `bundle`, which contain only the names of their graphs."""
 
     __version__ = "1.7.1"
     ILogger = SimpleNamespace

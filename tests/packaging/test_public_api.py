@@ -39,6 +39,7 @@ PUBLIC = {
 }
 
 USE_OF_THE_RUNTIME = """
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def transcribe(model: OnnxSpeechSeq2Seq, files: list[Path]) -> tuple[str, list[s
     text: str = model.transcribe(files[0], num_beams=4, limits=AudioLimits(max_seconds=60))
     mixed: list[str] = model.transcribe(["a.wav", np.zeros(16000, dtype=np.float32)], sampling_rate=16000)
     texts: list[str] = model.transcribe(files, do_sample=True, top_p=0.9)
-    model.transcribe(files[0], stream=print)
+    model.transcribe(files[0], stream=sys.stdout.write)
     return text, mixed, texts
 
 

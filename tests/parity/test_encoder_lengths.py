@@ -19,10 +19,10 @@ from matrix import Array
 from speech_export.passes.unmasked_attention import drop_needless_masks
 from speech_export.precision.options import Target
 from speech_export.tracing.facts import decoder_facts, encoder_facts
-from speech_export.tracing.rewrites.fast_on_cpu import fast_on_cpu
-from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.rewrites.for_cpu import rewritten_for_cpu
+from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
 from speech_export.tracing.tracer import trace, traceables
-from speech_export.verification.oracle import Oracle
+from speech_export.verification.reference import Oracle
 from speech_runtime.bundle.model_facts import EncoderFacts
 
 GRAPHS = [
@@ -46,7 +46,7 @@ def encoder(family: str, target: Target) -> tuple[SpeechEncoderDecoderModel, Enc
     """A tiny composite, the facts of its encoder, and its traced encoder graph."""
     model = composite("bert", family)
     facts, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
-    with traceable(model), fast_on_cpu(model.encoder) if target == "cpu" else nullcontext():
+    with rewritten_for_tracing(model), rewritten_for_cpu(model.encoder) if target == "cpu" else nullcontext():
         traced = trace(next(iter(traceables(model, facts, decoder))), facts.input_name, decoder.layers)
     drop_needless_masks(traced)
     session = onnxruntime.InferenceSession(ir.to_proto(traced).SerializeToString())

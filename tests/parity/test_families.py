@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from click.testing import CliRunner
 
 import half_table
 import markdown_table
@@ -13,12 +14,12 @@ from matrix import (
     Pairing,
     measure,
     model_type,
-    registered_decoders,
-    registered_encoders,
     traced_engine_bytes,
 )
 from speech_export import ExportError
+from speech_export.cli.export import main
 from speech_export.families import refusals
+from speech_export.families.supported import supported_families
 from speech_export.sources.configs import load_configs
 from support_table import TABLE
 
@@ -65,11 +66,22 @@ def test_every_row_of_the_table_has_engines_of_both_precisions() -> None:
 def test_every_family_that_transformers_registers_is_in_the_table() -> None:
     table = TABLE.read_text(encoding="utf-8")
     rows = {model_type(name) for name in re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE)}
-    masked, others = registered_encoders()
-    assert registered_decoders() <= rows, "add them to tests/helpers/composites.py, then run `make matrix`"
-    assert masked <= rows
-    named = set(re.findall(r"[\w-]+", table.rpartition("They are refused:")[2]))
-    assert others <= rows | named
+    named = re.findall(r"[\w-]+", table.rpartition("They are refused:")[2])
+    families = supported_families()
+    supported = {model_type(row.name) for row in (*ENCODER_ROWS, *DECODER_ROWS)}
+    assert {*families.encoders, *families.decoders} == supported, "add what is missing to tests/helpers/composites.py"
+    assert rows >= {*supported, *families.refused}, "run `make matrix`"
+    assert named == list(families.other_audio), "run `make matrix`"
+
+
+def test_the_command_lists_the_families_of_the_table() -> None:
+    listed = CliRunner().invoke(main, ["--list-families"])
+    assert listed.exit_code == 0, listed.output
+    families = supported_families()
+    for names in (families.encoders, families.decoders, families.other_audio):
+        assert ", ".join(names) in " ".join(listed.stdout.split())
+    for name, reason in families.refused.items():
+        assert f"  {name}: {reason}\n" in listed.stdout
 
 
 @pytest.mark.parametrize("family", sorted(refusals()))

@@ -26,7 +26,7 @@ from speech_export.precision.fp16_simulation import ROUNDED
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tracing.tracer import save
 from speech_export.verification.evaluation_audio import AudioSet, Batch
-from speech_export.verification.expectation import Expectation, expectations
+from speech_export.verification.reference import Expectation, expectations
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST

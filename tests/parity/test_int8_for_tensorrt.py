@@ -23,7 +23,6 @@ from speech_export.passes.int8.quantizable import Quantizable
 from speech_export.precision.conversion import ExplicitQuantizer
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tensorrt.build import build_engine
-from speech_export.verification.compare import token_agreement
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.tensorrt.library import import_tensorrt
@@ -32,6 +31,7 @@ from speech_runtime.bundle.loading import Bundle
 from speech_runtime.bundle.manifest import Manifest
 from speech_runtime.bundle.profile_limits import Range
 from speech_runtime.bundle.safe_files import FileFacts
+from token_agreement import token_agreement
 
 INT8 = PrecisionOptions(precision="int8", target="tensorrt")
 BY_THE_BOOK = SessionOptions(intra_op_threads=1, graph_optimization="disabled")

@@ -15,9 +15,9 @@ from speech_export.passes.int8.dynamic import int8_node, quantized_columns
 from speech_export.passes.int8.int4 import quantized_blocks
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.backends.onnxruntime.backend import _EXACT_BYTES
-from speech_runtime.backends.onnxruntime.cpu_features import bytes_saturate
+from speech_runtime.backends.onnxruntime.sessions import _EXACT_BYTES
 from speech_runtime.bundle.graph_io import GRAPHS
+from speech_runtime.system import bytes_saturate
 
 ROWS = (1, 2, 5, 40)
 """One beam; a pair; the beams of a search, an odd number; a prompt or frames."""

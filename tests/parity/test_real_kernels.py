@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, SpeechEncoderDecoderModel, Wav2Ve
 
 from composites import DECODERS
 from speech_export.tracing.facts import decoder_facts, encoder_facts
-from speech_export.tracing.rewrites.fast_on_cpu import fast_on_cpu
-from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.rewrites.for_cpu import rewritten_for_cpu
+from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
 from speech_export.tracing.tracer import trace, traceables
-from speech_export.verification.oracle import Oracle
+from speech_export.verification.reference import Oracle
 
 NARROW = {
     "conv_dim": (8,) * 7,
@@ -33,7 +33,7 @@ NORMS = {
 
 
 @cache
-def encoder(norm: str, in_bytes: bool) -> tuple[SpeechEncoderDecoderModel, onnxruntime.InferenceSession]:
+def encoder(norm: str, quantized: bool) -> tuple[SpeechEncoderDecoderModel, onnxruntime.InferenceSession]:
     """XLS-R and its adapter, or Wav2Vec2-Base, but narrow; and the encoder graph."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -41,13 +41,13 @@ def encoder(norm: str, in_bytes: bool) -> tuple[SpeechEncoderDecoderModel, onnxr
         text = AutoModelForCausalLM.from_config(DECODERS["bert"]())
         model = SpeechEncoderDecoderModel(encoder=speech, decoder=text).eval()
     facts, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
-    with traceable(model), fast_on_cpu(model.encoder, in_bytes):
+    with rewritten_for_tracing(model), rewritten_for_cpu(model.encoder, quantized):
         traced = trace(next(iter(traceables(model, facts, decoder))), facts.input_name, decoder.layers)
     return model, onnxruntime.InferenceSession(ir.to_proto(traced).SerializeToString())
 
 
 @pytest.mark.parametrize(
-    ("norm", "in_bytes"), [("layer", False), pytest.param("group", False, marks=pytest.mark.full), ("group", True)]
+    ("norm", "quantized"), [("layer", False), pytest.param("group", False, marks=pytest.mark.full), ("group", True)]
 )
 @settings(max_examples=12, deadline=None)
 @example(samples=400)
@@ -57,8 +57,8 @@ def encoder(norm: str, in_bytes: bool) -> tuple[SpeechEncoderDecoderModel, onnxr
 @example(samples=20880)
 @example(samples=50000)
 @given(samples=st.integers(400, 50000))
-def test_every_number_of_samples_gives_the_frames_of_torch(norm: str, in_bytes: bool, samples: int) -> None:
-    model, session = encoder(norm, in_bytes)
+def test_every_number_of_samples_gives_the_frames_of_torch(norm: str, quantized: bool, samples: int) -> None:
+    model, session = encoder(norm, quantized)
     waveform = np.random.default_rng(samples).standard_normal((1, samples)).astype(np.float32)
     mask = np.ones((1, samples), dtype=np.int64)
     hidden_states, frames = session.run(None, {"input_values": waveform, "attention_mask": mask})

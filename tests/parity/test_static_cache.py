@@ -18,7 +18,7 @@ from half_matrix import FP16
 from matrix import clip_lengths, engine_bytes, padded_batch
 from speech_export import ExportError, export
 from speech_export.precision.options import PrecisionOptions
-from speech_export.verification.oracle import Oracle
+from speech_export.verification.reference import Oracle
 from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, GRAPHS

@@ -78,7 +78,7 @@ def test_without_control_groups_the_machine_limits(tmp_path: Path) -> None:
 
 
 def in_little_memory(code: str, more: int) -> str:
-    """Run code in a process whose address space may grow by so many MiB from where it says `limit()`."""
+    """Run code in a process whose address space may grow by so many MiB after it calls `limit()`."""
     before = (
         "import resource; from speech_runtime.system import _status_bytes, free_memory_bytes\n"
         "def limit():\n"

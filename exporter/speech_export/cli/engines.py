@@ -1,4 +1,4 @@
-"""`--engines` of the `speech-export` command: after an export, or for a bundle that is there already."""
+"""`--engines` of the `speech-export` command: build TensorRT engines after an export, or for an existing bundle."""
 
 import functools
 import time
@@ -7,152 +7,133 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
-from click.core import ParameterSource
 
 from speech_runtime import SpeechError
 from speech_runtime.backends.tensorrt.library import NAMES, TensorRt, import_tensorrt
 from speech_runtime.bundle.graph_io import GRAPHS
-from speech_runtime.bundle.manifest import ENGINES, MANIFEST, EngineSet, Flavor, Manifest
+from speech_runtime.bundle.manifest import ENGINES, EngineSet, Flavor, Manifest
 from speech_runtime.bundle.profile_limits import ProfileLimits
-from speech_runtime.bundle.safe_files import is_there
 from speech_runtime.cli.console import complain
+from speech_runtime.system import MIB
 
 from ..tensorrt.add_engines import add_engines, check_target
 from ..tensorrt.build import BuildOptions, OnStep
-from .progress import MIB, Progress
+from .progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_PREFIX = "trt_"
+PREFIX = "trt_"
 _LIMITS: dict[str, tuple[Any, str]] = {
-    "batch": (int, "Utterances together"),
-    "beams": (int, "Beams of each"),
+    "batch": (int, "Utterances of a batch"),
+    "beams": (int, "Beams of an utterance"),
     "seconds": (float, "Seconds of audio"),
     "tokens": (int, "Tokens of a sequence"),
-    "step-tokens": (int, "Tokens of one step"),
+    "step_tokens": (int, "Tokens of one step"),
 }
 
 
 def engine_flags(command: Command) -> Command:
-    """Add `--engines` and what goes with it to the command that exports.
-
-    `speech-export BUNDLE --engines` runs nothing of the export, so that it needs no torch. With a model, the graphs are
-    for TensorRT: those for the CPU have operations that it does not know.
-    """
+    """Add `--engines` and its options to a command, which gets them as `engines`: an `EngineBuild`, or None."""
 
     @functools.wraps(command)
-    def wrapper(engines: bool, output: str | None, model: str | None, **others: Any) -> None:
-        flags = {name: others.pop(name) for name in list(others) if name.startswith(_PREFIX)}
+    def wrapper(engines: bool, **others: Any) -> None:
+        flags = {name: others.pop(name) for name in list(others) if name.startswith(PREFIX)}
         given = {name: value for name, value in flags.items() if value not in (None, ())}
         if given and not engines:
             raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --engines")
-        is_bundle = engines and output is None and model is not None and is_there(Path(model) / MANIFEST)
-        if output is None and not is_bundle:
-            raise click.UsageError("Missing option '-o' / '--output'. Only --engines for a bundle goes without it.")
-        try:
-            if is_bundle:
-                check_target(Path(str(model)), Manifest.read(Path(str(model))))
-            tensorrt = import_tensorrt(given.get("trt_flavor")) if engines else None
-            options = _options(given)
-            if tensorrt is not None:
-                options.check(tensorrt)
-        except SpeechError as error:  # before an export that may take minutes
-            raise click.ClickException(str(error)) from error
-        if engines and not is_bundle:
-            others["target"] = _target(others["target"])
-        if not is_bundle:
-            command(output=output, model=model, **others)
-        if tensorrt is not None:
-            _build(str(model if is_bundle else output), tensorrt, options)
+        command(engines=EngineBuild(given) if engines else None, **others)
 
     wrapped: Any = wrapper
-    for option in reversed(_options_of_command()):
+    for option in reversed(_command_options()):
         wrapped = option(wrapped)
     result: Command = wrapped
     return result
 
 
-def _target(target: str) -> str:
-    """What the graphs of engines are for, if `target` is what the command line says, or its default."""
-    if click.get_current_context().get_parameter_source("target") is ParameterSource.DEFAULT:
-        return "tensorrt"
-    if target != "tensorrt":
-        raise click.UsageError(f"--engines are built of graphs for TensorRT: leave --target {target} out")
-    return target
+class EngineBuild:
+    """A request to build the engines of a bundle."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        """Take the options that are given, by name with the prefix `trt_`."""
+        named = {name.removeprefix(PREFIX): value for name, value in given.items()}
+        self._flavor: Flavor | None = named.pop("flavor", None)
+        self._limits = {name: named.pop(name) for name in _LIMITS if name in named}
+        if "compute_capability" in named:
+            named["compute_capabilities"] = named.pop("compute_capability")
+        self._others = named
+        self._tensorrt: TensorRt | None = None
+        self._options = BuildOptions()
+
+    def prepare(self, bundle: str | None = None) -> None:
+        """Check the options and import TensorRT, before an export that may take minutes.
+
+        Args:
+            bundle: Directory of an existing bundle, whose target is checked too.
+        """
+        try:
+            if bundle is not None:
+                check_target(Path(bundle), Manifest.read(Path(bundle)))
+            self._tensorrt = import_tensorrt(self._flavor)
+            self._options = BuildOptions(limits=ProfileLimits(**self._limits), **self._others)
+            self._options.check(self._tensorrt)
+        except SpeechError as error:
+            raise click.ClickException(str(error)) from error
+
+    def run(self, directory: str) -> None:
+        """Build the engines of the bundle in `directory`, and print a summary; `prepare` comes first."""
+        assert self._tensorrt is not None  # noqa: S101 - prepare() was called
+        begin, progress = time.perf_counter(), Progress(len(GRAPHS))
+
+        def on_graph(graph: str) -> OnStep:
+            progress(f"building the engine of {graph}")
+            return progress.step
+
+        try:
+            built = add_engines(directory, self._tensorrt, self._options, on_graph)
+        except SpeechError as error:
+            complain()
+            raise click.ClickException(
+                f"{error}\nThe bundle {directory} is unchanged. To try again: speech-export {directory} --engines"
+            ) from error
+        progress.end()
+        click.echo(_summary(directory, built, time.perf_counter() - begin))
 
 
-def _options_of_command() -> list[Callable[[Any], Any]]:
-    defaults = ProfileLimits()
+def _command_options() -> list[Callable[[Any], Any]]:
+    defaults = vars(ProfileLimits())
     return [
+        click.option("--engines", is_flag=True, help="Build TensorRT engines too; for MODEL itself if it is a bundle."),
         click.option(
-            "--engines",
-            is_flag=True,
-            help="Build TensorRT engines too; of a bundle that is there already, if MODEL is one.",
-        ),
-        click.option(
-            "--trt-flavor", type=click.Choice(get_args(Flavor)), help="Library to build with. [default: what is there]"
+            "--trt-flavor", type=click.Choice(get_args(Flavor)), help="TensorRT library. [default: the installed one]"
         ),
         *(
             click.option(
-                f"--{_PREFIX}{name}".replace("_", "-"),
+                f"--{PREFIX}{name}".replace("_", "-"),
                 type=kind,
                 nargs=3,
-                metavar="LEAST USUAL MOST",
-                help=f"{meaning}. [default: {' '.join(f'{size:g}' for size in _default(defaults, name))}]",
+                metavar="MIN TYPICAL MAX",
+                help=f"{meaning}. [default: {' '.join(f'{size:g}' for size in defaults[name])}]",
             )
             for name, (kind, meaning) in _LIMITS.items()
         ),
         click.option(
             "--trt-weights",
             type=click.Choice(["included", "stripped"]),
-            help="Whether engines hold the weights, or take them from the graphs when loaded. [default: included]",
+            help="Keep the weights in the engines, or read them from the graphs at each load. [default: included]",
         ),
-        click.option("--trt-tf32", is_flag=True, default=None, help="Round float32 products to 10 bits of mantissa."),
-        click.option("--trt-timing-cache", type=click.Path(path_type=Path), help="File of times of kernels; TensorRT."),
+        click.option(
+            "--trt-tf32", is_flag=True, default=None, help="Round float32 products to TF32 (10-bit mantissa)."
+        ),
+        click.option(
+            "--trt-timing-cache", type=click.Path(path_type=Path), help="File with kernel timings; TensorRT only."
+        ),
         click.option(
             "--trt-compute-capability",
             multiple=True,
-            help="Of a GPU to build for, such as 8.9; repeatable. TensorRT-RTX; [default: all from 8.0]",
+            help="Compute capability of a GPU to build for, such as 8.9; repeatable; TensorRT-RTX only. "
+            "[default: all from 8.0]",
         ),
     ]
-
-
-def _default(limits: ProfileLimits, name: str) -> tuple[float, ...]:
-    value: tuple[float, ...] = getattr(limits, name.replace("-", "_"))
-    return value
-
-
-def _options(given: dict[str, Any]) -> BuildOptions:
-    named = {name.removeprefix(_PREFIX): value for name, value in given.items()}
-    limits = {name.replace("-", "_") for name in _LIMITS} & named.keys()
-    names = {
-        "weights": "weights",
-        "tf32": "tf32",
-        "timing_cache": "timing_cache",
-        "compute_capability": "compute_capabilities",
-    }
-    return BuildOptions(
-        limits=ProfileLimits(**{name: named[name] for name in limits}),
-        **{field: named[name] for name, field in names.items() if name in named},
-    )
-
-
-def _build(directory: str, tensorrt: TensorRt, options: BuildOptions) -> None:
-    begin, progress = time.perf_counter(), Progress(len(GRAPHS))
-
-    def on_graph(graph: str) -> OnStep:
-        progress(f"building the engine of {graph}")
-        return progress.step
-
-    try:
-        built = add_engines(directory, tensorrt, options, on_graph)
-    except SpeechError as error:
-        complain()
-        raise click.ClickException(
-            f"{error}\nThe bundle {directory} is as it was. To try again: speech-export {directory} --engines"
-        ) from error
-    progress.end()
-    click.echo(_summary(directory, built, time.perf_counter() - begin))
 
 
 def _summary(directory: str, built: EngineSet, seconds: float) -> str:

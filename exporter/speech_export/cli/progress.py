@@ -1,11 +1,9 @@
-"""Progress of the `speech-export` command on stderr, and the unit of its summaries."""
+"""Progress of the `speech-export` command on stderr."""
 
 import sys
 import time
 
 from speech_runtime.cli.console import complain
-
-MIB = 2**20
 
 
 class Progress:

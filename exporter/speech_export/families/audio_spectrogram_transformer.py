@@ -10,7 +10,7 @@ from .registry import EncoderFamily, register_encoder
 
 
 def facts(encoder: PreTrainedModel) -> EncoderFacts:
-    """Facts of an AST encoder; a column of patches has several frames."""
+    """Return the facts of an AST encoder; a column of patches has several frames."""
     config = encoder.config
     return EncoderFacts(
         input_name="input_values",
@@ -23,7 +23,7 @@ def facts(encoder: PreTrainedModel) -> EncoderFacts:
 
 
 def every_frame(_: PreTrainedModel, frames: int, attention_mask: Tensor) -> Tensor:
-    """All patches, and the two tokens before them: transformers' composite attends to all of them."""
+    """Return a mask of all patches and the two tokens before them: transformers' composite attends to all of them."""
     return torch.ones(attention_mask.shape[0], frames, dtype=torch.bool)
 
 

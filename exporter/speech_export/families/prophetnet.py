@@ -20,7 +20,7 @@ from .registry import DecoderFamily, register_decoder
 
 @contextmanager
 def float_mask(decoder: PreTrainedModel) -> Iterator[None]:
-    """Within this context the decoder takes a boolean mask of the encoder: it computes `1.0 - mask`."""
+    """Within this context, the decoder accepts a boolean mask of the encoder: it computes `1.0 - mask`."""
 
     def convert(
         _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
@@ -37,10 +37,10 @@ def float_mask(decoder: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def one_token(decoder: PreTrainedModel) -> Iterator[None]:
-    """Within this context every step is one of the cached path.
+    """Within this context, every step takes the cached path.
 
-    No mask: one token sees all that came before. Positions without `int()`, which tracing would freeze, and without a
-    check of their values, which TensorRT refuses.
+    There is no mask, since one token sees all before it. Positions are computed without `int()`, which tracing would
+    freeze, and without a check of their values, which TensorRT refuses.
     """
 
     def unmask(
@@ -63,7 +63,7 @@ def _cached_positions(
     embeddings: Any, inputs_shape: tuple[int, int], device: torch.device, past_key_values: Any
 ) -> tuple[Tensor, Tensor]:
     past = past_key_values.get_seq_length()
-    if isinstance(past, int) and past == 0:  # nothing but the projections of the encoder is traced without a past
+    if isinstance(past, int) and past == 0:  # only the projections of the encoder are traced without a past
         result: tuple[Tensor, Tensor] = type(embeddings).forward(embeddings, inputs_shape, device)
         return result
     position_ids = torch.ones(1, 1, dtype=torch.long, device=device) * (past + inputs_shape[1])
@@ -71,7 +71,7 @@ def _cached_positions(
 
 
 def _max_positions(decoder: PreTrainedModel) -> int:
-    """The predicting stream looks one position ahead."""
+    """Return the maximum number of tokens; the predicting stream looks one position ahead."""
     embeddings = decoder.prophetnet.decoder.position_embeddings
     if embeddings.padding_idx != 0:
         raise ExportError(
@@ -88,7 +88,7 @@ register_decoder(
         encoder_mask=lambda mask, _: mask.float(),
         max_positions=_max_positions,
         max_tokens=1,
-        why_not_static="its cached path takes no mask, which would hide the places that are not written yet",
+        why_not_static="its cached path takes no mask, which would hide the positions that are not written yet",
     ),
     "prophetnet",
 )

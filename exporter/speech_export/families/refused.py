@@ -1,4 +1,4 @@
-"""Families that are known not to work, with why."""
+"""Families that are known not to work, with the reason."""
 
 from .registry import register_refusal
 

@@ -1,4 +1,4 @@
-"""What a family needs beyond the generic path. Most need nothing, and have no entry."""
+"""Registry of the families that need more than the generic path. Most need nothing, and have no entry."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from speech_runtime.bundle.model_facts import EncoderFacts
 
 from ..errors import ExportError
-from ..tracing.masks import additive_mask, frame_mask
+from ..tracing.attention import additive_mask, frame_mask
 
 Rewrite = Callable[[PreTrainedModel], AbstractContextManager[None]]
 
@@ -24,11 +24,12 @@ class EncoderFamily:
     """A family of speech encoders.
 
     Attributes:
-        facts: read what the runtime must know off a model; None for encoders of raw waveforms, which say it all in
-            their configuration.
-        rewrite: what is different while the encoder is traced.
-        frame_mask: which of `frames` frames hold audio, bool [batch, frames], from the mask of the input.
-        takes_mask: whether transformers accepts an attention mask for this encoder in a composite.
+        facts: Function that reads the facts for the runtime from a model; None for encoders of raw waveforms, whose
+            configuration has them all.
+        rewrite: Context in which the encoder is traced.
+        frame_mask: Function (encoder, frames, mask of the input) that returns which frames hold audio, bool
+            [batch, frames].
+        takes_mask: If true, transformers accepts an attention mask for this encoder in a composite.
     """
 
     facts: Callable[[PreTrainedModel], EncoderFacts] | None = None
@@ -42,14 +43,14 @@ class DecoderFamily:
     """A family of text decoders.
 
     Attributes:
-        adapt: what makes transformers' own composite able to call the decoder at all; active for the torch model
-            that an export is verified against, too.
-        rewrite: what is different while the decoder is traced.
-        encoder_mask: the mask [batch, frames] as the decoder wants it, for so many queries.
-        max_positions: tokens that a sequence may have; None for what the embeddings say.
-        max_tokens: tokens that one step takes; None for any number.
-        masks_audio: whether it heeds `encoder_mask`.
-        why_not_static: why it cannot have a cache of one length for ever; None where it can.
+        adapt: Context in which transformers' own composite can call the decoder at all; also active for the torch
+            model that an export is verified against.
+        rewrite: Context in which the decoder is traced.
+        encoder_mask: Function (mask [batch, frames], number of queries) that returns the mask in the decoder's form.
+        max_positions: Function that returns the maximum number of tokens of a sequence; None to read the embeddings.
+        max_tokens: Maximum number of tokens of one step; None for any number.
+        masks_audio: If true, the decoder uses `encoder_mask`.
+        why_not_static: Reason why it cannot have a static cache; None if it can.
     """
 
     adapt: Rewrite = _as_it_is
@@ -67,35 +68,35 @@ _refused: dict[str, str] = {}
 
 
 def register_encoder(family: EncoderFamily, *model_types: str) -> None:
-    """Enter what encoders of `model_types` need."""
+    """Register `family` for encoders of `model_types`."""
     _encoders.update(dict.fromkeys(model_types, family))
 
 
 def register_decoder(family: DecoderFamily, *model_types: str) -> None:
-    """Enter what decoders of `model_types` need."""
+    """Register `family` for decoders of `model_types`."""
     _decoders.update(dict.fromkeys(model_types, family))
 
 
 def register_refusal(reason: str, *model_types: str) -> None:
-    """Enter why `model_types` cannot be exported."""
+    """Register the reason why `model_types` cannot be exported."""
     _refused.update(dict.fromkeys(model_types, reason))
 
 
 def encoder_family(encoder: PreTrainedModel) -> EncoderFamily:
-    """What the family of `encoder` needs.
+    """Return the family of `encoder`.
 
     Raises:
-        ExportError: it cannot be exported; says why.
+        ExportError: It cannot be exported; the error says why.
     """
     check_not_refused(encoder.config)
     return _encoders.get(encoder.config.model_type, EncoderFamily())
 
 
 def decoder_family(decoder: PreTrainedModel) -> DecoderFamily:
-    """What the family of `decoder` needs.
+    """Return the family of `decoder`.
 
     Raises:
-        ExportError: it cannot be exported; says why.
+        ExportError: It cannot be exported; the error says why.
     """
     check_not_refused(decoder.config)
     return _decoders.get(decoder.config.model_type, DecoderFamily())
@@ -105,12 +106,17 @@ def check_not_refused(config: PretrainedConfig) -> None:
     """Check that the family of `config` may be exported.
 
     Raises:
-        ExportError: it is known not to work; says why.
+        ExportError: It is known not to work; the error says why.
     """
     if config.model_type in _refused:
         raise ExportError(f"{config.model_type} cannot be exported: {_refused[config.model_type]}")
 
 
+def encoder_types() -> tuple[str, ...]:
+    """Return the model types of encoders that have an entry."""
+    return tuple(_encoders)
+
+
 def refusals() -> dict[str, str]:
-    """Why families cannot be exported, by model type."""
+    """Return the reasons why families cannot be exported, by model type."""
     return dict(_refused)

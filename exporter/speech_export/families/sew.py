@@ -13,10 +13,10 @@ from .registry import EncoderFamily, register_encoder
 
 @contextmanager
 def always_padded(encoder: PreTrainedModel) -> Iterator[None]:
-    """Append the zero frames always, and cut what is too much.
+    """Within this context, always append the zero frames, and cut off surplus ones.
 
-    transformers asks `if frames % squeeze_factor`, and tracing keeps the answer of its one example: 199 frames would
-    silently become 198.
+    transformers branches on `frames % squeeze_factor`, and tracing keeps the branch of its one example: 199 frames
+    would silently become 198.
     """
     transformer, squeeze = encoder.encoder, int(encoder.config.squeeze_factor)
     frames: list[Any] = []

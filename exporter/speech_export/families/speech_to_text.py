@@ -8,7 +8,7 @@ from .registry import EncoderFamily, register_encoder
 
 
 def facts(encoder: PreTrainedModel) -> EncoderFacts:
-    """Facts of a Speech2Text encoder; its subsampling convolutions have a stride of 2 each."""
+    """Return the facts of a Speech2Text encoder; its subsampling convolutions have a stride of 2 each."""
     config = encoder.config
     stride = 2**config.num_conv_layers
     return EncoderFacts(

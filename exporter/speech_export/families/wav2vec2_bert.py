@@ -8,7 +8,7 @@ from .registry import EncoderFamily, register_encoder
 
 
 def facts(encoder: PreTrainedModel) -> EncoderFacts:
-    """Facts of a Wav2Vec2-BERT encoder; its table of relative positions ends where the configuration says."""
+    """Return the facts of a Wav2Vec2-BERT encoder; the configuration limits its table of relative positions."""
     config = encoder.config
     return EncoderFacts(
         input_name="input_features",

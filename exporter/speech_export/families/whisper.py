@@ -1,7 +1,7 @@
 """Whisper's decoder: `encoder_hidden_states` under another name, and no mask for them.
 
 transformers' own composite cannot call it: `WhisperForCausalLM.forward` takes `encoder_outputs`. Whisper never masks
-its cross-attention, since its own encoder pads all audio to 30 seconds; so padding of a batch is attended to.
+its cross-attention, since its own encoder pads all audio to 30 seconds; so it also attends to the padding of a batch.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from .registry import DecoderFamily, register_decoder
 
 @contextmanager
 def renamed_input(decoder: PreTrainedModel) -> Iterator[None]:
-    """Within this context the decoder takes `encoder_hidden_states` and ignores `encoder_attention_mask`."""
+    """Within this context, the decoder takes `encoder_hidden_states` and ignores `encoder_attention_mask`."""
 
     def rename(
         _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]

@@ -1,4 +1,4 @@
-"""X-MOD: an adapter for each language, of which a traced decoder keeps that of its default language."""
+"""X-MOD has an adapter for each language; a traced decoder keeps only that of its default language."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from .registry import DecoderFamily, register_decoder
 
 @contextmanager
 def one_language(decoder: PreTrainedModel) -> Iterator[None]:
-    """Within this context all rows go through one adapter.
+    """Within this context, all rows go through one adapter.
 
-    transformers picks rows out for each adapter with boolean masks, whose sizes depend on data.
+    transformers selects the rows of each adapter with boolean masks, whose sizes depend on data.
     """
     language = decoder.config.default_language
     if language is None:

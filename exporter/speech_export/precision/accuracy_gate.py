@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import VerificationError
 from ..limits import Limits
 from ..verification.compare import Comparison, compare
-from ..verification.expectation import Expectation
+from ..verification.reference import Expectation
 from .conversion import Conversion, Part
 
 logger = logging.getLogger(__name__)

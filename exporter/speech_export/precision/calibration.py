@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from speech_runtime import GenerationConfig, SessionOptions
 from speech_runtime.backends.base import Backend, Prepared, Value
+from speech_runtime.backends.forwarding import ForwardingBackend
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.loading import Bundle
@@ -22,46 +23,17 @@ ModelInput = tuple[NDArray[np.float32], NDArray[np.int64]]
 Feed = dict[str, NDArray[Any]]
 
 
-class _Recorder:
-    """A backend that records the inputs of its graphs."""
+class _Recorder(ForwardingBackend):
+    """A backend that keeps a copy of the inputs of every run."""
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self.feeds: dict[str, list[Feed]] = {graph: [] for graph in GRAPHS}
-
-    @property
-    def on_host(self) -> bool:
-        return self._backend.on_host
-
-    @property
-    def recordings(self) -> int:
-        return self._backend.recordings
-
-    def upload(self, array: NDArray[Any]) -> Value:
-        return self._backend.upload(array)
-
-    def download(self, value: Value) -> NDArray[Any]:
-        return self._backend.download(value)
-
-    def dtype(self, graph: str, name: str) -> np.dtype[Any]:
-        return self._backend.dtype(graph, name)
-
-    def synchronize(self) -> None:
-        self._backend.synchronize()
-
-    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
-        return self._backend.allocate(shape, dtype)
-
-    def write(self, value: Value, array: NDArray[Any]) -> None:
-        self._backend.write(value, array)
-
-    def share(self, array: NDArray[Any]) -> Value:
-        return self._backend.share(array)
 
     def prepare(
         self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
     ) -> Prepared:
-        prepared = self._backend.prepare(graph, inputs, outputs, into)
+        prepared = super().prepare(graph, inputs, outputs, into)
 
         def run() -> dict[str, Value]:
             # Copied, because a download from the CPU shares the memory of the tensor, which does not outlive the step.
@@ -69,9 +41,6 @@ class _Recorder:
             return prepared()
 
         return run
-
-    def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:
-        return self.prepare(graph, inputs, outputs, {})()
 
 
 def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[str, list[Feed]]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from speech_runtime.atomic.system_calls import locked_directory
 from speech_runtime.atomic.writing import publish, staging_directory
 from speech_runtime.backends.cuda.calls import Cuda
-from speech_runtime.backends.tensorrt.library import TensorRt
+from speech_runtime.backends.tensorrt.library import TensorRt, import_tensorrt
 from speech_runtime.backends.tensorrt.profiles import graph_profiles
 from speech_runtime.bundle.loading import Bundle
 from speech_runtime.bundle.manifest import ENGINES, EngineSet, Manifest, pinned_bundle
@@ -27,7 +27,10 @@ OnGraph = Callable[[str], OnStep | None]
 
 
 def add_engines(
-    directory: str | Path, tensorrt: TensorRt, options: BuildOptions | None = None, on_graph: OnGraph = lambda _: None
+    directory: str | Path,
+    tensorrt: TensorRt | None = None,
+    options: BuildOptions | None = None,
+    on_graph: OnGraph = lambda _: None,
 ) -> EngineSet:
     """Build engines of all graphs of the bundle in `directory`, and add them to its manifest.
 
@@ -36,7 +39,7 @@ def add_engines(
 
     Args:
         directory: Directory of the bundle.
-        tensorrt: Library that builds the engines.
+        tensorrt: Library that builds the engines; the installed one if None.
         options: Options of the build.
         on_graph: Function that is called for each graph, see `OnGraph`.
 
@@ -48,7 +51,7 @@ def add_engines(
         EngineError: The limits exclude every input of the model.
         ExportError: The graphs are for the CPU; or an engine cannot be built or written.
     """
-    options = options or BuildOptions()
+    tensorrt, options = tensorrt or import_tensorrt(), options or BuildOptions()
     options.check(tensorrt)
     bundle = Bundle.open(Path(directory).absolute())
     check_target(bundle.directory, bundle.manifest)

@@ -1,16 +1,19 @@
-"""The attention of traced models: plain operations and small masks.
+"""Attention of traced models: plain operations, and small masks that survive tracing, half precision and TensorRT.
 
 The masks of transformers' own functions are [batch, 1, frames, frames] and gathered element by element; here they are
 [batch, 1, 1, frames].
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import bidirectional_mask_function
 
 from ..errors import ExportError
-from .masks import additive_mask
 
 IMPLEMENTATION = "speech_export"
 
@@ -42,21 +45,21 @@ def attention(
     """Scaled dot-product attention with the signature of transformers' attention interface.
 
     Args:
-        module: the attention layer that calls; named in errors.
-        query: [batch, heads, tokens, head_dim].
-        key: [batch, heads, keys, head_dim].
-        value: like `key`.
-        attention_mask: float, added to the scores; broadcasts to [batch, heads, tokens, keys].
-        scaling: factor of the scores; 1 / √head_dim where not given.
-        dropout: ignored: nothing is trained here.
-        position_bias: float [batch, heads, tokens, keys], added to the scores too.
-        keywords: whatever else the layer passes on.
+        module: Attention layer that calls; named in errors.
+        query: Queries [batch, heads, tokens, head_dim].
+        key: Keys [batch, heads, keys, head_dim].
+        value: Values, of the shape of `key`.
+        attention_mask: Float that is added to the scores; broadcasts to [batch, heads, tokens, keys].
+        scaling: Factor of the scores; 1 / √head_dim if None.
+        dropout: Ignored: nothing is trained here.
+        position_bias: Float [batch, heads, tokens, keys] that is added to the scores too.
+        keywords: Other keywords of the layer.
 
     Returns:
-        [batch, tokens, heads, head_dim], and no attention weights.
+        Attention output [batch, tokens, heads, head_dim], and no attention weights.
 
     Raises:
-        ExportError: the layer passes a keyword that may change the scores, which this function does not know.
+        ExportError: The layer passes an unknown keyword, which may change the scores.
     """
     unknown = sorted(name for name, given in keywords.items() if given is not None and name not in _HARMLESS_KEYWORDS)
     if unknown:
@@ -76,24 +79,77 @@ def attention(
 def attention_mask(
     kv_length: int, mask_function: object, attention_mask: Tensor | None = None, **_: object
 ) -> Tensor | None:
-    """The mask of an encoder's self-attention, with the signature of transformers' mask interface.
+    """Return the mask of an encoder's self-attention; the signature is that of transformers' mask interface.
 
-    Decoders never ask for one: they are given theirs ready-made.
+    Decoders never ask for one: they get theirs ready-made.
 
     Args:
-        kv_length: keys.
-        mask_function: which key a query may see, padding aside: all of them.
-        attention_mask: bool [batch, keys], true where there is audio.
+        kv_length: Number of keys.
+        mask_function: Rule of transformers for the keys that a query may see, apart from padding; must be all of them.
+        attention_mask: Mask bool [batch, keys], true where there is audio.
 
     Returns:
-        What is added to the scores, float32 [batch, 1, 1, keys].
+        Mask that is added to the scores, float32 [batch, 1, 1, keys].
 
     Raises:
-        ExportError: attention that is not bidirectional.
+        ExportError: The attention is not bidirectional.
     """
     if mask_function is not bidirectional_mask_function:
-        raise ExportError("an encoder whose attention is not plainly bidirectional cannot be exported yet")
+        raise ExportError("an encoder whose attention is not bidirectional cannot be exported yet")
     return None if attention_mask is None else additive_mask(attention_mask[:, :kv_length])
+
+
+def additive_mask(mask: Tensor, queries: int = 1) -> Tensor:
+    """Turn a mask [batch, keys], 1 or true where to attend, into a mask that is added to the scores.
+
+    Returns:
+        Mask float32 [batch, 1, queries, keys]: some decoders require a row for each query.
+    """
+    added = torch.where(mask.to(torch.bool), 0.0, torch.finfo(torch.float32).min)
+    return added[:, None, None, :].expand(-1, -1, queries, -1)
+
+
+def causal_mask(rows: int, tokens: int, past: int) -> Tensor:
+    """Return a mask that is added to the scores and hides later tokens: float32 [rows, 1, tokens, past + tokens]."""
+    keys, queries = torch.arange(past + tokens), torch.arange(past, past + tokens)
+    added = torch.where(keys <= queries.unsqueeze(1), 0.0, torch.finfo(torch.float32).min)
+    return added[None, None].expand(rows, -1, -1, -1)
+
+
+def frame_mask(
+    encoder: PreTrainedModel, frames: int, attention_mask: Tensor, add_adapter: bool | None = None
+) -> Tensor:
+    """Downsample a sample mask int64 [batch, samples] to the encoder's frames, bool [batch, frames].
+
+    The result is that of transformers' `_get_feature_vector_attention_mask`, without its indexed assignment.
+    """
+    options = {} if add_adapter is None else {"add_adapter": add_adapter}  # only families with adapters take it
+    lengths: Tensor = encoder._get_feat_extract_output_lengths(attention_mask.sum(-1), **options)
+    return torch.arange(frames) < lengths.unsqueeze(1)
+
+
+@contextmanager
+def attention_implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Within this context, `model` calls the attention function that is registered as `name`, if it can be replaced.
+
+    `set_attn_implementation` sets the configuration of the model. A composite gives its encoder a new one, and the
+    layers of most speech encoders keep the one that they were built with.
+    """
+    before = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    name = model.config._attn_implementation
+    kept: list[tuple[Any, str]] = []
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if type(config) is type(model.config) and config._attn_implementation != name:
+            kept.append((config, config._attn_implementation))
+            config._attn_implementation = name
+    try:
+        yield
+    finally:
+        for config, implementation in kept:
+            config._attn_implementation = implementation
+        model.set_attn_implementation(before)
 
 
 AttentionInterface.register(IMPLEMENTATION, attention)

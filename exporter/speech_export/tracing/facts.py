@@ -1,4 +1,4 @@
-"""What the manifest says of a model: read off its configuration, or off one step of it."""
+"""Find the facts about a model for the manifest, from its configuration or by running it once."""
 
 import sys
 from dataclasses import replace
@@ -26,10 +26,10 @@ _LEAST_STATIC = 2
 
 
 def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
-    """Facts of the speech encoder.
+    """Return the facts of the speech encoder.
 
     Raises:
-        ExportError: its family cannot be exported, or its configuration lacks one of them.
+        ExportError: Its family cannot be exported, or its configuration lacks a fact.
     """
     family = encoder_family(encoder)
     name = encoder.config.model_type
@@ -48,18 +48,21 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
         stride, extra = _output_frames(encoder, facts, family.takes_mask)
     except ExportError:
         raise
-    except Exception as error:  # whatever an encoder stumbles over whose configuration contradicts itself
+    except Exception as error:  # an inconsistent configuration can fail anywhere
         raise ExportError(f"{name} cannot be exported, it does not run as an encoder: {reason(error)}") from error
     return replace(facts, padding_neutral=neutral, frame_stride=stride, extra_frames=extra)
 
 
 def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: int | None = None) -> DecoderFacts:
-    """Facts of the text decoder of `model`; at most `top_k` candidates, or its whole vocabulary.
+    """Return the facts of the text decoder of `model`.
 
-    With a `static_cache`, of so many tokens, a step takes one token.
+    Args:
+        model: Composite.
+        top_k: Maximum number of candidates of a step; the vocabulary may be smaller.
+        static_cache: Length of a static cache in tokens, with which a step takes one token; None for a growing one.
 
     Raises:
-        ExportError: its family cannot be exported, or not with such a cache, or it cannot attend to an encoder.
+        ExportError: Its family cannot be exported, or not with such a cache, or it cannot attend to an encoder.
     """
     family = decoder_family(model.decoder)
     logits, caches = _one_step(model)
@@ -68,7 +71,7 @@ def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: in
     if not own:
         raise ExportError(f"the decoder, {name}, has no layers: its configuration asks for none")
     if not cross:
-        raise ExportError(f"{name} has no cross-attention: as a decoder it would never hear the audio")
+        raise ExportError(f"{name} has no cross-attention: as a decoder it would ignore the audio")
     if {(*key.shape[:2], key.shape[3]) for key in own} != {(*key.shape[:2], key.shape[3]) for key in cross}:
         raise ExportError(f"{name} cannot be exported: its layers have caches of different shapes")
     if bool(logits.isnan().any()):
@@ -92,22 +95,22 @@ def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: in
         raise ExportError(f"{name} cannot have a static cache: {family.why_not_static}; leave --static-cache out")
     if facts.max_positions is not None and static_cache > facts.max_positions:
         raise ExportError(
-            f"the static cache is to have {static_cache:,} tokens, and the decoder has {facts.max_positions:,} "
+            f"the static cache has {static_cache:,} tokens, and the decoder has {facts.max_positions:,} "
             f"positions; set --static-cache to {facts.max_positions} or less"
         )
     return replace(facts, cache="static", cache_length=static_cache, max_tokens=1)
 
 
 def check_static_cache(tokens: int, target: Target) -> None:
-    """Check that a static cache of so many tokens can be had.
+    """Check that a static cache of `tokens` tokens is possible for `target`.
 
     Raises:
-        ExportError: it cannot; says what can.
+        ExportError: It is not; the error says what is.
     """
     if tokens < _LEAST_STATIC:
         raise ExportError(
-            f"the static cache is to have {tokens} tokens; a search keeps {_LEAST_STATIC} at least, the start token "
-            "and one more: set --static-cache to the longest sequence to be expected"
+            f"the static cache has {tokens} tokens; a search needs at least {_LEAST_STATIC}, the start token and one "
+            "more: set --static-cache to the length of the longest sequence you expect"
         )
     if target == "cpu":
         raise ExportError(
@@ -117,13 +120,13 @@ def check_static_cache(tokens: int, target: Target) -> None:
 
 
 def encoder_width(model: SpeechEncoderDecoderModel) -> int:
-    """Width of `encoder_hidden_states`, after the projection where there is one."""
+    """Return the width of `encoder_hidden_states`, after the projection if there is one."""
     projection: nn.Linear | None = getattr(model, "enc_to_dec_proj", None)
     return int(model.encoder_output_dim if projection is None else projection.out_features)
 
 
 def _waveform_facts(encoder: PreTrainedModel) -> EncoderFacts:
-    """Facts of an encoder that begins with convolutions over the samples."""
+    """Return the facts of an encoder that begins with convolutions over the samples."""
     config = encoder.config
     kernels, strides = _fact(config, "conv_kernel"), _fact(config, "conv_stride")
     jumps = [1, *accumulate(strides, mul)]
@@ -141,9 +144,9 @@ def _waveform_facts(encoder: PreTrainedModel) -> EncoderFacts:
 
 
 def _padding_is_neutral(encoder: PreTrainedModel, facts: EncoderFacts) -> bool:
-    """Whether clips are encoded alike alone and beside a longer one. Where not, convolutions or norms see the padding.
+    """Return whether a clip is encoded the same alone and beside a longer one; if not, layers see the padding.
 
-    Adapters have strides too, so that lengths of several frames are tried.
+    Adapters have strides too, so lengths of several frames are tried.
     """
     lengths = torch.tensor([facts.min_length + frames * facts.stride for frames in (*range(_LENGTHS), 3 * _LENGTHS)])
     longest = int(lengths[-1])
@@ -164,7 +167,7 @@ def _padding_is_neutral(encoder: PreTrainedModel, facts: EncoderFacts) -> bool:
 
 
 def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, takes_mask: bool) -> tuple[int, int]:
-    """`frame_stride` and `extra_frames`; measured, since adapters have strides of their own."""
+    """Return `frame_stride` and `extra_frames`; they are measured, since adapters have strides of their own."""
     most = facts.max_length or sys.maxsize
     lengths = [min(facts.min_length + frames * facts.stride, most) for frames in (0, _NEAR, _FAR)]
     counts = []
@@ -181,14 +184,14 @@ def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, takes_mask: bo
         counts.append(int(hidden_states.shape[1]))
     risen, frames = lengths[2] - lengths[1], counts[2] - counts[1]
     stride = lengths[2]
-    if frames:  # where it does not divide evenly, one more may have been on its way
+    if frames:  # where it does not divide evenly, another frame may have been about to begin
         stride = risen // (frames + (risen % frames != 0))
     extra = max(count - length // stride for count, length in zip(counts, lengths, strict=True))
     return stride, extra + 1  # lengths in between may have one more
 
 
 def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[DynamicCache, DynamicCache]]:
-    """The logits of one token, and the caches that the decoder keeps of it."""
+    """Decode one token; return its logits and the decoder's self-attention and cross-attention cache."""
     decoder = model.decoder
     own, cross = DynamicCache(), DynamicCache()
     try:
@@ -200,7 +203,7 @@ def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[Dyn
                 past_key_values=EncoderDecoderCache(own, cross),
                 use_cache=True,
             ).logits
-    except Exception as error:  # whatever a decoder that is no half of a composite stumbles over
+    except Exception as error:  # a decoder that does not fit a composite can fail anywhere
         raise ExportError(
             f"{decoder.config.model_type} cannot be exported, it does not run as a decoder: {reason(error)}"
         ) from error
@@ -208,7 +211,7 @@ def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[Dyn
 
 
 def _max_positions(decoder: PreTrainedModel) -> int | None:
-    """Tokens of a sequence. Families after RoBERTa number positions from behind their padding index."""
+    """Return the maximum length of a sequence. RoBERTa and its relatives number positions from `padding_idx` + 1."""
     positions = getattr(decoder.config, "max_target_positions", None) or getattr(
         decoder.config, "max_position_embeddings", None
     )

@@ -1,7 +1,7 @@
 """The three graphs, as modules to trace: `Encoder`, `DecoderInit` and `DecoderWithPast`, or `DecoderWithStaticPast`.
 
-Each calls the Hugging Face model unchanged. Names and shapes of inputs and outputs are part of the bundle's contract
-(`speech_runtime.bundle.manifest`).
+Each calls the Hugging Face model unchanged. Names and shapes of inputs and outputs are part of the bundle's format
+(`speech_runtime.bundle.graph_io`).
 """
 
 import inspect
@@ -13,9 +13,8 @@ from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 from transformers.cache_utils import CacheLayerMixin, DynamicCache, EncoderDecoderCache
 
 from ..families import decoder_family, encoder_family
-from .beam_cache import BeamLayer
-from .beams import cross_attentions, folded, repeated
-from .masks import causal_mask
+from .attention import causal_mask
+from .beams import BeamLayer, cross_attentions, folded, repeated
 from .rewrites.operations import TraceableOperations
 from .static_cache import PastLength, PositionsFromInput, StaticLayer, length_mask
 
@@ -23,7 +22,7 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 class Encoder(nn.Module):
-    """Audio to what the decoder attends to, `enc_to_dec_proj` and the downsampling of the mask included."""
+    """Turns audio into the decoder's `encoder_hidden_states`; includes `enc_to_dec_proj` and downsamples the mask."""
 
     def __init__(self, model: SpeechEncoderDecoderModel) -> None:
         super().__init__()
@@ -35,8 +34,8 @@ class Encoder(nn.Module):
         """Encode a padded batch.
 
         Args:
-            inputs: float32 [batch, samples], or [batch, time, features].
-            attention_mask: int64 [batch, samples or time], 1 where there is audio.
+            inputs: Audio float32 [batch, samples], or features [batch, time, features].
+            attention_mask: Mask int64 [batch, samples or time], 1 where there is audio.
 
         Returns:
             `encoder_hidden_states` [batch, frames, width] and `encoder_attention_mask` int64 [batch, frames].
@@ -48,10 +47,10 @@ class Encoder(nn.Module):
 
 
 class DecoderInit(nn.Module):
-    """Encoder output to every layer's cross-attention keys and values.
+    """Projects encoder output to the cross-attention keys and values of every layer.
 
-    This is the decoder's first step with nothing but the cross-attention cache as output: all the rest of the step
-    has no consumer and falls away in tracing.
+    This is the decoder's first step with only the cross-attention cache as output: the rest of the step has no
+    consumer, and tracing drops it.
     """
 
     def __init__(self, model: SpeechEncoderDecoderModel, layers: int) -> None:
@@ -98,11 +97,11 @@ class DecoderWithPast(nn.Module):
         """Decode `tokens` new tokens of every beam.
 
         Args:
-            input_ids: int64 [batch, beams, tokens].
-            beam_idx: int64 [batch, beams], which of the past beams each beam goes on from.
-            encoder_attention_mask: int64 [batch, frames].
-            past: self-attention cache, a pair of [batch, past_beams, heads, past, head_dim] a layer; may be 0 long.
-            cross: cross-attention cache, a pair of [batch, heads, frames, head_dim] a layer.
+            input_ids: Token ids int64 [batch, beams, tokens].
+            beam_idx: Index of the past beam that each beam continues, int64 [batch, beams].
+            encoder_attention_mask: Mask int64 [batch, frames].
+            past: Self-attention cache, a pair of [batch, past_beams, heads, past, head_dim] per layer; past may be 0.
+            cross: Cross-attention cache, a pair of [batch, heads, frames, head_dim] per layer.
 
         Returns:
             `logits` [batch, beams, tokens, vocabulary]; the `top_k` best `top_logprobs` and `top_ids` of each
@@ -123,7 +122,7 @@ class DecoderWithPast(nn.Module):
         mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, beams, tokens = input_ids.shape
-        # A family whose cross-attention is not known by name gets a cache for each beam, as in transformers.
+        # A family whose cross-attention has an unknown name gets a cache for each beam, as in transformers.
         copies, queries = (1, beams * tokens) if self.cross_attentions else (beams, tokens)
         self_cache, cross_cache = DynamicCache(), DynamicCache()
         self_cache.layers += past
@@ -146,7 +145,7 @@ class DecoderWithPast(nn.Module):
         logits = logits.view(batch, beams, tokens, -1)
 
         _, top_ids = torch.topk(logits, self.top_k, dim=-1)
-        # The whole log-softmax: it is one fast kernel, where a log-sum-exp of its parts is several slow ones.
+        # A whole log-softmax is one fast kernel; a log-sum-exp of its parts would be several slow ones.
         top_logprobs = torch.log_softmax(logits, dim=-1).gather(-1, top_ids)
         return logits, top_logprobs, top_ids
 
@@ -154,7 +153,7 @@ class DecoderWithPast(nn.Module):
 class DecoderWithStaticPast(DecoderWithPast):
     """The same step of one token, with a cache whose length is the same before and after it."""
 
-    def forward(  # type: ignore[override]  # another graph, with an input more
+    def forward(  # type: ignore[override]  # another graph, with one more input
         self,
         input_ids: Tensor,
         past_rows: Tensor,
@@ -166,16 +165,16 @@ class DecoderWithStaticPast(DecoderWithPast):
         """Decode one new token of every beam.
 
         Args:
-            input_ids: int64 [batch, beams, 1].
-            past_rows: int64 [batch, beams], which of all past beams [batch × past_beams] each beam goes on from.
-            past_length: int64 [1], tokens of the past.
-            encoder_attention_mask: see `DecoderWithPast.forward`.
-            past: self-attention cache, a pair of [batch, past_beams, heads, length, head_dim] a layer; anything may be
-                behind the first `past_length` of it.
-            cross: see `DecoderWithPast.forward`.
+            input_ids: Token ids int64 [batch, beams, 1].
+            past_rows: Row of the past that each beam continues, int64 [batch, beams], out of [batch × past_beams].
+            past_length: Number of past tokens, int64 [1].
+            encoder_attention_mask: Mask int64 [batch, frames].
+            past: Self-attention cache, a pair of [batch, past_beams, heads, length, head_dim] per layer; behind the
+                first `past_length` tokens it may hold anything.
+            cross: Cross-attention cache, a pair of [batch, heads, frames, head_dim] per layer.
 
         Returns:
-            See `DecoderWithPast.forward`; `present` is as long as `past`.
+            The results of `DecoderWithPast.forward`; `present` is as long as `past`.
         """
         batch, beams, _ = input_ids.shape
         with PositionsFromInput():
@@ -187,9 +186,9 @@ class DecoderWithStaticPast(DecoderWithPast):
 
 
 def _token_types(decoder: PreTrainedModel) -> dict[str, Tensor]:
-    """For a decoder that has types of tokens, type 0 for all of them, as without any; else nothing.
+    """Return type 0 for all tokens if a decoder has token types, as it would without the argument; else nothing.
 
-    One number that is known when the graph is traced, in place of one for each token that a step would look up.
+    It is one number that is known at tracing time, in place of a lookup for each token of a step.
     """
     known = any(name.endswith("token_type_embeddings") for name, _ in decoder.named_modules())
     takes = "token_type_ids" in inspect.signature(decoder.forward).parameters

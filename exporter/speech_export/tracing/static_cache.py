@@ -1,7 +1,7 @@
-"""A self-attention cache of one length for ever, so that no shape of a step depends on how much it has seen.
+"""A self-attention cache of constant length, so that no shape of a step depends on the number of past tokens.
 
-transformers asks a cache how long it is, and makes positions of the answer: an int, which tracing takes for a
-constant. Here the answer is a `PastLength`, which is the graph's input wherever torch computes with it.
+transformers asks a cache for its length and computes positions from it: an int, which tracing takes for a constant.
+Here it is a `PastLength`, which becomes the graph's input wherever torch computes with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ from ..errors import ExportError
 
 _REMEDY = "leave --static-cache out"
 _LIKELY = 1
-"""What a `PastLength` is outside of torch: some past, within any table of positions."""
+"""Value of a `PastLength` outside torch: some past, within any table of positions."""
 
 
 class PastLength(int):
     """The length of a past; a tensor int64 [1] within `PositionsFromInput`.
 
-    Python sees a past of a token, which decides as any past within the decoder's positions would: `past > 0`,
-    `past + tokens > positions`.
+    Python sees a past of one token, for which conditions such as `past > 0` and `past + tokens > positions` come out as
+    for any past within the decoder's positions.
     """
 
     tensor: Tensor
@@ -37,27 +37,27 @@ class PastLength(int):
         return self
 
     def __add__(self, other: Any) -> Any:
-        """Another length that is known in the graph only."""
+        """Return another length that is known in the graph only."""
         return PastLength(self.tensor + other, int(self) + other) if isinstance(other, int) else NotImplemented
 
     __radd__ = __add__
 
     def _unknown(self, other: Any) -> Any:
-        """Any other length: Python's own answer would be that of a past of one token, for ever."""
+        """Refuse other arithmetic: Python would compute it for a past of one token, and tracing would keep that."""
         if isinstance(other, int):
-            raise ExportError(f"its decoder computes more with the length of a past than positions; {_REMEDY}")
-        return NotImplemented  # a tensor, which knows what to do
+            raise ExportError(f"its decoder uses the length of the past for more than positions; {_REMEDY}")
+        return NotImplemented  # a tensor computes it
 
     __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _unknown
 
 
 class PositionsFromInput(TorchFunctionMode):
-    """Where torch is given a `PastLength`, let it compute with the tensor; steps are of one token.
+    """Where torch gets a `PastLength`, computes with its tensor; steps have one token.
 
     Enter it inside the traced `forward`: torch.export has a mode of its own around that, which comes first.
 
     - `torch.arange(past, past + 1)` is the position of the token;
-    - `table[:, past : past + 1]` is a lookup, and no slice, whose bounds would have to be known to the host;
+    - `table[:, past : past + 1]` is a lookup instead of a slice, whose bounds the host would have to know;
     - `table[positions]` is a lookup too; see `StaticLayer`.
     """
 
@@ -88,7 +88,7 @@ def _only_position(begin: PastLength, end: PastLength) -> Tensor:
 
 
 def _looked_up(table: Tensor, index: Any) -> Tensor:
-    """`table[index]` where a slice of `index` may be the one position behind the past."""
+    """Return `table[index]`, where a slice of `index` may be the one position after the past."""
     if table.ndim == 2 and isinstance(index, Tensor) and index.dtype == torch.int64:
         return embedding(index, table)
     parts = list(index) if isinstance(index, tuple) else [index]
@@ -102,24 +102,24 @@ def _looked_up(table: Tensor, index: Any) -> Tensor:
 
 
 class StaticLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of the beams that go on, in which one step puts its own behind those that it has seen.
+    """Keys and values of the live beams; one step writes its own behind those of the past.
 
     Attributes:
-        present: keys and values, each [batch, beams, heads, length, head_dim]; there once updated.
+        present: Keys and values, each [batch, beams, heads, length, head_dim]; set by `update`.
     """
 
     def __init__(self, past: tuple[Tensor, Tensor], past_rows: Tensor, past_length: PastLength) -> None:
-        """Select what each beam goes on from.
+        """Select the past of each beam.
 
         Args:
-            past: keys and values, each [batch, past_beams, heads, length, head_dim]; what is behind the first
-                `past_length` may be anything, NaN too.
-            past_rows: int64 [batch, beams], of all [batch × past_beams].
-            past_length: tokens that were seen.
+            past: Keys and values, each [batch, past_beams, heads, length, head_dim]; behind the first `past_length`
+                they may be anything, NaN included.
+            past_rows: Row of the past that each beam continues, int64 [batch, beams], out of [batch × past_beams].
+            past_length: Number of past tokens.
         """
         super().__init__()
-        # A lookup, as of embeddings: the kernel of an indexed gather is given numbers in the host's memory, where a
-        # recorded step would not find them any more.
+        # A lookup, as of embeddings: the kernel of an indexed gather reads numbers from the host's memory, where a
+        # recorded step would no longer find them.
         self._continued = [
             embedding(past_rows, state.flatten(0, 1).flatten(1)).view(*past_rows.shape, *state.shape[2:])
             for state in past
@@ -132,9 +132,9 @@ class StaticLayer(DynamicLayer):  # type: ignore[misc]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Put states [batch × beams, heads, 1, head_dim] behind the past; returns all, [..., length, head_dim].
+        """Write states [batch × beams, heads, 1, head_dim] behind the past; return the cache [..., length, head_dim].
 
-        They are in all places behind it: the mask hides all but the first, and no place is left with what it had.
+        They fill all positions behind it: the mask hides all but the first, and no stale value is left.
         """
         key, value = (
             torch.where(self._seen, past, new.view(*self._shape, *new.shape[1:]))
@@ -145,11 +145,11 @@ class StaticLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        """Tokens that were seen."""
+        """Return the number of past tokens."""
         return self._past_length
 
 
 def length_mask(rows: int, length: int, past_length: PastLength) -> Tensor:
-    """What is added to the scores so that a token sees itself and all before it: float32 [rows, 1, 1, length]."""
+    """Return a mask that is added to the scores and hides unwritten positions: float32 [rows, 1, 1, length]."""
     added = torch.where(torch.arange(length) <= past_length.tensor, 0.0, torch.finfo(torch.float32).min)
     return added[None, None, None].expand(rows, -1, -1, -1)

@@ -1,4 +1,4 @@
-"""Tracing, to ONNX and to disk: each graph through `torch.onnx.export`, with named dynamic dimensions."""
+"""Trace each graph to ONNX by `torch.onnx.export`, with named dynamic dimensions, and write it to disk."""
 
 import logging
 import sys
@@ -36,7 +36,7 @@ from .graphs import DecoderInit, DecoderWithPast, DecoderWithStaticPast, Encoder
 
 OPSET = 20
 _EXTERNAL_DATA_FROM = 2**25
-"""Weights above so many bytes go to a file beside the graph, which is mapped into memory and not copied there.
+"""Size in bytes above which weights go to a file beside the graph, which is mapped into memory and not copied.
 
 A protobuf would be read, parsed and copied, and holds 2 GiB at most."""
 
@@ -50,7 +50,7 @@ _AUDIO_FRAMES = 7 * _FRAMES  # several blocks of a positional convolution: one w
 class Traceable:
     """A graph of a model `family`, as a module with example inputs and the names of their dynamic dimensions.
 
-    `cache` is that of the decoder's step.
+    `cache` is the kind of cache of the decoder's step.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Traceable:
 
 
 def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder: DecoderFacts) -> Iterator[Traceable]:
-    """The three graphs of `model`, ready to trace."""
+    """Yield the three graphs of `model`, ready to trace."""
     length = min(encoder.min_length + _AUDIO_FRAMES * encoder.stride, encoder.max_length or sys.maxsize)
     shape = (_BATCH, length) if encoder.feature_size is None else (_BATCH, length, encoder.feature_size)
     dynamic = {0: "batch"} if length == encoder.min_length == encoder.max_length else {0: "batch", 1: "samples"}
@@ -121,10 +121,10 @@ def _step(model: SpeechEncoderDecoderModel, decoder: DecoderFacts) -> Traceable:
 
 
 def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
-    """Trace `graph`; its inputs and outputs get the names of the contract.
+    """Trace `graph`; its inputs and outputs get the names of `speech_runtime.bundle.graph_io`.
 
     Raises:
-        ExportError: the family does something that cannot be traced.
+        ExportError: The family does something that cannot be traced.
     """
     try:
         with _quiet():
@@ -150,17 +150,17 @@ def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
 
 
 def save(model: ir.Model, path: Path) -> None:
-    """Write a graph to `path`, and its weights beside it (`NAME.onnx.data`) where they are large."""
+    """Write a graph to `path`, and its weights to `NAME.onnx.data` beside it if they are large."""
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     if weights > _EXTERNAL_DATA_FROM:
         ir.save(model, path, external_data=f"{path.name}.data")
-    else:  # what was beside the graph that it was made of must not be looked for beside this one
+    else:  # the data file of the original graph does not exist beside this one
         ir.save(ir.external_data.load_to_model(model), path)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remarks about itself: nothing in them is for who exports a model."""
+    """Silence torch's messages about its own tracing, which do not help a user."""
     chatty = logging.getLogger("torch.onnx")
     level = chatty.level
     chatty.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The exported bundle against the torch model, in numbers: tokens of its searches, log-probabilities, words."""
+"""Compare an exported bundle with the torch model: tokens of searches, log-probabilities, words."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from ..bundle_writer.generation_settings import only_tokens
 from ..errors import VerificationError
 from ..limits import Limits, OnStage
 from .evaluation_audio import AudioSet
-from .expectation import BEAMS, Expectation, best_words, expectations
+from .reference import BEAMS, Expectation, best_words, expectations
 from .self_agreement import SelfAgreement, in_proportion, larger, self_agreement
 from .word_errors import word_error_rate
 
@@ -31,13 +31,13 @@ class Comparison:
     """Sums and differences over batches.
 
     Attributes:
-        equal: tokens of free searches that are the same, and all of them, by beams.
-        next_equal: times that the best next token is the same after the same tokens, and all times.
-        differences: of the log-probabilities of torch's best words, float32 arrays.
-        largest: difference of all log-probabilities that are compared.
-        in_proportion: largest difference, in proportion to the log-probability.
-        texts: what was said, what torch heard, what the bundle heard.
-        frames: those that hold audio of each clip whose number differs: torch's, the bundle's.
+        equal: Number of equal tokens and of all tokens of free searches, by number of beams.
+        next_equal: Number of positions with the same best next token after the same tokens, and of all positions.
+        differences: Differences of the log-probabilities of torch's best words, float32 arrays.
+        largest: Largest difference of any log-probability that is compared.
+        in_proportion: Largest difference in proportion to the log-probability.
+        texts: Reference text, torch's transcript and the bundle's transcript of each clip.
+        frames: Number of frames with audio in torch and in the bundle, for each clip where they differ.
     """
 
     equal: dict[int, list[int]] = field(default_factory=lambda: {1: [0, 0], BEAMS: [0, 0]})
@@ -49,7 +49,7 @@ class Comparison:
     frames: list[tuple[int, int]] = field(default_factory=list)
 
     def note(self, expected: Tensor, found: Tensor) -> Tensor:
-        """Note how far log-probabilities differ, and return it: of the shape of both."""
+        """Record the differences of log-probabilities, and return them in the shape of both."""
         difference = (expected - found).abs()
         self.in_proportion = larger(self.in_proportion, float(in_proportion(expected, found).max()))
         self.largest = larger(self.largest, float(difference.max()))
@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def agreement(self) -> float:
-        """Share of positions of torch's sequences at which the best next token is the same."""
+        """Share of positions of torch's sequences with the same best next token."""
         return self.next_equal[0] / max(self.next_equal[1], 1)
 
     @property
@@ -74,18 +74,18 @@ def verify(
     limits: Limits,
     on_stage: OnStage,
 ) -> Verification:
-    """Compare a float32 bundle with torch; where they differ too much, torch with itself before the bundle is refused.
+    """Compare a float32 bundle with torch; if they differ too much, compare torch with itself before refusing it.
 
     Args:
-        model: the torch model.
-        exported: the bundle.
-        audio: what to measure on.
-        new_tokens: the most that a search may add.
-        limits: what is allowed.
-        on_stage: told what is being done.
+        model: Torch model.
+        exported: Bundle.
+        audio: Audio to measure on.
+        new_tokens: Maximum number of new tokens of a search.
+        limits: Largest differences allowed.
+        on_stage: Function that is called with the name of each stage.
 
     Raises:
-        VerificationError: see `judge`.
+        VerificationError: The bundle differs by more than the limits, see `judge`.
     """
     expected = partial(expectations, model, audio, new_tokens, whole=True)
     result = compare(expected(), exported)
@@ -101,9 +101,9 @@ def verify(
 
 
 def compare(expected: Iterable[Expectation], exported: OnnxSpeechSeq2Seq, *, search: bool = True) -> Comparison:
-    """Compare on every batch; without `search` only what follows torch's own tokens.
+    """Compare on every batch; without `search`, only the next tokens after torch's own tokens.
 
-    The searches of `exported` forget its stored settings, as the expected ones did.
+    The searches of `exported` ignore its stored settings, as the expected ones did.
     """
     result = Comparison()
     exported.generation_config = only_tokens(exported.generation_config)
@@ -142,7 +142,7 @@ def _same_rows(expected: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray
 
 
 def verification(result: Comparison, description: str, clips: int) -> Verification:
-    """What the manifest says of a comparison."""
+    """Return a comparison in the manifest's terms."""
     differences = np.concatenate(result.differences)
     said, reference, found = zip(*result.texts, strict=True) if result.texts else ((), (), ())
     return Verification(
@@ -163,20 +163,23 @@ def verification(result: Comparison, description: str, clips: int) -> Verificati
 def judge(
     result: Comparison, verified: Verification, limits: Limits, *, free_searches: bool, own: SelfAgreement | None = None
 ) -> None:
-    """Raise VerificationError beyond `limits`; it says what differs by how much.
+    """Check a comparison against `limits`.
 
     Args:
-        result: see `compare`.
-        verified: the same in the manifest's terms.
-        limits: what is allowed.
-        free_searches: hold free searches against `limits.agreement`, and not only each next token: one token of a
-            quantised model that differs may make all that follow different ones.
-        own: how far torch agrees with itself, where that was measured: what it rounds is allowed for, and where it
-            contradicts itself it is named instead of the graphs.
+        result: Result of `compare`.
+        verified: The same in the manifest's terms.
+        limits: Largest differences allowed.
+        free_searches: If true, apply `limits.agreement` to free searches, else to each next token alone: in a
+            quantised model, one different token may change all later ones.
+        own: Agreement of torch with itself, if measured. Its rounding is allowed for; if torch contradicts itself,
+            the error names torch instead of the graphs.
+
+    Raises:
+        VerificationError: Something differs by more than the limits; the error says what, and by how much.
     """
     problems, allowed = [], limits.logprob_difference
     if result.frames:  # however little a frame changes
-        problems.append("in the encoder's mask a clip has {1} frames, in torch's {0}".format(*result.frames[0]))
+        problems.append("a clip has {1} frames in the encoder's mask, {0} in torch's".format(*result.frames[0]))
     if own is not None:
         allowed = max(allowed, limits.torch_roundings * own.rounding_in_proportion)  # the first where it is NaN
     if not result.in_proportion <= allowed:  # NaN is a problem too
@@ -202,21 +205,15 @@ def judge(
             "which they agree. Compared with it as it is, " + "; ".join(problems)
         )
     if problems:
-        raise VerificationError(f"the exported graphs do not say what the torch model says: {'; '.join(problems)}")
+        raise VerificationError(f"the exported graphs differ from the torch model: {'; '.join(problems)}")
 
 
 def _beside(own: SelfAgreement, limits: Limits) -> str:
-    """What is said of torch's rounding beside the difference of a bundle."""
+    """Return the part of an error about torch's own rounding."""
     if math.isnan(own.rounding):
-        return "; torch's own rounding is not known, for the model cannot be computed in float64"
-    allowance = f", and {limits.torch_roundings:g} times that is allowed" if limits.torch_roundings else ""
+        return "; torch's own rounding is unknown, since the model cannot be computed in float64"
+    allowance = f", of which {limits.torch_roundings:g} times are allowed" if limits.torch_roundings else ""
     return f"; torch's own, float32 against float64 on the same audio, differ by {own.rounding:.2g}{allowance}"
-
-
-def token_agreement(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    """The share of positions with the same token; a shorter array counts as if it were padded with something else."""
-    equal, total = _equal(expected, found)
-    return equal / total
 
 
 def _equal(expected: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[int, int]:
@@ -229,7 +226,7 @@ def _equal(expected: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[int, 
 
 
 def _texts(exported: OnnxSpeechSeq2Seq, each: Expectation, found: NDArray[np.int64]) -> list[tuple[str, str, str]]:
-    """What was said, what torch heard and what the bundle heard, for the clips whose text is known."""
+    """Return reference text, torch's and the bundle's transcript of the clips whose text is known."""
     tokenizer = exported.tokenizer
     if tokenizer is None:
         return []

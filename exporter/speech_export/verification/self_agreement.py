@@ -1,4 +1,4 @@
-"""How far the torch model agrees with itself: in float32 and in float64, with a cache and without."""
+"""Measure how far the torch model agrees with itself: float32 with float64, with a cache and without."""
 
 import copy
 from collections.abc import Iterable
@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from transformers import SpeechEncoderDecoderModel
 
-from .expectation import Expectation
-from .oracle import Oracle
+from .reference import Expectation, Oracle
 
 _LARGE = 10.0
-"""A log-probability of this size may differ by twice as much as one of 0: float32 has so many digits, no more."""
+"""A log-probability of this size may differ by twice as much as one of 0: float32 has a fixed number of digits."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,10 @@ class SelfAgreement:
     """The largest differences between two ways of computing the same log-probabilities in torch.
 
     Attributes:
-        rounding: between float32 and float64; NaN where the model cannot be computed in float64.
-        rounding_in_proportion: the same, in proportion to the log-probability; see `in_proportion`.
-        caching_in_proportion: between all tokens at once and one after the other with a cache, in proportion too.
+        rounding: Difference between float32 and float64; NaN if the model cannot be computed in float64.
+        rounding_in_proportion: The same in proportion to the log-probability, see `in_proportion`.
+        caching_in_proportion: Difference between decoding all tokens at once and one by one with a cache, in
+            proportion to the log-probability.
     """
 
     rounding: float
@@ -32,11 +32,11 @@ class SelfAgreement:
 
 
 def self_agreement(model: SpeechEncoderDecoderModel, expected: Iterable[Expectation]) -> SelfAgreement:
-    """Compute what `model` says of its own tokens twice more: in float64, and one token after the other.
+    """Compute the log-probabilities of a model's own tokens twice more: in float64, and one token at a time.
 
     Args:
-        model: the torch model, in float32. A copy of it in float64 takes twice its memory for as long as this lasts.
-        expected: what the model says of each batch, with the log-probabilities of the whole vocabulary.
+        model: Torch model in float32. Meanwhile a copy of it in float64 takes twice its memory.
+        expected: Expectations with the log-probabilities of the whole vocabulary.
     """
     exact = copy.deepcopy(model).double()
     rounding = rounding_in_proportion = caching = 0.0
@@ -52,12 +52,12 @@ def self_agreement(model: SpeechEncoderDecoderModel, expected: Iterable[Expectat
 
 
 def in_proportion(expected: Tensor, found: Tensor) -> Tensor:
-    """The differences of two arrays of log-probabilities, each in proportion to the one that is expected."""
+    """Return the differences of two arrays of log-probabilities, each in proportion to the expected one."""
     return (expected - found).abs() / (1 + expected.abs() / _LARGE)
 
 
 def _logprobs_in_float64(exact: SpeechEncoderDecoderModel, each: Expectation) -> Tensor:
-    """Log-probabilities of the tokens of `each`; NaN where a family makes float32 of some numbers on its way."""
+    """Return the log-probabilities of the tokens of `each`; NaN if a family casts to float32 on its way."""
     try:
         return Oracle(exact, each.batch.inputs, each.batch.attention_mask).logprobs(each.tokens)
     except RuntimeError:  # "expected scalar type Double but found Float", in many wordings
@@ -65,5 +65,5 @@ def _logprobs_in_float64(exact: SpeechEncoderDecoderModel, each: Expectation) ->
 
 
 def larger(one: float, other: float) -> float:
-    """The larger number; NaN where either is."""
+    """Return the larger number; NaN if either is."""
     return float(np.maximum(one, other))

@@ -1,10 +1,13 @@
-"""Word error rate: the words that are wrong, missing or extra, over those that were said."""
+"""Word error rate: the words that are wrong, missing or extra, divided by the words that were said.
+
+Written by hand: jiwer would add itself and rapidfuzz, a native library, to what an export needs. A test compares both.
+"""
 
 from collections.abc import Sequence
 
 
 def word_error_rate(references: Sequence[str], transcripts: Sequence[str]) -> float:
-    """Of all utterances together; 0.01 is one word in a hundred. Case counts as much as it does in the references."""
+    """Return the rate over all utterances; 0.01 is one word in a hundred. Case counts."""
     words = sum(len(reference.split()) for reference in references)
     errors = sum(
         edit_distance(reference.split(), transcript.split())
@@ -14,7 +17,7 @@ def word_error_rate(references: Sequence[str], transcripts: Sequence[str]) -> fl
 
 
 def edit_distance(expected: Sequence[str], found: Sequence[str]) -> int:
-    """The fewest words to replace, leave out or put in that make one sequence of the other (Levenshtein)."""
+    """Return the smallest number of words to replace, remove or insert to get `found` from `expected` (Levenshtein)."""
     row = list(range(len(found) + 1))
     for index, wanted in enumerate(expected, start=1):
         diagonal, row[0] = row[0], index

@@ -1,10 +1,14 @@
 """Limits of one clip: length, size, channels, rate and waiting time."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from numbers import Real
+from typing import Annotated
 
+from ..dataclass_json import above, problems
 from ..errors import AudioError
+
+_Positive = Annotated[float, above(0)]
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,18 @@ class AudioLimits:
         max_wait: Longest time in seconds until a pipe delivers its next bytes.
     """
 
-    max_seconds: float = 7200.0
-    max_samples: int = 2**29
-    max_channels: int = 32
-    min_rate: float = 1000.0
-    max_rate: float = 768_000.0
-    max_bytes: int = 2**30
-    max_wait: float = 60.0
+    max_seconds: _Positive = 7200.0
+    max_samples: _Positive = 2**29
+    max_channels: _Positive = 32
+    min_rate: _Positive = 1000.0
+    max_rate: _Positive = 768_000.0
+    max_bytes: _Positive = 2**30
+    max_wait: _Positive = 60.0
 
     def __post_init__(self) -> None:
         """Check that all limits are positive numbers."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        problems = [
-            f"{name} is {value!r}, it must be a number above 0"
-            for name, value in values.items()
-            if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0
-        ]
-        if problems:
-            raise AudioError("; ".join(problems))
+        if found := problems(self):
+            raise AudioError("; ".join(found))
 
     @classmethod
     def of(cls, limits: "AudioLimits | None") -> "AudioLimits":

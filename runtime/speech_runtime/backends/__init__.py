@@ -1,1 +1,1 @@
-"""Backends that run the graphs: ONNX Runtime with any execution provider, or TensorRT engines."""
+"""Backends, which run the graphs: ONNX Runtime with any execution provider, or the TensorRT engines of a bundle."""

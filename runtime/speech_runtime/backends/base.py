@@ -1,4 +1,4 @@
-"""What the rest of the runtime asks of whatever runs the graphs."""
+"""The protocol between the rest of the runtime and a backend, which runs the graphs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Value = Any
-"""A tensor where the backend keeps it; on a GPU, device memory. Only its backend can look inside."""
+"""A tensor in the memory of the backend, which may be a GPU's. Only the backend can read it."""
 
 Prepared = Callable[[], dict[str, Value]]
-"""A run with all that it reads and writes, any number of times; it returns the outputs that were asked for."""
+"""A run that is bound to its tensors and may be repeated; returns the requested outputs by name."""
 
 
 class Backend(Protocol):
@@ -18,51 +18,54 @@ class Backend(Protocol):
 
     @property
     def on_host(self) -> bool:
-        """Whether tensors are in the host's memory, so that rows of them are taken at the cost of a copy."""
+        """True if tensors are in the host's memory, so that selecting rows of them costs one copy."""
 
     @property
     def recordings(self) -> int:
-        """Sizes of a step with a static cache whose runs it records, if it finds the same tensors in each; 0: none."""
+        """Number of step sizes (utterances, frames) that may be recorded as CUDA graphs; 0 for none.
+
+        Only steps with a static cache are recorded, and a recording is replayed only with the same tensors.
+        """
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
-        """A tensor on the device; anything may be in it."""
+        """Return a new tensor on the device; its content is undefined."""
 
     def write(self, value: Value, array: NDArray[Any]) -> None:
-        """Copy an array into a tensor of the same shape and dtype, which stays where it is."""
+        """Copy an array into a tensor of the same shape and dtype; the tensor keeps its address."""
 
     def upload(self, array: NDArray[Any]) -> Value:
         """Copy an array to the device."""
 
     def share(self, array: NDArray[Any]) -> Value:
-        """A tensor that is in the memory of `array`: what is written into one is in the other.
+        """Return a tensor in the memory of `array`: writing to one changes the other.
 
         Raises:
-            EngineError: tensors of this backend are not in the host's memory.
+            EngineError: Tensors of this backend are not in the host's memory.
         """
 
     def download(self, value: Value) -> NDArray[Any]:
         """Copy a tensor to the host."""
 
     def synchronize(self) -> None:
-        """Wait until all runs are done, which need not be so when `run` returns."""
+        """Wait until all runs are finished; `run` may return earlier."""
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
-        """Of an input of `graph`: the states between graphs are float16 in a half-precision bundle, float32 else."""
+        """Return the dtype of an input of `graph`; hidden states and caches are float16 or float32."""
 
     def prepare(
         self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
     ) -> Prepared:
-        """Bind what `graph` reads and writes, to run it any number of times.
+        """Bind a run of `graph` to its tensors; the run may be repeated.
 
         Args:
-            graph: name in the contract.
-            inputs: tensors by name; what is in shared ones may change from run to run.
-            outputs: names of those that a run returns, on the device; outputs that are not named are not kept.
-            into: tensors that other outputs are written to, by name; they may be inputs too where the graph says so.
-                Where all outputs are among them, the run may be recorded; see `recordings`.
+            graph: Name of the graph.
+            inputs: Tensors by name; the content of shared ones may change between runs.
+            outputs: Names of the outputs that a run returns, on the device. Other outputs are discarded.
+            into: Tensors by the names of the outputs that are written to them. A tensor may be an input as well if
+                the graph allows it. A run may be recorded if all its outputs are here; see `recordings`.
 
         Raises:
-            EngineError: here or by a run: it failed.
+            EngineError: Preparing failed; a run raises it too.
         """
 
     def run(self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str]) -> dict[str, Value]:

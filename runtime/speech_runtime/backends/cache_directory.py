@@ -1,12 +1,14 @@
-"""Directories of what is loaded as a program: nobody else may write there, and each file is what it was when written.
+"""Cache directories for files that are loaded like programs: no other user may write there, and changes are noticed.
 
-The record of a directory, `files.json` in it, has size and SHA-256 of every other file.
+The file `files.json` of a directory records the size and SHA-256 of every other file.
 """
 
 import errno
+import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,18 +17,24 @@ from ..bundle.safe_files import FileFacts, read_json, unreadable
 from ..dataclass_json import from_json
 
 RECORD = "files.json"
+_NAME_LENGTH = 32
+
+
+def cache_name(known: Mapping[str, object]) -> str:
+    """Return the name of a cache entry that depends on all values in `known`, which must be JSON."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:_NAME_LENGTH]
 
 
 def private_directory(directory: Path) -> None:
-    """Make `directory`, where it is not there, so that only this user may look into it.
+    """Create `directory` if it does not exist, readable for this user only.
 
     Raises:
-        OSError: it cannot be made; or it is another user's, or one that other users may write to: what is in it may be
-            of anybody.
+        OSError: The directory cannot be created, belongs to another user, or other users may write to it, so that its
+            files may come from anybody.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
-    if not hasattr(os, "getuid"):  # Windows has other permissions, and those of the user's folder are his own
+    if not hasattr(os, "getuid"):  # Windows: folders of a user are private by default
         return
     found = directory.stat()
     if found.st_uid not in (os.getuid(), 0):
@@ -36,21 +44,21 @@ def private_directory(directory: Path) -> None:
 
 
 def write_record(directory: Path) -> None:
-    """Record what the files in `directory` are now.
+    """Record the files in `directory` as they are now.
 
     Raises:
-        OSError: one of them cannot be read, or is something else than a file; or the record cannot be written.
+        OSError: An entry cannot be read or is not a file, or the record cannot be written.
     """
     files = {name: asdict(FileFacts.of(directory / name)) for name in _names(directory)}
     write_text(directory / RECORD, json.dumps(files))
 
 
 def record_problems(directory: Path, *, check_hashes: bool) -> dict[str, str]:
-    """What is wrong with each file in `directory` that is not as it was recorded, and with those that are missing.
+    """Return the problem of each file that is missing, changed or not recorded, by name.
 
     Args:
-        directory: with a record, or without one, where nothing in it is as it should be.
-        check_hashes: compare SHA-256; sizes are always compared.
+        directory: Directory with a record. Without a record, every file has a problem.
+        check_hashes: If true, compare SHA-256; sizes are always compared.
 
     Raises:
         OSError: `directory` cannot be read.

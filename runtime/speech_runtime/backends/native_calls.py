@@ -1,4 +1,4 @@
-"""Calls into native code, which the end of the interpreter waits for."""
+"""Calls into native code; the interpreter waits for them when it exits."""
 
 import atexit
 import os
@@ -9,23 +9,23 @@ _POLL_SECONDS = 1e-3
 
 
 class NativeCalls:
-    """A context in which a thread is in native code that lets other threads of Python run.
+    """A context for native code that releases the GIL.
 
-    While Python ends, up to 3.13, a daemon thread that comes back to it is ended where it stands. Within C++ that
-    aborts the process. So the end waits for the calls that are running, and daemon threads begin no other ones.
+    While the interpreter exits, Python up to 3.13 kills a daemon thread that reacquires the GIL; inside C++ this aborts
+    the process. So the exit waits for calls that are running, and daemon threads cannot begin new ones.
 
-    A step of a small decoder takes little longer than a lock: a list is added to and taken from without one.
+    A list is appended to and popped from without a lock: a lock would take about as long as a step of a small decoder.
     """
 
     def __init__(self) -> None:
         self._start()
         atexit.register(self.close)
-        # The threads of the parent are not there in a child, and would be waited for.
+        # A forked child has none of the parent's threads, and would wait for them forever.
         os.register_at_fork(after_in_child=self._start)
 
     def __enter__(self) -> None:
-        """Begin a call; a daemon thread stands still here once Python ends."""
-        self._running.append(None)  # before the question: `close` sees this, or this sees `close`
+        """Begin a call; once the interpreter exits, a daemon thread blocks here forever."""
+        self._running.append(None)  # before reading `_closed`: either `close` sees this call, or this call sees `close`
         if self._closed and threading.current_thread().daemon:
             self._running.pop()
             threading.Event().wait()
@@ -35,7 +35,7 @@ class NativeCalls:
         self._running.pop()
 
     def close(self) -> None:
-        """Wait until no call is running, and let daemon threads begin no other one."""
+        """Block new calls of daemon threads, and wait until no call is running."""
         self._closed = True
         while self._running:
             time.sleep(_POLL_SECONDS)
@@ -46,4 +46,4 @@ class NativeCalls:
 
 
 NATIVE_CALLS = NativeCalls()
-"""The calls of all engines."""
+"""The calls of all backends."""

@@ -1,1 +1,1 @@
-"""`speech-bench`: what a bundle costs on this machine. Needs nothing but the runtime."""
+"""`speech-bench`: measures times, memory and size of a bundle on this machine. It needs only the runtime."""

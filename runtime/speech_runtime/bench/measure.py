@@ -1,16 +1,22 @@
-"""One case on one bundle, in this process."""
+"""Measure one case on one bundle, in this process."""
 
+import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.devices import Options, load_backend
-from ..backends.timed import Run, TimedBackend
+from ..backends.base import Backend, Prepared, Value
+from ..backends.cuda.calls import Cuda
+from ..backends.forwarding import ForwardingBackend
+from ..backends.load import load_backend
+from ..backends.onnxruntime.providers import import_onnxruntime
+from ..backends.options import Options, SessionOptions, options_for
+from ..backends.tensorrt.library import import_tensorrt
 from ..bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER
 from ..bundle.loading import Bundle
 from ..bundle.manifest import GENERATION_CONFIG
@@ -18,33 +24,54 @@ from ..generation.config import GenerationConfig
 from ..generation.generator import SpeechGenerator
 from ..system import peak_rss_bytes
 from .audio import BenchAudio
-from .device import bench_options, gpu_of, import_libraries
-from .options import BenchOptions, Case
-from .statistics import Spread
+from .options import BenchOptions, Case, backend_options
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Percentiles of times, in seconds. With few times, p90 and p99 are close to the longest.
+
+    Attributes:
+        p50: Median.
+        p90: Time that nine of ten do not exceed.
+        p99: Time that 99 of 100 do not exceed.
+        count: Number of times.
+    """
+
+    p50: float
+    p90: float
+    p99: float
+    count: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Spread":
+        """Compute the percentiles of at least one time, with linear interpolation."""
+        p50, p90, p99 = np.percentile(np.asarray(seconds, dtype=np.float64), (50, 90, 99))
+        return cls(float(p50), float(p90), float(p99), len(seconds))
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a case cost. Times are of the whole batch.
+    """Costs of a case. Times are those of the whole batch.
 
     Attributes:
-        bundle: directory.
-        precision: of the bundle.
-        case: what was measured.
-        size: of the bundle on disk, bytes.
-        check_seconds: comparing the SHA-256 of all files.
-        load_seconds: making the sessions, all else that `from_pretrained` does besides those comparisons.
-        encoder: one run.
-        decoder_init: one run: the cross-attention cache.
-        first_token: from the clips until the first token can be chosen: features, encoder, init and first step.
-        per_token: from the beginning of a step to the beginning of the next, the search between them included; None
-            where there is one token only.
-        per_token_at: seconds, median over the runs, of the first step after the first token, the second, ….
-        utterance: from the clips to token ids.
-        throughput: seconds of audio in a second, by the median of `utterance`.
-        peak_rss_bytes: the most memory that the process took, interpreter and libraries included.
-        gpu_bytes: what the GPU has less of in the end than before the bundle was loaded, whoever took it; CUDA's own
-            is not in it. None on the CPU, and without cuda-python.
+        bundle: Directory of the bundle.
+        precision: Precision of the bundle.
+        case: The case that was measured.
+        size: Size of the bundle on disk, bytes.
+        check_seconds: Seconds for comparing the SHA-256 of all files.
+        load_seconds: Seconds for the rest of `from_pretrained`, above all for making the sessions.
+        encoder: Time of one run of the encoder.
+        decoder_init: Time of one run of `decoder_init`, which makes the cross-attention cache.
+        first_token: Time from the clips to the scores of the first token: features, encoder, init and first step.
+        per_token: Time from the start of a step to the start of the next one, the search between them included; None
+            if there is one token only.
+        per_token_at: Seconds of the step after the first token, the one after the second, …: medians over the runs.
+        utterance: Time from the clips to token ids.
+        throughput: Seconds of audio per second, by the median of `utterance`.
+        peak_rss_bytes: Largest memory of the process, interpreter and libraries included.
+        gpu_bytes: Decrease of the GPU's free memory from before the bundle was loaded until the end, whoever took it,
+            without CUDA's own memory. None on the CPU and without cuda-python.
     """
 
     bundle: str
@@ -64,9 +91,40 @@ class Measurement:
     gpu_bytes: int | None = None
 
 
+class Run(NamedTuple):
+    """One run of `graph`; `begin` and `end` are in seconds of `time.perf_counter`."""
+
+    graph: str
+    begin: float
+    end: float
+
+
+class TimedBackend(ForwardingBackend):
+    """A backend that waits for every run and notes when it began and ended."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self.runs: list[Run] = []
+
+    def prepare(
+        self, graph: str, inputs: Mapping[str, Value], outputs: Sequence[str], into: Mapping[str, Value]
+    ) -> Prepared:
+        """See `Backend.prepare`."""
+        prepared, synchronize = super().prepare(graph, inputs, outputs, into), self.backend.synchronize
+
+        def run() -> dict[str, Value]:
+            begin = time.perf_counter()
+            results = prepared()
+            synchronize()
+            self.runs.append(Run(graph, begin, time.perf_counter()))
+            return results
+
+        return run
+
+
 @dataclass(frozen=True)
 class _Utterance:
-    """When a batch began and ended, and the graphs between; seconds of `time.perf_counter`."""
+    """Start and end of a batch and the runs between them, in seconds of `time.perf_counter`."""
 
     begin: float
     runs: list[Run]
@@ -77,16 +135,16 @@ class _Utterance:
 
     @property
     def steps(self) -> list[float]:
-        """How long each token after the first took; the last step ends with the search."""
+        """Seconds of each token after the first; the last step ends with the search."""
         begins = [run.begin for run in self.of(DECODER_WITH_PAST)]
         return [end - begin for begin, end in pairwise([*begins, self.end])][1:]
 
 
 def measure(directory: str | Path, case: Case, options: BenchOptions) -> Measurement:
-    """Load the bundle and run `case` until `options` has enough.
+    """Load the bundle, and run `case` as often as `options` ask for.
 
     Raises:
-        SpeechError: the bundle cannot be loaded, or the case not be run.
+        SpeechError: The bundle cannot be loaded, or the case fails.
     """
     import_libraries(options.device)
     gpu = gpu_of(options.device)
@@ -94,11 +152,11 @@ def measure(directory: str | Path, case: Case, options: BenchOptions) -> Measure
     begin = time.perf_counter()
     bundle = Bundle.open(directory)
     checked = time.perf_counter()
-    backend, generator = load(bundle, bench_options(options.device, case.threads, options.cuda_graphs))
+    backend, generator = load(bundle, backend_options(options.device, case.threads, options.cuda_graphs))
     loaded = time.perf_counter()
     audio = BenchAudio(bundle, options.audio)
     utterances = list(_utterances(generator, backend, audio, case, options))
-    median = Spread.of([utterance.end - utterance.begin for utterance in utterances])
+    total = Spread.of([utterance.end - utterance.begin for utterance in utterances])
     steps = [utterance.steps for utterance in utterances]
     return Measurement(
         bundle=str(directory),
@@ -112,15 +170,41 @@ def measure(directory: str | Path, case: Case, options: BenchOptions) -> Measure
         first_token=Spread.of([utterance.of(DECODER_WITH_PAST)[0].end - utterance.begin for utterance in utterances]),
         per_token=Spread.of([seconds for run in steps for seconds in run]) if steps[0] else None,
         per_token_at=tuple(np.median(steps, axis=0).tolist()),
-        utterance=median,
-        throughput=case.batch * case.seconds / median.p50,
+        utterance=total,
+        throughput=case.batch * case.seconds / total.p50,
         peak_rss_bytes=peak_rss_bytes(),
         gpu_bytes=None if gpu is None else free_before - gpu.free_memory,
     )
 
 
+def import_libraries(device: str) -> None:
+    """Import the library that runs the graphs on `device`, so that its import does not count as loading the bundle.
+
+    Raises:
+        EngineError: The library, or its provider for the device, is missing.
+    """
+    options = options_for(device)
+    if isinstance(options, SessionOptions):
+        import_onnxruntime(options)
+    else:
+        import_tensorrt(options.flavor)
+
+
+def gpu_of(device: str) -> Cuda | None:
+    """Return the GPU that `device` names; None for the CPU, and if cuda-python is not installed.
+
+    Raises:
+        EngineError: There is no such GPU.
+    """
+    options = options_for(device)
+    on_cpu = isinstance(options, SessionOptions) and options.device == "cpu"
+    if on_cpu or importlib.util.find_spec("cuda") is None:
+        return None
+    return Cuda(options.device_id)
+
+
 def load(bundle: Bundle, options: Options) -> tuple[TimedBackend, SpeechGenerator]:
-    """The model of `bundle`, on a backend with a clock."""
+    """Load the model of `bundle` with a backend that measures times."""
     backend, manifest = load_backend(bundle, options, check_hashes=False)
     timed = TimedBackend(backend)
     config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
@@ -128,7 +212,7 @@ def load(bundle: Bundle, options: Options) -> tuple[TimedBackend, SpeechGenerato
 
 
 def fixed_length(case: Case) -> dict[str, Any]:
-    """Settings of `generate` for exactly the tokens of `case`; the rest is as in the bundle."""
+    """Return settings of `generate` for exactly the tokens of `case`; other settings are those of the bundle."""
     return {
         "num_beams": case.beams,
         "num_return_sequences": 1,
@@ -151,7 +235,7 @@ def _utterances(
         inputs, mask = audio.model_input(clips)
         generator.generate(inputs, mask, **settings)
         done = _Utterance(begin, list(backend.runs), time.perf_counter())
-        if count:  # the first run warms caches and memory up
+        if count:  # the first run only warms up caches and memory
             yield done
         count += 1
 

@@ -1,15 +1,13 @@
-"""Measurements as a table for people and as JSON for machines."""
+"""Reports of measurements: tables for people, JSON for programs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .machine import Machine
-from .measure import Measurement
-from .statistics import Spread
+from ..system import MIB, Machine
+from .measure import Measurement, Spread
 
-_MIB = 2**20
 _COLUMNS = (
     *("bundle", "audio, s", "batch", "beams", "tokens", "threads"),
     *("encoder", "init", "first token", "per token", "utterance"),
@@ -18,12 +16,12 @@ _COLUMNS = (
 
 
 def as_json(measurements: Sequence[Measurement], machine: Machine) -> dict[str, Any]:
-    """Everything that was measured, and on what: times in seconds, sizes in bytes."""
+    """Return all measurements and the machine: times in seconds, sizes in bytes."""
     return {"machine": asdict(machine), "measurements": [asdict(measurement) for measurement in measurements]}
 
 
 def as_markdown(measurements: Sequence[Measurement], machine: Machine) -> str:
-    """Tables of the cases and of the bundles: times in ms, as p50 / p90 / p99."""
+    """Return tables of the cases and of the bundles: times in ms, as p50 / p90 / p99."""
     lines = [
         machine.describe(),
         "",
@@ -40,7 +38,7 @@ def as_markdown(measurements: Sequence[Measurement], machine: Machine) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
+    """Return the lines of a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
@@ -52,12 +50,12 @@ def _case(measurement: Measurement) -> list[str]:
         str(case.threads or "all"),
         *(_milliseconds(part) for part in (measurement.encoder, measurement.decoder_init, measurement.first_token)),
         *(_milliseconds(part) for part in (measurement.per_token, measurement.utterance)),
-        *(f"{measurement.throughput:.1f}", f"{measurement.peak_rss_bytes / _MIB:,.0f}"),
+        *(f"{measurement.throughput:.1f}", f"{measurement.peak_rss_bytes / MIB:,.0f}"),
     ]
 
 
 def _gpu(measurement: Measurement) -> list[str]:
-    return ["–" if measurement.gpu_bytes is None else f"{measurement.gpu_bytes / _MIB:,.0f}"]
+    return ["–" if measurement.gpu_bytes is None else f"{measurement.gpu_bytes / MIB:,.0f}"]
 
 
 def _milliseconds(spread: Spread | None) -> str:
@@ -70,12 +68,12 @@ def _milliseconds(spread: Spread | None) -> str:
 
 
 def _bundles(measurements: Sequence[Measurement]) -> list[list[str]]:
-    """Size and load times of each bundle: medians over the processes that loaded it."""
+    """Return the size and load times of each bundle: medians over the processes that loaded it."""
     rows = []
     for bundle in dict.fromkeys(measurement.bundle for measurement in measurements):
         own = [measurement for measurement in measurements if measurement.bundle == bundle]
         load = Spread.of([measurement.load_seconds for measurement in own])
         check = Spread.of([measurement.check_seconds for measurement in own])
-        size = f"{own[0].size / _MIB:,.1f}"
+        size = f"{own[0].size / MIB:,.1f}"
         rows.append([bundle, own[0].precision, size, f"{load.p50:.2f}", f"{check.p50:.2f}"])
     return rows

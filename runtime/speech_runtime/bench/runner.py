@@ -1,4 +1,4 @@
-"""All cases on all bundles, checked before the first of them is run."""
+"""Run all cases on all bundles; every case is checked before the first one runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -6,28 +6,34 @@ from pathlib import Path
 
 import numpy as np
 
+from ..backends.cuda.calls import Cuda
 from ..backends.cuda.graphs import check_recordable
+from ..backends.options import EngineOptions, options_for
+from ..backends.tensorrt.engine_sets import choose_engines
+from ..backends.tensorrt.library import import_tensorrt
 from ..bundle.loading import Bundle
 from ..bundle.manifest import GENERATION_CONFIG
+from ..bundle.profile_limits import ProfileLimits
 from ..errors import BenchError, SpeechError
 from ..generation.config import GenerationConfig
 from ..generation.decoding.caches.static import check_static_length
 from ..input_checks import check_lengths, check_memory
+from ..system import available_memory
 from .audio import BenchAudio
-from .device import beyond, engine_limits, import_libraries
-from .machine import available_memory
-from .measure import Measurement, fixed_length
+from .measure import Measurement, fixed_length, import_libraries
 from .options import BenchOptions, Case
-from .worker import Order, describe, measure_apart
+from .worker import Order, measure_apart
+
+_LIMITED_BY_ENGINES = ("seconds", "batch", "beams", "tokens")
 
 
 def plan(bundles: Sequence[str | Path], options: BenchOptions) -> list[Order]:
-    """What has to be measured: the bundles in turn within each case, so that they meet the machine in the same state.
+    """List the measurements. Within each case the bundles take turns, so that all meet the machine in the same state.
 
     Raises:
-        BenchError: cases that cannot be run; all of them are listed.
-        BundleError: there is no bundle, or it is damaged.
-        EngineError: a library, the device, or engines for it are missing.
+        BenchError: Cases cannot be run; all of them are listed.
+        BundleError: A bundle is missing or damaged.
+        EngineError: A library, the device or engines for it are missing.
     """
     import_libraries(options.device)
     opened = [Bundle.open(bundle) for bundle in bundles]
@@ -41,10 +47,10 @@ def plan(bundles: Sequence[str | Path], options: BenchOptions) -> list[Order]:
 
 
 def run(orders: Sequence[Order], on_order: Callable[[Order], None]) -> Iterator[Measurement]:
-    """Measure one after the other, each in a process of its own; `on_order` is told of each before.
+    """Measure one order after the other, each in its own process; `on_order` is called before each.
 
     Raises:
-        BenchError: one failed.
+        BenchError: A measurement failed.
     """
     for order in orders:
         on_order(order)
@@ -63,18 +69,18 @@ def _problems(bundle: Bundle, options: BenchOptions) -> Iterator[str]:
             "end other programs, or export it at a smaller precision"
         )
     audio, config = BenchAudio(bundle, options.audio), GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
-    limits = engine_limits(bundle, options.device)
+    limits = _engine_limits(bundle, options.device)
     known: set[str] = set()
     for case in options.cases:
         try:
             check_recordable(bundle, options.cuda_graphs)
             _check(bundle, audio, config, case)
         except SpeechError as error:
-            if str(error) not in known:  # the first case of several that fail alike stands for them
-                yield f"{name}, {describe(case)}: {error}"
+            if str(error) not in known:  # cases often fail for the same reason, which is listed once
+                yield f"{name}, {case}: {error}"
             known.add(str(error))
         if limits is not None:
-            yield from (f"{name}: {problem}" for problem in beyond(case, limits))
+            yield from (f"{name}: {problem}" for problem in _beyond(case, limits))
 
 
 def _check(bundle: Bundle, audio: BenchAudio, config: GenerationConfig, case: Case) -> None:
@@ -86,3 +92,23 @@ def _check(bundle: Bundle, audio: BenchAudio, config: GenerationConfig, case: Ca
     decoder = bundle.manifest.decoder
     _, longest = settings.length_range(1, decoder.max_positions)
     check_static_length(decoder, longest)
+
+
+def _engine_limits(bundle: Bundle, device: str) -> ProfileLimits | None:
+    """Return the limits of the engines of `bundle` for this GPU; None for other devices than "engines".
+
+    Raises:
+        EngineError: There is no GPU, or no engines for it.
+    """
+    options = options_for(device)
+    if not isinstance(options, EngineOptions):
+        return None
+    capability = Cuda(options.device_id).compute_capability
+    return choose_engines(bundle, import_tensorrt(options.flavor), capability, check_hashes=False).limits
+
+
+def _beyond(case: Case, limits: ProfileLimits) -> Iterator[str]:
+    for name in _LIMITED_BY_ENGINES:
+        value, (least, _, most) = getattr(case, name), getattr(limits, name)
+        if not least <= value <= most:
+            yield f"{name} is {value:g}, and its engines were built for {least:g} to {most:g}"

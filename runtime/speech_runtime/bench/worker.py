@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m speech_runtime.bench.worker`, JSON in and JSON out."""
+"""One measurement in its own process, `python -m speech_runtime.bench.worker`, with JSON on stdin and stdout."""
 
 import json
 import subprocess
@@ -12,12 +12,12 @@ from .measure import Measurement, measure
 from .options import BenchOptions, Case
 
 COMMAND = ("-m", "speech_runtime.bench.worker")
-"""How Python is told to be a worker."""
+"""Arguments of Python that start a worker."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is told on stdin."""
+    """A measurement that a worker reads from stdin."""
 
     bundle: str
     case: Case
@@ -25,15 +25,15 @@ class Order:
 
 
 def measure_apart(order: Order) -> Measurement:
-    """Measure in a process of its own, so that its peak memory is that of this case alone.
+    """Measure in a new process, so that its peak memory is that of this case alone.
 
     Raises:
-        BenchError: the case failed there, or the process was killed.
+        BenchError: The case failed, or the process was killed.
     """
-    done = subprocess.run(  # noqa: S603 - ourselves
+    done = subprocess.run(  # noqa: S603 - this interpreter
         [sys.executable, *COMMAND], input=json.dumps(asdict(order)), capture_output=True, text=True, check=False
     )
-    where = f"{order.bundle}, {describe(order.case)}"
+    where = f"{order.bundle}, {order.case}"
     if done.returncode < 0:
         raise BenchError(
             f"{where}: the process was killed by signal {-done.returncode}, most likely for want of memory; measure "
@@ -47,14 +47,8 @@ def measure_apart(order: Order) -> Measurement:
     return from_json(Measurement, answer["measurement"])
 
 
-def describe(case: Case) -> str:
-    """A case in words."""
-    threads = f"{case.threads} threads" if case.threads else "all cores"
-    return f"{case.seconds:g} s × {case.batch}, {case.beams} beams, {case.tokens} tokens, {threads}"
-
-
 def main() -> None:
-    """Measure what stdin says; one line on stdout: the measurement, or why there is none."""
+    """Measure the order on stdin, and write one line to stdout: the measurement, or the error."""
     order = from_json(Order, json.loads(sys.stdin.read()))
     answer: dict[str, Any]
     try:

@@ -8,15 +8,15 @@ from typing import Any
 import click
 
 from ..atomic.writing import write_text
-from ..backends.devices import DEVICES, ENGINES
-from ..bench.device import gpu_of
-from ..bench.machine import Machine
+from ..backends.options import DEVICES, ENGINES
+from ..bench.measure import gpu_of
 from ..bench.options import QUICK, BenchOptions
 from ..bench.report import as_json, as_markdown
 from ..bench.runner import plan, run
-from ..bench.worker import Order, describe
+from ..bench.worker import Order
 from ..bundle.safe_files import is_directory
 from ..errors import SpeechError
+from ..system import Machine
 from .console import complain, log_on_stderr
 from .entry import exit_when_interrupted
 from .flags import FLOAT, INTEGER, cuda_graphs_flag, number_list
@@ -72,7 +72,7 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
         count = iter(range(1, len(orders) + 1))
 
         def progress(order: Order) -> None:
-            complain(f"[{next(count)}/{len(orders)}] {order.bundle}: {describe(order.case)}")
+            complain(f"[{next(count)}/{len(orders)}] {order.bundle}: {order.case}")
 
         measurements, gpu = list(run(orders, progress)), gpu_of(options.device)
         machine = Machine.here(gpu=None if gpu is None else gpu.name)

@@ -11,8 +11,8 @@ from ..bundle.manifest import GENERATION_CONFIG, Manifest, Verification
 from ..bundle.model_facts import DecoderFacts, EncoderFacts
 from ..generation.config import GenerationConfig
 from ..generation.tokenizer import tokenizer_of
+from ..system import MIB
 
-_MIB = 2**20
 _LABEL_WIDTH = 15
 _KIND = "feature_extractor_type"
 
@@ -51,7 +51,7 @@ def describe(bundle: Bundle) -> str:
     extractor, tokenizer = facts["feature_extractor"], facts["tokenizer"]
     size_width = max(len(f"{file.size:,}") for file in manifest.files.values())
     parts = {
-        "bundle": [f"{bundle.directory} ({bundle.size / _MIB:,.2f} MiB, format {manifest.format_version})"],
+        "bundle": [f"{bundle.directory} ({bundle.size / MIB:,.2f} MiB, format {manifest.format_version})"],
         "source": [manifest.source],
         "made by": [", ".join(f"{name} {version}" for name, version in manifest.producer.items())],
         "precision": _precision_lines(manifest),
@@ -188,7 +188,7 @@ def _engine_lines(manifest: Manifest) -> list[str]:
         f"{NAMES[built.flavor]} {built.version}, for compute capability "
         f"{', '.join(built.compute_capabilities) or '8.0 and later'}: up to {built.limits.batch[2]} × "
         f"{built.limits.seconds[2]:g} s, {built.limits.beams[2]} beams, {built.limits.tokens[2]} tokens "
-        f"({sum(file.size for file in built.files.values()) / _MIB:,.2f} MiB)"
+        f"({sum(file.size for file in built.files.values()) / MIB:,.2f} MiB)"
         for built in manifest.engines
     ]
 

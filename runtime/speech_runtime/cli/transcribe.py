@@ -12,8 +12,7 @@ import click
 import numpy as np
 
 from ..audio import AudioFile
-from ..backends.devices import DEVICES, options_for, with_cuda_graphs
-from ..backends.onnxruntime.session_options import SessionOptions
+from ..backends.options import DEVICES, SessionOptions, options_for, with_cuda_graphs
 from ..errors import AudioError, SpeechError
 from ..model import BATCH_SIZE, OnnxSpeechSeq2Seq
 from ..transcribe.batching import MOST_CLIPS

@@ -33,7 +33,7 @@ class CallOptions:
     logits_processor: Sequence[Processor] = ()
     stopping_criteria: Sequence[StoppingCriterion] = ()
     generator: np.random.Generator | None = None
-    stream: Callable[[str], None] | None = None
+    stream: Callable[[str], object] | None = None
     cancel: Event | None = None
     output_scores: bool = False
     output_logits: bool = False
@@ -76,7 +76,7 @@ class SearchKeywords(GenerationSettings, total=False):
     logits_processor: Sequence[Processor]
     stopping_criteria: Sequence[StoppingCriterion]
     generator: np.random.Generator | None
-    stream: Callable[[str], None] | None
+    stream: Callable[[str], object] | None
     cancel: Event | None
     output_scores: bool
     output_logits: bool

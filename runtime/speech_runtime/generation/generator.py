@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from ..backends.base import Backend
 from ..bundle.manifest import Manifest
+from ..dataclass_json import shown
 from ..errors import GenerationError
 from .call import generate
 from .call_options import OPTION_NAMES, CallOptions, SearchKeywords
@@ -25,6 +26,10 @@ from .prompts import Prompts, check_tokens, prompts
 
 Language = str | Sequence[str]
 """One language for a batch, or one for each utterance."""
+
+
+_OTHER_KEYWORDS = ("language", "decoder_input_ids", "return_dict_in_generate", "sampling_rate", "batch_size", "limits")
+"""Other keywords of `generate` and `transcribe`, to suggest for misspelt ones."""
 
 
 class SpeechGenerator:
@@ -135,6 +140,8 @@ class SpeechGenerator:
             GenerationError: A setting is unknown or out of range, settings contradict each other, or sequences do not
                 fit the decoder.
         """
+        if not isinstance(return_dict_in_generate, bool | np.bool_ | None):
+            raise GenerationError(f"return_dict_in_generate is {shown(return_dict_in_generate)}; give True or False")
         options, config = self._asked(keywords)
         encoded = self._encoded(inputs, attention_mask, encoder_outputs)
         found, _ = self._search(encoded, decoder_input_ids, language, options, config)
@@ -178,7 +185,7 @@ class SpeechGenerator:
     def _asked(self, keywords: Mapping[str, Any]) -> tuple[CallOptions, GenerationConfig]:
         """Check the keywords of a search before anything runs, and return its options and settings."""
         options, settings = CallOptions.split(keywords)
-        config = self.generation_config.updated(settings, OPTION_NAMES)
+        config = self.generation_config.updated(settings, (*OPTION_NAMES, *_OTHER_KEYWORDS))
         if config is not self.generation_config:
             config.check_vocabulary(self.manifest.decoder.vocab_size)
         return options, config

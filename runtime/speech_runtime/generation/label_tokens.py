@@ -1,4 +1,4 @@
-"""The tokens that `forward` needs besides labels, which are in config.json and not in generation_config.json."""
+"""Tokens that `forward` needs for labels: from config.json, not from generation_config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ _NAMES = ("decoder_start_token_id", "pad_token_id")
 
 
 def wrong_label_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokens for labels in a model's configuration that are no token ids, by their name there."""
+    """Return the tokens for labels in a model's configuration that are not token ids, by their names."""
     return {name: token for name in _NAMES if (token := config.get(name)) is not None and type(token) is not int}
 
 
 @dataclass(frozen=True)
 class LabelTokens:
-    """What transformers' `shift_tokens_right` is given: tokens of the model's own configuration.
+    """Arguments of transformers' `shift_tokens_right`: tokens of the model's configuration.
 
     Training reads config.json, generation reads generation_config.json, and the two may differ.
 
     Attributes:
-        start: the token before the first label; that of the generation settings where it is None.
-        pad: what labels of -100 are as an input; that of the generation settings where it is None.
+        start: Token before the first label; that of the generation settings if None.
+        pad: Token that replaces labels of -100 as input; that of the generation settings if None.
     """
 
     start: int | None = None
@@ -33,10 +33,10 @@ class LabelTokens:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "LabelTokens":
-        """Read them from a bundle's config.json; both are None where there is no such file.
+        """Read the tokens from a bundle's config.json; both are None if there is no such file.
 
         Raises:
-            BundleError: the file cannot be read, or one of them is not a token id.
+            BundleError: The file cannot be read, or one of them is not a token id.
         """
         if not bundle.has(CONFIG):
             return cls()
@@ -47,16 +47,16 @@ class LabelTokens:
         return cls(*map(found.get, _NAMES))
 
     def resolved(self, config: GenerationConfig, batch: int, vocab_size: int) -> tuple[tuple[int, ...], int]:
-        """The start token of each utterance, and the token for labels of -100.
+        """Return the start token of each utterance, and the token for labels of -100.
 
         Raises:
-            GenerationError: there is no start token, or one of the two is outside the vocabulary.
+            GenerationError: There is no start token, or one of the two is outside the vocabulary.
         """
         start = config.start_token_ids(batch) if self.start is None else (self.start,) * batch
         pad = max(config.fill_token_id, 0) if self.pad is None else self.pad
         if outside := sorted({token for token in (*start, pad) if not 0 <= token < vocab_size}):
             raise GenerationError(
-                f"labels start from and are padded with tokens of {CONFIG}, and {outside[0]} is none of the decoder's "
+                f"labels start from and are padded with tokens of {CONFIG}, but {outside[0]} is not in the decoder's "
                 f"0 … {vocab_size - 1}; correct decoder_start_token_id and pad_token_id in the checkpoint's {CONFIG} "
                 "and export it again, or give decoder_input_ids"
             )

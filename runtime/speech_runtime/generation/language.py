@@ -1,4 +1,4 @@
-"""The tokens that stand for languages, found in the vocabulary by the forms that multilingual models give them."""
+"""Language tokens of multilingual models, found in the vocabulary by their form."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ _FORMS = (
 
 
 def language_tokens(tokenizer: Tokenizer) -> dict[str, int]:
-    """Language → token: by its code (`de`), and by the whole token (`de_DE`)."""
+    """Return the token id of each language, by its code (`de`) and by its token (`de_DE`)."""
     found: dict[str, int] = {}
     for token, number in sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1]):
         code = next((match[1] for form in _FORMS if (match := form.match(token))), None)
@@ -32,10 +32,10 @@ def language_tokens(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def language_token(tokenizer: Tokenizer, language: str) -> int:
-    """The token of a language.
+    """Return the token id of a language.
 
     Raises:
-        GenerationError: the vocabulary has none for it; names those that there are.
+        GenerationError: The vocabulary has no token for it; the message lists the languages that it has.
     """
     known = language_tokens(tokenizer)
     if not isinstance(language, str) or language not in known:
@@ -47,14 +47,14 @@ def language_token(tokenizer: Tokenizer, language: str) -> int:
 def with_language(
     config: GenerationConfig, tokenizer: Tokenizer | None, language: str | Sequence[str], batch: int
 ) -> GenerationConfig:
-    """Settings that write in a language, or in one for each utterance.
+    """Return settings for one language, or for one language for each utterance.
 
-    A model whose start token is a language's starts with the token of the one that is asked for; other models have it
-    forced as their first new token, for which all utterances must be of one language.
+    A model whose start token is a language token starts with the token of the requested language. Other models have it
+    forced as the first new token, so all their utterances must have the same language.
 
     Raises:
-        BundleError: there is no tokenizer to look languages up in.
-        GenerationError: it does not have them.
+        BundleError: There is no tokenizer to look languages up in.
+        GenerationError: The tokenizer does not have them, or their number is not `batch`.
     """
     if tokenizer is None:
         raise BundleError("the bundle has no tokenizer.json: languages cannot be looked up; set their token instead")

@@ -27,7 +27,7 @@ def stop_strings(tokenizer: Tokenizer, strings: tuple[str, ...], prompt_length: 
 class TextStream:
     """Hands out the text of a sequence in whole words, as soon as its tokens are decided."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt_length: int, write: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt_length: int, write: Callable[[str], object]) -> None:
         self._tokenizer = tokenizer
         self._prompt_length = prompt_length
         self._write = write

@@ -1,4 +1,4 @@
-"""The tokenizer of a bundle."""
+"""Tokenizer of a bundle: loading, decoding, encoding."""
 
 from collections.abc import Sequence
 
@@ -10,21 +10,21 @@ from ..errors import BundleError, EngineMemoryError
 
 
 def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
-    """Read the tokenizer of a bundle; None where the bundle has none.
+    """Read the tokenizer of a bundle; return None if the bundle has none.
 
-    Tokens added to its vocabulary may be more than the decoder has: checkpoints carry some that no text has. The
-    vocabulary itself may be smaller, as many decoders are filled up to a round number, but not larger. What the file
-    says of truncation and padding is left aside: it is what its last user asked for, and would change what is scored.
+    Added tokens may exceed the decoder's vocabulary: checkpoints have some that no text contains. The vocabulary itself
+    may be smaller, since many decoders are filled up to a round number, but not larger. Truncation and padding in the
+    file are ignored: they are settings of its last user, and would change the scores of texts.
 
     Raises:
-        BundleError: the file cannot be read, or belongs to a decoder of another vocabulary.
+        BundleError: The file cannot be read, or belongs to a decoder with another vocabulary.
     """
     if not bundle.has(TOKENIZER):
         return None
     path, vocab_size = bundle.path(TOKENIZER), bundle.manifest.decoder.vocab_size
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except BaseException as error:  # the library's own; where Rust panics, one of no other base
+    except BaseException as error:  # the library's own errors; a Rust panic derives from BaseException only
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         raise BundleError(f"{path} cannot be read: {error}; export the model again") from error
@@ -39,17 +39,17 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
 
 
 def texts_of(tokenizer: Tokenizer, sequences: Sequence[Sequence[int]]) -> list[str]:
-    """Decode sequences, special tokens left out.
+    """Decode sequences without special tokens.
 
     Raises:
-        EngineMemoryError: the library has no memory left.
+        EngineMemoryError: The library has no memory left.
     """
     try:
         texts: list[str] = tokenizer.decode_batch(sequences, skip_special_tokens=True)
     except Exception:
         raise
     except BaseException as error:
-        # Where Rust panics: any ids can be decoded, and so it is the memory, of the threads for example that it starts.
+        # A Rust panic. All ids can be decoded, so the cause is memory, such as that of the threads that it starts.
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         raise EngineMemoryError(f"the memory is exhausted, the tokenizer could not decode: {error}") from error
@@ -60,12 +60,12 @@ def token_ids(tokenizer: Tokenizer | None, text: str) -> list[int]:
     """Encode a text without special tokens.
 
     Raises:
-        BundleError: there is no tokenizer, or it only decodes.
+        BundleError: There is no tokenizer, or it only decodes.
     """
     if tokenizer is None:
         raise BundleError(f"the bundle has no {TOKENIZER}: texts cannot be scored")
     try:
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    except Exception as error:  # the library's own, where a tokenizer only decodes
+    except Exception as error:  # the library's own error if a tokenizer only decodes
         raise BundleError(f"the bundle's {TOKENIZER} only decodes, it cannot encode {text!r}") from error
     return ids

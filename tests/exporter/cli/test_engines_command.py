@@ -70,7 +70,7 @@ def test_a_model_is_exported_for_tensorrt_and_with_engines(digits_for_tensorrt: 
         (("BUNDLE", "--trt-tf32", "-o", "x"), "--trt-tf32 goes with --engines"),
         (
             ("BUNDLE", "--engines", "--trt-batch", "4", "2", "8"),
-            r"batch is (4, 2, 8); they must be positive and in",
+            "batch is (4, 2, 8); give (smallest, usual, largest), positive and in",
         ),
         (("BUNDLE", "--engines", "--trt-timing-cache", "times"), "leave out --trt-timing-cache"),
         (("BUNDLE", "--engines", "--trt-compute-capability", "1.0"), "does not know the compute capability '1.0'"),

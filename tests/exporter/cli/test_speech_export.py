@@ -1,5 +1,6 @@
 """Test the `speech-export` command: its summary, its errors, and that a refused export leaves no files."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import onnx_ir as ir
 import pytest
 import torch
@@ -17,6 +19,7 @@ from transformers import (
     SpeechEncoderDecoderModel,
 )
 
+import speech_export
 from composites import composite
 from conftest import CHECKPOINT, Pair
 from speech_export import ExportError, VerificationError, export
@@ -52,6 +55,53 @@ def test_bad_arguments_are_refused(arguments: tuple[str, ...], message: str, tmp
     assert result.exit_code != 0
     assert message in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+HELP_WITHOUT_TORCH = """
+import sys
+sys.modules.update(dict.fromkeys(["torch", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime"]))
+sys.argv = ["speech-export", "--help"]
+import runpy
+runpy.run_module("speech_export", run_name="__main__")
+"""
+"""None in sys.modules makes an import fail, as if nothing of it were installed."""
+
+
+def test_the_help_groups_every_option_and_needs_no_torch() -> None:
+    shown = subprocess.check_output([sys.executable, "-c", HELP_WITHOUT_TORCH], text=True)
+    headings = re.findall(r"^(\S.*):$", shown, re.MULTILINE)
+    assert headings == [*main.headings, "Other"]
+    for option in main.params:
+        if isinstance(option, click.Option):
+            assert re.search(rf"^  (-o, )?{option.opts[-1]}\b", shown, re.MULTILINE), option.name
+    others = shown.partition("\nOther:\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^  (?:-h, )?--(\S+)", others, re.MULTILINE) == ["list-families", "version", "help"]
+
+
+def test_every_example_of_the_help_is_a_command_line() -> None:
+    examples = re.findall(r"^ +speech-export (.*)$", str(main.epilog), re.MULTILINE)
+    assert len(examples) >= 6
+    for example in examples:
+        context = main.make_context("speech-export", example.split())
+        assert context.params["output"] == "bundle" or context.params["engines"]
+
+
+def test_the_public_names() -> None:
+    names = {
+        *("BuildOptions", "Composite", "ExportError", "HubOptions", "Limits", "PrecisionOptions", "VerificationError"),
+        *("__version__", "add_engines", "export", "load_checkpoint", "load_configs", "load_pair"),
+    }
+    assert set(speech_export.__all__) == names
+    assert all(getattr(speech_export, name) is not None for name in names)
+    said = CliRunner().invoke(main, ["--version"]).stdout
+    assert said.endswith(f"version {speech_export.__version__}\n")
+    with pytest.raises(AttributeError, match="has no attribute 'reason'"):
+        speech_export.reason  # noqa: B018
+
+
+def test_a_processor_goes_with_a_whole_checkpoint(tmp_path: Path) -> None:
+    result = run("--encoder", "x", "--decoder", "y", "--processor", "z", "-o", tmp_path / "bundle")
+    assert "--processor goes with MODEL" in result.stderr
 
 
 def test_a_bundle_is_not_exported_again(digits: Pair, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from speech_export.passes.int8.packed_queries import pack_queries
 from speech_export.passes.patterns.projections import initializer, projections
 from speech_export.passes.tracer_metadata import name_after_modules
 from speech_export.tracing.facts import decoder_facts, encoder_facts
-from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
 from speech_export.tracing.tracer import save, trace, traceables
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, PAST_LENGTH
 
@@ -38,7 +38,7 @@ Run = Callable[[dict[str, int]], list[NDArray[Any]]]
 def _traced(family: str) -> bytes:
     model = composite(family)
     encoder, decoder = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
-    with traceable(model):
+    with rewritten_for_tracing(model):
         step = next(graph for graph in traceables(model, encoder, decoder) if graph.name == DECODER_WITH_PAST)
         traced = trace(step, encoder.input_name, decoder.layers)
     name_after_modules(traced)

@@ -21,7 +21,7 @@ from speech_export.sources.composite import Composite
 from speech_export.tokenizers.vocabulary import check_tokenizer
 from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_export.verification.compare import compare
-from speech_export.verification.expectation import expectations
+from speech_export.verification.reference import expectations
 from speech_runtime import GenerationConfig, OnnxSpeechSeq2Seq
 from tiny_checkpoint import Copies, save_tiny, save_tokenizer
 

@@ -14,16 +14,16 @@ from composites import composite
 from matrix import Array
 from speech_export.passes.cpu.plain_shapes import count_mask_fast
 from speech_export.passes.unmasked_attention import drop_needless_masks
-from speech_export.tracing.rewrites.attention_implementation import attention_implementation
+from speech_export.tracing.attention import attention_implementation
 from speech_export.tracing.rewrites.block_convolution import BlockConvolution
 from speech_export.tracing.rewrites.channels_last import ChannelsLastConvolution
 from speech_export.tracing.rewrites.conv_encoder import ChannelsLastExtractor, channels_last_extractor
-from speech_export.tracing.rewrites.fast_on_cpu import fast_on_cpu
 from speech_export.tracing.rewrites.first_convolution import (
     ChannelsFirstConvolution,
     GroupNormedConvolution,
     LayerNormedConvolution,
 )
+from speech_export.tracing.rewrites.for_cpu import rewritten_for_cpu
 from speech_export.tracing.rewrites.fourier_convolution import FourierConvolution
 from speech_export.tracing.rewrites.replacement import replaced
 
@@ -102,7 +102,7 @@ def test_the_positional_convolution(kind: type[nn.Module], kernel: int, groups: 
 def test_rewrites_are_undone() -> None:
     encoder = composite("bert", "wav2vec2, adapter").encoder
     before = [type(module) for module in encoder.modules()], encoder.config._attn_implementation
-    with fast_on_cpu(encoder):
+    with rewritten_for_cpu(encoder):
         assert isinstance(encoder.feature_extractor, ChannelsLastExtractor)
     assert ([type(module) for module in encoder.modules()], encoder.config._attn_implementation) == before
 

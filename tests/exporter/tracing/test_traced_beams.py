@@ -7,14 +7,14 @@ from composites import composite
 from speech_export.tracing import beams as beams_module
 from speech_export.tracing.beams import cross_attentions
 from speech_export.tracing.graphs import DecoderInit, DecoderWithPast
-from speech_export.tracing.rewrites.traceable import traceable
+from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
 
 BATCH, BEAMS, TOKENS, FRAMES, LAYERS = 2, 3, 2, 7, 2
 
 
 def logits_of_a_step(family: str) -> torch.Tensor:
     model = composite(family)
-    with torch.random.fork_rng(), traceable(model):
+    with torch.random.fork_rng(), rewritten_for_tracing(model):
         torch.manual_seed(0)
         cross = DecoderInit(model, LAYERS)(torch.randn(BATCH, FRAMES, 24))
         mask = torch.ones(BATCH, FRAMES, dtype=torch.int64)
@@ -39,7 +39,7 @@ def test_the_model_is_as_it_was_afterwards() -> None:
     model = composite("bert")
     before = {name: len(module._forward_hooks) for name, module in model.named_modules()}
     implementation = model.decoder.config._attn_implementation
-    with traceable(model):
+    with rewritten_for_tracing(model):
         assert model.decoder.config._attn_implementation != implementation
     assert model.decoder.config._attn_implementation == implementation
     assert {name: len(module._forward_hooks) for name, module in model.named_modules()} == before

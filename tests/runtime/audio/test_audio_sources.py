@@ -220,7 +220,7 @@ def test_channels_are_bounded() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), "60", True])
 def test_budgets_are_positive_numbers(value: Any) -> None:
-    with pytest.raises(AudioError, match="max_seconds is .*, it must be a number above 0"):
+    with pytest.raises(AudioError, match="max_seconds is .*; give a number above 0"):
         AudioLimits(max_seconds=value)
 
 

@@ -1,6 +1,6 @@
 """Test that only tokens and candidates are copied to and from a device. The device is the CPU and counts copies."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 from conftest import ONE_THREAD, Pair
 from speech_runtime import OnnxSpeechSeq2Seq
-from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from speech_runtime.backends.base import Backend, Prepared
+from speech_runtime.backends.forwarding import ForwardingBackend
 from speech_runtime.bundle.graph_io import BEAM_IDX, DECODER_WITH_PAST, INPUT_IDS, LOGITS, TOP_IDS, TOP_LOGPROBS
 
 CLIPS = [np.random.default_rng(seed).standard_normal(9000 + seed).astype(np.float32) for seed in range(2)]
 
 
-class CountingBackend:
-    """ONNX Runtime as if it were on a device: knows what was asked for, and what was copied."""
+class CountingBackend(ForwardingBackend):
+    """ONNX Runtime that claims to run on a device, and counts what is copied and which outputs are requested."""
 
     on_host = False
 
-    def __init__(self, backend: OnnxRuntimeBackend) -> None:
-        self.backend = backend
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
         self.up: list[tuple[int, ...]] = []
         self.down: list[tuple[int, ...]] = []
         self.asked: list[set[str]] = []
         self.bound: list[Mapping[str, Any]] = []
-        self.dtype = backend.dtype
 
     def upload(self, array: NDArray[Any]) -> Any:
         self.up.append(array.shape)
@@ -40,7 +40,7 @@ class CountingBackend:
 
     def prepare(
         self, graph: str, inputs: Mapping[str, Any], outputs: Sequence[str], into: Mapping[str, Any]
-    ) -> Callable[[], dict[str, Any]]:
+    ) -> Prepared:
         assert self.on_host or not into, "something is written into the host's memory"
         prepared = self.backend.prepare(graph, inputs, outputs, into)
 
@@ -52,12 +52,6 @@ class CountingBackend:
             return found
 
         return run
-
-    def share(self, array: NDArray[Any]) -> Any:
-        return self.backend.share(array)
-
-    def run(self, graph: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
-        return self.prepare(graph, inputs, outputs, {})()
 
 
 @pytest.fixture
@@ -106,7 +100,7 @@ def test_utterances_that_are_done_do_not_bring_the_caches_to_the_host(
 ) -> None:
     model, backend = counting
     clips = [model.load(path) for path in sorted(references, key=lambda path: len(references[path]))]
-    chosen = [*clips[:6], clips[-1]]  # the short ones end long before the long one
+    chosen = [*clips[:6], clips[-1]]  # the short clips end long before the long one
     found = model._transcribe_batch(chosen, num_beams=3)
     expected = digits.exported._transcribe_batch(chosen, num_beams=3)
     assert [heard.text for heard in found] == [heard.text for heard in expected]
@@ -118,4 +112,4 @@ def test_utterances_that_are_done_do_not_bring_the_caches_to_the_host(
     backend.on_host = True
     backend.bound.clear()
     model._transcribe_batch(chosen, num_beams=3)
-    assert backend.bound[-1][BEAM_IDX].shape()[0] < len(chosen)  # there rows are taken
+    assert backend.bound[-1][BEAM_IDX].shape()[0] < len(chosen)  # on the host, finished rows are dropped

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from speech_runtime.backends.onnxruntime import cpu_features as processor
+from speech_runtime import system
 
 
 @pytest.mark.parametrize(
@@ -25,5 +25,5 @@ def test_vnni_is_found(
     if flags is not None:
         cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(processor, "_CPUINFO", cpuinfo)
-    assert processor.bytes_saturate.__wrapped__() is expected
+    monkeypatch.setattr(system, "_CPUINFO", cpuinfo)
+    assert system.bytes_saturate.__wrapped__() is expected

@@ -21,7 +21,7 @@ class Status(Enum):
 
 
 class StubRuntime:
-    """cuda.bindings.runtime on a machine with two GPUs; what it does not have, the real one must not be asked for."""
+    """A fake of `cuda.bindings.runtime` with two GPUs. Every function in it must exist in the real package."""
 
     cudaError_t = Status  # noqa: N815
     cudaMemcpyKind = runtime.cudaMemcpyKind  # noqa: N815

@@ -17,11 +17,10 @@ from conftest import ONE_THREAD, ExportOnce
 from handmade_bundle import DECODER, make_bundle
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime import CudaOptions, EngineError, OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.backends.cuda.graphs import CudaGraphs
-from speech_runtime.backends.frame_buckets import frame_bucket
+from speech_runtime.backends.cuda.graphs import CudaGraphs, frame_bucket
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import graph_providers
-from speech_runtime.backends.onnxruntime.session_options import CUDA
+from speech_runtime.backends.options import CUDA
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, GRAPHS
 from speech_runtime.bundle.loading import Bundle
 from speech_runtime.generation.decoding.caches.buffer_pool import StepBufferPool
@@ -31,7 +30,7 @@ NOT_RECORDED = "-1"
 
 
 class RecordingSession:
-    """A session that runs what it recorded first by a number, whatever it is given with that number later."""
+    """A session that replays the first run recorded under a number, whatever inputs come with that number later."""
 
     def __init__(self, session: Any) -> None:
         self.session = session
@@ -56,14 +55,14 @@ class RecordingSession:
         if number == NOT_RECORDED:
             self.session.run_with_iobinding(binding)
             return
-        if number not in self.recorded:  # it runs without being recorded first, to allocate what it needs
+        if number not in self.recorded:  # the first run is not recorded: it allocates memory
             self.recorded[number] = binding
             self.session.run_with_iobinding(binding)
         self.session.run_with_iobinding(self.recorded[number])
 
 
 class OnDevice(OnnxRuntimeBackend):
-    """ONNX Runtime on the CPU as if it were on a GPU with CUDA graphs; new memory is not zero."""
+    """ONNX Runtime on the CPU that claims to be on a GPU with CUDA graphs; new memory is not zeroed."""
 
     on_host = False
     recordings = 2
@@ -78,7 +77,7 @@ class OnDevice(OnnxRuntimeBackend):
         return self.upload(np.full(shape, np.nan if dtype.kind == "f" else -1, dtype=dtype))
 
     def download(self, value: Any) -> NDArray[Any]:
-        return super().download(value).copy()  # as from a GPU: the tensor is written to again
+        return super().download(value).copy()  # a copy, as from a GPU, since the tensor is overwritten
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +91,7 @@ def static(export_once: ExportOnce) -> Callable[[str], Bundle]:
 
 @pytest.fixture
 def models(static: Callable[[str], Bundle]) -> tuple[OnnxSpeechSeq2Seq, OnnxSpeechSeq2Seq, RecordingSession]:
-    """With steps recorded, and without."""
+    """Load a model with recorded steps, and one without."""
     bundle = static("bert")
     plain = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=ONE_THREAD)
     backend = OnDevice(bundle)
@@ -136,7 +135,7 @@ def test_later_utterances_record_nothing_new(models: Models) -> None:
         recorded.generate(clips(1, seed=seed), num_beams=4, min_new_tokens=12, max_new_tokens=12)
     first, *others = np.array_split(session.numbers, 3)
     assert [list(each) for each in others] == [list(first)] * 2
-    # The first token of one beam, that of the four beams that come of it, then two caches that take turns.
+    # Recordings: the first token with one beam, the next with its four beams, then two caches in turn.
     assert [int(number) for number in first] == [1, 2, *[3, 4] * 5]
 
 
@@ -189,7 +188,7 @@ def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str],
         return np.stack([decoder.step([[token]], [[0]], full_vocab=True).scores for token in tokens])
 
     alone = [step(search(seed), (1, 5, 9)) for seed in range(3)]
-    decoders = [search(seed) for seed in range(3)]  # there is memory for two
+    decoders = [search(seed) for seed in range(3)]  # memory is reserved for two
     together = [[step(decoder, [token]) for decoder in decoders] for token in (1, 5, 9)]
     for seed in range(3):
         np.testing.assert_allclose(np.concatenate([found[seed] for found in together]), alone[seed], atol=1e-6)
@@ -207,7 +206,7 @@ def test_threads_find_what_they_find_alone(models: Models) -> None:
 
 
 class Keeping(OnDevice):
-    """Knows what was put into memory of its own, and what was read last."""
+    """Keeps the tensors that were uploaded, and those that were read last."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.uploaded: list[Any] = []
@@ -230,7 +229,7 @@ def test_nothing_is_left_where_a_recording_may_have_intermediate_results(static:
     decoder = CachedDecoder(backend, facts, 1, backend.upload(states), backend.upload(mask))  # nothing is lent to it
     decoder.step([[1]], [[0]], full_vocab=False)
     assert backend.session.numbers == [NOT_RECORDED]
-    for value in backend.read[-2:]:  # log-probabilities and ids, as the search reads them
+    for value in backend.read[-2:]:  # log-probabilities and ids, in the order of the search
         assert any(value is each for each in backend.uploaded)
 
 

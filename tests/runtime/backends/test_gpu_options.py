@@ -16,9 +16,8 @@ from speech_runtime import (
     SessionOptions,
     TensorRtOptions,
 )
-from speech_runtime.backends.devices import options_for
 from speech_runtime.backends.onnxruntime.graph_providers import engine_cache, graph_providers
-from speech_runtime.backends.onnxruntime.session_options import CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.backends.options import CUDA, TENSORRT, TENSORRT_RTX, options_for
 from speech_runtime.backends.tensorrt.profiles import graph_profiles
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs
 
@@ -38,10 +37,13 @@ def settings(options: SessionOptions, bundle: Bundle, graph: str = DECODER_WITH_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"convolution_search": "FAST"}, "unknown convolution_search 'FAST'; known are HEURISTIC, EXHAUSTIVE, DEFAULT"),
-        ({"arena_growth": "slow"}, "unknown arena_growth 'slow'; known are kNextPowerOfTwo, kSameAsRequested"),
+        (
+            {"convolution_search": "FAST"},
+            "is 'FAST'; give one of 'HEURISTIC', 'EXHAUSTIVE', 'DEFAULT'",
+        ),
+        ({"arena_growth": "slow"}, "arena_growth is 'slow'; give 'kNextPowerOfTwo' or 'kSameAsRequested'"),
         ({"tf32": 1, "prefer_nhwc": None}, "tf32 is 1; give True or False; prefer_nhwc is None"),
-        ({"memory_limit": 0}, "memory_limit is 0; give bytes, or None"),
+        ({"memory_limit": 0}, "memory_limit is 0; give a number of bytes above 0, or None"),
     ],
 )
 def test_cuda_options_that_cannot_be_meant_are_refused(options: dict[str, Any], message: str) -> None:
@@ -107,7 +109,7 @@ def test_the_shapes_are_those_of_the_limits(bundle: Bundle) -> None:
     step = settings(options, bundle)[TENSORRT]
     heads, width = DECODER.heads, DECODER.head_dim
     assert step["trt_profile_min_shapes"].startswith("input_ids:1x1x1,beam_idx:1x1,encoder_attention_mask:1x1,")
-    assert f"past.0.key:1x1x{heads}x0x{width}" in step["trt_profile_min_shapes"]  # of the first step
+    assert f"past.0.key:1x1x{heads}x0x{width}" in step["trt_profile_min_shapes"]  # the first step has an empty past
     assert f"past.0.value:2x3x{heads}x10x{width}" in step["trt_profile_opt_shapes"]
     assert f"past.0.value:4x5x{heads}x19x{width}" in step["trt_profile_max_shapes"]
 
@@ -145,7 +147,7 @@ def test_memory_sharing_is_an_option(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_nothing_lets_tensorrt_compute_in_half_what_the_graph_does_not(precision: str, bundle: Bundle) -> None:
-    """ONNX Runtime makes a strongly typed network, unless it is told to enable a precision."""
+    """ONNX Runtime makes a strongly typed network unless a precision is enabled."""
     of_precision = Bundle(bundle.directory, OfPrecision(bundle.manifest, precision))
     found = settings(SessionOptions(device="tensorrt"), of_precision)[TENSORRT]
     assert not [name for name in found if name.endswith(("fp16_enable", "bf16_enable", "int8_enable"))]

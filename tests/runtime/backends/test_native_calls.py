@@ -32,7 +32,7 @@ for _ in range(8):
 
 INTERRUPTED = """
 import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs are told to ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore SIGINT by default
 os.kill(os.getpid(), signal.SIGINT)
 time.sleep(5)
 """
@@ -64,14 +64,14 @@ def test_daemon_threads_that_run_a_graph_do_not_abort_the_end(ending: str, expec
 
 def test_a_graph_may_still_be_run_at_the_end_by_the_main_thread(bundle: Path) -> None:
     at_end = (
-        "import atexit\natexit._run_exitfuncs()\nengine.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES]); print('ran')"
+        "import atexit\natexit._run_exitfuncs()\nbackend.run(ENCODER, inputs, [ENCODER_HIDDEN_STATES]); print('ran')"
     )
     done = run(at_end, bundle)
     assert (done.returncode, done.stdout) == (0, "ran\n"), done.stderr
 
 
 def test_a_child_that_is_forked_beside_running_threads_does_not_wait_for_them(bundle: Path) -> None:
-    # Its own end would be ONNX Runtime's, which is not made for it: multiprocessing leaves a child like this, too.
+    # `os._exit`, as in multiprocessing: ONNX Runtime does not support a normal exit of a forked child.
     fork = """
 import atexit
 child = os.fork()

@@ -109,7 +109,7 @@ def test_what_the_optimisation_depends_on_is_in_the_name(bundle: Bundle, change:
 
 
 def remade(bundle: Bundle) -> Path:
-    """The same bundle with other weights, wherever they are: the graph may be the same to the byte."""
+    """Copy the bundle with other weights, inside the graph or in another file."""
     directory = bundle.directory.with_name("remade")
     shutil.copytree(bundle.directory, directory)
     weights = directory / ("encoder.onnx.data" if bundle.has("encoder.onnx.data") else "encoder.onnx")
@@ -128,7 +128,7 @@ def test_another_processor_has_entries_of_its_own(bundle: Bundle, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(optimized_graphs.np, "show_config", lambda mode: {"SIMD Extensions": {"found": ["SVE"]}})
         assert cache_entry(bundle, ENCODER, options, "1.0", 2) != known
-    monkeypatch.setattr(optimized_graphs, "instructions", lambda: frozenset({"avx", "another"}))
+    monkeypatch.setattr(optimized_graphs, "instruction_sets", lambda: frozenset({"avx", "another"}))
     assert cache_entry(bundle, ENCODER, options, "1.0", 2) != known
 
 

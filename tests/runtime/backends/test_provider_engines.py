@@ -1,6 +1,6 @@
 """Test engines that ONNX Runtime caches itself: it only finds engines that were written here.
 
-The sessions are fakes that write what TensorRT would, and remember what they found.
+The sessions are fakes that write the files that TensorRT would, and record the files that they found.
 """
 
 import json
@@ -21,7 +21,7 @@ from speech_runtime.backends.cache_directory import RECORD
 from speech_runtime.backends.onnxruntime import providers
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import engine_cache
-from speech_runtime.backends.onnxruntime.session_options import CPU, CUDA, TENSORRT, TENSORRT_RTX
+from speech_runtime.backends.options import CPU, CUDA, TENSORRT, TENSORRT_RTX
 from speech_runtime.bundle.graph_io import ENCODER, GRAPHS
 
 GENUINE = onnxruntime.InferenceSession
@@ -29,7 +29,7 @@ AT_END = "compiled at the end"
 
 
 class FakeSession:
-    """Builds an engine where it finds none, and compiles kernels that it writes when it is gone."""
+    """Builds an engine if it finds none, and writes its compiled kernels when it is closed."""
 
     found: list[str] = []  # noqa: RUF012 - a fixture replaces it
     built: list[str] = []  # noqa: RUF012
@@ -71,7 +71,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     for module in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, module, SimpleNamespace())
-    monkeypatch.setattr(providers, "_DRIVER", "libc.so.6")  # is everywhere
+    monkeypatch.setattr(providers, "_DRIVER", "libc.so.6")  # exists everywhere
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def directory_of(options: SessionOptions, bundle: Bundle) -> Path:
 
 
 def load(bundle: Bundle, options: SessionOptions, **keywords: Any) -> list[str]:
-    """Load the engine and let it go; which engines were built."""
+    """Load the backend, drop it, and return the graphs whose engines were built."""
     FakeSession.found, FakeSession.built = [], []
     OnnxRuntimeBackend(bundle, options, **keywords)
     return FakeSession.built
@@ -217,7 +217,7 @@ def test_what_a_killed_process_left_is_not_taken(
     bundle: Bundle, options: SessionOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(FakeSession, "get_inputs", lambda _: 1 / 0)  # after it has written its engine
+        patch.setattr(FakeSession, "get_inputs", lambda _: 1 / 0)  # fails after writing its engine
         with pytest.raises(ZeroDivisionError):
             load(bundle, options)
     assert (directory_of(options, bundle) / f"{ENCODER}.engine").exists()

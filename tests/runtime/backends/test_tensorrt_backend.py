@@ -15,8 +15,8 @@ from conftest import Pair
 from fake_gpu import FakeDevice, FakeTensorRt
 from handmade_bundle import add_engine_set, make_bundle
 from speech_runtime import Bundle, EngineError, EngineOptions, OnnxSpeechSeq2Seq, ProfileLimits
-from speech_runtime.backends import devices
-from speech_runtime.backends.devices import options_for
+from speech_runtime.backends import load as load_module
+from speech_runtime.backends.options import options_for
 from speech_runtime.backends.tensorrt.backend import TensorRtBackend
 from speech_runtime.backends.tensorrt.engine_sets import choose_engines
 from speech_runtime.backends.tensorrt.library import TensorRt
@@ -34,7 +34,7 @@ STEP, OTHERS = 0, 1
 
 @dataclass
 class Rig:
-    """A model on a GPU in memory, and what to look at it with."""
+    """A model on a fake GPU, and access to its parts."""
 
     directory: Path
     model: OnnxSpeechSeq2Seq
@@ -66,7 +66,7 @@ def load(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
             made.append(TensorRtBackend(*arguments, **settings, tensorrt=tensorrt.library, device=device))
             return made[-1]
 
-        monkeypatch.setattr(devices, "TensorRtBackend", backend)
+        monkeypatch.setattr(load_module, "TensorRtBackend", backend)
         model = OnnxSpeechSeq2Seq.from_pretrained(directory, device="engines")
         return Rig(directory, model, made[-1], device, tensorrt)
 
@@ -123,7 +123,7 @@ def test_speech_bench_measures_them_to_their_end(load: Load, monkeypatch: pytest
     options = BenchOptions(repeats=2, least=2, threads=(0,), device="engines")
     found = measure.measure(rig.directory, Case(1.0, batch=2, beams=3, tokens=5), options)
     assert found.gpu_bytes == 5000
-    assert found.encoder.p50 > 0.001  # the GPU in memory works when it is waited for
+    assert found.encoder.p50 > 0.001  # the fake GPU runs when it is synchronised
     assert found.per_token.count == 2 * 4
     assert not rig.device.queue
 
@@ -146,7 +146,7 @@ def test_the_first_step_has_an_empty_past_and_a_profile_of_its_own(load: Load) -
     assert [profile for _, profile, _, _ in steps] == [OTHERS, *[STEP] * (len(steps) - 1)]
     _, _, shapes, addresses = steps[0]
     assert shapes["past.0.key"][3] == 0
-    assert addresses["past.0.key"] in rig.device.blocks  # not every release takes no address
+    assert addresses["past.0.key"] in rig.device.blocks  # some releases refuse a null address
 
 
 def test_caches_take_turns_in_two_sets_of_buffers(load: Load) -> None:
@@ -167,7 +167,7 @@ def test_nothing_is_allocated_once_it_has_run(load: Load) -> None:
     def one(seed: int, seconds: float) -> None:
         rig.model.generate(noise(seconds, seed)[None], num_beams=3, min_new_tokens=6, max_new_tokens=6)
 
-    one(0, 2.9)  # uploads of more than half as much get memory of the same size
+    one(0, 2.9)  # sizes are rounded up to a power of two, so that this upload reuses memory
     before = len(rig.device.allocations)
     for seed in range(12):
         one(seed, 2.2 + seed / 20)
@@ -206,7 +206,7 @@ def test_memory_is_freed_with_the_backend(directory: Path) -> None:
     backend = TensorRtBackend(bundle, EngineOptions(), tensorrt=tensorrt.library, device=device)
     tensor = backend.upload(np.zeros((1, 16000), dtype=np.float32))
     assert device.blocks
-    assert device.queue  # the copy is not done yet, and nobody else holds the array
+    assert device.queue  # the copy is pending, and only the pool keeps the array
     del backend, tensor
     gc.collect()
     assert not device.blocks
@@ -295,7 +295,7 @@ def test_another_dtype_is_refused(load: Load) -> None:
 def test_the_driver_in_memory_notices_what_is_wrong() -> None:
     device = FakeDevice()
     address = device.allocate(8)
-    device.copy_in(address, np.zeros(2, dtype=np.float32))  # and nobody holds it
+    device.copy_in(address, np.zeros(2, dtype=np.float32))  # nothing keeps the array
     with pytest.raises(AssertionError, match="was collected before it was copied"):
         device.synchronize()
     with pytest.raises(AssertionError):
@@ -313,7 +313,7 @@ RTX = TensorRt("tensorrt_rtx", FakeTensorRt)
 @pytest.mark.parametrize(
     ("facts", "capability", "message"),
     [
-        ({"flavor": "tensorrt", "version": "10.13"}, "8.9", "built by TensorRT, and TensorRT-RTX is to run them"),
+        ({"flavor": "tensorrt", "version": "10.13"}, "8.9", "built by TensorRT, and TensorRT-RTX is installed"),
         ({"version": "1.6.0"}, "8.9", "built by TensorRT-RTX 1.6.0, and 1.7.1 is installed, which reads only its own"),
         ({"compute_capabilities": ("8.6", "8.9")}, "12.0", "for compute capability 8.6, 8.9, and this GPU has 12.0"),
         ({}, "7.5", "for compute capability 8.0 and later, and this GPU has 7.5; give --trt-compute-capability 7.5"),
@@ -359,7 +359,7 @@ def test_the_engines_that_fit_are_chosen(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"device_id": -1}, "device_id is -1; give 0"),
-        ({"flavor": "rt"}, "unknown flavor 'rt'; known are tensorrt, "),
+        ({"flavor": "rt"}, "flavor is 'rt'; give 'tensorrt' or 'tensorrt_rtx'"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], message: str) -> None:

@@ -11,7 +11,7 @@ from conftest import Pair
 from handmade_bundle import DECODER, ENCODER, make_bundle
 from speech_runtime import Bundle, EngineError
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from speech_runtime.backends.onnxruntime.session_options import SessionOptions
+from speech_runtime.backends.options import SessionOptions
 from speech_runtime.backends.tensorrt.profiles import graph_profiles, input_shapes, shape_ranges, widest
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST, GRAPHS, graph_inputs
 from speech_runtime.bundle.graph_io import ENCODER as ENCODER_GRAPH
@@ -21,13 +21,13 @@ from speech_runtime.bundle.profile_limits import ProfileLimits, Range
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"batch": 8}, r"batch is 8; give \(smallest, usual, largest\), \(1, 1, 8\) for example"),
+        ({"batch": 8}, r"batch is 8; give \(smallest, usual, largest\), positive .*, \(1, 1, 8\) for example"),
         ({"batch": (1, 2)}, r"batch is \(1, 2\)"),
         ({"batch": (1, 2, 2.5)}, r"batch is \(1, 2, 2.5\)"),
-        ({"batch": (0, 1, 8)}, "positive and in ascending order"),
+        ({"batch": (0, 1, 8)}, r"batch is \(0, 1, 8\); give .* positive and in ascending order"),
         ({"seconds": (1.0, 0.5, 30.0)}, "seconds is .* positive and in ascending order"),
-        ({"beams": (2, 4, 8)}, "beams is .* it must start at 1"),
-        ({"tokens": (2, 4, 8)}, "tokens is .* it must start at 1"),
+        ({"beams": (2, 4, 8)}, "beams is .* every search starts at 1"),
+        ({"tokens": (2, 4, 8)}, "tokens is .* every search starts at 1"),
         ({"batch": (True, 1, 8), "beams": (1, 9, 8)}, "batch is .*; beams is"),
     ],
 )

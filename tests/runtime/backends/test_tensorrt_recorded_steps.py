@@ -26,7 +26,7 @@ LIMITS = ProfileLimits(batch=(1, 1, 3), beams=(1, 3, 4), seconds=(0.004, 0.03, 0
 
 
 class Rig:
-    """A model with engines on a GPU in memory, and without them on the CPU."""
+    """A model with engines on the fake GPU, and the same model on the CPU."""
 
     def __init__(self, bundle: Bundle, engines: EngineSet, cuda_graphs: int) -> None:
         self.device = FakeDevice()
@@ -42,7 +42,7 @@ class Rig:
 
     @property
     def steps(self) -> list[dict[str, int]]:
-        """Addresses of each run that was put on the stream, but for replays."""
+        """Addresses of each run on the stream, replays excluded."""
         return [addresses for name, _, _, addresses in self.tensorrt.runs if name == DECODER_WITH_PAST]
 
 
@@ -82,8 +82,8 @@ def test_tensorrt_is_recorded_once_for_each_turn(load: Callable[..., Rig]) -> No
     rig = load(1, flavor="tensorrt")
     for seed in range(3):
         rig.model.generate(clips(1, seed), num_beams=3, min_new_tokens=12, max_new_tokens=12)
-    assert len(rig.device.recordings) == 4  # one beam, the beams that come of it, and two caches in turn
-    assert len(rig.steps) == 2 * 4  # each of them is run before, since recording does not
+    assert len(rig.device.recordings) == 4  # the step with one beam, the next with all beams, and two caches in turn
+    assert len(rig.steps) == 2 * 4  # each step also runs once unrecorded, since recording does not execute it
     assert rig.device.replays == 3 * 12 - 4
 
 
@@ -92,7 +92,7 @@ def test_memory_that_a_recording_writes_is_never_lent_out(load: Callable[..., Ri
     rig.model.generate(clips(1), num_beams=3, max_new_tokens=8)
     free = {address for addresses in rig.backend._pool._free.values() for address in addresses}
     assert not free & {address for step in rig.steps for address in step.values()}
-    found, expected = rig.both(clips(3), num_beams=3, max_new_tokens=8)  # beyond the sizes that are recorded
+    found, expected = rig.both(clips(3), num_beams=3, max_new_tokens=8)  # more sizes than are recorded
     np.testing.assert_array_equal(found, expected)
 
 

@@ -12,17 +12,15 @@ import pytest
 from handmade_bundle import DECODER, ENCODER, add_engine_set, make_bundle
 from speech_runtime import BenchError, Bundle
 from speech_runtime.backends.tensorrt.library import TensorRt
-from speech_runtime.backends.timed import TimedBackend
-from speech_runtime.bench import device, runner, worker
+from speech_runtime.bench import runner, worker
 from speech_runtime.bench.audio import BenchAudio
-from speech_runtime.bench.machine import Machine, available_memory
-from speech_runtime.bench.measure import Measurement
+from speech_runtime.bench.measure import Measurement, Spread, TimedBackend
 from speech_runtime.bench.options import QUICK, BenchOptions, Case
 from speech_runtime.bench.report import as_json, as_markdown
 from speech_runtime.bench.runner import plan
-from speech_runtime.bench.statistics import Spread
 from speech_runtime.bench.worker import Order, measure_apart
 from speech_runtime.bundle.profile_limits import ProfileLimits
+from speech_runtime.system import Machine, available_memory
 
 MACHINE = Machine("A processor", 2, ("avx2", "amx_int8"), 24 * 2**30, "Linux", {"onnxruntime": "1.32.0"})
 
@@ -67,13 +65,13 @@ def test_options_that_cannot_be_meant_are_all_listed() -> None:
     with pytest.raises(BenchError) as error:
         BenchOptions(seconds=(0.0, float("nan")), batch=(0,), beams=(), threads=(-1,), repeats=2, least=3, budget=-1.0)
     for problem in (
-        "seconds has 0; give above 0",
+        "seconds has 0.0; give seconds above 0",
         "seconds has nan",
         "batch has 0; give 1 or more",
-        "beams is empty",
-        "threads has -1; give 0 or more",
+        "beams is (); give at least one value",
+        "threads has -1; give 0 (all cores) to",
         "least is 3, more than repeats (2)",
-        "budget is -1",
+        "budget is -1.0; give 0 seconds or more",
     ):
         assert problem in str(error.value)
 
@@ -97,8 +95,8 @@ def test_cases_beyond_the_engines_are_refused_before_anything_runs(
     bundle = make_bundle(tmp_path / "bundle")
     add_engine_set(bundle, limits=ProfileLimits(batch=(1, 1, 4), beams=(1, 5, 5), seconds=(0.5, 5, 20)))
     library = TensorRt("tensorrt_rtx", SimpleNamespace(__version__="1.7.1"))
-    monkeypatch.setattr(device, "import_tensorrt", lambda flavor: library)
-    monkeypatch.setattr(device, "Cuda", lambda number: SimpleNamespace(compute_capability="8.9"))
+    monkeypatch.setattr(runner, "import_tensorrt", lambda flavor: library)
+    monkeypatch.setattr(runner, "Cuda", lambda number: SimpleNamespace(compute_capability="8.9"))
     options = BenchOptions(seconds=(10, 0.1, 60), batch=(1, 16), beams=(5, 10), threads=(0,), device="engines")
     with pytest.raises(BenchError) as error:
         plan([bundle], options)

@@ -54,7 +54,7 @@ def test_a_file_gives_the_length(digits: Pair, references: dict[Path, str]) -> N
         ((".", "--beams", "5,x"), 2, "'5,x' is not a list of numbers; separate them by commas"),
         ((".", "--beams", "1_0"), 2, "'1_0' is not a list of numbers"),
         ((".", "--repeats", "1_0"), 2, "'1_0' is not an integer; write it in the digits 0 to 9"),
-        ((".", "--seconds", 0), 1, "seconds has 0; give above 0"),
+        ((".", "--seconds", 0), 1, "seconds has 0.0; give seconds above 0"),
         ((".", "--json", "no/where.json"), 2, "there is no directory no; make it first"),
     ],
 )

@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -17,6 +18,7 @@ from speech_runtime import BundleError, GenerationConfig, GenerationError
 from speech_runtime.cli.flags import token_ids
 from speech_runtime.cli.transcribe import main
 from speech_runtime.generation.config import GenerationSettings
+from speech_runtime.generation.generator import SpeechGenerator
 
 
 def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
@@ -84,6 +86,21 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(GenerationError, match=message):
         GenerationConfig().updated(settings)
+
+
+@pytest.mark.parametrize("value", ["no", 0, 1, np.array([True])])
+def test_return_dict_in_generate_is_a_boolean(value: Any) -> None:
+    with pytest.raises(GenerationError, match="return_dict_in_generate is .*; give True or False"):
+        SpeechGenerator.generate(None, return_dict_in_generate=value)
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"), [("langage", "language"), ("batchsize", "batch_size"), ("output_score", "output_scores")]
+)
+def test_misspelt_keywords_of_a_call_are_suggested(misspelt: str, meant: str) -> None:
+    model = SimpleNamespace(generation_config=GenerationConfig())
+    with pytest.raises(GenerationError, match=rf"{misspelt} is not a known setting; did you mean {meant}\?"):
+        SpeechGenerator._asked(model, {misspelt: 1})
 
 
 OUTSIDE = [-1, -5, 32, 99, 2**40]

@@ -122,6 +122,28 @@ def test_prompts_of_different_lengths_keep_their_order() -> None:
         np.testing.assert_array_equal(row[: one.lengths[0]], one.sequences[0])
 
 
+def test_padding_follows_a_criterion_also_where_there_is_no_end_token() -> None:
+    given = [(1, 4), (1, 7), (1, 9)]
+
+    def first_ends(sequences: np.ndarray) -> np.ndarray:
+        return (sequences[:, 1] == 4) & (sequences.shape[1] >= 4)
+
+    options = CallOptions(stopping_criteria=[first_ends])
+    found = search(given, options, eos_token_id=None, pad_token_id=0, max_new_tokens=6)
+    assert found.lengths.tolist() == [4, 8, 8]
+    assert (found.sequences[0, 4:] == 0).all()
+
+
+@BEAMS
+def test_beam_indices_are_rows_of_the_whole_batch(beams: int) -> None:
+    given = [(1, 4), (1,), (1, 5)]
+    found = search(given, num_beams=beams, num_return_sequences=beams, max_new_tokens=4)
+    utterance = np.arange(3).repeat(beams)[:, None]
+    said = found.beam_indices >= 0
+    assert (found.beam_indices // beams == utterance)[said].all()
+    assert said.any(axis=1).all()
+
+
 def test_every_sample_ends_by_itself() -> None:
     options = CallOptions(generator=np.random.default_rng(3))
     found = search(options=options, do_sample=True, num_return_sequences=12, max_new_tokens=8)

@@ -1,4 +1,4 @@
-"""The adapter of Wav2Vec2 and all that have it from there, channels last."""
+"""The adapter of Wav2Vec2 and its relatives, channels last."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ class ChannelsLastConvolution(nn.Module):
 
 
 def is_convolution(module: nn.Module) -> bool:
-    """Whether `module` is one that `ChannelsLastConvolution` takes."""
+    """Return whether `ChannelsLastConvolution` supports `module`."""
     return (
         type(module) is nn.Conv1d
         and module.groups == 1
@@ -37,7 +37,7 @@ def is_convolution(module: nn.Module) -> bool:
 
 
 def windows(hidden_states: Tensor, kernel: int, stride: int) -> Tensor:
-    """What a kernel sees: [batch, time, channels] to [batch, frames, kernel · channels].
+    """Lay the windows of a kernel side by side: [batch, time, channels] to [batch, frames, kernel · channels].
 
     One Gather of whole rows: it runs on all threads, which a Slice and a Concat do not, and on int8 as on float32.
     """

@@ -1,4 +1,4 @@
-"""The convolutional feature extractor of Wav2Vec2 and all that have it from there, channels last."""
+"""The convolutional feature encoder of Wav2Vec2 and its relatives, channels last."""
 
 from collections import OrderedDict
 from typing import Any
@@ -34,7 +34,7 @@ class ChannelsLastExtractor(nn.Module):
 
 
 def channels_last_extractor(module: nn.Module) -> Replacement | None:
-    """What replaces `module` if it is such an extractor."""
+    """Return the replacement of `module`; None if it is no such encoder."""
     layers = list(getattr(module, "conv_layers", ()))
     if not layers or not all(_is_layer(layer) for layer in layers):
         return None

@@ -21,10 +21,10 @@ def fused_attention(
     position_bias: Tensor | None = None,
     **keywords: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as one operation where its kernel can say it, else as `speech_export.tracing.attention.attention`.
+    """Compute attention as one operation if its kernel supports it, else by `tracing.attention.attention`.
 
-    Arguments and results are that function's. The kernel takes a mask of keys, but neither a bias nor a mask that
-    differs between queries or heads.
+    Arguments and results are those of that function. The kernel takes a mask of keys, but neither a bias nor a mask
+    that differs between queries or heads.
     """
     rows = attention_mask is None or attention_mask.shape[1:3] == (1, 1)
     if position_bias is not None or not rows or keywords.get("encoder_hidden_states") is not None:

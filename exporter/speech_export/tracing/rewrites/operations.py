@@ -1,4 +1,4 @@
-"""Operations of torch that do not survive tracing well, replaced by equals while a model's `forward` runs."""
+"""Replace operations of torch that trace badly, while a model's `forward` runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class TraceableOperations(TorchFunctionMode):
-    """Operations replaced by equals whose shapes do not depend on data and whose values not on the precision.
+    """Replaces operations by equivalents whose shapes do not depend on data, nor their values on the precision.
 
     Enter it inside the traced `forward`: torch.export has a mode of its own around that, which comes first.
 

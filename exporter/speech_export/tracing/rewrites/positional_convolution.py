@@ -1,4 +1,4 @@
-"""The positional convolution of Wav2Vec2 and all that have it from there, 128 frames wide in 16 groups.
+"""The positional convolution of Wav2Vec2 and its relatives, 128 frames wide in 16 groups.
 
 Computed directly it is as much work as a whole layer of the transformer.
 """
@@ -16,15 +16,15 @@ from .replacement import Replacement
 class Positions(nn.Module):
     """Follows `Wav2Vec2PositionalConvEmbedding` and `HubertPositionalConvEmbedding` of transformers."""
 
-    def __init__(self, embedding: Any, in_bytes: bool) -> None:
+    def __init__(self, embedding: Any, quantized: bool) -> None:
         super().__init__()
         norm = getattr(embedding, "batch_norm", None)
         self.batch_norm = None if norm is None else _Affine(norm)
-        self.conv = (BlockConvolution if in_bytes else FourierConvolution)(embedding.conv)
+        self.conv = (BlockConvolution if quantized else FourierConvolution)(embedding.conv)
         self.activation = embedding.activation
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Position embeddings of [batch, frames, width], of the same shape."""
+        """Return the position embeddings of [batch, frames, width], in the same shape."""
         if self.batch_norm is not None:
             hidden_states = self.batch_norm(hidden_states)
         embeddings: Tensor = self.activation(self.conv(hidden_states))
@@ -32,7 +32,7 @@ class Positions(nn.Module):
 
 
 class _Affine(nn.Module):
-    """What a batch norm does in inference, channels last."""
+    """A batch norm in inference, channels last."""
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
@@ -44,8 +44,8 @@ class _Affine(nn.Module):
         return hidden_states * self.weight + self.bias
 
 
-def positional_convolution(module: nn.Module, in_bytes: bool) -> Replacement | None:
-    """What replaces `module` if it is such an embedding: what is fast in bytes, or in float32."""
+def positional_convolution(module: nn.Module, quantized: bool) -> Replacement | None:
+    """Return the replacement of `module`, fast in int8 if `quantized`; None if it is no positional convolution."""
     children = dict(module.named_children())
     conv = children.get("conv")
     if not isinstance(conv, nn.Conv1d) or children.keys() - {"batch_norm"} != {"conv", "padding", "activation"}:
@@ -53,7 +53,7 @@ def positional_convolution(module: nn.Module, in_bytes: bool) -> Replacement | N
     if conv.stride != (1,) or conv.dilation != (1,) or conv.padding != (conv.kernel_size[0] // 2,):
         return None
     frames = conv.kernel_size[0] + 3
-    return Replacement(Positions(module, in_bytes), example=torch.randn(2, frames, conv.in_channels))
+    return Replacement(Positions(module, quantized), example=torch.randn(2, frames, conv.in_channels))
 
 
 def _constant(values: Tensor) -> nn.Parameter:

@@ -1,4 +1,4 @@
-"""Modules replaced by faster equals while a model is traced."""
+"""Replace modules by faster equivalents while a model is traced."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,7 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class Replacement:
-    """A module that says what another one says, and an `example` to show it on."""
+    """A module that computes the same as another one, and an `example` input to check that on."""
 
     module: nn.Module
     example: Tensor
@@ -20,10 +20,10 @@ class Replacement:
 
 @contextmanager
 def replaced(model: nn.Module, *rules: Callable[[nn.Module], Replacement | None]) -> Iterator[None]:
-    """Within this context, what `rules` know of `model` is replaced.
+    """Within this context, the modules of `model` that `rules` recognise are replaced.
 
-    Rules go by the parts that a module has. One that has the parts and does something else with them, in a family that
-    nobody has seen, is left as it is: it does not say the same of the example.
+    Rules recognise a module by its parts. A module of an unknown family that has the same parts and uses them
+    differently is left as it is, since its output for the example differs.
     """
     with ExitStack() as undo:
         for parent in list(model.modules()):

@@ -1,4 +1,4 @@
-"""The few calls of CUDA that a decoding loop needs, through cuda-python; every error is raised with its name."""
+"""The CUDA calls of a decoding loop, through cuda-python. A failed call raises an error with CUDA's name for it."""
 
 import importlib
 from collections.abc import Callable
@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from ...errors import EngineError
 from ...install_hints import how_to_install
+from ...system import MIB
 
 
 class Device(Protocol):
-    """Memory of a GPU, and the one stream that all its work is put on. Calls return before the work is done."""
+    """A GPU's memory, and one stream for all work. Calls return before the work is done."""
 
     @property
     def stream(self) -> int:
@@ -19,41 +20,41 @@ class Device(Protocol):
 
     @property
     def compute_capability(self) -> str:
-        """Of the GPU, "8.9" for example."""
+        """Compute capability of the GPU, "8.9" for example."""
 
     def activate(self) -> None:
-        """Make it the one that the calling thread works on."""
+        """Make this the current device of the calling thread."""
 
     def allocate(self, size: int) -> int:
-        """The address of `size` bytes, aligned for anything."""
+        """Allocate `size` bytes, aligned for any dtype, and return their address."""
 
     def free(self, address: int) -> None:
-        """Give memory back; work that uses it must be done."""
+        """Free memory; work that uses it must be done."""
 
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
-        """Copy a contiguous array to `address`; it must live until the next `synchronize`."""
+        """Copy a contiguous array to `address`; the array must live until the next `synchronize`."""
 
     def copy_out(self, array: NDArray[Any], address: int) -> None:
-        """Copy from `address` into a contiguous array, which has it after the next `synchronize`."""
+        """Copy from `address` into a contiguous array; its content is valid after the next `synchronize`."""
 
     def synchronize(self) -> None:
         """Wait until all work is done."""
 
     def record(self, work: Callable[[], None]) -> int:
-        """A CUDA graph of what `work` puts on the stream, which is not done; the handle of it."""
+        """Record what `work` puts on the stream, without executing it; return the handle of the CUDA graph."""
 
     def replay(self, recording: int) -> None:
-        """Put on the stream what was recorded."""
+        """Put a recorded CUDA graph on the stream."""
 
     def forget(self, recording: int) -> None:
-        """Give up a recording; work of it must be done."""
+        """Free a CUDA graph; its work must be done."""
 
 
 class Cuda:
-    """A GPU. See `Device`."""
+    """A GPU through cuda-python; see `Device`."""
 
     def __init__(self, device_id: int = 0) -> None:
-        """Take the GPU with the number `device_id`, and make a stream on it.
+        """Create a stream on the GPU with the number `device_id`.
 
         Raises:
             EngineError: cuda-python, the driver or the GPU is missing.
@@ -80,13 +81,13 @@ class Cuda:
 
     @property
     def name(self) -> str:
-        """Of the GPU, as its makers write it."""
+        """Name of the GPU, as NVIDIA writes it."""
         name = self._call("cudaGetDeviceProperties", self._device_id).name
         return name.decode().strip("\0") if isinstance(name, bytes) else str(name)
 
     @property
     def free_memory(self) -> int:
-        """Bytes of the GPU that no process has taken."""
+        """Bytes of the GPU's memory that no process uses."""
         self.activate()
         return int(self._call("cudaMemGetInfo"))
 
@@ -116,13 +117,13 @@ class Cuda:
 
     def record(self, work: Callable[[], None]) -> int:
         """See `Device.record`."""
-        # Other threads may allocate in the meantime: that is no work on this stream.
+        # Thread-local: other threads may allocate meanwhile, and their work is not part of the recording.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self._stream, mode)
         try:
             work()
         except BaseException:
-            self._runtime.cudaStreamEndCapture(self._stream)  # its error would hide the one that counts
+            self._runtime.cudaStreamEndCapture(self._stream)  # its own status would hide the first error
             raise
         graph = self._call("cudaStreamEndCapture", self._stream)
         try:
@@ -142,10 +143,10 @@ class Cuda:
         self._call("cudaMemcpyAsync", to, source, size, kind, self._stream)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """What a function of CUDA returns first besides its status.
+        """Call a CUDA function, and return its first result after the status; None if there is none.
 
         Raises:
-            EngineError: the status is an error.
+            EngineError: The status is an error.
         """
         status, *values = getattr(self._runtime, name)(*arguments)
         if status != self._runtime.cudaError_t.cudaSuccess:
@@ -153,8 +154,8 @@ class Cuda:
             said = what.decode() if isinstance(what, bytes) else str(status)
             if status == self._runtime.cudaError_t.cudaErrorMemoryAllocation:
                 raise EngineError(
-                    f"the GPU has no {arguments[0] / 2**20:,.0f} MiB left ({said}); use another one, or build engines "
-                    "for less: speech-export BUNDLE --engines --trt-batch … --trt-beams … --trt-tokens …"
+                    f"the GPU has no {arguments[0] / MIB:,.0f} MiB left ({said}); use another one, or build engines "
+                    "for smaller sizes: speech-export BUNDLE --engines --trt-batch … --trt-beams … --trt-tokens …"
                 )
             raise EngineError(f"CUDA cannot be used: {name} says {said}; check the NVIDIA driver with nvidia-smi")
         return values[0] if values else None

@@ -1,8 +1,8 @@
-"""Memory of a device, used again once nobody holds it.
+"""Device memory that is reused once nobody refers to it.
 
-A step of the search writes its `present` while it reads the `past` of the step before. Both are buffers of the
-profile's largest size, so that the two of them take turns as soon as the search lets go of the older one: nothing is
-allocated after the first steps, and no buffer is overwritten that somebody still holds.
+A step of the search writes `present` while it reads the `past` of the step before. Both are buffers of the profile's
+largest size, so that two buffers alternate as soon as the search drops the older one: nothing is allocated after the
+first steps, and a buffer is never overwritten while it is in use.
 """
 
 import weakref
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from .calls import Device
 
 _LEAST = 512
-"""Bytes. Tensors without elements get an address of their own, too: not every release of TensorRT takes none."""
+"""Smallest buffer, bytes. Empty tensors need an address too: some releases of TensorRT refuse a null address."""
 
 
 class Buffer:
-    """Memory at `address`; it goes back to its pool when nobody refers to this object any more."""
+    """Memory at `address`; it returns to its pool when this object is garbage-collected."""
 
     __slots__ = ("__weakref__", "_pool", "address")
 
@@ -32,7 +32,7 @@ class Buffer:
 
 @dataclass(frozen=True, eq=False)
 class DeviceTensor:
-    """A tensor at the beginning of a buffer."""
+    """A tensor at the start of a buffer."""
 
     buffer: Buffer
     shape: tuple[int, ...]
@@ -40,19 +40,19 @@ class DeviceTensor:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
 
 class DevicePool:
     """Buffers of one device, by size.
 
-    All work on them is put on one stream, so that a buffer may be used again at once: what reads it was put there
-    before what overwrites it.
+    All work on them is put on one stream, so that a free buffer may be reused at once: work that reads it precedes work
+    that overwrites it.
     """
 
     def __init__(self, device: Device) -> None:
-        """Begin with no memory."""
+        """Begin without buffers."""
         self._device = device
         self._free: dict[int, deque[int]] = {}
         self._addresses: list[int] = []
@@ -60,19 +60,19 @@ class DevicePool:
         weakref.finalize(self, _release, device, self._addresses, self._in_flight).atexit = False
 
     def copy_in(self, array: NDArray[Any]) -> DeviceTensor:
-        """Put a copy of a contiguous array on the stream, which keeps the array until it is waited for."""
+        """Copy a contiguous array to a new tensor, on the stream; the array is kept until `synchronize`."""
         tensor = DeviceTensor(self.take(array.nbytes), array.shape, array.dtype)
         self.write(tensor, array)
         return tensor
 
     def write(self, tensor: DeviceTensor, array: NDArray[Any]) -> None:
-        """Put a copy of a contiguous array into a tensor of its size on the stream; the array is kept likewise."""
+        """Copy a contiguous array into a tensor of its size, on the stream; the array is kept as in `copy_in`."""
         if array.nbytes:
             self._in_flight.append(array)
             self._device.copy_in(tensor.buffer.address, array)
 
     def copy_out(self, tensor: DeviceTensor) -> NDArray[Any]:
-        """What is in a tensor, once all that was put on the stream before is done."""
+        """Copy a tensor to the host, after everything that is on the stream."""
         array = np.empty(tensor.shape, dtype=tensor.dtype)
         if array.nbytes:
             self._device.copy_out(array, tensor.buffer.address)
@@ -81,20 +81,20 @@ class DevicePool:
         return array
 
     def take(self, size: int, *, exact: bool = False) -> Buffer:
-        """A buffer of `size` bytes at least, whatever is in it.
+        """Return a buffer of at least `size` bytes; its content is undefined.
 
         Args:
-            size: bytes.
-            exact: do not round up to a power of two, which keeps the number of different sizes small.
+            size: Size in bytes.
+            exact: If false, round up to a power of two, which keeps the number of different sizes small.
 
         Raises:
-            EngineError: the device has no memory left.
+            EngineError: The device has no memory left.
         """
         size = max(size, _LEAST)
         size = size if exact else 1 << (size - 1).bit_length()
         free = self._free.setdefault(size, deque())
         try:
-            address = free.pop()  # one call, which no other thread can come in between
+            address = free.pop()  # atomic: no other thread can take the same buffer
         except IndexError:
             address = self._device.allocate(size)
             self._addresses.append(address)

@@ -1,8 +1,8 @@
-"""Steps of the search as CUDA graphs: recorded once for each set of tensors, and replayed.
+"""Steps of the search as CUDA graphs of ONNX Runtime: recorded once for each set of tensors, then replayed.
 
-ONNX Runtime records a run by the number that it is given, and replays it with whatever addresses and shapes it had: it
-compares none. Here a number belongs to tensors, and those are kept for as long as it may be replayed. There is no call
-that forgets a recording.
+ONNX Runtime records a run under a number, and replays it with the addresses and shapes of the recorded run without
+comparing them. Here each number belongs to a set of tensors, which are kept as long as it may be replayed. ONNX Runtime
+has no call that frees a recording.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
     import onnxruntime
 
 ENABLED = {"enable_cuda_graph": "1"}
-"""Of the CUDA execution provider, for the session whose runs are to be recorded."""
+"""Option of the CUDA execution provider, for the session whose runs are recorded."""
 
 _NUMBER = "gpu_graph_id"
-"""Of ONNX Runtime's options of a run: which recording it is."""
+"""Option of a run: number of the recording."""
 
 _NOT_RECORDED = "-1"
 _FIRST = 1
-"""0 is ONNX Runtime's own."""
+"""First number to use; 0 is reserved by ONNX Runtime."""
+_SMALLEST_BUCKET = 16
 
 
 def check_recordable(bundle: Bundle, cuda_graphs: int) -> None:
-    """Check that steps of `bundle` can be recorded, if any are to be.
+    """Check that steps of `bundle` can be recorded, if `cuda_graphs` is not 0.
 
     Raises:
-        EngineError: their shapes change.
+        EngineError: Shapes change from step to step.
     """
     if cuda_graphs and bundle.manifest.decoder.cache != "static":
         raise EngineError(
@@ -41,14 +42,23 @@ def check_recordable(bundle: Bundle, cuda_graphs: int) -> None:
         )
 
 
+def frame_bucket(frames: int) -> int:
+    """Return the number of encoder frames to pad to, so that few sizes are recorded.
+
+    It is the smallest of 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, … that is at least `frames`: four per octave.
+    """
+    step = max(_SMALLEST_BUCKET, 1 << max(frames - 1, 1).bit_length() - 1) // 4
+    return max(_SMALLEST_BUCKET, -(-frames // step) * step)
+
+
 @dataclass(frozen=True)
 class _Recording:
-    """What it takes to replay a run.
+    """Everything that replaying a run needs.
 
     Attributes:
-        binding: of all tensors.
-        options: with the number.
-        tensors: as long as they are there, no others get their addresses.
+        binding: Binding of all tensors.
+        options: Options of the run, with its number.
+        tensors: Tensors of the run; while they are kept, no others get their addresses.
     """
 
     binding: Any
@@ -57,13 +67,13 @@ class _Recording:
 
 
 class CudaGraphs:
-    """Runs of one session. Not to be called by two threads at a time, nor while another one calls CUDA.
+    """Runs of one session. Only one thread may call it at a time, and no other thread may call CUDA meanwhile.
 
-    Each thread that runs it records for itself, under the same numbers.
+    ONNX Runtime keeps recordings for each thread, under the same numbers.
     """
 
     def __init__(self, runtime: Any, session: onnxruntime.InferenceSession) -> None:
-        """Begin with no recordings of `session`, which was made with the option `ENABLED`."""
+        """Begin without recordings of `session`, which must have the option `ENABLED`."""
         self._runtime = runtime
         self._session = session
         self._recordings: dict[tuple[int, ...], _Recording] = {}
@@ -72,10 +82,10 @@ class CudaGraphs:
     def run(
         self, inputs: Mapping[str, onnxruntime.OrtValue], into: Mapping[str, onnxruntime.OrtValue]
     ) -> dict[str, onnxruntime.OrtValue]:
-        """Run with `inputs`, all outputs `into` tensors of their own; the same tensors as before make a replay.
+        """Run with `inputs`, and write all outputs to the tensors of `into`. Known tensors replay their recording.
 
         Returns:
-            Nothing: there is no other output.
+            An empty dictionary, since no outputs remain.
         """
         tensors = (*inputs.values(), *into.values())
         key = tuple(map(id, tensors))
@@ -92,7 +102,7 @@ class CudaGraphs:
         return {}
 
     def run_unrecorded(self, binding: Any) -> None:
-        """Run with a binding that is of this one run."""
+        """Run a binding once, without recording it."""
         self._session.run_with_iobinding(binding, self._not_recorded)
 
     def _options(self, number: str) -> Any:

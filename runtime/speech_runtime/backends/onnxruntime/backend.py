@@ -1,4 +1,4 @@
-"""ONNX Runtime: one I/O-binding loop for every execution provider."""
+"""The ONNX Runtime backend: I/O binding for every execution provider."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle.graph_io import DECODER_WITH_PAST, ENCODER, GRAPHS, graph_inputs, graph_outputs
+from ...bundle.graph_io import DECODER_WITH_PAST, ENCODER, GRAPHS
 from ...bundle.loading import Bundle
-from ...errors import BundleError, EngineError, EngineMemoryError
+from ...errors import EngineError, EngineMemoryError
+from ...system import return_freed_memory
 from ..base import Prepared
 from ..cuda.graphs import CudaGraphs
 from ..native_calls import NATIVE_CALLS
-from .cpu_features import bytes_saturate
-from .graph_providers import engine_cache, graph_providers
-from .host_memory import give_back_freed, is_out_of_memory, share_arena
-from .optimized_graphs import cache_entry, open_through_cache
+from ..options import SessionOptions
+from .graph_providers import engine_cache
 from .provider_engines import record_at_end, recorded_engines
-from .providers import check_providers, import_onnxruntime, preload_libraries, raise_provider_failure
-from .session_options import SessionOptions
+from .providers import import_onnxruntime
+from .sessions import SessionLoader, is_out_of_memory, no_memory
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -33,80 +31,48 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_LEVELS = {
-    "disabled": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
     "tensor(int64)": np.dtype(np.int64),
 }
-_EXACT_BYTES = "session.x64quantprecision"
-"""Of ONNX Runtime: products of unsigned bytes, which are slower and never saturate. From the level extended on."""
-_SEVERITIES = {"verbose": 0, "info": 1, "warning": 2, "error": 3, "fatal": 4}
-_REST_BETWEEN_RUNS = "session.force_spinning_stop"
-"""Of ONNX Runtime: the threads of a graph stop waiting actively when a run ends, so that those of the next one, which
-has its own, get the cores. A clip of the bundled model takes half the time, a large model the same."""
-_SHARED_ARENA = "session.use_env_allocators"
-_ONE_THREAD_UP_TO = 2 * 2**20
-"""Bytes of a decoder's graph that one thread reads in less time than it takes to wake another: 0.12 ms a step of the
-bundled model instead of 0.18."""
-_DISABLE_FUSIONS = "optimization.disable_specified_optimizers"
-SLOW_FUSIONS = "SkipLayerNormFusion;BiasGeluFusion"
-"""Of ONNX Runtime's fusions at load, those whose kernels on the CPU are slower than the two operations that they
-replace: 6 times for an Add and a LayerNormalization of 499 × 1024 numbers (1.32), which has a vectorised kernel alone.
-"""
 
 
 class OnnxRuntimeBackend:
-    """The graphs of a bundle as ONNX Runtime sessions. See `base.Backend`."""
+    """The graphs of a bundle as ONNX Runtime sessions; see `base.Backend`."""
 
     def __init__(self, bundle: Bundle, options: SessionOptions, *, check_hashes: bool = True) -> None:
         """Load all three graphs.
 
         Args:
-            bundle: of the graphs.
-            options: how they run.
-            check_hashes: compare the SHA-256 of what is in the caches, of optimised graphs and of engines.
+            bundle: Bundle with the graphs.
+            options: Options of the sessions.
+            check_hashes: If true, compare the SHA-256 of the files in the caches of optimised graphs and of engines.
 
         Raises:
-            EngineError: ONNX Runtime or the provider is missing, or takes another option.
-            BundleError: a graph is not what the manifest says.
+            EngineError: ONNX Runtime or the provider is missing, or refuses an option.
+            BundleError: A graph does not match the manifest.
         """
         self._runtime = import_onnxruntime(options)
         self._options = options
-        self._check_hashes = check_hashes
-        quantization = bundle.manifest.quantization
-        self._exact_bytes = quantization is not None and quantization.multiplies_bytes and bytes_saturate()
-        # Graphs for other targets are standard ONNX: no product is one of bytes before ONNX Runtime makes it one.
-        of_bytes = self._exact_bytes and bundle.manifest.target == "cpu"
-        if of_bytes and options.graph_optimization in ("disabled", "basic"):
-            raise EngineError(
-                f"graph_optimization {options.graph_optimization!r} would give wrong results: this processor has no "
-                "VNNI, and ONNX Runtime makes an int8 bundle exact for it from 'extended' on; take that, or 'all'"
-            )
-        self._not_loaded = preload_libraries(self._runtime, options)
+        loader = SessionLoader(bundle, options, self._runtime, check_hashes=check_hashes)
         cache = engine_cache(options.tensorrt, bundle, self._runtime.__version__)
-        self._shares_arena = options.device == "cpu" and options.cpu_memory_arena
-        if self._shares_arena:
-            share_arena(self._runtime)
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         with recorded_engines(cache, check_hashes=check_hashes):
             for graph in GRAPHS:
-                self._sessions[graph] = self._load(bundle, graph)
+                # The only size that is not in the manifest. The encoder is loaded first, and does not need it.
+                width = self._sessions[ENCODER].get_outputs()[0].shape[-1] if self._sessions else 0
+                self._sessions[graph] = loader.load(graph, width)
         record_at_end(self, self._sessions, cache)
         recorded = self._sessions[DECODER_WITH_PAST] if options.cuda.cuda_graphs else None
         self._cuda_graphs = None if recorded is None else CudaGraphs(self._runtime, recorded)
-        # While ONNX Runtime records, nothing else may call CUDA, whichever thread it is of.
+        # While ONNX Runtime records, no other thread may call CUDA.
         self._turn: AbstractContextManager[object] = nullcontext() if recorded is None else threading.RLock()
-        # Made here, since ONNX Runtime makes a new list of the inputs, dozens for a decoder, whenever it is asked.
+        # Read once: ONNX Runtime creates a new list of the inputs, dozens for a decoder, at every call.
         self._input_types: dict[tuple[str, str], str] = {
             (graph, node.name): node.type for graph, session in self._sessions.items() for node in session.get_inputs()
         }
-        give_back_freed()
+        return_freed_memory()
 
     @property
     def on_host(self) -> bool:
@@ -120,7 +86,7 @@ class OnnxRuntimeBackend:
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> onnxruntime.OrtValue:
         """See `Backend.allocate`."""
-        if self.on_host:  # numbers that are none would be measured as such, where ranges are
+        if self.on_host:  # zeroed: NaNs in uninitialised memory would corrupt the calibration of ranges
             return self.upload(np.zeros(shape, dtype=dtype))
         memory, device_id = self._options.memory, self._options.device_id
         with self._turn:
@@ -132,7 +98,7 @@ class OnnxRuntimeBackend:
             value.update_inplace(np.ascontiguousarray(array))
 
     def upload(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
-        """Copy an array to the device."""
+        """See `Backend.upload`."""
         with self._turn:
             return self._runtime.OrtValue.ortvalue_from_numpy(array, self._options.memory, self._options.device_id)
 
@@ -143,19 +109,19 @@ class OnnxRuntimeBackend:
                 "this bundle keeps its cache in the host's memory, and device is "
                 f"{self._options.device!r}; export it with --target {self._options.device}"
             )
-        return self._runtime.OrtValue.ortvalue_from_numpy(array)  # a view on the CPU
+        return self._runtime.OrtValue.ortvalue_from_numpy(array)  # a view of the array on the CPU
 
     def download(self, value: onnxruntime.OrtValue) -> NDArray[Any]:
-        """Copy a tensor to the host."""
+        """See `Backend.download`."""
         with self._turn:
             array: NDArray[Any] = value.numpy()
         return array
 
     def synchronize(self) -> None:
-        """See `Backend.synchronize`: ONNX Runtime waits at the end of each run by itself."""
+        """See `Backend.synchronize`. Nothing to do: ONNX Runtime waits at the end of each run."""
 
     def dtype(self, graph: str, name: str) -> np.dtype[Any]:
-        """Of an input of `graph`."""
+        """See `Backend.dtype`."""
         return _DTYPES[self._input_types[graph, name]]
 
     def prepare(self, graph: str, inputs: Values, outputs: Sequence[str], into: Values) -> Prepared:
@@ -165,10 +131,10 @@ class OnnxRuntimeBackend:
             try:
                 with NATIVE_CALLS, self._turn:
                     return call()
-            except Exception as error:  # ONNX Runtime's errors have no base of their own
+            except Exception as error:  # ONNX Runtime's errors have no common base class
                 if is_out_of_memory(error):
                     raise EngineMemoryError(
-                        _no_memory(graph, "fewer clips at once, fewer beams or shorter audio")
+                        no_memory(graph, "fewer clips at once, fewer beams or shorter audio")
                     ) from error
                 raise EngineError(f"{graph} failed: {error}") from error
 
@@ -193,117 +159,14 @@ class OnnxRuntimeBackend:
 
         def run() -> dict[str, onnxruntime.OrtValue]:
             session.run_with_iobinding(binding)
-            # Those of `into` come last.
+            # Outputs in `into` come last and are cut off.
             return dict(zip(outputs, binding.get_outputs(), strict=False)) if outputs else {}
 
         def run_beside_recorded_ones() -> dict[str, onnxruntime.OrtValue]:
             assert recorded is not None  # noqa: S101 - chosen by it
             recorded.run_unrecorded(binding)
-            # What the session allocates may be where a recording keeps its own results: out of the way of replays.
+            # Memory that the session allocates may be overwritten by the next replay, so results are copied.
             found = zip(outputs, binding.get_outputs(), strict=False)
             return {name: self.upload(self.download(value)) for name, value in found}
 
         return run if recorded is None else run_beside_recorded_ones
-
-    def _load(self, bundle: Bundle, graph: str) -> onnxruntime.InferenceSession:
-        path, version = bundle.path(f"{graph}.onnx"), self._runtime.__version__
-        # The one size that the manifest does not have. The encoder, whose profile has no use for it, is loaded first.
-        width = self._sessions[ENCODER].get_outputs()[0].shape[-1] if self._sessions else 0
-        providers = graph_providers(self._options, bundle, graph, width, version)
-        alone = self._options.device == "cpu" and graph != ENCODER and _is_small(bundle, graph)
-        threads = 1 if alone else self._options.intra_op_threads
-        # A step in place has the same shapes as the one before: where its tensors go is planned once.
-        repeats = graph == DECODER_WITH_PAST and bundle.manifest.decoder.cache == "in_place"
-        open_graph = partial(self._open, providers, threads, repeats or self._options.memory_pattern)
-        if self._options.optimized_model_cache is None:
-            session = open_graph(path)
-        else:
-            entry = cache_entry(bundle, graph, self._options, version, threads)
-            session = open_through_cache(entry, path, open_graph, check_hashes=self._check_hashes)
-        _check_signature(session, bundle, graph)
-        return session
-
-    def _open(
-        self,
-        providers: list[tuple[str, dict[str, str]]],
-        threads: int,
-        memory_pattern: bool,
-        path: Path,
-        *,
-        optimized: bool = False,
-        save_to: Path | None = None,
-    ) -> onnxruntime.InferenceSession:
-        """See `optimized_graphs.OpenGraph`."""
-        asked = [name for name, _ in providers]
-        settings = self._settings("disabled" if optimized else self._options.graph_optimization, threads)
-        settings.enable_mem_pattern = memory_pattern
-        if save_to is not None:
-            settings.optimized_model_filepath = str(save_to)
-            # Weights beside the graph: a file of protobuf ends at 2 GiB.
-            settings.add_session_config_entry(
-                "session.optimized_model_external_initializers_file_name", f"{save_to.name}.data"
-            )
-        try:
-            # Without `enable_fallback=0` it would print the provider's error and go on with the CPU.
-            session = self._runtime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
-        except Exception as error:
-            raise_provider_failure(error, asked, self._not_loaded)
-            if is_out_of_memory(error):
-                raise EngineMemoryError(_no_memory(path.name, "a smaller model, int8 for example")) from error
-            raise BundleError(f"{path} cannot be loaded: {error}") from error
-        check_providers(session, asked, self._not_loaded)
-        return session
-
-    def _settings(self, graph_optimization: str, threads: int) -> onnxruntime.SessionOptions:
-        """ONNX Runtime's own options."""
-        runtime, options = self._runtime, self._options
-        settings = runtime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.inter_op_num_threads = options.inter_op_threads
-        if options.inter_op_threads > 1:
-            settings.execution_mode = runtime.ExecutionMode.ORT_PARALLEL
-        settings.enable_cpu_mem_arena = options.cpu_memory_arena
-        settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[graph_optimization])
-        if self._exact_bytes:
-            settings.add_session_config_entry(_EXACT_BYTES, "1")
-        if options.device == "cpu":
-            settings.add_session_config_entry(_DISABLE_FUSIONS, SLOW_FUSIONS)
-            settings.add_session_config_entry(_REST_BETWEEN_RUNS, "1")
-        if self._shares_arena:
-            settings.add_session_config_entry(_SHARED_ARENA, "1")
-        settings.log_severity_level = _SEVERITIES[options.log_severity]
-        return settings
-
-
-def _no_memory(graph: str, remedy: str) -> str:
-    return f"{graph} needs more memory than is left (ulimit -v and a container's limit count); try {remedy}"
-
-
-def _is_small(bundle: Bundle, graph: str) -> bool:
-    files = bundle.manifest.files
-    size = sum(facts.size for name, facts in files.items() if name.startswith(f"{graph}.onnx"))
-    return size <= _ONE_THREAD_UP_TO
-
-
-def _check_signature(session: onnxruntime.InferenceSession, bundle: Bundle, graph: str) -> None:
-    manifest = bundle.manifest
-    decoder = manifest.decoder
-    expected = {
-        "inputs": set(graph_inputs(graph, manifest.encoder.input_name, decoder.layers, decoder.cache)),
-        "outputs": set(graph_outputs(graph, decoder.layers)),
-    }
-    found = {
-        "inputs": {node.name for node in session.get_inputs()},
-        "outputs": {node.name for node in session.get_outputs()},
-    }
-    problems = [
-        f"{side} {', '.join(sorted(names))} {what}"
-        for side in expected
-        for what, names in (
-            ("missing", expected[side] - found[side]),
-            ("not expected", found[side] - expected[side]),
-        )
-        if names
-    ]
-    if problems:
-        raise BundleError(f"{graph}.onnx of {bundle.directory} does not fit its manifest: {'; '.join(problems)}")

@@ -1,40 +1,38 @@
-"""The execution providers of each graph, with the options that depend on the graph: profiles of shapes, and caches."""
+"""Execution providers of each graph, with the options that depend on the graph: profiles of shapes, and caches."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from ...bundle.graph_io import DECODER_WITH_PAST
 from ...bundle.loading import Bundle
+from ..cache_directory import cache_name
 from ..cuda.graphs import ENABLED, check_recordable
+from ..options import CUDA, TENSORRT, TENSORRT_RTX, SessionOptions, TensorRtOptions
 from ..tensorrt.profiles import graph_profiles, input_shapes, shape_ranges, widest
-from .gpu_options import TensorRtOptions
-from .session_options import CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
 
 Settings = dict[str, str]
 
-_DIGEST_LENGTH = 32
 _PREFIXES = {TENSORRT: "trt", TENSORRT_RTX: "nv"}
 
 
 def graph_providers(
     options: SessionOptions, bundle: Bundle, graph: str, width: int, runtime_version: str
 ) -> list[tuple[str, Settings]]:
-    """What `InferenceSession` takes as `providers` for `graph`.
+    """Return the argument `providers` of `InferenceSession` for `graph`.
 
-    Providers that `options` spells out are left as they are.
+    If `options.providers` is set, it is used as it is.
 
     Args:
-        options: with device and options of the providers.
-        bundle: whose facts the profiles follow from.
-        graph: its name.
-        width: of `encoder_hidden_states`.
-        runtime_version: of ONNX Runtime, which has a cache of its own.
+        options: Device and options of the providers.
+        bundle: Bundle whose manifest determines the profiles.
+        graph: Name of the graph.
+        width: Last dimension of `encoder_hidden_states`.
+        runtime_version: Version of ONNX Runtime; each has its own cache.
 
     Raises:
-        EngineError: the limits hold nothing that the model takes; steps are to be recorded whose shapes change.
+        EngineError: All sizes within the limits are too small for the model, or CUDA graphs are requested for steps
+            whose shapes change.
     """
     providers = options.execution_providers
     if options.providers:
@@ -53,7 +51,7 @@ def graph_providers(
 
 
 def engine_cache(options: TensorRtOptions, bundle: Bundle, runtime_version: str) -> Path | None:
-    """The directory of the engines of `bundle`; another model, or other limits, never find them."""
+    """Return the directory for the engines of `bundle`; another model or other limits have another directory."""
     if options.engine_cache is None:
         return None
     known = {
@@ -62,8 +60,7 @@ def engine_cache(options: TensorRtOptions, bundle: Bundle, runtime_version: str)
         "limits": asdict(options.limits),
         "onnxruntime": runtime_version,
     }
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return Path(options.engine_cache) / digest[:_DIGEST_LENGTH]
+    return Path(options.engine_cache) / cache_name(known)
 
 
 def _of_graph(
@@ -73,8 +70,8 @@ def _of_graph(
     cache = engine_cache(options, bundle, runtime_version)
     if name == TENSORRT_RTX:
         return settings if cache is None else settings | {"nv_runtime_cache_path": str(cache)}
-    # Nothing says `trt_fp16_enable`, not for half precision either: without it the network is strongly typed, as the
-    # graph is; with it TensorRT may compute in half what the graph keeps in float32.
+    # `trt_fp16_enable` is never set, not even for half precision: without it the network is strongly typed like the
+    # graph; with it TensorRT may compute in half precision what the graph keeps in float32.
     settings["trt_context_memory_sharing_enable"] = "1" if options.shared_memory else "0"
     if cache is not None:
         settings |= {
@@ -88,7 +85,7 @@ def _of_graph(
 
 
 def _profile_shapes(prefix: str, options: TensorRtOptions, bundle: Bundle, graph: str, width: int) -> Settings:
-    """Shapes of every input: the providers want all of them, or none."""
+    """Return the shapes of every input; the providers accept all of them or none."""
     manifest = bundle.manifest
     profile = widest(graph_profiles(bundle, options.limits)[graph])
     shapes = {

@@ -1,13 +1,11 @@
-"""Graphs as ONNX Runtime leaves them after its optimisation, on disk, so that the next load need not repeat it.
+"""A cache on disk for graphs that ONNX Runtime has optimised, so that the next load need not repeat it.
 
-Whatever the outcome of that optimisation depends on is in the name of an entry: the graph and its weights, the release
-of ONNX Runtime, the providers with their options, the level, threads, and the instructions of this processor, since the
-level "all" lays out weights for them. A stale entry is never found; it is safe to delete any. An entry has the SHA-256
-of its files in a file of its own: one that was changed is not loaded, but written again.
+The name of an entry depends on everything that the optimisation depends on: the graph and its weights, the version of
+ONNX Runtime, the providers with their options, the level, threads, and the instruction sets of the processor, since
+level "all" lays out weights for them. So a stale entry is never found, and any entry may be deleted. An entry records
+the SHA-256 of its files; a changed one is not loaded but written again.
 """
 
-import hashlib
-import json
 import logging
 import platform
 import shutil
@@ -21,35 +19,33 @@ from ...bundle.loading import Bundle
 from ...bundle.safe_files import pinned
 from ...dataclass_json import listed
 from ...errors import SpeechError
-from ..cache_directory import private_directory, record_problems, write_record
-from .cpu_features import bytes_saturate, instructions
-from .session_options import SessionOptions
+from ...system import bytes_saturate, instruction_sets
+from ..cache_directory import cache_name, private_directory, record_problems, write_record
+from ..options import SessionOptions
 
 logger = logging.getLogger(__name__)
-
-_DIGEST_LENGTH = 32
 
 
 class OpenGraph(Protocol):
     """Make a session of the graph at `path`.
 
-    `optimized` says that the graph was optimised before; `save_to` is a file that the optimised graph is written to,
-    and its weights beside it.
+    With `optimized`, the graph has been optimised before. `save_to` is the file to write the optimised graph to, with
+    its weights beside it.
     """
 
     def __call__(self, path: Path, *, optimized: bool = False, save_to: Path | None = None) -> Any:
-        """Raises SpeechError where the graph cannot be loaded, or not be saved."""
+        """Raise `SpeechError` if the graph cannot be loaded or saved."""
 
 
 def cache_entry(bundle: Bundle, graph: str, options: SessionOptions, runtime_version: str, threads: int) -> Path:
-    """The directory of the optimised `graph` of `bundle`, whether it is there or not.
+    """Return the directory for the optimised `graph` of `bundle`, which need not exist.
 
     Args:
-        bundle: whose manifest has the SHA-256 of the graph and its weights.
-        graph: its name.
-        options: with an `optimized_model_cache`.
-        runtime_version: of ONNX Runtime.
-        threads: of one operator of this graph.
+        bundle: Bundle whose manifest has the SHA-256 of the graph and its weights.
+        graph: Name of the graph.
+        options: Options with an `optimized_model_cache`.
+        runtime_version: Version of ONNX Runtime.
+        threads: Number of threads for one operator of this graph.
     """
     files = {name: facts.sha256 for name, facts in bundle.manifest.files.items() if name.startswith(f"{graph}.onnx")}
     known = {
@@ -61,27 +57,26 @@ def cache_entry(bundle: Bundle, graph: str, options: SessionOptions, runtime_ver
         "processor": [
             platform.machine(),
             np.show_config(mode="dicts")["SIMD Extensions"],
-            sorted(instructions()),
+            sorted(instruction_sets()),
             bytes_saturate(),
         ],
     }
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return Path(options.optimized_model_cache or ".") / f"{graph}-{digest[:_DIGEST_LENGTH]}"
+    return Path(options.optimized_model_cache or ".") / f"{graph}-{cache_name(known)}"
 
 
 def open_through_cache(entry: Path, graph: Path, open_graph: OpenGraph, *, check_hashes: bool = True) -> Any:
-    """Make a session of the optimised graph in `entry`, which is written first where it is not there.
+    """Make a session of the optimised graph in `entry`; write the entry first if it does not exist.
 
-    A cache that cannot be read or written costs time only: it is logged, and the graph itself is loaded.
+    If the cache cannot be read or written, a warning is logged and the graph of the bundle is loaded.
 
     Args:
-        entry: of `cache_entry`.
-        graph: the graph in the bundle.
-        open_graph: makes the session.
-        check_hashes: compare the SHA-256 of the files in `entry`; sizes are always compared.
+        entry: Directory, as `cache_entry` returns it.
+        graph: Path of the graph in the bundle.
+        open_graph: Function that makes the session.
+        check_hashes: If true, compare the SHA-256 of the files in `entry`; sizes are always compared.
 
     Raises:
-        SpeechError: the graph itself cannot be loaded.
+        SpeechError: The graph of the bundle cannot be loaded.
     """
     try:
         private_directory(entry.parent)
@@ -119,13 +114,13 @@ def _optimize(staging: Path, entry: Path, graph: Path, open_graph: OpenGraph) ->
     try:
         session = open_graph(graph, save_to=staging / graph.name)
     except SpeechError as error:
-        session = open_graph(graph)  # raises again where the graph itself is at fault
+        session = open_graph(graph)  # raises again if the graph itself is damaged
         logger.warning("The optimised %s cannot be written: %s", graph.name, error)
         return session
     try:
         write_record(staging)
         publish(staging, entry)
     except OSError as error:
-        if not entry.is_dir():  # nor has another process put it there in the meantime
+        if not entry.is_dir():  # another process may have published it meanwhile
             logger.warning("The optimised %s cannot be written: %s", graph.name, error)
     return session

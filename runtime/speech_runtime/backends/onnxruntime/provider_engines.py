@@ -1,9 +1,9 @@
-"""Engines that an execution provider of ONNX Runtime writes into a directory, and loads from there the next time.
+"""The cache of engines that ONNX Runtime's execution providers write to a directory and load from there.
 
-They are machine code. ONNX Runtime has no hash of them, so one is recorded here: after the sessions are made, and again
-when they are gone, since TensorRT builds further engines for shapes beyond its limits, and TensorRT-RTX writes what it
-has compiled at the end. What is not as it was recorded is removed before ONNX Runtime looks, and is built again; what a
-process left that was killed too.
+Engines are machine code, and ONNX Runtime keeps no hashes of them. So hashes are recorded here: after the sessions are
+made, and again when they are closed, since TensorRT builds further engines for shapes beyond its limits, and
+TensorRT-RTX writes its compiled kernels at the end. Files that do not match the record, those of a killed process
+included, are removed before ONNX Runtime sees them, and are built again.
 """
 
 import logging
@@ -26,16 +26,16 @@ Sessions = MutableMapping[str, Any]
 
 @contextmanager
 def recorded_engines(directory: Path | None, *, check_hashes: bool) -> Iterator[None]:
-    """Within this context sessions are made that load engines from `directory`, or write them; None for no directory.
+    """Check the engines in `directory`, and record them again when the block ends; make the sessions in the block.
 
-    Another process that makes sessions with the same engines waits for its turn, and finds them then.
+    Another process that makes sessions with the same engines waits until the block ends, and then finds them.
 
     Args:
-        directory: of the engines of one model, within one for many.
-        check_hashes: compare SHA-256; sizes are always compared.
+        directory: Directory for the engines of one model, inside the cache for all models; None for no cache.
+        check_hashes: If true, compare SHA-256; sizes are always compared.
 
     Raises:
-        EngineError: the directory cannot be written, or others may write there too.
+        EngineError: The directory cannot be written, or other users may write to it.
     """
     if directory is None:
         yield
@@ -52,7 +52,7 @@ def recorded_engines(directory: Path | None, *, check_hashes: bool) -> Iterator[
 
 
 def record_at_end(owner: object, sessions: Sessions, directory: Path | None) -> None:
-    """When `owner` is gone, or the process ends, drop its `sessions` and record what they have left in `directory`."""
+    """Close `sessions` when `owner` is collected or the process exits, and record the engines in `directory`."""
     if directory is not None:
         weakref.finalize(owner, _close, sessions, directory)
 
@@ -62,7 +62,7 @@ def _remove_changed(directory: Path, check_hashes: bool) -> None:
     if not problems:
         return
     logger.warning(
-        "Engines in %s are not those that were written there; they are removed, and built again: %s",
+        "Engines in %s were changed since they were written; they are removed, and built again: %s",
         *(directory, listed(list(problems.values()))),
     )
     for path in [path for path in directory.iterdir() if path.name in problems]:
@@ -75,7 +75,7 @@ def _remove_changed(directory: Path, check_hashes: bool) -> None:
 
 def _close(sessions: Sessions, directory: Path) -> None:
     sessions.clear()
-    with suppress(OSError):  # what is not recorded is built again
+    with suppress(OSError):  # engines that are not recorded are built again
         if record_problems(directory, check_hashes=True):
             write_record(directory)
 

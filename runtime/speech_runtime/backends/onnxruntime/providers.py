@@ -1,4 +1,4 @@
-"""Execution providers of ONNX Runtime: one that was asked for and is not there is an error, never a slower answer."""
+"""Execution providers of ONNX Runtime: a requested one that is missing is an error, never a slower answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import EngineError
 from ...install_hints import how_to_install
-from .session_options import CPU, CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
+from ..options import CPU, CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,10 +27,10 @@ _NEEDS = {
 
 
 def import_onnxruntime(options: SessionOptions) -> Any:
-    """ONNX Runtime, with all the providers that `options` asks for.
+    """Import ONNX Runtime, and check that it has the providers that `options` asks for.
 
     Raises:
-        EngineError: it is not installed, cannot be loaded, or its build lacks a provider.
+        EngineError: ONNX Runtime is not installed, cannot be loaded, or its build lacks a provider.
     """
     asked = [name for name, _ in options.execution_providers]
     try:
@@ -38,11 +38,11 @@ def import_onnxruntime(options: SessionOptions) -> Any:
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
             raise EngineError(f"ONNX Runtime is not installed: {_install(asked[0])}") from error
-        raise EngineError(f"ONNX Runtime is there, and cannot be loaded: {error}; see to that") from error
+        raise EngineError(f"ONNX Runtime is installed, and cannot be loaded: {error}; install it again") from error
     available = onnxruntime.get_available_providers()
     for name in asked:
         if name not in available:
-            # Both builds unpack into the same folder, so that the one for the CPU can hide the other.
+            # Both builds unpack into the same folder, so that the CPU build may hide the other one.
             first = "pip uninstall onnxruntime" if name in (CUDA, TENSORRT, TENSORRT_RTX) else ""
             raise EngineError(
                 f"device {options.device!r} needs the {name}, and this ONNX Runtime has only {', '.join(available)}: "
@@ -52,15 +52,15 @@ def import_onnxruntime(options: SessionOptions) -> Any:
 
 
 def preload_libraries(runtime: Any, options: SessionOptions) -> str:
-    """Load the CUDA and TensorRT libraries that pip installed: the dynamic linker does not look there.
+    """Load the CUDA and TensorRT libraries that pip installed, since the dynamic linker does not find them.
 
     Returns:
-        What did not load, in the words of who tried; empty where all is well, or nothing is needed.
+        Messages about libraries that did not load; empty if all did, or none are needed.
     """
     if options.device == "cpu":
         return ""
     problems = io.StringIO()
-    with contextlib.redirect_stdout(problems):  # where `preload_dlls` says what it did not find
+    with contextlib.redirect_stdout(problems):  # `preload_dlls` prints the libraries that it did not find
         runtime.preload_dlls()
     said = " ".join(problems.getvalue().split())
     modules = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
@@ -74,7 +74,7 @@ def preload_libraries(runtime: Any, options: SessionOptions) -> str:
 
 
 def _driver_problem() -> str:
-    """Why the driver's library cannot be loaded, which no package brings; empty where it can."""
+    """Return why the driver's library cannot be loaded; no package contains it. Empty if it can."""
     if sys.platform != "linux":
         return ""
     try:
@@ -85,15 +85,15 @@ def _driver_problem() -> str:
 
 
 def raise_provider_failure(error: Exception, asked: Sequence[str], said: str) -> None:
-    """Tell a provider that cannot be set up from a graph that cannot be loaded.
+    """Raise an error if a provider, not the graph, made `InferenceSession` fail.
 
     Args:
-        error: of `InferenceSession`.
-        asked: the providers that it was to have.
-        said: what `preload_libraries` returned.
+        error: Error of `InferenceSession`.
+        asked: Names of the requested providers.
+        said: Messages that `preload_libraries` returned.
 
     Raises:
-        EngineError: it was a provider.
+        EngineError: A provider cannot be set up.
     """
     of_graph = not isinstance(error, (RuntimeError, ValueError)) and type(error).__name__ != "EPFail"
     if of_graph or list(asked) == [CPU]:
@@ -105,15 +105,15 @@ def raise_provider_failure(error: Exception, asked: Sequence[str], said: str) ->
 
 
 def check_providers(session: onnxruntime.InferenceSession, asked: Sequence[str], said: str) -> None:
-    """Check that `session` has all the providers that it was to have.
+    """Check that `session` has all the requested providers.
 
     Args:
-        session: as it was created.
-        asked: the providers that it was to have.
-        said: what `preload_libraries` returned.
+        session: New session.
+        asked: Names of the requested providers.
+        said: Messages that `preload_libraries` returned.
 
     Raises:
-        EngineError: ONNX Runtime went on without one; names it, the libraries and what to install.
+        EngineError: ONNX Runtime continued without a provider; names it, its libraries and the package to install.
     """
     running: Sequence[str] = session.get_providers()
     for name in asked:

@@ -1,4 +1,4 @@
-"""TensorRT engines of a bundle, on one stream of one GPU."""
+"""The TensorRT backend: engines of a bundle, on one stream of one GPU."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,20 @@ from ..base import Prepared
 from ..cuda.calls import Cuda, Device
 from ..cuda.device_memory import DevicePool, DeviceTensor
 from ..cuda.graphs import check_recordable
+from ..options import EngineOptions
 from .engine_sets import choose_engines
 from .graph import TensorRtGraph
 from .library import Log, TensorRt, import_tensorrt
-from .options import EngineOptions
-from .profile_choice import ProfileChoice
-from .profiles import input_shapes, widest
+from .profiles import ProfileChoice, input_shapes, widest
 
 _ANY_WIDTH = 0
-"""Of `encoder_hidden_states`: no profile depends on it."""
+"""Width of `encoder_hidden_states`; no profile depends on it."""
 
 
 class TensorRtBackend:
-    """The graphs of a bundle as TensorRT engines. See `base.Backend`.
+    """The graphs of a bundle as TensorRT engines; see `base.Backend`.
 
-    Work is put on one stream and waited for when something is downloaded. Threads may share it; their work takes turns.
+    Runs are put on one stream, and a download waits for them. Threads may share the backend; they take turns.
     """
 
     def __init__(
@@ -45,15 +44,15 @@ class TensorRtBackend:
         """Load the engines of all three graphs.
 
         Args:
-            bundle: with engines.
-            options: which of them, and where.
-            tensorrt: the library; imported where it is None.
-            device: the GPU; that of `options` where it is None.
-            check_hashes: compare the SHA-256 of the engines first.
+            bundle: Bundle with engines.
+            options: Flavor of the engines, and the GPU.
+            tensorrt: The library; imported if None.
+            device: The GPU; the one of `options` if None.
+            check_hashes: If true, compare the SHA-256 of the engines first.
 
         Raises:
-            EngineError: a library or the GPU is missing, no engines fit them, or steps are to be recorded whose shapes
-                change; says why.
+            EngineError: A library or the GPU is missing, no engines fit them, or CUDA graphs are requested for steps
+                whose shapes change.
         """
         check_recordable(bundle, options.cuda_graphs)
         self._options = options
@@ -103,18 +102,18 @@ class TensorRtBackend:
             self._pool.write(value, np.ascontiguousarray(array).reshape(array.shape))
 
     def upload(self, array: NDArray[Any]) -> DeviceTensor:
-        """Copy an array to the device."""
+        """See `Backend.upload`."""
         contiguous = np.ascontiguousarray(array).reshape(array.shape)
         with self._lock:
             self._device.activate()
             return self._pool.copy_in(contiguous)
 
     def share(self, array: NDArray[Any]) -> DeviceTensor:  # noqa: ARG002
-        """See `Backend.share`; never done."""
-        raise EngineError("tensors of TensorRT engines are in the memory of the GPU, and shared with no array")
+        """See `Backend.share`; always refused."""
+        raise EngineError("tensors of TensorRT engines are on the GPU; they cannot share the memory of an array")
 
     def download(self, value: DeviceTensor) -> NDArray[Any]:
-        """Copy a tensor to the host, once all that was put on the stream before is done."""
+        """Copy a tensor to the host, after everything that is on the stream."""
         with self._lock:
             self._device.activate()
             return self._pool.copy_out(value)
@@ -136,7 +135,7 @@ class TensorRtBackend:
         outputs: Sequence[str],
         into: Mapping[str, DeviceTensor],
     ) -> Prepared:
-        """See `Backend.prepare`: a run is put on the stream. What is written `into` must not be an input."""
+        """See `Backend.prepare`. A run is only put on the stream; tensors of `into` must not be inputs."""
 
         def run() -> dict[str, DeviceTensor]:
             with self._lock:

@@ -1,4 +1,4 @@
-"""Which engines of a bundle fit the library, the GPU and the graphs; those that do not are refused with the reason."""
+"""Choice of the engines in a bundle that fit the library, the GPU and the graphs; others are refused with a reason."""
 
 from collections.abc import Iterator
 
@@ -8,22 +8,22 @@ from ...errors import EngineError
 from .library import NAMES, TensorRt
 
 _LEAST_RTX = (8, 0)
-"""Compute capability from which on TensorRT-RTX's engines run, unless they were built for certain ones."""
+"""Lowest compute capability for engines of TensorRT-RTX, unless they were built for certain ones."""
 
 
 def choose_engines(
     bundle: Bundle, tensorrt: TensorRt, compute_capability: str, *, check_hashes: bool = True
 ) -> EngineSet:
-    """The engines of `bundle` for this machine, checked.
+    """Check the engines of `bundle`, and return the first set that runs on this machine.
 
     Args:
-        bundle: with engines.
-        tensorrt: the library that is to run them.
-        compute_capability: of the GPU.
-        check_hashes: compare the SHA-256 of their files; sizes are always compared.
+        bundle: Bundle with engines.
+        tensorrt: Library that will run them.
+        compute_capability: Compute capability of the GPU, "8.9" for example.
+        check_hashes: If true, compare the SHA-256 of their files; sizes are always compared.
 
     Raises:
-        EngineError: there are none, or each of them is stale, damaged, or for something else; says why.
+        EngineError: There are no engines, or each set is stale, damaged or for another library or GPU; says why.
     """
     rebuild = f"build them here: speech-export {bundle.directory} --engines"
     refused = []
@@ -40,7 +40,7 @@ def choose_engines(
 
 def _foreign(engines: EngineSet, tensorrt: TensorRt, compute_capability: str) -> Iterator[str]:
     if engines.flavor != tensorrt.flavor:
-        yield f"they were built by {NAMES[engines.flavor]}, and {tensorrt.name} is to run them"
+        yield f"they were built by {NAMES[engines.flavor]}, and {tensorrt.name} is installed"
         return
     if engines.version != tensorrt.version:
         yield (

@@ -1,7 +1,9 @@
-"""One graph as a TensorRT engine: its contexts, one for each profile, and the binding of a call."""
+"""One graph as a TensorRT engine: an execution context for each profile, the tensors of a call, and CUDA graphs."""
 
 import mmap
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,11 @@ from ...errors import EngineError
 from ..cuda.calls import Device
 from ..cuda.device_memory import Buffer, DevicePool, DeviceTensor
 from .library import Log, TensorRt
-from .profile_choice import ProfileChoice
-from .recorded_runs import RecordedRuns
+from .profiles import ProfileChoice
 
 
 class TensorRtGraph:
-    """A graph that runs on a device. Not to be called by two threads at a time: a context has one set of bindings."""
+    """A graph on a device. Two threads must not call it at the same time: a context has one set of bindings."""
 
     def __init__(
         self,
@@ -30,17 +31,17 @@ class TensorRtGraph:
         *,
         recorded: bool = False,
     ) -> None:
-        """Make a graph of nothing; `load` comes next.
+        """Create the graph without an engine; call `load` next.
 
         Args:
-            name: of the graph.
-            tensorrt: the library.
-            device: that it runs on.
-            pool: where its outputs are kept.
-            choose: the profile of a call.
-            log: of the library.
-            recorded: make CUDA graphs of runs whose tensors are all given: TensorRT-RTX does it by itself, once it has
-                compiled its kernels; TensorRT is recorded off the stream.
+            name: Name of the graph.
+            tensorrt: The library.
+            device: Device that runs the graph.
+            pool: Memory for the outputs.
+            choose: Function that chooses the profile of a call.
+            log: Log of the library.
+            recorded: If true, record runs whose outputs are all given as CUDA graphs. TensorRT-RTX does so by itself
+                once its kernels are compiled; for TensorRT the stream is recorded here.
         """
         self._name = name
         self._trt = tensorrt.module
@@ -48,18 +49,18 @@ class TensorRtGraph:
         self._pool = pool
         self._choose = choose
         self._log = log
-        self._by_itself = recorded and tensorrt.flavor == "tensorrt_rtx"
-        self._recorded = RecordedRuns(device) if recorded and not self._by_itself else None
+        self._rtx_records = recorded and tensorrt.flavor == "tensorrt_rtx"
+        self._recorded = _RecordedRuns(device) if recorded and not self._rtx_records else None
         self._unread: dict[str, Buffer] = {}
         self._contexts: list[Any] = []
         self._capacities: dict[str, int] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
 
     def load(self, engine: Path, weights: Path | None) -> None:
-        """Read the serialised `engine`; one without weights takes them from the ONNX file `weights`.
+        """Read the serialised `engine`. An engine without weights takes them from the ONNX file `weights`.
 
         Raises:
-            EngineError: TensorRT refuses it.
+            EngineError: TensorRT refuses the engine.
         """
         self._runtime = self._trt.Runtime(self._log.sink)
         with engine.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -83,7 +84,7 @@ class TensorRtGraph:
 
     def _context(self) -> Any:
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if not self._by_itself:
+        if not self._rtx_records:
             return self._engine.create_execution_context(strategy)
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
@@ -91,17 +92,17 @@ class TensorRtGraph:
         return self._engine.create_execution_context(config)
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """Of an input or output."""
+        """Return the dtype of an input or output."""
         return self._dtypes[name]
 
     @property
     def scratch_size(self) -> int:
-        """Bytes of activations of the largest profile."""
+        """Bytes of activations in the largest profile."""
         profiles = range(self._engine.num_optimization_profiles)
         return max(int(self._engine.get_device_memory_size_for_profile_v2(profile)) for profile in profiles)
 
     def use_scratch(self, scratch: Buffer, size: int) -> None:
-        """Keep activations in `scratch`, `size` bytes that all graphs share, since they run one after the other."""
+        """Keep activations in the `size` bytes of `scratch`; graphs share them, since they run one after the other."""
         self._scratch = scratch
         for context in self._contexts:
             context.set_device_memory(scratch.address, size)
@@ -109,10 +110,13 @@ class TensorRtGraph:
     def __call__(
         self, inputs: Mapping[str, DeviceTensor], outputs: Sequence[str], into: Mapping[str, DeviceTensor]
     ) -> dict[str, DeviceTensor]:
-        """Put a run on the stream, and return its `outputs`, which will be there when it is done, as others `into`.
+        """Put a run on the stream.
+
+        Returns:
+            The tensors of `outputs`, which hold their values once the run is done; likewise those of `into`.
 
         Raises:
-            EngineError: the inputs fit into no profile, have another dtype, or TensorRT refuses.
+            EngineError: No profile holds the inputs, an input has another dtype, or TensorRT refuses the run.
         """
         recorded = None if outputs or not into else self._recorded
         tensors = [*inputs.values(), *into.values()]
@@ -125,8 +129,8 @@ class TensorRtGraph:
                 raise EngineError(f"{name} of {self._name} is {tensor.dtype}, its engine takes {self._dtypes[name]}")
             self._checked(context.set_input_shape(name, tensor.shape), f"the shape {list(tensor.shape)} of {name}")
             self._checked(context.set_tensor_address(name, tensor.buffer.address), f"the address of {name}")
-        # TensorRT writes all outputs, those that nobody asked for too; their buffers are free again at once, unless a
-        # recording goes on writing there.
+        # TensorRT writes all outputs, also those that nobody requested. Their buffers are free again right away, unless
+        # a recording keeps writing to them.
         given = {name: tensor.buffer for name, tensor in into.items()}
         if recorded is not None:
             given |= {name: self._unread_buffer(name) for name in self._outputs if name not in into}
@@ -148,13 +152,13 @@ class TensorRtGraph:
         return tensor
 
     def _unread_buffer(self, name: str) -> Buffer:
-        """Where all recordings write an output that nobody asked for."""
+        """Return the buffer that all recordings write an output to that nobody requested."""
         if name not in self._unread:
             self._unread[name] = self._pool.take(self._capacities[name], exact=True)
         return self._unread[name]
 
     def _measure_outputs(self) -> None:
-        """Bytes of each output at the largest sizes of any profile, as TensorRT itself works them out."""
+        """Let TensorRT compute the bytes of each output at the largest sizes of all profiles."""
         for profile, context in enumerate(self._contexts):
             for name in self._inputs:
                 largest = self._engine.get_tensor_profile_shape(name, profile)[2]
@@ -172,3 +176,57 @@ class TensorRtGraph:
     def _checked(self, done: bool, what: str) -> None:
         if not done:
             raise EngineError(f"{self._name}: TensorRT refuses {what}: {self._log.last_error}")
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """Handle of a CUDA graph, and its tensors: while they are kept, no others get their addresses."""
+
+    handle: int
+    tensors: tuple[DeviceTensor, ...]
+
+
+class _RecordedRuns:
+    """Recordings of one graph on one device, one for each set of tensors.
+
+    The device must do nothing else while a run is recorded.
+    """
+
+    def __init__(self, device: Device) -> None:
+        """Begin without recordings."""
+        self._device = device
+        self._known: dict[tuple[int, ...], _Recording] = {}
+        self._handles: list[int] = []
+        weakref.finalize(self, _forget, device, self._handles).atexit = False
+
+    def replay(self, tensors: Sequence[DeviceTensor]) -> bool:
+        """Put the run that was recorded with `tensors` on the stream; return false if there is none."""
+        recording = self._known.get(_key(tensors))
+        if recording is None:
+            return False
+        self._device.replay(recording.handle)
+        return True
+
+    def record(self, tensors: Sequence[DeviceTensor], others: Sequence[DeviceTensor], run: Callable[[], None]) -> None:
+        """Record `run` without executing it, for the next call with `tensors`.
+
+        Args:
+            tensors: Inputs and requested outputs.
+            others: Other tensors that the run writes.
+            run: Function that puts the run on the stream. It must have run once, as TensorRT requires after a change of
+                shapes.
+        """
+        handle = self._device.record(run)
+        self._handles.append(handle)
+        self._known[_key(tensors)] = _Recording(handle, (*tensors, *others))
+
+
+def _key(tensors: Sequence[DeviceTensor]) -> tuple[int, ...]:
+    return tuple(map(id, tensors))
+
+
+def _forget(device: Device, handles: list[int]) -> None:
+    if handles:
+        device.synchronize()
+    for handle in handles:
+        device.forget(handle)

@@ -1,4 +1,4 @@
-"""TensorRT or TensorRT-RTX, whichever is there: one API under two names."""
+"""TensorRT or TensorRT-RTX, whichever is installed: one API under two names."""
 
 import importlib
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class TensorRt:
     """The imported library.
 
     Attributes:
-        flavor: which of the two it is.
-        module: its Python package.
+        flavor: TensorRT or TensorRT-RTX.
+        module: Python package of the library.
     """
 
     flavor: Flavor
@@ -26,26 +26,26 @@ class TensorRt:
 
     @property
     def name(self) -> str:
-        """As its makers write it."""
+        """Name for messages."""
         return NAMES[self.flavor]
 
     @property
     def version(self) -> str:
-        """Of the library; engines of another one are not loaded."""
+        """Version of the library; it loads only engines of the same version."""
         return str(self.module.__version__)
 
 
 class Log:
-    """TensorRT's log, of which the last error is kept: its exceptions say nothing.
+    """TensorRT's log. It keeps the last error, since TensorRT's exceptions have no text.
 
     Attributes:
-        sink: what TensorRT takes as its logger.
-        last_error: in TensorRT's words.
+        sink: Logger to pass to TensorRT.
+        last_error: Last error, in TensorRT's words.
     """
 
     def __init__(self, tensorrt: TensorRt) -> None:
-        """Start with no error."""
-        self.last_error = "it does not say why"
+        """Begin without an error."""
+        self.last_error = "TensorRT gives no reason"
         trt: Any = tensorrt.module
         log = self
 
@@ -58,17 +58,21 @@ class Log:
 
 
 def import_tensorrt(flavor: Flavor | None = None) -> TensorRt:
-    """Import the library of `flavor`; without one, TensorRT where it is installed, TensorRT-RTX elsewhere.
+    """Import the library of `flavor`; if it is None, TensorRT, or TensorRT-RTX if TensorRT is not installed.
 
     Raises:
-        EngineError: it is not installed, or its own libraries are missing.
+        EngineError: The library is not installed, or libraries that it needs are missing.
     """
     asked: tuple[Flavor, ...] = get_args(Flavor) if flavor is None else (flavor,)
     problems = []
     for candidate in asked:
         try:
             return TensorRt(candidate, importlib.import_module(candidate))
-        except (ImportError, OSError, RuntimeError) as error:  # whatever a library that is half there raises
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+        ) as error:  # an incomplete library raises any of these
             problems.append(str(error))
     what = " or ".join(NAMES[candidate] for candidate in asked)
     how = " or ".join(how_to_install(_EXTRAS[candidate]) for candidate in asked)

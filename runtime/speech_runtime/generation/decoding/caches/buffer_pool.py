@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
-from ....backends.frame_buckets import frame_bucket
+from ....backends.cuda.graphs import frame_bucket
 from ....bundle.graph_io import (
     DECODER_INIT,
     DECODER_WITH_PAST,

@@ -1,6 +1,6 @@
-"""Make a Hugging Face model traceable as it is: our attention, our frame mask, and what its families need.
+"""Make a Hugging Face model traceable: our attention, our frame mask, and the rewrites of its families.
 
-Everything here is active inside one context manager and undone after it; nothing is patched process-wide.
+Everything is active inside one context manager and undone after it; nothing is patched process-wide.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,12 @@ from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 
 from ...families import decoder_family, encoder_family
 from .. import attention
-from ..masks import frame_mask
-from .attention_implementation import attention_implementation
+from ..attention import attention_implementation, frame_mask
 
 
 @contextmanager
-def traceable(model: SpeechEncoderDecoderModel) -> Iterator[None]:
-    """Within this context `model` can be traced; afterwards it is as it was."""
+def rewritten_for_tracing(model: SpeechEncoderDecoderModel) -> Iterator[None]:
+    """Within this context, `model` can be traced; afterwards it is unchanged."""
     encoder, decoder = encoder_family(model.encoder), decoder_family(model.decoder)
     with (
         attention_implementation(model.encoder, attention.IMPLEMENTATION),

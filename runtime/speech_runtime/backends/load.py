@@ -1,0 +1,40 @@
+"""Load the graphs of a bundle with the backend that the options ask for."""
+
+from dataclasses import replace
+
+from ..bundle.loading import Bundle
+from ..bundle.manifest import Manifest
+from ..errors import EngineError
+from .base import Backend
+from .onnxruntime.backend import OnnxRuntimeBackend
+from .options import Device, Options, SessionOptions
+from .tensorrt.backend import TensorRtBackend
+
+
+def load_backend(bundle: Bundle, options: Options, *, check_hashes: bool = True) -> tuple[Backend, Manifest]:
+    """Load the graphs of `bundle`.
+
+    Returns:
+        The backend and the manifest. TensorRT's profiles limit the tokens of a step, so that `max_tokens` of the
+        manifest may be lower than in the bundle; longer prompts are decoded in pieces.
+
+    Raises:
+        EngineError: A library, the device or engines for it are missing, or the bundle was exported for another device.
+        BundleError: A graph does not match the manifest.
+    """
+    manifest = bundle.manifest
+    if isinstance(options, SessionOptions):
+        _check_target(bundle, options.device)
+        return OnnxRuntimeBackend(bundle, options, check_hashes=check_hashes), manifest
+    backend = TensorRtBackend(bundle, options, check_hashes=check_hashes)
+    step_tokens = min(backend.step_tokens, manifest.decoder.max_tokens or backend.step_tokens)
+    return backend, replace(manifest, decoder=replace(manifest.decoder, max_tokens=step_tokens))
+
+
+def _check_target(bundle: Bundle, device: Device) -> None:
+    if device != "cpu" and bundle.manifest.target == "cpu":
+        target = "cuda" if device == "cuda" else "tensorrt"
+        raise EngineError(
+            f"{bundle.directory} was exported for the CPU, with operators that device {device!r} does not support or "
+            f"runs slowly: export the model again with --target {target}"
+        )
