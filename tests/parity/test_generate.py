@@ -100,7 +100,7 @@ def test_without_settings_transformers_defaults_hold(pair: Callable[[str], Pair]
         ({"inputs": 0, "max_new_tokens": 65}, "set max_new_tokens to 64 or less"),
         ({"inputs": 0, "decoder_input_ids": [[1], [1]]}, r"decoder_input_ids must be integers \[1, tokens\]"),
         ({"inputs": 0, "decoder_input_ids": [[90]]}, "decoder_input_ids must be 0 … 89, got 90"),
-        ({"inputs": 0, "temperature_": 1.0}, "temperature_ is not a known field"),
+        ({"inputs": 0, "temperature_": 1.0}, "temperature_ is not a known setting; did you mean temperature"),
     ],
 )
 def test_bad_calls_are_refused(pair: Callable[[str], Pair], keywords: dict[str, Any], message: str) -> None:

@@ -268,7 +268,8 @@ def _contradictions(options: SessionOptions) -> Iterator[str]:
     if device != "cpu" and names and names[0] != (first := _PROVIDERS[device][0]):
         yield f"device is {device!r}, and providers begins with {names[0]}; put {first} first"
     uses = names or _PROVIDERS[device]
-    if options.cuda != CudaOptions() and (options.providers or CUDA not in uses):
+    other_cuda = replace(options.cuda, cuda_graphs=0)  # which have an error of their own, below
+    if other_cuda != CudaOptions() and (options.providers or CUDA not in uses):
         yield f"cuda is set, and {_why_unused(options)}"
     if options.tensorrt != TensorRtOptions() and (options.providers or not {TENSORRT, TENSORRT_RTX} & set(uses)):
         yield f"tensorrt is set, and {_why_unused(options)}"

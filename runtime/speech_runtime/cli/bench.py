@@ -19,7 +19,7 @@ from ..errors import SpeechError
 from ..system import Machine
 from .console import complain, log_on_stderr
 from .entry import exit_when_interrupted
-from .flags import FLOAT, INTEGER, cuda_graphs_flag, number_list
+from .flags import FLOAT, INTEGER, cuda_graphs_flag, number_list, with_flags
 
 _DEFAULTS = BenchOptions()
 
@@ -77,7 +77,7 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
         measurements, gpu = list(run(orders, progress)), gpu_of(options.device)
         machine = Machine.here(gpu=None if gpu is None else gpu.name)
     except SpeechError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(with_flags(str(error))) from error
     if json_file is not None:
         text = json.dumps(as_json(measurements, machine), indent=2, ensure_ascii=False)
         write_text(Path(json_file), text + "\n")

@@ -91,10 +91,13 @@ _FLAGS = {
     **{name: f"--{name.replace('_', '-')}" for name in (*_SETTINGS, "decoder_input_ids", "batch_size", "cache_dir")},
     "num_return_sequences": "--n-best",
     "local_files_only": "--offline",
+    "cuda.cuda_graphs": "--cuda-graphs",
+    "cuda_graphs": "--cuda-graphs",
+    "device='cuda'": "--device cuda",
 }
 """Flag for each Python argument that has one. `bos_token_id` has none, `--decoder-start-token-id` overrides it."""
 
-_ARGUMENT = re.compile(rf"\b(?:{'|'.join(_FLAGS)})\b")
+_ARGUMENT = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, _FLAGS))})(?!\w)")
 
 
 def setting_flags(command: Command) -> Command:

@@ -18,7 +18,7 @@ from speech_runtime.cli.transcribe import main as transcribe
         (["--static-cache", "64"], "a static cache is for GPUs"),
         (
             ["--static-cache", "1", "--target", "cuda"],
-            "to have 1 tokens; a search keeps 2 at least",
+            "has 1 tokens; a search needs at least 2",
         ),
         (["--static-cache", "9999", "--target", "cuda"], "set --static-cache to 64 or less"),
     ],
@@ -34,10 +34,10 @@ def test_a_cache_that_cannot_be_had_is_refused_at_once(arguments: list[str], mes
 @pytest.mark.parametrize(
     ("device", "sizes", "message"),
     [
-        ("cpu", 2, "cuda_graphs is 2, and device is 'cpu'"),
-        ("tensorrt", 2, "cuda_graphs is 2, and device is 'tensorrt'"),
-        ("cuda", -1, "cuda_graphs is -1; give a number of sizes"),
-        ("engines", -1, "cuda_graphs is -1; give a number of sizes"),
+        ("cpu", 2, "--cuda-graphs is 2, and device 'cpu' records no CUDA graphs; set --device cuda"),
+        ("tensorrt", 2, "--cuda-graphs is 2, and device 'tensorrt' records no CUDA graphs; set --device cuda"),
+        ("cuda", -1, "--cuda-graphs is -1; give a number of sizes"),
+        ("engines", -1, "--cuda-graphs is -1; give a number of sizes"),
     ],
 )
 def test_what_records_no_cuda_graphs_says_so(device: str, sizes: int, message: str, tmp_path: Path) -> None:

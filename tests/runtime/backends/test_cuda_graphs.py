@@ -273,5 +273,7 @@ def test_what_is_no_number_of_sizes_is_refused(number: Any) -> None:
 
 
 def test_only_cuda_records() -> None:
-    with pytest.raises(EngineError, match="cuda_graphs is 2, and device 'tensorrt' records no CUDA graphs; set device='cuda'"):
+    with pytest.raises(
+        EngineError, match="cuda_graphs is 2, and device 'tensorrt' records no CUDA graphs; set device='cuda'"
+    ):
         SessionOptions(device="tensorrt", cuda=CudaOptions(cuda_graphs=2))
