@@ -1,7 +1,8 @@
 """Fixtures and exports that many tests share; each export is made once a run, by the worker that asks first."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +15,15 @@ from filelock import FileLock
 from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
+from short_audio import short_audio
 from speech_export import export, export_bundle
 from speech_export.cli.export import main
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tracing.tracer import Traceable
+from speech_export.verification.evaluation_audio import AudioSet, audio_set
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
+from speech_runtime.audio.features import FeatureExtractor
+from speech_runtime.bundle.model_facts import EncoderFacts
 from tally import Tally, TallyUp
 
 torch.set_num_threads(1)  # two workers, one core each
@@ -52,6 +57,34 @@ class ExportOnce(Protocol):
     def __call__(self, name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path: ...
 
 
+@contextmanager
+def verified_on_short_audio() -> Iterator[None]:
+    """Verify exports on a few dozen frames of noise instead of two seconds, which takes 7 s for a tiny model.
+
+    The bundled model is verified on the audio that a user's model is verified on.
+    """
+
+    def audio(
+        encoder: EncoderFacts,
+        extractor: FeatureExtractor | None,
+        files: Sequence[str | Path],
+        directory: str | Path | None = None,
+    ) -> AudioSet:
+        given = files or directory is not None
+        return audio_set(encoder, extractor, files, directory) if given else short_audio(encoder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_bundle, "audio_set", audio)
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_verification() -> Iterator[None]:
+    """Verify the exports of a module on short audio; see `verified_on_short_audio`."""
+    with verified_on_short_audio():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of a run share."""
@@ -67,7 +100,8 @@ def export_once(shared: Path) -> ExportOnce:
         target = shared / f"bundle-{name}"
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                export(model, target, **settings)
+                with nullcontext() if isinstance(model, Path) else verified_on_short_audio():
+                    export(model, target, **settings)
         return target
 
     return once

@@ -28,15 +28,15 @@ from speech_runtime.bundle.model_facts import EncoderFacts
 GRAPHS = [
     ("wav2vec2, adapter", "cpu"),
     ("wav2vec2, group norm", "cpu"),
-    ("hubert, batch norm positions", "cpu"),
+    pytest.param("hubert, batch norm positions", "cpu", marks=pytest.mark.full),
     ("data2vec-audio", "cpu"),
     ("wavlm", "cpu"),
     ("sew", "cpu"),
-    ("wav2vec2-conformer, relative", "cpu"),
+    pytest.param("wav2vec2-conformer, relative", "cpu", marks=pytest.mark.full),
     ("wav2vec2-bert, relative_key", "cpu"),
     ("speech_to_text", "cpu"),
     ("wav2vec2, adapter", "tensorrt"),
-    ("sew", "tensorrt"),
+    pytest.param("sew", "tensorrt", marks=pytest.mark.full),
 ]
 Run = Callable[[Array, Array], list[Array]]
 

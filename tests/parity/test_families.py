@@ -23,6 +23,8 @@ from speech_export.families.supported import supported_families
 from speech_export.sources.configs import load_configs
 from support_table import TABLE
 
+pytestmark = pytest.mark.usefixtures("short_verification")
+
 BY_DEFAULT = {
     "sew-d",  # disentangled attention
     "wav2vec2-bert, adapter",  # frames of features, and fewer frames after the adapter
@@ -43,11 +45,21 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_family_says_what_transformers_says(row: Pairing) -> None:
+def test_a_family_gives_the_tokens_of_transformers(row: Pairing) -> None:
     found = measure(row)
     assert found.logprob_difference <= 1e-4
     assert (found.greedy, found.beams) == (1, 1)
     assert found.padding <= found.torch_padding + 1e-4
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=[] if row.name == "roformer" else [pytest.mark.full])
+        for row in [*ENCODER_ROWS, *DECODER_ROWS]
+    ],
+)
+def test_the_engines_of_a_family_are_built(row: Pairing) -> None:
     assert traced_engine_bytes(row) > 0
 
 

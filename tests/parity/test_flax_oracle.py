@@ -14,6 +14,8 @@ from speech_export.sources.hub import ANONYMOUS
 from speech_export.sources.legacy.flax import load_flax
 from speech_runtime import OnnxSpeechSeq2Seq
 
+pytestmark = pytest.mark.usefixtures("short_verification")
+
 DATA = REPOSITORY / "tests" / "data" / "flax"
 BART = REPOSITORY.parent / "shared" / "fixtures" / "flax-bart"
 CHECKPOINTS = [DATA / "bert", DATA / "gpt2", DATA / "roberta", BART]

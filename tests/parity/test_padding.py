@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer, models
 from transformers import Wav2Vec2FeatureExtractor
@@ -12,6 +13,8 @@ from conftest import ONE_THREAD
 from speech_export import export
 from speech_export.sources.composite import Composite
 from speech_runtime import OnnxSpeechSeq2Seq
+
+pytestmark = pytest.mark.usefixtures("short_verification")
 
 LENGTHS = (1603, 977, 2411, 1290)
 

@@ -20,6 +20,8 @@ from speech_export.sources.hub import ANONYMOUS, load_tokenizer
 from speech_export.sources.legacy.speech2text2 import speech2text2_config
 from speech_runtime import OnnxSpeechSeq2Seq
 
+pytestmark = pytest.mark.usefixtures("short_verification")
+
 FIXTURE = REPOSITORY.parent / "shared" / "fixtures" / "speech2text2"
 SEARCHES = {"greedy": {"num_beams": 1}, "beam4x2": {"num_beams": 4, "num_return_sequences": 2}}
 VOCABULARY = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{token}{'@@' if token % 3 else ''}" for token in range(4, 99))]

@@ -26,6 +26,8 @@ from speech_runtime.bundle.loading import Bundle
 from speech_runtime.cli.describe import describe
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 
+pytestmark = pytest.mark.usefixtures("short_verification")
+
 LENGTH = 40
 FOR_CUDA = PrecisionOptions(target="cuda")
 WITHOUT = {"prophetnet"}

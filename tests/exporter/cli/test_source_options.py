@@ -44,6 +44,8 @@ from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_runtime import BundleError, OnnxSpeechSeq2Seq
 from tiny_checkpoint import save_tokenizer
 
+pytestmark = pytest.mark.usefixtures("short_verification")
+
 TINY_OPT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 90, "ffn_dim": 40}
 TINY_OPT |= {"word_embed_proj_dim": 32, "max_position_embeddings": 64}
 CLIP = REPOSITORY / "examples" / "digits" / "audio" / "01-flite-slt.wav"

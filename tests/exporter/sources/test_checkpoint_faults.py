@@ -22,6 +22,8 @@ from speech_export.limits import Limits
 from speech_runtime import AudioError, OnnxSpeechSeq2Seq
 from tiny_checkpoint import save_tiny
 
+pytestmark = pytest.mark.usefixtures("short_verification")
+
 VALUES: tuple[Any, ...] = (
     None,
     True,
