@@ -34,7 +34,7 @@ DEFAULT_NEW_TOKENS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How to search: greedily with one beam, by beam search with more; with `do_sample` either draws tokens at random.
+    """Settings of a search: greedy with one beam, beam search with more; `do_sample` makes either draw its tokens.
 
     A setting is declared once, here: the checks and the type of its command-line flag follow from the field's type, and
     the flag's help is the description below. `GenerationSettings` repeats the names for type checkers.
@@ -160,7 +160,7 @@ class GenerationConfig:
         return config
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise `GenerationError` unless each token that is fed, forced or waited for is one of the `vocab_size`."""
+        """Raise `GenerationError` if a token to start with, to force or to end at is not below `vocab_size`."""
         if found := vocabulary_problems(self, vocab_size):
             raise GenerationError(listed(found))
 
@@ -221,7 +221,7 @@ class GenerationConfig:
 
     @property
     def fill_token_id(self) -> int:
-        """Token that fills the rows of a batch after their end; -1 if there is none.
+        """Token that fills the rows of a batch after their end; -1 without such a token.
 
         As in transformers, beam search takes a `pad_token_id` of 0 for "not set" and fills with `eos_token_id`
         (`GenerationMixin._beam_search`); greedy search does not.
