@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
-from ..interrupts import Interrupted, heeded
+from ..interrupts import Interrupted, signals_handled
 
 
 @contextmanager
 def exit_when_interrupted() -> Iterator[None]:
     """Exit with a message and code 130 on Ctrl-C, 143 on SIGTERM. This is a decorator, too."""
     try:
-        with heeded():
+        with signals_handled():
             yield
     except KeyboardInterrupt as interrupt:
         from .console import complain  # imported here, since signals must be handled before slow imports

@@ -307,11 +307,11 @@ def _as_tuple(tokens: int | tuple[int, ...] | None) -> tuple[int, ...]:
 
 def _with_suggestions(found: Iterable[str], settings: Sequence[str], keywords: Iterable[str]) -> list[str]:
     """Add to each unknown setting the known name that it resembles, or at the end all of them."""
-    known, said, resembles_none = [*settings, *keywords], [], False
+    known, lines, resembles_none = [*settings, *keywords], [], False
     for problem in found:
         name, unknown, _ = problem.partition(" is not a known field")
         similar = get_close_matches(name, known, 1) if unknown else []
         resembles_none |= bool(unknown and not similar)
         unsuggested = f"{name} is not a known setting" if unknown else problem
-        said.append(f"{unsuggested}; did you mean {similar[0]}?" if similar else unsuggested)
-    return [*said, f"known settings are {', '.join(settings)}"] if resembles_none else said
+        lines.append(f"{unsuggested}; did you mean {similar[0]}?" if similar else unsuggested)
+    return [*lines, f"known settings are {', '.join(settings)}"] if resembles_none else lines
