@@ -14,8 +14,7 @@ from speech_runtime.generation.label_tokens import wrong_label_tokens
 
 from ..errors import ExportError, reason
 from ..sources.composite import Composite
-from ..tokenizers.runtime_tokenizer import runtime_tokenizer
-from ..tokenizers.vocabulary import check_tokenizer
+from ..tokenizers.runtime_tokenizer import check_tokenizer, runtime_tokenizer
 from .generation_settings import write_settings
 
 logger = logging.getLogger(__name__)

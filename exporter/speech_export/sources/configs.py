@@ -90,8 +90,8 @@ def _of_json(read: Callable[[], Any], name: str) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise ExportError(f"{name} cannot be read: {unreadable(error)}; {_REMEDY}") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("model_type"), str):
-        raise ExportError(f"{name} is no configuration of transformers: it has no model_type; {_REMEDY}")
+        raise ExportError(f"{name} is not a configuration of transformers: it has no model_type; {_REMEDY}")
     try:
         return AutoConfig.for_model(**fields)
     except Exception as error:  # configurations check themselves, and raise anything
-        raise ExportError(f"{name} is no configuration of transformers: {reason(error)}; {_REMEDY}") from error
+        raise ExportError(f"{name} is not a configuration of transformers: {reason(error)}; {_REMEDY}") from error

@@ -39,7 +39,7 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
         )
     if family.facts is None and not hasattr(encoder, "_get_feature_vector_attention_mask"):
         raise ExportError(
-            f"{name} is no encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
+            f"{name} cannot be the encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
             "an attention mask for it"
         )
     try:

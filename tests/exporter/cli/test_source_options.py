@@ -314,7 +314,7 @@ def test_a_seed_makes_the_same_weights_again() -> None:
     [
         ('{"hidden_size": 3}', "it has no model_type"),
         ('{"model_type": "hubert",', "cannot be read: Expecting property name"),
-        ('{"model_type": "nonsense"}', "is no configuration of transformers"),
+        ('{"model_type": "nonsense"}', "is not a configuration of transformers"),
         ("/nowhere/config.json", "/nowhere/config.json: there is no such file or directory"),
         ('{"model_type": "hubert", "hidden_size": 30}', "no composite can be made of hubert and bert"),
     ],
@@ -355,7 +355,7 @@ def test_halves_in_the_wrong_place_are_named(halves: tuple[Path, Path], tmp_path
         (
             ParakeetEncoderConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48),
             DECODERS["bert"](),
-            "parakeet_encoder is no encoder of a SpeechEncoderDecoderModel",
+            "parakeet_encoder cannot be the encoder of a SpeechEncoderDecoderModel",
         ),
         (ENCODERS["wav2vec2"](), OPTConfig(**TINY_OPT), "opt (has no cross-attention|cannot be exported)"),
     ],

@@ -188,7 +188,7 @@ def test_a_file_cut_off_anywhere_is_refused(path: Path) -> None:
     ids=repr,
 )
 def test_what_is_no_array_of_floats_is_refused_by_name(leaf: Any, path: Path) -> None:
-    with pytest.raises(ExportError, match=f"{path}: some/weight is no array of floats"):
+    with pytest.raises(ExportError, match=f"{path}: some/weight is not an array of floats"):
         read_arrays(write(path, {"some/weight": leaf}))
 
 

@@ -36,7 +36,7 @@ def test_a_configuration_in_a_file(fault: str, tmp_path: Path) -> None:
         **FAULTS,
         "pipe": (os.mkfifo, "cannot be read: is not a regular file"),
         "link to nowhere": (lambda path: path.symlink_to("nowhere"), "cannot be read: No such file"),
-        "list": (lambda path: path.write_text("[]"), "is no configuration of transformers: it has no model_type"),
+        "list": (lambda path: path.write_text("[]"), "is not a configuration of transformers: it has no model_type"),
     }[fault]
     make(path)
     with pytest.raises(ExportError, match=rf"{path} {message}.*; give a config\.json") as refused:
@@ -59,7 +59,7 @@ def test_the_vocabulary_of_speech2text2(fault: str, tmp_path: Path) -> None:
     make, message = {
         **FAULTS,
         "pipe": (os.mkfifo, "there is no file vocab.json"),
-        "words": (lambda path: path.write_text('{"a": "one"}'), "vocab.json is no vocabulary"),
+        "words": (lambda path: path.write_text('{"a": "one"}'), "vocab.json is not a vocabulary"),
     }[fault]
     make(tmp_path / "vocab.json")
     with pytest.raises(ExportError, match=f"{message}.*; take the vocab.json that"):

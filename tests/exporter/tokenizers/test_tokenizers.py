@@ -112,9 +112,7 @@ def test_what_no_decoder_says_is_refused() -> None:
             return super()._decode(token_ids, **settings)[::-1]
 
     tokenizer = Backwards(tokenizer_object=fast(clean_up=False, decoder=decoders.Metaspace()).backend_tokenizer)
-    message = (
-        r"Backwards cannot .* transformers makes (.+) of the ids \[.+\], the nearest decoder (.+); .*--without token"
-    )
+    message = r"Backwards cannot .* decodes the ids \[.+\] to (.+), the nearest decoder to (.+); .*--without token"
     with pytest.raises(ExportError, match=message) as refused:
         runtime_tokenizer(tokenizer)
     match = re.search(message, str(refused.value))

@@ -48,8 +48,8 @@ def test_a_directory_without_audio_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("clip.wav\tone\n", "has no columns file and text"),
-        ("file\ttext\nother.wav\tone\n", "names files that are not there: other.wav"),
+        ("clip.wav\tone\n", "needs the columns file and text"),
+        ("file\ttext\nother.wav\tone\n", "names files that do not exist: other.wav"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(table: str, message: str, tmp_path: Path) -> None:

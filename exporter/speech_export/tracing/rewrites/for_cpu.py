@@ -1,4 +1,4 @@
-"""Rewrite an encoder for ONNX Runtime's CPU kernels; the result is the same in float32."""
+"""Rewrite an encoder for ONNX Runtime's CPU kernels; its float32 output stays the same."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from .replacement import replaced
 def rewritten_for_cpu(encoder: PreTrainedModel, quantized: bool = False) -> Iterator[None]:
     """Within this context, `encoder` is traced into operations that are fast in ONNX Runtime, some of them its own.
 
-    Enter it inside `rewritten_for_tracing`. Families and parts of them that no rewrite knows stay as they are.
+    Enter it inside `rewritten_for_tracing`. Modules that no rewrite recognises stay as they are.
 
     Args:
         encoder: Speech encoder, changed within the context.
