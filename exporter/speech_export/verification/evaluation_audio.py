@@ -90,10 +90,8 @@ def audio_set(
     if extractor is None and encoder.feature_size is not None:
         if paths:
             raise ExportError(
-                (
-                    "the bundle has no feature extractor that the runtime knows, so it cannot be verified on audio files; "
-                    "leave --audio and --calibration-audio out"
-                )
+                "the bundle has no feature extractor that the runtime knows, so audio files cannot be used to verify "
+                "it; leave --audio and --calibration-audio out"
             )
         return AudioSet("random features", (_random_features(encoder),), speech=False)
     extractor = extractor or WaveformExtractor(return_attention_mask=True)

@@ -60,5 +60,5 @@ def test_a_table_that_does_not_fit_is_refused(table: str, message: str, tmp_path
 
 
 def test_audio_needs_a_feature_extractor() -> None:
-    with pytest.raises(ExportError, match="without a feature extractor"):
+    with pytest.raises(ExportError, match="has no feature extractor that the runtime knows"):
         audio_set(FRAMES, None, [], CLIPS)

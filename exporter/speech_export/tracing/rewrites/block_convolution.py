@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 _WIDE = 32
-"""Number of channels of a group above which a block has 2 frames instead of 4. This halves the weights, and takes 5.3 ms
-instead of 6.0 for 499 frames of 64 channels; with 48 channels both take 3.7 ms."""
+"""Number of channels of a group above which a block has 2 frames instead of 4. This halves the weights, and takes
+5.3 ms instead of 6.0 for 499 frames of 64 channels; with 48 channels both take 3.7 ms."""
 
 
 class BlockConvolution(nn.Module):

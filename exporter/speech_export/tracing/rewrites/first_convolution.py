@@ -1,8 +1,8 @@
 """The first convolution, over the samples, and its norm as one small matrix product.
 
 It computes 512 channels for every 10 samples. At 16 kHz this is the largest tensor of the encoder, and each pass over
-it takes as long as a layer of the transformer. Each channel is linear in its window, so mean and variance, over channels
-or over time, follow from the window alone, and the norm becomes a part of the weights.
+it takes as long as a layer of the transformer. Each channel is linear in its window, so mean and variance, over
+channels or over time, follow from the window alone, and the norm becomes a part of the weights.
 """
 
 import torch

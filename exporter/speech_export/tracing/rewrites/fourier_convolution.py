@@ -22,7 +22,7 @@ class FourierConvolution(nn.Module):
     def __init__(self, conv: nn.Conv1d) -> None:
         super().__init__()
         (self.kernel,), self.groups = conv.kernel_size, conv.groups
-        # A window of 1½ kernels yields half a kernel of frames. Longer windows need more weights, shorter ones are more.
+        # A window of 1½ kernels yields half a kernel of frames. Longer ones have more weights, shorter ones are more.
         self.hop = max(self.kernel // 2, 1)
         self.points = self.kernel + self.hop + (self.kernel + self.hop) % 2
         time = torch.arange(self.points, dtype=torch.float64)
@@ -36,7 +36,7 @@ class FourierConvolution(nn.Module):
         self.bias = conv.bias
 
     def _spectrum(self, weight: Tensor, angles: Tensor) -> Tensor:
-        """Return the transform of the weight, [frequencies, groups, channels in, real and imaginary part · channels out]."""
+        """Return the transform, [frequencies, groups, channels in, real and imaginary part · channels out]."""
         weight = weight.reshape(self.groups, -1, *weight.shape[1:])
         parts = [torch.einsum("goik,fk->fgio", weight, part) for part in (angles.cos(), -angles.sin())]
         return torch.cat(parts, dim=3)
