@@ -68,7 +68,7 @@ def load_flax(name: str, weights: Path, config: PretrainedConfig, hub: HubOption
         name: Directory or Hub id.
         weights: The checkpoint's `flax_model.msgpack`.
         config: Configuration of the composite.
-        hub: How to reach the Hub.
+        hub: Options for the Hub.
 
     Raises:
         ExportError: The file is damaged, or does not fit the configuration.
