@@ -37,8 +37,7 @@ from .precision.options import PrecisionOptions
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite, check_model
 from .tracing.facts import check_static_cache, decoder_facts, encoder_facts
-from .tracing.rewrites.for_cpu import rewritten_for_cpu
-from .tracing.rewrites.for_tracing import rewritten_for_tracing
+from .tracing.rewrites.rewritten import rewritten_for_cpu, rewritten_for_tracing
 from .tracing.tracer import save, trace, traceables
 from .verification.compare import NEW_TOKENS, judge, verification, verify
 from .verification.evaluation_audio import AudioSet, audio_files, audio_set

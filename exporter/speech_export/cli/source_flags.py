@@ -112,7 +112,7 @@ class Source:
             )
 
     def load(self) -> "Composite":
-        """Load the model; warn of weights that are random."""
+        """Load the model, and warn of random weights."""
         composite = self._load()
         _warn_of_random_weights(composite)
         return composite
@@ -143,10 +143,10 @@ def _warn_of_random_weights(composite: "Composite") -> None:
     parameters: dict[str, Any] = dict(composite.model.named_parameters())
     count = sum(parameters[name].numel() for name in composite.random_weights if name in parameters)
     if count == sum(parameter.numel() for parameter in parameters.values()):
-        complain(f"\nAll {count:,} parameters are random: this model measures time, it says nothing.")
+        complain(f"\nAll {count:,} parameters are random: this model measures time, its texts mean nothing.")
         return
     complain(
         f"\nWarning: {len(composite.random_weights)} tensors ({count:,} parameters) are in neither checkpoint, "
         f"{composite.random_weights[0]} for example: mostly the new cross-attention. They are random: this model must "
-        "be fine-tuned before it says anything."
+        "be fine-tuned before its texts mean anything."
     )

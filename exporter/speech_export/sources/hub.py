@@ -184,7 +184,7 @@ def refuse_adapters(name: str, hub: HubOptions) -> None:
         hub: Options for the Hub.
 
     Raises:
-        ExportError: There is an `adapter_config.json`; the error says how to merge it.
+        ExportError: There is an `adapter_config.json`; the error explains how to merge it.
     """
     try:
         found = cached_file(
