@@ -22,7 +22,12 @@ _LOGITS_AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """What the decoder expects after each token: logits float32 [batch, tokens, vocabulary]; the loss of labels."""
+    """Output of `forward`.
+
+    Attributes:
+        logits: Logits after each token, float32 [batch, tokens, vocabulary].
+        loss: Mean cross-entropy of the labels; None without labels.
+    """
 
     logits: NDArray[np.float32]
     loss: float | None = None
