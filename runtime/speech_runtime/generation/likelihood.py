@@ -22,12 +22,7 @@ _LOGITS_AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """Output of `forward`.
-
-    Attributes:
-        logits: Logits after each token, float32 [batch, tokens, vocabulary].
-        loss: Mean cross-entropy of the labels; None without labels.
-    """
+    """What the decoder expects after each token: logits float32 [batch, tokens, vocabulary]; the loss of labels."""
 
     logits: NDArray[np.float32]
     loss: float | None = None
