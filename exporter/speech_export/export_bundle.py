@@ -23,7 +23,7 @@ from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.audio.features import read_feature_extractor
 from speech_runtime.bundle.manifest import PREPROCESSOR_CONFIG, Manifest
 from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
-from speech_runtime.interrupts import heeded
+from speech_runtime.interrupts import signals_handled
 
 from .bundle_writer.configuration import write_configuration
 from .bundle_writer.manifest import file_facts, quantization, unverified_manifest
@@ -103,7 +103,7 @@ def export(
         check_static_cache(static_cache, options.target)
     if calibration_audio is not None:
         audio_files(calibration_audio)
-    with heeded() as interrupts, staged(Path(output_dir), overwrite=overwrite) as directory:
+    with signals_handled() as interrupts, staged(Path(output_dir), overwrite=overwrite) as directory:
 
         def begin(stage: str) -> None:
             interrupts.check()

@@ -57,11 +57,11 @@ class Interrupts:
         timer.start()
 
 
-_heeded: Interrupts | None = None
+_active: Interrupts | None = None
 
 
 @contextmanager
-def heeded() -> Iterator[Interrupts]:
+def signals_handled() -> Iterator[Interrupts]:
     """Handle SIGINT and SIGTERM while the block runs; no signal is lost at its end.
 
     Handlers that others installed stay. Outside the main thread nothing is done. Nested blocks share their signals.
@@ -69,11 +69,11 @@ def heeded() -> Iterator[Interrupts]:
     Raises:
         Interrupted: A signal arrived, even if its exception was dropped or became another error.
     """
-    if _heeded is None and threading.current_thread() is threading.main_thread():
+    if _active is None and threading.current_thread() is threading.main_thread():
         with _handlers() as interrupts, _not_lost(interrupts):
             yield interrupts
     else:
-        interrupts = _heeded or Interrupts()
+        interrupts = _active or Interrupts()
         with _not_lost(interrupts):
             yield interrupts
 
@@ -93,13 +93,13 @@ def _not_lost(interrupts: Interrupts) -> Iterator[None]:
 
 @contextmanager
 def _handlers() -> Iterator[Interrupts]:
-    global _heeded
+    global _active
     interrupts, unraisable = Interrupts(), sys.unraisablehook
     standard = (signal.default_int_handler, signal.SIG_DFL)
     before = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) in standard}
     try:
         sys.unraisablehook = lambda swallowed: interrupts._unraisable(swallowed, unraisable)
-        _heeded = interrupts
+        _active = interrupts
         for number in before:
             signal.signal(number, interrupts._arrived)
         yield interrupts
@@ -107,7 +107,7 @@ def _handlers() -> Iterator[Interrupts]:
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = unraisable
-        _heeded = None
+        _active = None
 
 
 @contextmanager

@@ -152,7 +152,8 @@ def test_real_clips_of_which_some_end_early(export_once: ExportOnce, digits: Pai
     model = OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD)
     clips = [model.load(path) for path in sorted(references, key=lambda path: len(references[path]))]
     found, expected = (
-        [heard.text for heard in each._transcribe_batch(clips, num_beams=4)] for each in (model, digits.exported)
+        [heard.text for heard in each.transcribe_iter(clips, batch_size=len(clips), num_beams=4)]
+        for each in (model, digits.exported)
     )
     assert found == expected
 

@@ -10,7 +10,7 @@ from speech_runtime.audio.features import EXTRACTORS, check_fit, read_feature_ex
 from speech_runtime.bundle.manifest import CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER
 from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.generation.config import DEFAULT_NEW_TOKENS
-from speech_runtime.generation.label_tokens import wrong_label_tokens
+from speech_runtime.generation.likelihood import wrong_label_tokens
 
 from ..errors import ExportError, reason
 from ..sources.composite import Composite

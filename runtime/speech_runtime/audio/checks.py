@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError
-from .libraries import require
+from ..install_hints import import_audio_library
 from .limits import AudioLimits
 
 Samples = NDArray[np.float32]
 
 _LOUDEST = 2.0**31
-"""Samples beyond this are in no known scale, not even that of 32-bit integers. Their squares would soon overflow."""
+"""Largest sample in any known scale, that of 32-bit integers. The squares of much larger ones would overflow."""
 
 
 def prepare(
@@ -46,7 +46,7 @@ def prepare(
         raise AudioError(f"{name}: has samples up to {loudest:.3g}, full scale is ±1; divide them by their full scale")
     if rate == sampling_rate:
         return array
-    resampled: Samples = require("soxr").resample(array, rate, sampling_rate, quality="HQ")
+    resampled: Samples = import_audio_library("soxr").resample(array, rate, sampling_rate, quality="HQ")
     return resampled
 
 

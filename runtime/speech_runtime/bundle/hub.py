@@ -177,5 +177,5 @@ def _reason(error: Exception) -> str:
         )
     if isinstance(error, errors.EntryNotFoundError):
         return f"it has no {MANIFEST}, so it is not a bundle; export the model first: speech-export MODEL -o BUNDLE"
-    said = " ".join(str(error).split()) or type(error).__name__
-    return f"{said}; check the name, the connection and the token ({access})"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"{reason}; check the name, the connection and the token ({access})"

@@ -149,7 +149,7 @@ class _Stdin:
 
     @property
     def raw(self) -> Any:
-        """Unbuffered stream below the buffer."""
+        """Unbuffered stream under the buffered one."""
         return getattr(self._buffer(), "raw", None)
 
     def fileno(self) -> int:
@@ -161,7 +161,7 @@ class _Stdin:
         return self._buffer().read(count)
 
     def read1(self, count: int) -> bytes:
-        """Read the bytes that are there, at most `count`."""
+        """Read the bytes that are available, at most `count`."""
         return cast("BufferedReader", self._buffer()).read1(count)
 
     def _buffer(self) -> BinaryIO:

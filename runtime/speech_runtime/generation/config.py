@@ -34,7 +34,7 @@ DEFAULT_NEW_TOKENS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How to search: greedily with one beam, by beam search with more; with `do_sample` either draws tokens at random.
+    """Settings of a search: greedy with one beam, beam search with more; `do_sample` makes either draw its tokens.
 
     A setting is declared once, here: the checks and the type of its command-line flag follow from the field's type, and
     the flag's help is the description below. `GenerationSettings` repeats the names for type checkers.
@@ -160,7 +160,7 @@ class GenerationConfig:
         return config
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise `GenerationError` unless each token that is fed, forced or waited for is one of the `vocab_size`."""
+        """Raise `GenerationError` if a token to start with, to force or to end at is not below `vocab_size`."""
         if found := vocabulary_problems(self, vocab_size):
             raise GenerationError(listed(found))
 
@@ -221,7 +221,7 @@ class GenerationConfig:
 
     @property
     def fill_token_id(self) -> int:
-        """Token that fills the rows of a batch after their end; -1 if there is none.
+        """Token that fills the rows of a batch after their end; -1 without such a token.
 
         As in transformers, beam search takes a `pad_token_id` of 0 for "not set" and fills with `eos_token_id`
         (`GenerationMixin._beam_search`); greedy search does not.
@@ -307,11 +307,11 @@ def _as_tuple(tokens: int | tuple[int, ...] | None) -> tuple[int, ...]:
 
 def _with_suggestions(found: Iterable[str], settings: Sequence[str], keywords: Iterable[str]) -> list[str]:
     """Add to each unknown setting the known name that it resembles, or at the end all of them."""
-    known, said, resembles_none = [*settings, *keywords], [], False
+    known, lines, resembles_none = [*settings, *keywords], [], False
     for problem in found:
         name, unknown, _ = problem.partition(" is not a known field")
         similar = get_close_matches(name, known, 1) if unknown else []
         resembles_none |= bool(unknown and not similar)
         unsuggested = f"{name} is not a known setting" if unknown else problem
-        said.append(f"{unsuggested}; did you mean {similar[0]}?" if similar else unsuggested)
-    return [*said, f"known settings are {', '.join(settings)}"] if resembles_none else said
+        lines.append(f"{unsuggested}; did you mean {similar[0]}?" if similar else unsuggested)
+    return [*lines, f"known settings are {', '.join(settings)}"] if resembles_none else lines

@@ -35,7 +35,7 @@ class StepBufferPool:
         """Return buffers with the cross-attention cache in them, or None if none are left.
 
         They belong to `borrower` until Python collects it. Frames are padded to the size of their bucket, which
-        changes nothing for a decoder that heeds their mask.
+        changes nothing for a decoder that applies their mask.
         """
         mask = self._backend.download(encoder_attention_mask)
         batch, frames = mask.shape
