@@ -16,12 +16,12 @@ class AudioLimits:
     """Limits of one clip. A clip that exceeds one is refused before it takes memory or time; the error names the limit.
 
     Attributes:
-        max_seconds: Longest clip in seconds.
-        max_samples: Most samples of a file, over all channels, at the file's own rate.
-        max_channels: Most channels of a file.
+        max_seconds: Largest length of a clip in seconds.
+        max_samples: Largest number of samples of a file, over all channels, at the file's own rate.
+        max_channels: Largest number of channels of a file.
         min_rate: Lowest sampling rate in Hz. At rates far below speech, a short file becomes hours at the model's rate.
         max_rate: Highest sampling rate in Hz.
-        max_bytes: Most bytes of audio from pipes, open files and bytes, which are read into memory before decoding.
+        max_bytes: Largest number of bytes from pipes, open files and bytes, which are read into memory before decoding.
             Files given by path are not.
         max_wait: Longest time in seconds until a pipe delivers its next bytes.
     """

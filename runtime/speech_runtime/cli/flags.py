@@ -155,12 +155,12 @@ def with_flags(message: str) -> str:
 
 _AUDIO_DEFAULTS = AudioLimits()
 _AUDIO_HELP = {
-    "max_seconds": "Longest file to accept, in seconds.",
-    "max_samples": "Most samples to accept in one file, all channels together.",
-    "max_channels": "Most channels to accept in one file.",
-    "min_rate": "Lowest sampling rate to accept, in Hz.",
-    "max_rate": "Highest sampling rate to accept, in Hz.",
-    "max_bytes": "Most bytes to read from stdin or a pipe.",
+    "max_seconds": "Largest length of a file, in seconds.",
+    "max_samples": "Largest number of samples in a file, over all channels.",
+    "max_channels": "Largest number of channels in a file.",
+    "min_rate": "Lowest sampling rate of a file, in Hz.",
+    "max_rate": "Highest sampling rate of a file, in Hz.",
+    "max_bytes": "Largest number of bytes to read from stdin or a pipe.",
     "max_wait": "Longest wait for the next bytes of a pipe, in seconds.",
 }
 

@@ -44,19 +44,19 @@ class GenerationConfig:
         max_length: Largest number of tokens, the prompt included.
         min_new_tokens: Smallest number of new tokens. Overrides `min_length`.
         min_length: Smallest number of tokens, the prompt included.
-        max_time: Seconds after which the search of a batch stops and returns what it has.
+        max_time: Seconds after which the search of a batch stops and returns its results so far.
         stop_strings: String, or list of strings, that ends a sequence once its text contains it.
         num_beams: Number of hypotheses kept for each utterance; 1 is greedy search.
         num_return_sequences: Number of hypotheses returned for each utterance, best first: at most `num_beams`, or any
             number of samples.
         length_penalty: Exponent of the length by which beam search divides a log-probability: above 0 favours long
             sequences, below 0 short ones.
-        early_stopping: When beam search stops. If true, at `num_beams` finished hypotheses; if false, when the best
-            live one, at its present length, cannot beat the worst finished one; "never", when it cannot at any length.
+        early_stopping: Condition that ends beam search. True: `num_beams` hypotheses are finished. False: no live
+            hypothesis, at its present length, can beat the worst finished one. "never": none can at any length.
         do_sample: If true, draw tokens by their probabilities.
         temperature: Divisor of the scores before sampling: below 1 favours likely tokens.
         top_k: Sample from this many of the likeliest tokens; 0 is all of them.
-        top_p: Sample from the likeliest tokens whose probabilities add up to this.
+        top_p: Sample from the fewest tokens whose probabilities add up to this, likeliest first.
         min_p: Sample from tokens with at least this share of the likeliest token's probability.
         typical_p: Sample from the tokens closest to the expected information whose probabilities add up to this.
         epsilon_cutoff: Sample from tokens with at least this probability.
@@ -70,7 +70,7 @@ class GenerationConfig:
         suppress_tokens: Tokens that are never generated.
         begin_suppress_tokens: Tokens that are not generated first.
         bad_words_ids: Sequences of tokens that are never generated, such as [[5, 6], [7]].
-        sequence_bias: Number added to the score of a sequence's last token when its other tokens precede, such as
+        sequence_bias: Number added to the score of a sequence's last token when its other tokens precede it, such as
             [[[5, 6], -2.0]].
         forced_bos_token_id: First new token after a prompt of one token.
         forced_eos_token_id: Token, or list of tokens, that ends a sequence at its maximal length.
