@@ -18,7 +18,7 @@ DEFAULT_TOP_K = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """How far the exported graphs may be from the torch model.
+    """Largest differences allowed between the exported graphs and the torch model.
 
     Attributes:
         logprob_difference: Largest difference of a log-probability of 0. One of -10 may differ by twice as much, since

@@ -114,7 +114,7 @@ def _publish(staging: Path, target: Path, overwrite: bool) -> None:
             raise
         raise ExportError(
             f"the bundle cannot be put at {target}: {error.strerror}. Choose another "
-            "output directory, one that is no mount point for example"
+            "output directory, for example one that is not a mount point"
         ) from error
 
 

@@ -144,7 +144,7 @@ def _same_rows(expected: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray
 def verification(result: Comparison, description: str, clips: int) -> Verification:
     """Return a comparison in the manifest's terms."""
     differences = np.concatenate(result.differences)
-    said, reference, found = zip(*result.texts, strict=True) if result.texts else ((), (), ())
+    references, of_torch, of_bundle = zip(*result.texts, strict=True) if result.texts else ((), (), ())
     return Verification(
         audio=description,
         clips=clips,
@@ -155,8 +155,8 @@ def verification(result: Comparison, description: str, clips: int) -> Verificati
         token_agreement=result.agreement,
         mean_logprob_difference=float(differences.mean()),
         p99_logprob_difference=float(np.quantile(differences, 0.99)),
-        word_error_rate=word_error_rate(said, found) if said else None,
-        reference_word_error_rate=word_error_rate(said, reference) if said else None,
+        word_error_rate=word_error_rate(references, of_bundle) if references else None,
+        reference_word_error_rate=word_error_rate(references, of_torch) if references else None,
     )
 
 
@@ -175,7 +175,7 @@ def judge(
             the error names torch instead of the graphs.
 
     Raises:
-        VerificationError: Something differs by more than the limits; the error says what, and by how much.
+        VerificationError: Something differs by more than the limits; the error lists the differences.
     """
     problems, allowed = [], limits.logprob_difference
     if result.frames:  # however little a frame changes
@@ -226,17 +226,17 @@ def _equal(expected: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[int, 
 
 
 def _texts(exported: OnnxSpeechSeq2Seq, each: Expectation, found: NDArray[np.int64]) -> list[tuple[str, str, str]]:
-    """Return reference text, torch's and the bundle's transcript of the clips whose text is known."""
+    """Return the reference text, torch's transcript and the bundle's of each clip whose text is known."""
     tokenizer = exported.tokenizer
     if tokenizer is None:
         return []
 
-    def heard(tokens: NDArray[np.int64]) -> Sequence[str]:
+    def decoded(tokens: NDArray[np.int64]) -> Sequence[str]:
         texts: list[str] = tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True)
         return texts
 
     return [
-        (said, reference, text)
-        for said, reference, text in zip(each.batch.texts, heard(each.tokens), heard(found), strict=True)
-        if said is not None
+        (reference, of_torch, of_bundle)
+        for reference, of_torch, of_bundle in zip(each.batch.texts, decoded(each.tokens), decoded(found), strict=True)
+        if reference is not None
     ]

@@ -1,4 +1,4 @@
-"""The tokenizer of Speech2Text2, which transformers 5 no longer has and would take for another one, silently."""
+"""The tokenizer of Speech2Text2, which transformers 5 no longer has, and for which it silently loads another."""
 
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ class Speech2Text2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # trans
 
     Args:
         vocab_file: `vocab.json`, token → id; a token that ends in "@@" is not the last of its word.
-        kwargs: as of any tokenizer.
+        kwargs: Keywords of any tokenizer.
 
     Raises:
-        ExportError: the file cannot be read, or is no vocabulary.
+        ExportError: The file cannot be read, or is not a vocabulary.
     """
 
     vocab_files_names = {"vocab_file": "vocab.json"}  # noqa: RUF012 - declared so by the base class
@@ -33,20 +33,20 @@ class Speech2Text2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # trans
         self._ids: dict[str, int] = _read_vocabulary(vocab_file)
         self._tokens = {token_id: token for token, token_id in self._ids.items()}
         special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-        # Transformers 4 cleaned up where it was not told otherwise; transformers 5 does not.
+        # transformers 4 cleaned up spaces by default; transformers 5 does not.
         super().__init__(**{"clean_up_tokenization_spaces": True, **special, **kwargs})
 
     @property
     def vocab_size(self) -> int:
-        """Tokens, without those added later."""
+        """Number of tokens, without those added later."""
         return len(self._ids)
 
     def get_vocab(self) -> dict[str, int]:
-        """Token → id."""
+        """Return token → id."""
         return {**self._ids, **self.added_tokens_encoder}
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """The text of tokens: words apart, parts of words together."""
+        """Join tokens to a text, with spaces between words only."""
         return " ".join(tokens).replace("@@ ", "")
 
     def _convert_token_to_id(self, token: str) -> int | None:
@@ -60,20 +60,20 @@ class Speech2Text2Tokenizer(PreTrainedTokenizer):  # type: ignore[misc]  # trans
 
 
 class TextTokenizer:
-    """`AutoTokenizer`, and the tokenizer that it does not know."""
+    """`AutoTokenizer` that also knows the tokenizer of Speech2Text2."""
 
     @staticmethod
     def from_pretrained(name: str, *, trust_remote_code: bool = False, **options: Any) -> Any:
-        """The tokenizer of a directory or Hub id.
+        """Return the tokenizer of a directory or Hub id.
 
         Args:
-            name: directory or Hub id.
-            trust_remote_code: whether code beside it may run.
-            options: more keywords of `AutoTokenizer.from_pretrained`.
+            name: Directory or Hub id.
+            trust_remote_code: If true, code beside it may run.
+            options: More keywords of `AutoTokenizer.from_pretrained`.
 
         Raises:
-            OSError: there is none; likewise other errors of `AutoTokenizer`.
-            ValueError: it is of a class that transformers does not have. `AutoTokenizer` would take it for another.
+            OSError: There is no tokenizer; `AutoTokenizer` raises other errors too.
+            ValueError: transformers does not have its class. `AutoTokenizer` would load it as another one.
         """
         settings = get_tokenizer_config(name, **options)
         kind = settings.get("tokenizer_class")
@@ -92,7 +92,7 @@ def _read_vocabulary(file: str | None) -> dict[str, int]:
     except (OSError, ValueError) as error:
         raise ExportError(f"{file} cannot be read: {unreadable(error)}; {_REMEDY}") from error
     if not isinstance(ids, dict) or not all(type(token_id) is int and token_id >= 0 for token_id in ids.values()):
-        raise ExportError(f"{file} is no vocabulary: it is not an object of tokens and their ids; {_REMEDY}")
+        raise ExportError(f"{file} is not a vocabulary, an object of tokens and their ids; {_REMEDY}")
     return ids
 
 
