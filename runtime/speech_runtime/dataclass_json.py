@@ -145,7 +145,7 @@ _WORDS: dict[Any, str] = {
 
 
 def _words(kind: Any) -> str:
-    """Return what to give for a field of the type `kind`."""
+    """Return a description of the values to give for a field of the type `kind`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return " and ".join(rule.words for rule in arguments[1:] if isinstance(rule, Rule)) or _words(arguments[0])

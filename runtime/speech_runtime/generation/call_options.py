@@ -107,7 +107,7 @@ def _checked_processor(function: Processor, position: int) -> Processor:
     def apply(sequences: Sequences, scores: Scores) -> Scores:
         shape = scores.shape  # read first: the function may write into the scores
         found = _returned(function, f"logits_processor[{position}]", "floating-point", "f", shape, sequences, scores)
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite
             return found.astype(np.float32, copy=False)
 
     return apply

@@ -113,7 +113,7 @@ def check_providers(session: onnxruntime.InferenceSession, requested: Sequence[s
         messages: Messages that `preload_libraries` returned.
 
     Raises:
-        EngineError: ONNX Runtime continued without a provider; names it, its libraries and the package to install.
+        EngineError: ONNX Runtime continued without a provider; the message has its libraries and the remedy.
     """
     running: Sequence[str] = session.get_providers()
     for name in requested:

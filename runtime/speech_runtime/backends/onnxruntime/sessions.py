@@ -196,9 +196,9 @@ def _check_signature(session: onnxruntime.InferenceSession, bundle: Bundle, grap
         "outputs": {node.name for node in session.get_outputs()},
     }
     problems = [
-        f"{side} {', '.join(sorted(names))} {what}"
+        f"{side} {', '.join(sorted(names))} {problem}"
         for side in expected
-        for what, names in (
+        for problem, names in (
             ("missing", expected[side] - found[side]),
             ("not expected", found[side] - expected[side]),
         )

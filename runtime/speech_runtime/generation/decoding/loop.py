@@ -136,7 +136,7 @@ class DecodingLoop:
         return self._found
 
     def _check_finite(self, raw: Candidates) -> None:
-        """Refuse NaN: it would win or lose every comparison, and the model would not have chosen the words."""
+        """Refuse scores that are not finite: NaN wins or loses every comparison, so the tokens would be arbitrary."""
         if rows := raw.non_finite_utterances():
             utterances = ", ".join(str(self._utterances[row]) for row in rows)
             raise GenerationError(

@@ -47,7 +47,7 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Deadline:
-    """Time limit and cancellation of a call; the search then ends with what it has found."""
+    """Time limit and cancellation of a call, after which the search ends and returns its results so far."""
 
     max_time: float | None = None
     cancel: Event | None = None

@@ -72,7 +72,7 @@ class StepBufferPool:
 
 
 def _padded(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:
-    """Return states [batch, frames, …] with zeros behind them."""
+    """Return states [batch, frames, …] padded with zeros to so many `frames`."""
     more = [(0, 0)] * states.ndim
     more[1] = (0, frames - states.shape[1])
     return np.pad(states, more)
