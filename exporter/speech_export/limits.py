@@ -1,4 +1,4 @@
-"""Options of an export other than the model, shared by the command and the Python function."""
+"""Limits of the verification, and defaults that the command and the Python function share."""
 
 import math
 from collections.abc import Callable

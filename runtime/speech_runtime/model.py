@@ -253,7 +253,16 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     def load(
         self, audio: Audio, sampling_rate: int | None = None, name: str = "audio", limits: AudioLimits | None = None
     ) -> Samples:
-        """Read or check one clip. Return samples float32 [samples] at the model's sampling rate.
+        """Read or check one clip.
+
+        Args:
+            audio: Clip, as in `transcribe`.
+            sampling_rate: Sampling rate of an array, as in `transcribe`.
+            name: Name of the clip for messages.
+            limits: Limits, as in `transcribe`.
+
+        Returns:
+            Samples float32 [samples] at the model's sampling rate.
 
         Raises:
             AudioError: The clip cannot be transcribed.

@@ -129,7 +129,7 @@ def _check_replaceable(there: Path, overwrite: bool, target: Path | None = None)
         raise ExportError(f"{target} is not a bundle, and is not replaced even with --overwrite; choose another one")
     if foreign := _foreign_files(there):
         raise ExportError(
-            f"{target} has files that are not of the bundle: {shortened(foreign)}; it is not replaced even with "
+            f"{target} has files that do not belong to the bundle: {shortened(foreign)}; it is not replaced even with "
             "--overwrite. Move them elsewhere, or choose another output directory"
         )
 

@@ -134,7 +134,7 @@ def main(
     calibration_audio: str | None,
     tolerance: float | None,
     min_agreement: float | None,
-    **precision: Any,
+    **precision_options: Any,
 ) -> None:
     """Export a speech encoder-decoder model to a bundle of ONNX graphs, verified against PyTorch.
 
@@ -145,7 +145,7 @@ def main(
     Progress goes to stderr, the summary to stdout. Nothing is left at the output unless the verification passes.
     """
     if engines is not None and output is None and source.model is not None and is_there(Path(source.model) / MANIFEST):
-        engines.prepare(source.model)  # nothing of the export runs: this needs no torch
+        engines.prepare(source.model)  # nothing is exported, so this needs no torch
         engines.run(source.model)
         return
     if output is None:
@@ -159,7 +159,7 @@ def main(
     with export_libraries():
         from ..export_bundle import export
     try:
-        options = PrecisionOptions(target=target, **precision)
+        options = PrecisionOptions(target=target, **precision_options)
         limits = _limits(options, tolerance, min_agreement)
         progress("loading the model")
         bundle = export(

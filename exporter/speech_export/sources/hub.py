@@ -18,7 +18,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 from speech_runtime.bundle.safe_files import is_directory
 
 from ..errors import ExportError, reason, shortened
-from .legacy.speech2text2_tokenizer import TextTokenizer
+from .legacy.speech2text2 import TextTokenizer
 
 FEATURE_EXTRACTOR, TOKENIZER = "feature-extractor", "tokenizer"
 """Parts that a bundle can do without."""

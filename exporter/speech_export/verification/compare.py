@@ -178,17 +178,19 @@ def judge(
         VerificationError: Something differs by more than the limits; the error lists the differences.
     """
     problems, allowed = [], limits.logprob_difference
-    if result.frames:  # however little a frame changes
+    if result.frames:  # however small the other differences are
         problems.append("a clip has {1} frames in the encoder's mask, {0} in torch's".format(*result.frames[0]))
     if own is not None:
-        allowed = max(allowed, limits.torch_roundings * own.rounding_in_proportion)  # the first where it is NaN
+        allowed = max(
+            allowed, limits.torch_roundings * own.rounding_in_proportion
+        )  # `max` keeps the first if the second is NaN
     if not result.in_proportion <= allowed:  # NaN is a problem too
         problem = (
             f"log-probabilities differ by up to {verified.max_logprob_difference:.2g}, the limit is "
             f"{limits.logprob_difference:.2g} (--tolerance)"
         )
         if own is not None:
-            problem += _beside(own, limits)
+            problem += _own_rounding(own, limits)
         problems.append(problem)
     agreements = {"greedy": verified.greedy_agreement, f"{BEAMS} beams": verified.beam_agreement}
     for search, agreement in (agreements if free_searches else {"next token": result.agreement}).items():
@@ -208,11 +210,11 @@ def judge(
         raise VerificationError(f"the exported graphs differ from the torch model: {'; '.join(problems)}")
 
 
-def _beside(own: SelfAgreement, limits: Limits) -> str:
+def _own_rounding(own: SelfAgreement, limits: Limits) -> str:
     """Return the part of an error about torch's own rounding."""
     if math.isnan(own.rounding):
         return "; torch's own rounding is unknown, since the model cannot be computed in float64"
-    allowance = f", of which {limits.torch_roundings:g} times are allowed" if limits.torch_roundings else ""
+    allowance = f"; {limits.torch_roundings:g} times as much is allowed" if limits.torch_roundings else ""
     return f"; torch's own, float32 against float64 on the same audio, differ by {own.rounding:.2g}{allowance}"
 
 

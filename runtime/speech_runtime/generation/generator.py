@@ -129,7 +129,9 @@ class SpeechGenerator:
                 `de_DE`). It sets the start token if the model starts with a language token, else the first new token.
             return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone.
             keywords: Settings (see `GenerationConfig`), which override those of the bundle's `generation_config.json`,
-                and options of this call (see `CallOptions`).
+                and options of this call: `logits_processor` and `stopping_criteria` (lists of functions), `generator`
+                (a numpy random generator), `stream` (a function that takes text), `cancel` (a `threading.Event`),
+                `output_scores` and `output_logits` (booleans).
 
         Returns:
             Sequences int64 [batch × num_return_sequences, length]: start token, tokens, end token, padding.

@@ -36,7 +36,7 @@ def quantize_projections(model: ir.Model, chosen: Iterable[Projection]) -> None:
 def grouped_products(graph: ir.Graph) -> Iterator[ir.Node]:
     """Yield every MatMul with constant weights float32 [groups, K, N] of more than one group.
 
-    The CPU's graphs have them in the place of grouped convolutions.
+    In graphs for the CPU they replace grouped convolutions.
     """
     for node in graph:
         weight = node.inputs[1] if node.op_type == "MatMul" else None
