@@ -196,8 +196,13 @@ def test_the_longest_sequence_fills_the_cache_and_no_longer_one_is_begun(static:
 @pytest.mark.parametrize(
     ("family", "length", "target", "message"),
     [
-        ("bert", 65, "cuda", "to have 65 tokens, and the decoder has 64 positions; set --static-cache to 64 or less"),
-        ("bert", 1, "cuda", "to have 1 tokens; a search keeps 2 at least"),
+        (
+            "bert",
+            65,
+            "cuda",
+            "the static cache has 65 tokens, and the decoder has 64 positions; set --static-cache to 64 or less",
+        ),
+        ("bert", 1, "cuda", "the static cache has 1 tokens; a search needs at least 2"),
         ("bert", 40, "cpu", "a static cache is for GPUs.* leave --static-cache out, or give --target cuda or tensorrt"),
         ("prophetnet", 40, "cuda", "prophetnet cannot have a static cache: its cached path takes no mask"),
     ],
