@@ -18,7 +18,7 @@ from composites import DECODERS, ENCODERS, composite
 from speech_export import export
 from speech_export.tensorrt.build import build_engine
 from speech_export.tracing.facts import decoder_facts, encoder_facts
-from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
+from speech_export.tracing.rewrites.rewritten import rewritten_for_tracing
 from speech_export.tracing.tracer import save, trace, traceables
 from speech_export.verification.reference import Oracle
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions

@@ -1,7 +1,8 @@
 """Export Hugging Face speech encoder-decoder models to ONNX.
 
->>> from speech_export import export
->>> bundle = export("checkpoint", "bundle")
+Examples:
+    >>> from speech_export import export
+    >>> bundle = export("checkpoint", "bundle")
 """
 
 import logging

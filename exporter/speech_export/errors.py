@@ -4,7 +4,7 @@ from speech_runtime.errors import SpeechError
 
 
 class ExportError(SpeechError, ValueError):
-    """The model cannot be exported as asked."""
+    """The model cannot be exported with the given options."""
 
 
 class VerificationError(ExportError):

@@ -23,7 +23,7 @@ from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.audio.features import read_feature_extractor
 from speech_runtime.bundle.manifest import PREPROCESSOR_CONFIG, Manifest
 from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
-from speech_runtime.interrupts import heeded
+from speech_runtime.interrupts import signals_handled
 
 from .bundle_writer.configuration import write_configuration
 from .bundle_writer.manifest import file_facts, quantization, unverified_manifest
@@ -37,8 +37,7 @@ from .precision.options import PrecisionOptions
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite, check_model
 from .tracing.facts import check_static_cache, decoder_facts, encoder_facts
-from .tracing.rewrites.for_cpu import rewritten_for_cpu
-from .tracing.rewrites.for_tracing import rewritten_for_tracing
+from .tracing.rewrites.rewritten import rewritten_for_cpu, rewritten_for_tracing
 from .tracing.tracer import save, trace, traceables
 from .verification.compare import NEW_TOKENS, judge, verification, verify
 from .verification.evaluation_audio import AudioSet, audio_files, audio_set
@@ -83,10 +82,10 @@ def export(
         audio: Files to verify on; noise and tones by default.
         calibration_audio: Directory with more files to verify on, and a `reference.tsv` with the columns file and text
             if their transcripts are known.
-        limits: How far the graphs may be from the torch model. By default `Limits()` in float32, `QUANTIZED_LIMITS`
-            below it, and none below it for a model with random weights, whose output means nothing.
+        limits: Largest differences allowed between the graphs and the torch model. By default `Limits()` in float32,
+            `QUANTIZED_LIMITS` below it, and none below it for a model with random weights, whose output means nothing.
         overwrite: If true, replace a bundle that is already there.
-        on_stage: Called with the name of each stage.
+        on_stage: Function that is called with the name of each stage.
 
     Returns:
         The bundle, verified.
@@ -103,7 +102,7 @@ def export(
         check_static_cache(static_cache, options.target)
     if calibration_audio is not None:
         audio_files(calibration_audio)
-    with heeded() as interrupts, staged(Path(output_dir), overwrite=overwrite) as directory:
+    with signals_handled() as interrupts, staged(Path(output_dir), overwrite=overwrite) as directory:
 
         def begin(stage: str) -> None:
             interrupts.check()
@@ -222,7 +221,7 @@ def _convert(
     """Convert the bundle in `float32` into `directory`; return its manifest with the measurements."""
     if not audio.speech:
         logger.warning(
-            "The accuracy is measured on %s, which says little: give --calibration-audio DIR with speech of the kind "
+            "The accuracy is measured on %s, which proves little: give --calibration-audio DIR with speech of the kind "
             "that the model is for.",
             audio.description,
         )
@@ -242,5 +241,5 @@ def _convert(
 
 
 def _new_tokens(manifest: Manifest) -> int:
-    """Return the number of tokens to generate for each clip: what the decoder's positions allow, at most NEW_TOKENS."""
+    """Return the number of tokens to generate for each clip: NEW_TOKENS, or fewer if the decoder is too short."""
     return min(NEW_TOKENS, (manifest.decoder.longest or sys.maxsize) - 1)

@@ -1,4 +1,4 @@
-"""Options of an export other than the model, shared by the command and the Python function."""
+"""Limits of the verification, and defaults that the command and the Python function share."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ DEFAULT_TOP_K = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """How far the exported graphs may be from the torch model.
+    """Largest differences allowed between the exported graphs and the torch model.
 
     Attributes:
         logprob_difference: Largest difference of a log-probability of 0. One of -10 may differ by twice as much, since

@@ -1,8 +1,9 @@
 """Run exported speech encoder-decoder models on ONNX Runtime or TensorRT, without torch.
 
->>> from speech_runtime import OnnxSpeechSeq2Seq
->>> model = OnnxSpeechSeq2Seq.from_pretrained("bundle")
->>> model.transcribe("speech.wav", num_beams=4)
+Examples:
+    >>> from speech_runtime import OnnxSpeechSeq2Seq
+    >>> model = OnnxSpeechSeq2Seq.from_pretrained("bundle")
+    >>> text = model.transcribe("speech.wav", num_beams=4)
 """
 
 import logging

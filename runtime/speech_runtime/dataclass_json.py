@@ -52,7 +52,7 @@ class Rule:
     """A condition on the values of a field, in the field's type: `Annotated[int, Rule(is_even, "an even number")]`.
 
     Attributes:
-        holds: Return true for the values that are allowed; called with values of the annotated type only.
+        holds: Function that returns true for allowed values; it is called with values of the annotated type only.
         words: Description of the values that are allowed, to follow "give" in the error.
     """
 
@@ -61,12 +61,12 @@ class Rule:
 
 
 def between(least: float, most: float, note: str = "") -> Rule:
-    """Allow `least` to `most`; `note` says in the error what `least` means."""
+    """Allow `least` to `most`; `note` explains `least` in the error."""
     return Rule(lambda value: least <= value <= most, f"{_noted(least, note)} to {most:,}")
 
 
 def at_least(least: float, note: str = "") -> Rule:
-    """Allow `least` and more; `note` says in the error what `least` means."""
+    """Allow `least` and more; `note` explains `least` in the error."""
     return Rule(lambda value: value >= least, f"{_noted(least, note)} or more")
 
 
@@ -103,7 +103,7 @@ def _field_problems(name: str, kind: Any, value: Any) -> list[str]:
 
 @cache
 def _acceptor(kind: Any) -> Callable[[Any], bool]:
-    """Return a function that tells whether a Python value is of the type `kind`, and keeps the rules in it."""
+    """Return a function that returns true for Python values of the type `kind` that keep the rules in it."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         of_type, rules = _acceptor(arguments[0]), [rule for rule in arguments[1:] if isinstance(rule, Rule)]
@@ -145,7 +145,7 @@ _WORDS: dict[Any, str] = {
 
 
 def _words(kind: Any) -> str:
-    """Return what to give for a field of the type `kind`."""
+    """Return a description of the values to give for a field of the type `kind`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return " and ".join(rule.words for rule in arguments[1:] if isinstance(rule, Rule)) or _words(arguments[0])
@@ -221,7 +221,7 @@ def _convert(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
 
 
 def _fits(kinds: tuple[Any, ...], value: Sequence[Any]) -> bool:
-    """Tell whether a list has the length of a tuple type; `tuple[int, ...]` has any length."""
+    """Return true if a list has the length of a tuple type; `tuple[int, ...]` has any length."""
     return kinds[-1] is ... or len(kinds) == len(value)
 
 

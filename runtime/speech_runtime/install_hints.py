@@ -1,6 +1,10 @@
-"""Remedy for errors about missing packages."""
+"""Optional packages: how to install them, and imports that fail with that remedy."""
 
 import sys
+from importlib import import_module
+from typing import Any
+
+from .errors import AudioError
 
 _NO_BUILD_FOR_MACOS = {"cuda": "onnxruntime-gpu", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
@@ -19,3 +23,20 @@ def how_to_install(*extras: str, first: str = "") -> str:
     if absent and sys.platform == "darwin":
         return f"there is no {' and no '.join(absent)} for macOS; export without --target and give device='cpu'"
     return f"{first and f'{first}, then '}pip install 'speech-export[{','.join(extras)}]'"
+
+
+def import_audio_library(library: str) -> Any:
+    """Import a library of the extra `audio`; it is imported only when audio is read.
+
+    Raises:
+        AudioError: The library is not installed, or cannot be imported.
+    """
+    try:
+        return import_module(library)
+    except (ImportError, OSError, MemoryError) as error:  # it or a part of it is missing, or memory is exhausted
+        if isinstance(error, ModuleNotFoundError) and error.name == library:
+            raise AudioError(f"{library} is needed to read audio: {how_to_install('audio')}") from error
+        reason = str(error) or type(error).__name__
+        raise AudioError(
+            f"{library} is installed, but cannot be imported: {reason}; fix that, or install it again"
+        ) from error

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: each ends the program; none is lost in a callback or mistaken for another error.
+"""Handling of Ctrl-C and SIGTERM: each ends the program, and none is lost in a callback or hidden by another error.
 
 Python raises `KeyboardInterrupt` wherever the main thread is. In a callback of a weak reference or of a library it is
 printed and dropped, and a library may raise its own error instead. So the signal is recorded, too.
@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -18,7 +18,7 @@ _AGAIN_AFTER = 0.02
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the process to end: `signum`."""
+    """The signal `signum` ends the process."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signum).name}")
@@ -52,16 +52,20 @@ class Interrupts:
             return
         # A real signal wakes the main thread if it waits in a system call.
         main_thread = threading.main_thread().ident
-        timer = threading.Timer(_AGAIN_AFTER, signal.pthread_kill, (main_thread, self.signum))
-        timer.daemon = True
-        timer.start()
+        scheduled = False
+        while not scheduled:
+            timer = threading.Timer(_AGAIN_AFTER, signal.pthread_kill, (main_thread, self.signum))
+            timer.daemon = True
+            with suppress(Interrupted):  # on a busy machine the signal comes before `start` returns: it needs another
+                timer.start()
+                scheduled = True
 
 
-_heeded: Interrupts | None = None
+_active: Interrupts | None = None
 
 
 @contextmanager
-def heeded() -> Iterator[Interrupts]:
+def signals_handled() -> Iterator[Interrupts]:
     """Handle SIGINT and SIGTERM while the block runs; no signal is lost at its end.
 
     Handlers that others installed stay. Outside the main thread nothing is done. Nested blocks share their signals.
@@ -69,11 +73,11 @@ def heeded() -> Iterator[Interrupts]:
     Raises:
         Interrupted: A signal arrived, even if its exception was dropped or became another error.
     """
-    if _heeded is None and threading.current_thread() is threading.main_thread():
+    if _active is None and threading.current_thread() is threading.main_thread():
         with _handlers() as interrupts, _not_lost(interrupts):
             yield interrupts
     else:
-        interrupts = _heeded or Interrupts()
+        interrupts = _active or Interrupts()
         with _not_lost(interrupts):
             yield interrupts
 
@@ -84,8 +88,8 @@ def _not_lost(interrupts: Interrupts) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        said = isinstance(error, SystemExit) and error.code == 128 + (interrupts.signum or 0)
-        if interrupts.signum is None or isinstance(error, Interrupted) or said:
+        exits_for_it = isinstance(error, SystemExit) and error.code == 128 + (interrupts.signum or 0)
+        if interrupts.signum is None or isinstance(error, Interrupted) or exits_for_it:
             raise
         raise Interrupted(interrupts.signum) from error
     interrupts.check()
@@ -93,13 +97,13 @@ def _not_lost(interrupts: Interrupts) -> Iterator[None]:
 
 @contextmanager
 def _handlers() -> Iterator[Interrupts]:
-    global _heeded
+    global _active
     interrupts, unraisable = Interrupts(), sys.unraisablehook
     standard = (signal.default_int_handler, signal.SIG_DFL)
     before = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) in standard}
     try:
         sys.unraisablehook = lambda swallowed: interrupts._unraisable(swallowed, unraisable)
-        _heeded = interrupts
+        _active = interrupts
         for number in before:
             signal.signal(number, interrupts._arrived)
         yield interrupts
@@ -107,7 +111,7 @@ def _handlers() -> Iterator[Interrupts]:
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = unraisable
-        _heeded = None
+        _active = None
 
 
 @contextmanager

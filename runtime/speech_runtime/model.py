@@ -23,13 +23,12 @@ from .errors import AudioError, BundleError, GenerationError
 from .generation.call_options import CallOptions
 from .generation.config import GenerationConfig
 from .generation.generator import Language, SpeechGenerator
-from .generation.label_tokens import LabelTokens
 from .generation.language import with_language
-from .generation.likelihood import checked_texts, sequence_logprobs
+from .generation.likelihood import LabelTokens, checked_texts, sequence_logprobs
 from .generation.prompts import Prompts
-from .generation.tokenizer import token_ids, tokenizer_of
+from .generation.text import token_ids, tokenizer_of
 from .input_checks import check_lengths, check_memory, fits_memory
-from .transcribe.batching import ClipKeywords, transcribe_clips
+from .transcribe.batching import PER_CLIP, ClipKeywords, transcribe_clips
 from .transcribe.results import Transcription, transcriptions
 
 logger = logging.getLogger(__name__)
@@ -198,13 +197,13 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         texts: list[str] = []
         warned = False
         settings: dict[str, Any] = {"sampling_rate": sampling_rate, "batch_size": batch_size, "limits": limits}
-        for heard in self.transcribe_iter(clips, **settings, **keywords):
-            if isinstance(heard, AudioError):
-                raise heard
-            if heard.cut and not warned:
-                warnings.warn(f"audio[{len(texts)}]: {heard.cut}; transcribe_iter marks all such texts", stacklevel=2)
+        for result in self.transcribe_iter(clips, **settings, **keywords):
+            if isinstance(result, AudioError):
+                raise result
+            if result.cut and not warned:
+                warnings.warn(f"audio[{len(texts)}]: {result.cut}; transcribe_iter marks all such texts", stacklevel=2)
                 warned = True
-            texts.append(heard.text)
+            texts.append(result.text)
         return texts if isinstance(audio, list) else texts[0]
 
     def transcribe_iter(
@@ -233,13 +232,14 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             AudioError: `audio` is one clip and not a list.
             GenerationError: The settings are wrong, or the model cannot follow them.
         """
-        _, limits = self._settings(keywords), AudioLimits.of(limits)
+        options, config = self._checked_call(keywords)
+        limits = AudioLimits.of(limits)
         return transcribe_clips(
             audio,
             load=lambda clip: self._load(clip, limits),
             fits=self._fits,
-            transcribe=self._transcribe_batch,
-            keywords=keywords,
+            transcribe=lambda clips, **given: self._transcribe_batch(clips, options, config, **given),
+            keywords={name: value for name, value in keywords.items() if name in PER_CLIP},
             model_rate=self._extractor().sampling_rate,
             sampling_rate=sampling_rate,
             batch_size=batch_size,
@@ -253,19 +253,37 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     def load(
         self, audio: Audio, sampling_rate: int | None = None, name: str = "audio", limits: AudioLimits | None = None
     ) -> Samples:
-        """Read or check one clip. Return samples float32 [samples] at the model's sampling rate.
+        """Read or check one clip.
+
+        Args:
+            audio: Clip, as in `transcribe`.
+            sampling_rate: Sampling rate of an array, as in `transcribe`.
+            name: Name of the clip for messages.
+            limits: Limits, as in `transcribe`.
+
+        Returns:
+            Samples float32 [samples] at the model's sampling rate.
 
         Raises:
             AudioError: The clip cannot be transcribed.
         """
         return self._load(clip_of(audio, sampling_rate, name), limits)
 
-    def _transcribe_batch(self, clips: Sequence[Samples], **keywords: Unpack[ClipKeywords]) -> list[Transcription]:
-        """Transcribe clips that `load` returned, as one batch.
+    def _transcribe_batch(
+        self,
+        clips: Sequence[Samples],
+        options: CallOptions,
+        config: GenerationConfig,
+        *,
+        language: Language | None = None,
+        decoder_input_ids: Prompts | None = None,
+        decoder_start_token_id: int | Sequence[int] | None = None,
+    ) -> list[Transcription]:
+        """Transcribe clips that `load` returned, as one batch, with checked options and settings.
 
         A clip's transcription does not depend on the others: where padding changes the encoder's output, clips are
-        encoded one by one and searched together. The exception are checkpoints whose feature extractor returns no mask:
-        they treat padding as audio, as in transformers.
+        encoded one by one and searched together. The exception is a checkpoint whose feature extractor returns no mask:
+        it treats padding as audio, as in transformers.
 
         Raises:
             BundleError: The bundle has no tokenizer or feature extractor.
@@ -276,13 +294,14 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             return []
         extractor = self._extractor()
         seconds = [clip.size / extractor.sampling_rate for clip in clips]
-        options, asked, language, decoder_input_ids = self._settings(keywords)
         if options.cancel is not None and options.cancel.is_set():
             return [Transcription("", [], 0.0, "stopped", [], length, 0.0, 0.0) for length in seconds]
+        if decoder_start_token_id is not None:
+            config = config.updated({"decoder_start_token_id": decoder_start_token_id})
         begin = time.perf_counter()
         encoded = self._encoder.clips(clips, extractor)
         encode_seconds, begin = time.perf_counter() - begin, time.perf_counter()
-        found, config = self._search(encoded, decoder_input_ids, language, options, asked)
+        found, config = self._search(encoded, decoder_input_ids, language, options, config)
         decode_seconds = time.perf_counter() - begin
         logger.info(
             "%d clips, %.1f s of audio: encoded in %.3f s, decoded in %.3f s and %d steps",
@@ -301,16 +320,13 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         logger.info("%s: %.1f s of audio read in %.3f s", clip.name, seconds, time.perf_counter() - begin)
         return samples
 
-    def _settings(
-        self, keywords: ClipKeywords
-    ) -> tuple[CallOptions, GenerationConfig, Language | None, Prompts | None]:
-        """Check the keywords of a call, and split them. One sequence is returned unless more are asked for."""
-        settings: dict[str, Any] = {"num_return_sequences": 1, **keywords}
-        language, decoder_input_ids = settings.pop("language", None), settings.pop("decoder_input_ids", None)
-        options, config = self._asked(settings)
+    def _checked_call(self, keywords: ClipKeywords) -> tuple[CallOptions, GenerationConfig]:
+        """Check the keywords of a call, and return its options and settings; by default one sequence is returned."""
+        own = {name: value for name, value in keywords.items() if name not in ("language", "decoder_input_ids")}
+        options, config = self._options_and_settings({"num_return_sequences": 1, **own})
         if kept := [name for name in ("output_scores", "output_logits") if getattr(options, name)]:
             raise GenerationError(f"{' and '.join(kept)}: transcribe does not return them; call generate() instead")
-        return options, config, language, decoder_input_ids
+        return options, config
 
     def _fits(self, clips: Sequence[Samples]) -> bool:
         """Return true if a batch fits into this machine's memory."""

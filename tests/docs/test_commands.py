@@ -32,6 +32,7 @@ COMMANDS: dict[str, click.Command] = {
     "speech-export": export_command,
     "speech-transcribe": transcribe_command,
     "speech-bench": bench_command,
+    "python -m speech_export": export_command,
     "python -m speech_runtime": describe_command,
 }
 OTHER_PROGRAMS = {"cat", "export", "pre-commit"}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from speech_export.bundle_writer.staging import staged
 from speech_runtime.atomic import writing
-from speech_runtime.interrupts import heeded
+from speech_runtime.interrupts import signals_handled
 
 FILES = ("bundle.json", "encoder.onnx", "decoder_init.onnx", "config.json")
 LONGEST = 0.03
@@ -33,7 +33,7 @@ def publish(target: Path, number: int) -> None:
 
 
 def publish_for_ever(target: Path) -> None:
-    with heeded() as interrupts:  # as the export does
+    with signals_handled() as interrupts:  # as the export does
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         for number in count():
             publish(target, number)

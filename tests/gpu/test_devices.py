@@ -152,7 +152,7 @@ def test_memory_does_not_grow_with_the_number_of_utterances(
 
     def utterances(count: int) -> None:
         for index in range(count):
-            model._transcribe_batch([clips[index % len(clips)]], num_beams=4, max_length=60)
+            model.transcribe([clips[index % len(clips)]], num_beams=4, max_length=60)
 
     utterances(WARM_UP)
     gpu = Cuda()
@@ -169,7 +169,7 @@ def test_an_utterance_takes_less_time_than_it_lasts(
     seconds = []
     for _ in range(WARM_UP):
         begin = time.perf_counter()
-        model._transcribe_batch([clip], num_beams=4, max_length=60)
+        model.transcribe([clip], num_beams=4, max_length=60)
         seconds.append(time.perf_counter() - begin)
     usual = statistics.median(seconds[WARM_UP // 2 :])
     record_property("median_seconds", usual)  # in the report of --junit-xml

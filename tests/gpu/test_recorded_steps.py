@@ -62,12 +62,12 @@ def test_recorded_steps_take_no_longer_and_no_more_memory_each_time(
     for sizes in (0, SIZES):
         model, seconds = load(sizes), []
         clip = model.load(next(iter(references)))
-        model._transcribe_batch([clip], num_beams=4, max_length=60)
+        model.transcribe([clip], num_beams=4, max_length=60)
         gpu = Cuda()
         before = gpu.free_memory
         for _ in range(ROUNDS):
             begin = time.perf_counter()
-            model._transcribe_batch([clip], num_beams=4, max_length=60)
+            model.transcribe([clip], num_beams=4, max_length=60)
             seconds.append(time.perf_counter() - begin)
         assert before - gpu.free_memory <= ALLOWED_GROWTH
         usual[sizes] = statistics.median(seconds)

@@ -44,9 +44,9 @@ class Block:
 
     @property
     def commands(self) -> list[Command]:
-        """Command lines of a `console` block (after `$`) or of a `bash` block (all lines)."""
+        """Command lines of a `console` block (after `$`) or a `bash` block (all lines); a backslash continues one."""
         found: list[Command] = []
-        for line in self.text.splitlines():
+        for line in self.text.replace("\\\n", "").splitlines():
             if self.language == "bash" or line.startswith("$ "):
                 words = shlex.split(line.removeprefix("$ ").removeprefix(".venv/bin/"), comments=True)
                 found.extend([Command(words, [])] if words else [])

@@ -30,7 +30,7 @@ from transformers import (
     Wav2Vec2PhonemeCTCTokenizer,
 )
 
-from speech_export.sources.legacy.speech2text2_tokenizer import Speech2Text2Tokenizer
+from speech_export.sources.legacy.speech2text2 import Speech2Text2Tokenizer
 
 _TEXT = """the quick brown fox jumps over the lazy dog . | don't you say it 's fine , isn't it ? | we 've been there
 häuser und bäume — schöne grüße ! | xin chào các bạn việt nam | 日本語 の 文章 です 。 | HELLO World 123 ; i 'm here"""

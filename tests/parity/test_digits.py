@@ -73,7 +73,7 @@ def test_hypotheses_and_scores_are_the_same_in_noise(digits: Pair, fsdd: Path) -
     greedy = digits.exported.generate(inputs, mask)
     best = found[::4]
     assert any(not np.array_equal(a[a != 1], b[b != 1]) for a, b in zip(greedy, best, strict=True))
-    scores = [clip.score for clip in digits.exported._transcribe_batch(noisy, num_beams=4)]
+    scores = [clip.score for clip in digits.exported.transcribe_iter(noisy, batch_size=len(noisy), num_beams=4)]
     np.testing.assert_allclose(scores, expected.sequences_scores.numpy()[::4], atol=1e-4)
 
 

@@ -19,8 +19,7 @@ from matrix import Array
 from speech_export.passes.unmasked_attention import drop_needless_masks
 from speech_export.precision.options import Target
 from speech_export.tracing.facts import decoder_facts, encoder_facts
-from speech_export.tracing.rewrites.for_cpu import rewritten_for_cpu
-from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
+from speech_export.tracing.rewrites.rewritten import rewritten_for_cpu, rewritten_for_tracing
 from speech_export.tracing.tracer import trace, traceables
 from speech_export.verification.reference import Oracle
 from speech_runtime.bundle.model_facts import EncoderFacts

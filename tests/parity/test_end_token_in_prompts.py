@@ -48,7 +48,7 @@ def test_text_tokens_and_alternatives(digits: Pair, clips: list[Samples], prompt
     settings: dict[str, Any] = {"num_beams": beams, "num_return_sequences": beams}
     given = [prompt] * len(clips)
     texts, tokens = expected(digits, clips, decoder_input_ids=torch.tensor(given), **settings)
-    heard = digits.exported._transcribe_batch(clips, decoder_input_ids=given, **settings)
+    heard = list(digits.exported.transcribe_iter(clips, batch_size=len(clips), decoder_input_ids=given, **settings))
     found = [one for best in heard for one in (best, *best.alternatives)]
     assert [one.text for one in found] == texts
     assert [one.tokens for one in found] == tokens
@@ -60,7 +60,9 @@ def test_text_tokens_and_alternatives(digits: Pair, clips: list[Samples], prompt
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_start_token_that_is_the_end_token(digits: Pair, clips: list[Samples], beams: int) -> None:
     texts, tokens = expected(digits, clips, decoder_start_token_id=END, num_beams=beams)
-    heard = digits.exported._transcribe_batch(clips, decoder_start_token_id=END, num_beams=beams)
+    heard = list(
+        digits.exported.transcribe_iter(clips, batch_size=len(clips), decoder_start_token_id=END, num_beams=beams)
+    )
     assert [(one.text, one.tokens) for one in heard] == list(zip(texts, tokens, strict=True))
     assert any(texts)
 
@@ -71,7 +73,7 @@ def test_prompts_of_different_lengths_among_them(digits: Pair, clips: list[Sampl
         expected(digits, [clip], decoder_input_ids=torch.tensor([prompt]))
         for clip, prompt in zip(clips, given, strict=True)
     ]
-    heard = digits.exported._transcribe_batch(clips, decoder_input_ids=given)
+    heard = list(digits.exported.transcribe_iter(clips, batch_size=len(clips), decoder_input_ids=given))
     assert [([one.text], [one.tokens]) for one in heard] == alone
 
 
@@ -109,8 +111,8 @@ def test_a_padding_token_that_is_a_word_is_not_heard(digits: Pair, clips: list[S
 
 def test_rows_that_stop_early_without_an_end_token_are_cut_where_they_stop(digits: Pair, clips: list[Samples]) -> None:
     settings: dict[str, Any] = {"eos_token_id": None, "stop_strings": ["e"], "max_new_tokens": 20}
-    alone = [digits.exported._transcribe_batch([clip], **settings)[0] for clip in clips]
-    together = digits.exported._transcribe_batch(clips, **settings)
+    alone = list(digits.exported.transcribe_iter(clips, batch_size=1, **settings))
+    together = list(digits.exported.transcribe_iter(clips, batch_size=len(clips), **settings))
     assert [(one.text, one.tokens, one.finished) for one in together] == [
         (one.text, one.tokens, one.finished) for one in alone
     ]

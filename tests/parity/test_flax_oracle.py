@@ -10,7 +10,7 @@ from transformers import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
 from conftest import ONE_THREAD, REPOSITORY
 from speech_export import export
-from speech_export.sources.hub import ANONYMOUS
+from speech_export.sources.hub import DEFAULT_HUB
 from speech_export.sources.legacy.flax import load_flax
 from speech_runtime import OnnxSpeechSeq2Seq
 
@@ -27,7 +27,7 @@ def loaded(checkpoint: Path) -> tuple[SpeechEncoderDecoderModel, Oracle]:
     if not checkpoint.exists():
         pytest.skip(f"the checkpoint is not there: {checkpoint}")
     config = SpeechEncoderDecoderConfig.from_pretrained(checkpoint)
-    model = load_flax(str(checkpoint), checkpoint / "flax_model.msgpack", config, ANONYMOUS)
+    model = load_flax(str(checkpoint), checkpoint / "flax_model.msgpack", config, DEFAULT_HUB)
     with np.load(checkpoint / "oracle.npz") as oracle:
         return model, dict(oracle)
 

@@ -43,11 +43,11 @@ def test_errors_come_in_their_places(digits: Pair, clips: dict[str, Any]) -> Non
 def test_each_clip_may_have_its_own_start(digits: Pair, clips: dict[str, Any]) -> None:
     model, files = digits.exported, clips["files"][:5]
     starts = [0, 5, 6, 7, 8]
-    together = model.transcribe_iter(files, decoder_start_token_id=starts, batch_size=2)
+    together = list(model.transcribe_iter(files, decoder_start_token_id=starts, batch_size=2))
     alone = [next(model.transcribe_iter([f], decoder_start_token_id=s)) for f, s in zip(files, starts, strict=True)]
     assert [heard.tokens for heard in together] == [heard.tokens for heard in alone]
     prompts = [[0], [0, 5], [0, 6, 7], [0, 5], [0]]
-    together = model.transcribe_iter(files, decoder_input_ids=prompts, batch_size=3)
+    together = list(model.transcribe_iter(files, decoder_input_ids=prompts, batch_size=3))
     for heard, prompt in zip(together, prompts, strict=True):
         assert heard.tokens[: len(prompt)] == prompt
     with pytest.raises(GenerationError, match="decoder_start_token_id has 2 values for 5 clips; give one for each"):
@@ -60,9 +60,9 @@ def test_what_does_not_fit_is_halved(digits: Pair, clips: dict[str, Any], monkey
     sizes: list[int] = []
     transcriptions = OnnxSpeechSeq2Seq._transcribe_batch
 
-    def counted(self: OnnxSpeechSeq2Seq, batch: list[Any], **keywords: Any) -> list[Transcription]:
+    def counted(self: OnnxSpeechSeq2Seq, batch: list[Any], *call: Any, **keywords: Any) -> list[Transcription]:
         sizes.append(len(batch))
-        return transcriptions(self, batch, **keywords)
+        return transcriptions(self, batch, *call, **keywords)
 
     monkeypatch.setattr(OnnxSpeechSeq2Seq, "_transcribe_batch", counted)
     file, facts = clips["files"][0], digits.exported.manifest.encoder

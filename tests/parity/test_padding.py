@@ -27,9 +27,11 @@ def test_clips_are_transcribed_together_as_alone(tmp_path: Path) -> None:
     exported = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle", options=ONE_THREAD)
     exported.tokenizer = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
     assert not exported.manifest.encoder.padding_neutral
-    together = [clip.tokens for clip in exported._transcribe_batch(clips, num_beams=3, max_new_tokens=20)]
+    together = [
+        clip.tokens for clip in exported.transcribe_iter(clips, batch_size=len(clips), num_beams=3, max_new_tokens=20)
+    ]
     for clip, tokens in zip(clips, together, strict=True):
-        (alone,) = exported._transcribe_batch([clip], num_beams=3, max_new_tokens=20)
+        (alone,) = exported.transcribe_iter([clip], num_beams=3, max_new_tokens=20)
         assert alone.tokens == tokens
         inputs = extractor(clip, sampling_rate=16000, return_tensors="pt")
         with torch.no_grad():

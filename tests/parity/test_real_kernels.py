@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, SpeechEncoderDecoderModel, Wav2Ve
 
 from composites import DECODERS
 from speech_export.tracing.facts import decoder_facts, encoder_facts
-from speech_export.tracing.rewrites.for_cpu import rewritten_for_cpu
-from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
+from speech_export.tracing.rewrites.rewritten import rewritten_for_cpu, rewritten_for_tracing
 from speech_export.tracing.tracer import trace, traceables
 from speech_export.verification.reference import Oracle
 

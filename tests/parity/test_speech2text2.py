@@ -16,7 +16,7 @@ from speech_export import ExportError, export
 from speech_export.limits import Limits
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.composite import Composite
-from speech_export.sources.hub import ANONYMOUS, load_tokenizer
+from speech_export.sources.hub import DEFAULT_HUB, load_tokenizer
 from speech_export.sources.legacy.speech2text2 import speech2text2_config
 from speech_runtime import OnnxSpeechSeq2Seq
 
@@ -113,7 +113,7 @@ def test_the_export_says_the_same(composite: Composite, checkpoint: Path, oracle
     # Weights are spread so wide that float32 itself is good for 6e-4 in a log-probability.
     export(composite, tmp_path / "bundle", limits=Limits(logprob_difference=1e-3))
     exported = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle", options=ONE_THREAD)
-    tokenizer, batch = load_tokenizer(str(checkpoint), ANONYMOUS), (oracle["input_values"], oracle["attention_mask"])
+    tokenizer, batch = load_tokenizer(str(checkpoint), DEFAULT_HUB), (oracle["input_values"], oracle["attention_mask"])
     for search, settings in SEARCHES.items():
         found = exported.generate(*batch, max_new_tokens=12, **settings)
         np.testing.assert_array_equal(found, oracle[search])

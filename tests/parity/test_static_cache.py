@@ -154,7 +154,8 @@ def test_real_clips_of_which_some_end_early(export_once: ExportOnce, digits: Pai
     model = OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD)
     clips = [model.load(path) for path in sorted(references, key=lambda path: len(references[path]))]
     found, expected = (
-        [heard.text for heard in each._transcribe_batch(clips, num_beams=4)] for each in (model, digits.exported)
+        [heard.text for heard in each.transcribe_iter(clips, batch_size=len(clips), num_beams=4)]
+        for each in (model, digits.exported)
     )
     assert found == expected
 
@@ -197,8 +198,13 @@ def test_the_longest_sequence_fills_the_cache_and_no_longer_one_is_begun(static:
 @pytest.mark.parametrize(
     ("family", "length", "target", "message"),
     [
-        ("bert", 65, "cuda", "has 65 tokens, and the decoder has 64 positions; set --static-cache to 64 or less"),
-        ("bert", 1, "cuda", "has 1 tokens; a search needs at least 2"),
+        (
+            "bert",
+            65,
+            "cuda",
+            "the static cache has 65 tokens, and the decoder has 64 positions; set --static-cache to 64 or less",
+        ),
+        ("bert", 1, "cuda", "the static cache has 1 tokens; a search needs at least 2"),
         ("bert", 40, "cpu", "a static cache is for GPUs.* leave --static-cache out, or give --target cuda or tensorrt"),
         ("prophetnet", 40, "cuda", "prophetnet cannot have a static cache: its cached path takes no mask"),
     ],

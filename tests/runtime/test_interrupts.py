@@ -15,7 +15,7 @@ import pytest
 
 from speech_runtime.cli.entry import exit_when_interrupted
 from speech_runtime.errors import EngineError
-from speech_runtime.interrupts import Interrupted, heeded, held, interruption
+from speech_runtime.interrupts import Interrupted, held, interruption, signals_handled
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -54,7 +54,7 @@ def test_what_a_callback_swallows_comes_again(
     swallow: Callable[[signal.Signals], None], number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
     begin = time.perf_counter()
-    with pytest.raises(Interrupted), heeded():
+    with pytest.raises(Interrupted), signals_handled():
         swallow(number)
         time.sleep(10)
     assert time.perf_counter() - begin < 5
@@ -96,13 +96,13 @@ def test_it_decides_how_a_command_ends(
 
 def test_a_held_signal_waits_and_a_second_does_not(number: signal.Signals) -> None:
     done = []
-    with pytest.raises(Interrupted), heeded():
+    with pytest.raises(Interrupted), signals_handled():
         with held():
             signal.raise_signal(number)
             done.append("whole")
         done.append("too far")
     assert done == ["whole"]
-    with pytest.raises(Interrupted), heeded(), held():
+    with pytest.raises(Interrupted), signals_handled(), held():
         signal.raise_signal(number)
         signal.raise_signal(number)
         pytest.fail("the second waits too")
@@ -112,7 +112,7 @@ def test_handlers_of_others_are_left_alone(number: signal.Signals) -> None:
     seen = []
     before = signal.signal(number, lambda *_: seen.append("theirs"))
     try:
-        with heeded(), held():
+        with signals_handled(), held():
             signal.raise_signal(number)
     finally:
         signal.signal(number, before)
@@ -124,7 +124,7 @@ def test_other_threads_heed_nothing_and_hold_nothing() -> None:
 
     def work() -> None:
         try:
-            with heeded(), held():
+            with signals_handled(), held():
                 pass
         except BaseException as error:
             failures.append(error)

@@ -1,4 +1,4 @@
-"""Writes configurations, feature extractor and tokenizer of a bundle."""
+"""Writes the configuration files, the feature extractor and the tokenizer of a bundle."""
 
 import logging
 import os
@@ -10,12 +10,11 @@ from speech_runtime.audio.features import EXTRACTORS, check_fit, read_feature_ex
 from speech_runtime.bundle.manifest import CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER
 from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.generation.config import DEFAULT_NEW_TOKENS
-from speech_runtime.generation.label_tokens import wrong_label_tokens
+from speech_runtime.generation.likelihood import wrong_label_tokens
 
 from ..errors import ExportError, reason
 from ..sources.composite import Composite
-from ..tokenizers.runtime_tokenizer import runtime_tokenizer
-from ..tokenizers.vocabulary import check_tokenizer
+from ..tokenizers.runtime_tokenizer import check_tokenizer, runtime_tokenizer
 from .generation_settings import write_settings
 
 logger = logging.getLogger(__name__)
@@ -44,8 +43,8 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
         settings.start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:
-        said = str(error).replace(f"{directory}{os.sep}", "")  # The directory is gone when the user reads this.
-        raise ExportError(f"the runtime does not take this model ({composite.source}): {said}") from error
+        message = str(error).replace(f"{directory}{os.sep}", "")  # The directory is gone when the user reads this.
+        raise ExportError(f"the runtime does not take this model ({composite.source}): {message}") from error
     except (ValueError, TypeError) as error:  # transformers cannot write the configuration.
         raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
     if settings.max_length is None and settings.max_new_tokens is None and not composite.random_weights:

@@ -22,14 +22,14 @@ _FOR_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon
 def write_settings(config: TorchConfig, path: Path) -> None:
     """Write a `generation_config.json` that means to the runtime what `config` means to transformers.
 
-    Left out, with a warning, are settings that transformers does not know either, and sampling settings that the
+    Settings that transformers does not know either are left out with a warning; so are sampling settings that the
     runtime refuses, if sampling is off.
     """
     settings = {name: value for name, value in config.to_diff_dict().items() if value is not None}
     ignored = {name: value for name, value in settings.items() if _is_ignored(name, value, settings)}
     if ignored:
-        said = ", ".join(f"{name} ({value!r})" for name, value in sorted(ignored.items()))
-        logger.warning("The runtime does not follow these settings of generation_config.json, left out: %s", said)
+        listed = ", ".join(f"{name} ({value!r})" for name, value in sorted(ignored.items()))
+        logger.warning("The runtime does not follow these settings of generation_config.json, left out: %s", listed)
     kept = {name: value for name, value in settings.items() if name not in ignored}
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -114,7 +114,7 @@ def _publish(staging: Path, target: Path, overwrite: bool) -> None:
             raise
         raise ExportError(
             f"the bundle cannot be put at {target}: {error.strerror}. Choose another "
-            "output directory, one that is no mount point for example"
+            "output directory, for example one that is not a mount point"
         ) from error
 
 
@@ -129,7 +129,7 @@ def _check_replaceable(there: Path, overwrite: bool, target: Path | None = None)
         raise ExportError(f"{target} is not a bundle, and is not replaced even with --overwrite; choose another one")
     if foreign := _foreign_files(there):
         raise ExportError(
-            f"{target} has files that are not of the bundle: {shortened(foreign)}; it is not replaced even with "
+            f"{target} has files that do not belong to the bundle: {shortened(foreign)}; it is not replaced even with "
             "--overwrite. Move them elsewhere, or choose another output directory"
         )
 

@@ -1,1 +1,1 @@
-"""The `speech-export` command: its options, its help and its progress."""
+"""The `speech-export` command: its flags, help and messages."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from speech_runtime import SpeechError
 from speech_runtime.backends.tensorrt.library import NAMES, TensorRt, import_tensorrt
@@ -14,21 +15,23 @@ from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.manifest import ENGINES, EngineSet, Flavor, Manifest
 from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.cli.console import complain
+from speech_runtime.cli.flags import FLOAT, INTEGER
 from speech_runtime.system import MIB
 
+from ..precision.options import Target
 from ..tensorrt.add_engines import add_engines, check_target
 from ..tensorrt.build import BuildOptions, OnStep
-from .progress import Progress
+from .console import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PREFIX = "trt_"
 _LIMITS: dict[str, tuple[Any, str]] = {
-    "batch": (int, "Utterances of a batch"),
-    "beams": (int, "Beams of an utterance"),
-    "seconds": (float, "Seconds of audio"),
-    "tokens": (int, "Tokens of a sequence"),
-    "step_tokens": (int, "Tokens of one step"),
+    "batch": (INTEGER, "Utterances of a batch"),
+    "beams": (INTEGER, "Beams of an utterance"),
+    "seconds": (FLOAT, "Seconds of audio"),
+    "tokens": (INTEGER, "Tokens of a sequence"),
+    "step_tokens": (INTEGER, "Tokens of one step"),
 }
 
 
@@ -97,6 +100,15 @@ class EngineBuild:
             ) from error
         progress.end()
         click.echo(_summary(directory, built, time.perf_counter() - begin))
+
+
+def target_for_engines(target: Target) -> Target:
+    """Return the target of graphs for engines; `target` is the value of `--target` or its default."""
+    if click.get_current_context().get_parameter_source("target") is ParameterSource.DEFAULT:
+        return "tensorrt"
+    if target != "tensorrt":
+        raise click.UsageError(f"--engines needs graphs for TensorRT: leave --target {target} out")
+    return target
 
 
 def _command_options() -> list[Callable[[Any], Any]]:

@@ -1,4 +1,4 @@
-"""One small file for each family that needs something of its own; each registers itself when it is imported."""
+"""The model families that need special treatment, each of which registers itself when it is imported."""
 
 from importlib import import_module
 from pkgutil import iter_modules

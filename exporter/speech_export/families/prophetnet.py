@@ -1,6 +1,6 @@
-"""ProphetNet: decoded one token at a time, as transformers' cached path does it.
+"""ProphetNet, decoded one token at a time by the cached path of transformers.
 
-Its uncached path gives other numbers (by 0.15 to 0.35), and generation with a cache is what a search runs.
+A search in transformers uses that path. The uncached one gives different numbers, by 0.15 to 0.35.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from .registry import DecoderFamily, register_decoder
 
 @contextmanager
 def float_mask(decoder: PreTrainedModel) -> Iterator[None]:
-    """Within this context, the decoder accepts a boolean mask of the encoder: it computes `1.0 - mask`."""
+    """Within this context, the decoder accepts a boolean mask of the encoder, although it computes `1.0 - mask`."""
 
     def convert(
         _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
@@ -39,8 +39,8 @@ def float_mask(decoder: PreTrainedModel) -> Iterator[None]:
 def one_token(decoder: PreTrainedModel) -> Iterator[None]:
     """Within this context, every step takes the cached path.
 
-    There is no mask, since one token sees all before it. Positions are computed without `int()`, which tracing would
-    freeze, and without a check of their values, which TensorRT refuses.
+    The mask is left out, since one token attends to all before it. Positions are computed without `int()`, which
+    tracing would freeze, and without a check of their values, which TensorRT refuses.
     """
 
     def unmask(

@@ -1,4 +1,4 @@
-"""Registry of the families that need more than the generic path. Most need nothing, and have no entry."""
+"""Registry of the families that need special treatment or cannot be exported. Most families have no entry."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -27,8 +27,8 @@ class EncoderFamily:
         facts: Function that reads the facts for the runtime from a model; None for encoders of raw waveforms, whose
             configuration has them all.
         rewrite: Context in which the encoder is traced.
-        frame_mask: Function (encoder, frames, mask of the input) that returns which frames hold audio, bool
-            [batch, frames].
+        frame_mask: Function (encoder, frames, mask of the input) that returns a mask bool [batch, frames], true for the
+            frames with audio.
         takes_mask: If true, transformers accepts an attention mask for this encoder in a composite.
     """
 
@@ -43,7 +43,7 @@ class DecoderFamily:
     """A family of text decoders.
 
     Attributes:
-        adapt: Context in which transformers' own composite can call the decoder at all; also active for the torch
+        adapt: Context in which transformers' own composite can call the decoder; also active for the torch
             model that an export is verified against.
         rewrite: Context in which the decoder is traced.
         encoder_mask: Function (mask [batch, frames], number of queries) that returns the mask in the decoder's form.
@@ -64,7 +64,16 @@ class DecoderFamily:
 
 _encoders: dict[str, EncoderFamily] = {}
 _decoders: dict[str, DecoderFamily] = {}
-_refused: dict[str, str] = {}
+_REFUSED = {
+    "big_bird": "it keeps no cache for cross-attention in transformers",
+    "gpt_bigcode": "its cross-attention does not run in transformers: with multi_query it is not implemented, without "
+    "it the split of keys and values has the wrong size",
+    "megatron-bert": "its cross-attention is broken in transformers: the view of the keys uses the shape of the "
+    "queries",
+    "musicgen": "its tokens are audio codes in several books, not text",
+    "musicgen_melody": "its tokens are audio codes in several books, not text",
+}
+"""Families that cannot be exported, each with the reason."""
 
 
 def register_encoder(family: EncoderFamily, *model_types: str) -> None:
@@ -77,16 +86,11 @@ def register_decoder(family: DecoderFamily, *model_types: str) -> None:
     _decoders.update(dict.fromkeys(model_types, family))
 
 
-def register_refusal(reason: str, *model_types: str) -> None:
-    """Register the reason why `model_types` cannot be exported."""
-    _refused.update(dict.fromkeys(model_types, reason))
-
-
 def encoder_family(encoder: PreTrainedModel) -> EncoderFamily:
     """Return the family of `encoder`.
 
     Raises:
-        ExportError: It cannot be exported; the error says why.
+        ExportError: It cannot be exported; the error gives the reason.
     """
     check_not_refused(encoder.config)
     return _encoders.get(encoder.config.model_type, EncoderFamily())
@@ -96,7 +100,7 @@ def decoder_family(decoder: PreTrainedModel) -> DecoderFamily:
     """Return the family of `decoder`.
 
     Raises:
-        ExportError: It cannot be exported; the error says why.
+        ExportError: It cannot be exported; the error gives the reason.
     """
     check_not_refused(decoder.config)
     return _decoders.get(decoder.config.model_type, DecoderFamily())
@@ -106,10 +110,10 @@ def check_not_refused(config: PretrainedConfig) -> None:
     """Check that the family of `config` may be exported.
 
     Raises:
-        ExportError: It is known not to work; the error says why.
+        ExportError: It is known not to work; the error gives the reason.
     """
-    if config.model_type in _refused:
-        raise ExportError(f"{config.model_type} cannot be exported: {_refused[config.model_type]}")
+    if config.model_type in _REFUSED:
+        raise ExportError(f"{config.model_type} cannot be exported: {_REFUSED[config.model_type]}")
 
 
 def encoder_types() -> tuple[str, ...]:
@@ -119,4 +123,4 @@ def encoder_types() -> tuple[str, ...]:
 
 def refusals() -> dict[str, str]:
     """Return the reasons why families cannot be exported, by model type."""
-    return dict(_refused)
+    return dict(_REFUSED)

@@ -1,4 +1,4 @@
-"""SEW and SEW-D: squeezed by pooling, stretched again, and zero frames appended where the number was odd."""
+"""SEW and SEW-D pool the frames, upsample them again, and append zero frames if their number was not divisible."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from .registry import EncoderFamily, register_encoder
 
 @contextmanager
 def always_padded(encoder: PreTrainedModel) -> Iterator[None]:
-    """Within this context, always append the zero frames, and cut off surplus ones.
+    """Within this context, zero frames are always appended, and surplus ones cut off.
 
     transformers branches on `frames % squeeze_factor`, and tracing keeps the branch of its one example: 199 frames
     would silently become 198.

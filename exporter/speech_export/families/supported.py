@@ -21,8 +21,8 @@ class Families:
         encoders: Speech encoders that can be exported.
         decoders: Text decoders that can be exported: causal language models with cross-attention.
         refused: Decoders that cannot, with the reason.
-        other_audio: Audio models that are no encoder of a `SpeechEncoderDecoderModel`: they cannot downsample an
-            attention mask, so that it cannot run a padded batch.
+        other_audio: Audio models that cannot be the encoder of a `SpeechEncoderDecoderModel`, because they cannot
+            downsample the attention mask of a padded batch.
     """
 
     encoders: tuple[str, ...]
@@ -32,7 +32,7 @@ class Families:
 
 
 def supported_families() -> Families:
-    """Ask every model class of transformers what it takes; importing them all takes about ten seconds."""
+    """Inspect every model class of transformers; importing them all takes about ten seconds."""
     attending = {
         model_type
         for model_type, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()

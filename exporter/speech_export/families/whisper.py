@@ -1,4 +1,4 @@
-"""Whisper's decoder: `encoder_hidden_states` under another name, and no mask for them.
+"""Whisper's decoder takes `encoder_hidden_states` under another name, and no mask for them.
 
 transformers' own composite cannot call it: `WhisperForCausalLM.forward` takes `encoder_outputs`. Whisper never masks
 its cross-attention, since its own encoder pads all audio to 30 seconds; so it also attends to the padding of a batch.

@@ -1,4 +1,4 @@
-"""X-MOD has an adapter for each language; a traced decoder keeps only that of its default language."""
+"""X-MOD has an adapter for each language; a traced decoder has only the one of its default language."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def one_language(decoder: PreTrainedModel) -> Iterator[None]:
     language = decoder.config.default_language
     if language is None:
         raise ExportError(
-            "this X-MOD has no default_language, transformers cannot run it in a composite; set one with "
+            "this X-MOD has no default_language, so transformers cannot run it in a composite; set one with "
             f"decoder.set_default_language(), one of {', '.join(decoder.config.languages)}"
         )
     outputs = [layer.output for layer in decoder.roberta.encoder.layer]

@@ -53,7 +53,7 @@ def optimize(model: ir.Model, graph: str, target: Target, decoder: DecoderFacts)
         Facts of the decoder, with the cache "in_place" if the step graph now writes into its cache.
     """
     run_passes(model, passes_for_cpu(graph, decoder) if target == "cpu" else passes_for_gpu())
-    # `keep_cache_in_place` puts `past_length` in the place of `beam_idx`, where it applies.
+    # Where `keep_cache_in_place` applies, `past_length` replaces `beam_idx`.
     reorders = graph != DECODER_WITH_PAST or any(value.name == BEAM_IDX for value in model.graph.inputs)
     return decoder if reorders or decoder.cache != "growing" else replace(decoder, cache="in_place")
 
@@ -94,7 +94,7 @@ def passes_for_cpu(graph: str, decoder: DecoderFacts) -> list[Pass]:
 
 
 def passes_to_int8(found: Quantizable, precision: Precision, options: PrecisionOptions, vocab_size: int) -> list[Pass]:
-    """Return the passes to int8 or int4 on the CPU: weights in 8 or 4 bits, activations quantised as they come.
+    """Return the passes to int8 or int4 on the CPU: weights in 8 or 4 bits, activations quantised at run time.
 
     Args:
         found: Parts of the graph to quantise.

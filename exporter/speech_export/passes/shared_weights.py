@@ -1,4 +1,4 @@
-"""Stores a weight once that would otherwise be stored twice, as it is and transposed.
+"""Stores a weight once that would otherwise be stored twice, the second time transposed.
 
 The output projection of a text decoder is its embedding, transposed. Tracing folds the transposition of a small table
 into a second copy. It leaves the transposition of a large table in the graph, and loading the graph makes the copy: for

@@ -1,8 +1,8 @@
 """Attention without a mask if no frame is masked, and with a cheaper mask otherwise.
 
 The kernel of `com.microsoft::MultiHeadAttention` is fastest without a mask (flash attention). A single utterance, and a
-batch of equal lengths, need none. In any other batch the mask goes into the keys: each query gets one more number, 1,
-and each key one more, the number that the mask adds, so that their product is the masked score.
+batch of equal lengths, need none. In any other batch the mask goes into the keys: each query is extended by
+the number 1, and each key by the number that the mask adds, so that their product is the masked score.
 """
 
 from dataclasses import dataclass

@@ -82,7 +82,7 @@ def convert_accurately(
     converted = attempt(kept)
     if converted.result.agreement >= limits.agreement:
         return converted
-    on_stage(f"{converted.result.agreement:.2%} of the tokens agree: looking for the layers that hurt")
+    on_stage(f"{converted.result.agreement:.2%} of the tokens agree: looking for the most harmful layers")
     found = layers([part for part in conversion.parts if part.name not in kept])
     candidates = [layer for layer in found if layer.parameters]
     ranking = most_harmful_first(candidates, lambda layer: _drift_of(layer, conversion, directory, expected))

@@ -90,7 +90,7 @@ class Conversion(ABC):
         """Write a whole bundle into `directory`, with the `kept` parts in float32.
 
         Returns:
-            Names of all that stays float32: `kept`, and what cannot be converted because of the numbers in it.
+            Names of all that stays float32: `kept`, and parts whose numbers are out of range.
         """
         for path in self._float32.iterdir():
             if path.is_file() and path.name.partition(".onnx")[0] not in GRAPHS:
@@ -116,7 +116,7 @@ class Conversion(ABC):
 
     @contextmanager
     def opened(self, directory: Path) -> Iterator[OnnxSpeechSeq2Seq]:
-        """Open the bundle that `write` made, to measure it: on this CPU it returns what it will on its target."""
+        """Open the bundle that `write` made, so that on this CPU it returns the same as on its target."""
         yield OnnxSpeechSeq2Seq.from_pretrained(directory, check_hashes=False)
 
     @abstractmethod
@@ -143,7 +143,7 @@ class Conversion(ABC):
 def conversion_for(
     float32: Path, manifest: Manifest, options: PrecisionOptions, calibration: Iterable[ModelInput]
 ) -> Conversion:
-    """Return the conversion that `options` ask for; see `Conversion` for the arguments and errors."""
+    """Return the conversion for `options`; see `Conversion` for the arguments and errors."""
     if options.halves:
         return HalfPrecision(float32, manifest, options, calibration)
     if options.quantises_explicitly:
@@ -158,7 +158,7 @@ class Quantizer(Conversion):
         """Find the parts to convert; see `Conversion`.
 
         Raises:
-            ExportError: Also if there is nothing to quantise.
+            ExportError: See `Conversion`; or there is nothing to quantise.
         """
         super().__init__(float32, manifest, options)
         if not self.parts:

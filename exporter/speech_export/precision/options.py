@@ -32,7 +32,7 @@ class PrecisionOptions:
     - `fp32`: All in float32, as traced.
     - `fp16`: For GPUs. Weights, caches and arithmetic in half precision; float32 where half cannot hold the numbers.
     - `int8`: Weights in 8 bits with a scale for each output channel, activations with one scale for each tensor. On the
-      CPU activations are quantised as they come. For TensorRT their scales are measured on audio beforehand and written
+      CPU activations are quantised at run time. For TensorRT their scales are measured on audio beforehand and written
       as QuantizeLinear and DequantizeLinear. A table that is both embedding and output projection is stored once.
     - `int4`: Decoder weights in 4 bits with a scale for each block; output projection and encoder in int8. 4 bits save
       memory and bandwidth, which limit a decoder with few beams, and cost arithmetic, which limits an encoder. Set
@@ -40,7 +40,7 @@ class PrecisionOptions:
 
     Attributes:
         precision: Precision of all graphs, unless one of the next two is set.
-        target: What the graphs run on.
+        target: Hardware or library that runs the graphs.
         encoder_precision: Precision of the encoder.
         decoder_precision: Precision of `decoder_init` and `decoder_with_past`.
         op_kinds: Kinds of operators that int8 and int4 quantise: constant matrix products, and the embedding of an

@@ -1,7 +1,7 @@
 """Ranges of the tensors in a float32 graph on real input, and the nodes whose numbers half precision cannot hold.
 
-Nodes in the graph reduce each float tensor to three numbers, so that memory is that of one run, whatever the length of
-the audio. (Searching a half-precision graph for infinities would miss some: a softmax or a normalisation absorbs them,
+Nodes in the graph reduce each float tensor to three numbers, so it takes only the memory of one run, however long the
+audio is. (Searching a half-precision graph for infinities would miss some: a softmax or a normalisation absorbs them,
 and its output looks like any other.)
 """
 
@@ -23,7 +23,7 @@ from ..passes.half.float32_nodes import FLOAT, MOVES, floats, reads_shape_only
 from .calibration import ModelInput, record
 
 _HEADROOM = 4.0
-"""How much louder other audio may be than the audio that was measured."""
+"""Factor by which other audio may be louder than the audio that was measured."""
 _LARGEST = float(np.finfo(np.float16).max) / _HEADROOM
 _ROUNDING = 2.0**-9
 """Four times the largest relative error of rounding to 11 bits; above it, most numbers are too small for half."""

@@ -1,1 +1,1 @@
-"""Where a composite model comes from; every source ends in a `Composite`."""
+"""Load a `Composite` from a fine-tuned checkpoint, a pair of checkpoints, or a pair of configurations."""

@@ -13,7 +13,7 @@ from speech_runtime.bundle.safe_files import is_there
 from ..errors import ExportError, shortened
 from .composite import Composite
 from .hub import (
-    ANONYMOUS,
+    DEFAULT_HUB,
     HubOptions,
     check_directory,
     load,
@@ -34,7 +34,7 @@ COMPOSITE = "speech-encoder-decoder"
 def load_checkpoint(
     name: str,
     processor: str | None = None,
-    hub: HubOptions = ANONYMOUS,
+    hub: HubOptions = DEFAULT_HUB,
     without: Collection[str] = (),
     **token_ids: Unpack[TokenIds],
 ) -> Composite:
@@ -43,14 +43,14 @@ def load_checkpoint(
     Args:
         name: Directory or Hub id.
         processor: Directory or Hub id of the feature extractor and tokenizer; `name` itself if None.
-        hub: How to reach the Hub.
+        hub: Options for the Hub.
         without: `feature-extractor` or `tokenizer`, for a bundle without it; it may be missing then.
         token_ids: `decoder_start_token_id`, `eos_token_id` and `pad_token_id` that replace those of the checkpoint.
-            Without them, and where generation_config.json has no start token, config.json and then the tokenizer say.
+            If generation_config.json has no start token either, config.json is used, then the tokenizer.
 
     Raises:
-        ExportError: There is no such checkpoint, it is no composite, it has an adapter beside it, weights are missing
-            or left over, or there is no tokenizer or feature extractor.
+        ExportError: There is no such checkpoint, it is not a composite, it has an adapter beside it, weights are
+            missing or left over, or there is no tokenizer or feature extractor.
     """
     check_directory(name)
     if is_there(Path(name) / MANIFEST):
@@ -88,7 +88,7 @@ def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechE
 
 
 def _check_halves(name: str, settings: dict[str, Any]) -> None:
-    """Check that the configuration of a composite has both halves: transformers invents a missing one."""
+    """Check that the configuration of a composite has both halves: transformers fills a missing one with defaults."""
     if settings.get("model_type") != COMPOSITE:
         return
     for half in ("encoder", "decoder"):
@@ -100,7 +100,7 @@ def _check_halves(name: str, settings: dict[str, Any]) -> None:
 
 
 def _check_generation_config(name: str, hub: HubOptions) -> None:
-    """Check that generation settings can be read if there are any: transformers would go on without them."""
+    """Check that generation settings can be read if there are any: transformers would silently ignore the file."""
     if cached_file(name, GENERATION_CONFIG_NAME, **hub.keywords(), _raise_exceptions_for_missing_entries=False):
         load(GenerationConfig, name, f"generation settings ({GENERATION_CONFIG_NAME})", hub)
 

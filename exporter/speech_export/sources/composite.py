@@ -1,4 +1,4 @@
-"""`Composite`: a model with its feature extractor and tokenizer, whatever source it came from."""
+"""`Composite`: a model with its feature extractor and tokenizer, as every source returns it."""
 
 from dataclasses import dataclass
 from typing import Any

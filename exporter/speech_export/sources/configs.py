@@ -20,7 +20,7 @@ from speech_runtime.bundle.safe_files import is_directory, parse_json, read_json
 from ..errors import ExportError, reason
 from ..families import check_not_refused
 from .composite import Composite
-from .hub import ANONYMOUS, HubOptions, load_config
+from .hub import DEFAULT_HUB, HubOptions, load_config
 from .pair import as_decoder
 from .special_tokens import FLAGS, TokenIds, complete_special_tokens
 
@@ -30,18 +30,18 @@ _REMEDY = "give a config.json of one model, a directory or Hub id with one, or a
 
 
 def load_configs(
-    encoder: str, decoder: str, seed: int = 0, hub: HubOptions = ANONYMOUS, **token_ids: Unpack[TokenIds]
+    encoder: str, decoder: str, seed: int = 0, hub: HubOptions = DEFAULT_HUB, **token_ids: Unpack[TokenIds]
 ) -> Composite:
     """Join two configurations, as `SpeechEncoderDecoderConfig.from_encoder_decoder_configs` does.
 
     Args:
-        encoder: A `config.json`, a directory or Hub id with one, or a JSON object: `model_type`, and what differs from
-            the defaults of that type.
+        encoder: A `config.json`, a directory or Hub id with one, or a JSON object with `model_type` and the settings
+            that differ from the defaults of that type.
         decoder: The same; it becomes a decoder with cross-attention.
         seed: Seed of the weights, all of which are random.
-        hub: How to reach the Hub.
+        hub: Options for the Hub.
         token_ids: `decoder_start_token_id`, `eos_token_id` and `pad_token_id`. By default those of the decoder's
-            configuration; the start token is 0 where it has none, since random weights give no meaning to any.
+            configuration; if it has no start token, 0, since no token has a meaning to random weights.
 
     Returns:
         A composite without feature extractor and tokenizer: it takes model input, and returns token ids.
@@ -65,13 +65,13 @@ def load_configs(
     if settings.decoder_start_token_id is None:
         settings.decoder_start_token_id = 0
         logger.warning(
-            "The decoder's configuration has no start token; token 0 is taken. %s changes it.",
+            "The decoder's configuration has no start token; it is set to 0. %s changes it.",
             FLAGS["decoder_start_token_id"],
         )
     return Composite(model, None, None, source, tuple(name for name, _ in model.named_parameters()))
 
 
-def read_config(given: str, hub: HubOptions = ANONYMOUS) -> PretrainedConfig:
+def read_config(given: str, hub: HubOptions = DEFAULT_HUB) -> PretrainedConfig:
     """Read a configuration: a file, a directory, a Hub id, or a JSON object over a model type's defaults.
 
     Raises:
@@ -90,8 +90,8 @@ def _of_json(read: Callable[[], Any], name: str) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise ExportError(f"{name} cannot be read: {unreadable(error)}; {_REMEDY}") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("model_type"), str):
-        raise ExportError(f"{name} is no configuration of transformers: it has no model_type; {_REMEDY}")
+        raise ExportError(f"{name} is not a configuration of transformers: it has no model_type; {_REMEDY}")
     try:
         return AutoConfig.for_model(**fields)
     except Exception as error:  # configurations check themselves, and raise anything
-        raise ExportError(f"{name} is no configuration of transformers: {reason(error)}; {_REMEDY}") from error
+        raise ExportError(f"{name} is not a configuration of transformers: {reason(error)}; {_REMEDY}") from error

@@ -1,4 +1,4 @@
-"""Load anything of transformers from a directory or the Hub; errors name the path, what is missing and the remedy."""
+"""Load configurations, feature extractors, tokenizers and weights of transformers from a directory or the Hub."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 from speech_runtime.bundle.safe_files import is_directory
 
 from ..errors import ExportError, reason, shortened
-from .legacy.speech2text2_tokenizer import TextTokenizer
+from .legacy.speech2text2 import TextTokenizer
 
 FEATURE_EXTRACTOR, TOKENIZER = "feature-extractor", "tokenizer"
 """Parts that a bundle can do without."""
@@ -33,6 +33,7 @@ _SAVE_PRETRAINED = (
 _HUB_ID = re.compile(r"(?!.*\.json$)\w[\w.-]*(/[\w.-]+)?", re.ASCII)
 
 _ASKS_TO_RUN_CODE = "custom code"
+"""Words in the error of transformers for a checkpoint that needs code of its own."""
 _NEVER_RUN = (
     "needs Python code of its own (auto_map), and speech-export never runs a checkpoint's code "
     "(trust_remote_code=False); save it again with classes of transformers, or load it in Python yourself and give the "
@@ -42,13 +43,13 @@ _NEVER_RUN = (
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How to reach the Hub.
+    """Options for the Hub.
 
     Attributes:
-        revision: Branch, tag or commit; the main branch where None.
-        token: Access token for private repositories; that of `hf auth login` where None.
-        cache_dir: Directory for downloads; the Hub client's own cache where None.
-        offline: If true, take only what is in the cache.
+        revision: Branch, tag or commit; the main branch if None.
+        token: Access token for private repositories; that of `hf auth login` if None.
+        cache_dir: Directory for downloads; the Hub client's own cache if None.
+        offline: If true, use only files in the cache.
     """
 
     revision: str | None = None
@@ -66,12 +67,12 @@ class HubOptions:
         }
 
 
-ANONYMOUS = HubOptions()
-"""The main branch, cached where the Hub's own client caches."""
+DEFAULT_HUB = HubOptions()
+"""The main branch, and the defaults of the Hub's own client."""
 
 
 def check_directory(name: str) -> None:
-    """Check a checkpoint's name where it is a path: transformers takes everything but directories for Hub ids.
+    """Check that `name` is a directory or a possible Hub id: transformers takes any other path for a Hub id.
 
     Raises:
         ExportError: `name` is a file, cannot be read, or is neither an existing path nor a possible Hub id.
@@ -108,7 +109,7 @@ def load(
         factory: Auto class, or model class.
         name: Directory or Hub id.
         what: Noun for the error, such as "a tokenizer".
-        hub: How to reach the Hub.
+        hub: Options for the Hub.
         remedy: Text that ends the error.
         files: Patterns of the files it can be made from; a directory with none of them is an error that names them.
         options: More keywords of `from_pretrained`.
@@ -141,13 +142,13 @@ def _why(name: str, files: Collection[str], error: Exception) -> str:
 
 
 def _checkpoint_below(name: str, files: Collection[str]) -> str:
-    """Return a hint where a subdirectory, such as a trainer's checkpoint-500, has the files."""
+    """Return a hint if a subdirectory, such as a trainer's checkpoint-500, has the files; else an empty string."""
     below = sorted(path.parent for pattern in files for path in Path(name).glob(f"*/{pattern}"))
     return f" (did you mean {below[-1]}?)" if below else ""
 
 
 def _similar_path(name: str) -> str:
-    """Return a hint with the directory whose name is most like `name`; empty where none is."""
+    """Return a hint with the directory whose name is most like `name`; empty if there is none."""
     parent = Path(name).parent
     with suppress(OSError, ValueError):
         close = get_close_matches(Path(name).name, [path.name for path in parent.iterdir() if path.is_dir()], 1)
@@ -180,10 +181,10 @@ def refuse_adapters(name: str, hub: HubOptions) -> None:
 
     Args:
         name: Directory or Hub id.
-        hub: How to reach the Hub.
+        hub: Options for the Hub.
 
     Raises:
-        ExportError: There is an `adapter_config.json`; the error says how to merge it.
+        ExportError: There is an `adapter_config.json`; the error explains how to merge it.
     """
     try:
         found = cached_file(

@@ -18,7 +18,7 @@ from ..errors import ExportError
 from ..families import check_not_refused
 from .checkpoint import COMPOSITE
 from .composite import Composite
-from .hub import ANONYMOUS, HubOptions, check_directory, load_config, load_extractor, load_tokenizer, refuse_adapters
+from .hub import DEFAULT_HUB, HubOptions, check_directory, load_config, load_extractor, load_tokenizer, refuse_adapters
 from .special_tokens import TokenIds, complete_special_tokens
 from .weights import load_part
 
@@ -29,7 +29,7 @@ def load_pair(
     encoder: str,
     decoder: str,
     seed: int = 0,
-    hub: HubOptions = ANONYMOUS,
+    hub: HubOptions = DEFAULT_HUB,
     without: Collection[str] = (),
     **token_ids: Unpack[TokenIds],
 ) -> Composite:
@@ -40,13 +40,13 @@ def load_pair(
         decoder: Directory or Hub id of a text model with its tokenizer. It becomes a decoder with cross-attention;
             weights that its checkpoint does not have are random.
         seed: Seed of the random weights.
-        hub: How to reach the Hub.
+        hub: Options for the Hub.
         without: `feature-extractor` or `tokenizer`, for a bundle without it; it may be missing then.
         token_ids: `decoder_start_token_id`, `eos_token_id` and `pad_token_id`. By default those of the decoder's
             files, else of its tokenizer: for BERT the tokens [CLS], [SEP] and [PAD].
 
     Raises:
-        ExportError: There is no such checkpoint, or it is no speech encoder or no decoder with cross-attention.
+        ExportError: There is no such checkpoint, or one is not a speech encoder, or cannot be its decoder.
     """
     for half in (encoder, decoder):
         check_directory(half)

@@ -41,7 +41,7 @@ def complete_special_tokens(
         name: Name of the model, for the warning.
         given: Token ids that come first.
         stored: Configurations that may store token ids, best first.
-        tokenizer: Tokenizer of the decoder. Its `cls` and `sep` tokens serve where nothing else does, as in
+        tokenizer: Tokenizer of the decoder. Its `cls` and `sep` tokens serve if there are no others, as in
             transformers' documentation of `SpeechEncoderDecoderModel`.
     """
     assumed = []
@@ -60,7 +60,7 @@ def complete_special_tokens(
         config.pad_token_id = end
     if assumed:
         logger.warning(
-            "%s does not say which special tokens its texts have; taken are %s. %s and %s change them.",
+            "%s does not set all special tokens; these are assumed: %s. %s and %s change them.",
             name,
             ", ".join(assumed),
             ", ".join(list(FLAGS.values())[:-1]),

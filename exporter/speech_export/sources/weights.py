@@ -32,7 +32,7 @@ def load_weights(
         factory: Model class.
         name: Directory or Hub id.
         config: Configuration of the model.
-        hub: How to reach the Hub.
+        hub: Options for the Hub.
         key_mapping: Pattern → replacement, for names of weights in the checkpoint.
 
     Returns:
@@ -55,7 +55,7 @@ def load_part(factory: Any, name: str, config: PretrainedConfig, whole: Pretrain
         config: Configuration of the part.
         whole: Configuration of the checkpoint. Weights of that model that the part does not have are left out, as
             `from_encoder_decoder_pretrained` does.
-        hub: How to reach the Hub.
+        hub: Options for the Hub.
 
     Returns:
         The model, ready to run, and the names of the weights that its checkpoint lacks.

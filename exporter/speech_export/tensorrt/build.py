@@ -1,4 +1,4 @@
-"""Builds a TensorRT engine from a graph. TensorRT-RTX needs no GPU for it; TensorRT needs the GPU that will run it."""
+"""Builds a TensorRT engine from a graph. TensorRT needs the GPU that will run it; TensorRT-RTX needs no GPU."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -180,16 +180,16 @@ def _monitor(trt: Any, on_step: OnStep | None) -> Any:
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
             self.steps[phase_name] = num_steps
-            self._tell(phase_name, 0)
+            self._report(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self._tell(phase_name, step + 1)
+            self._report(phase_name, step + 1)
             return not self.interrupted
 
         def phase_finish(self, phase_name: str) -> None:
-            self._tell(phase_name, self.steps[phase_name])
+            self._report(phase_name, self.steps[phase_name])
 
-        def _tell(self, phase: str, done: int) -> None:
+        def _report(self, phase: str, done: int) -> None:
             if on_step is None:
                 return
             try:

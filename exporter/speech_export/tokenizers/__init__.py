@@ -1,1 +1,1 @@
-"""Converts any transformers tokenizer to a `tokenizer.json` that decodes identically."""
+"""Conversion of a transformers tokenizer to a `tokenizer.json` that decodes identically, and its checks."""

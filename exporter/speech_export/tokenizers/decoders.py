@@ -1,4 +1,4 @@
-"""The ways in which transformers' tokenizers make text of tokens, in steps of the `tokenizers` library."""
+"""The decoders of transformers' tokenizers, rebuilt from decoders of the `tokenizers` library."""
 
 import re
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ TextDecoder = Any
 """Any of `tokenizers.decoders`; the library has no public base class."""
 
 _WHITESPACE = r"[\s\x1c-\x1f]+"
-"""What `str.strip` takes away; the library's own class lacks four control characters of it."""
+"""Characters that `str.strip` removes. The library's own `Strip` lacks four control characters."""
 
 _SPACED = decoders.WordPiece(prefix="\0", cleanup=False)
-"""`" ".join(tokens)`: pieces of words, of which none continues one, as none begins with the prefix."""
+"""`" ".join(tokens)`: no token begins with this prefix, so none is joined to the one before it."""
 
 _DUPLICATE = "\0"
-"""What tells tokens of one text apart, see `distinct`."""
+"""Suffix that tells tokens with the same text apart, see `distinct_names`."""
 
 _TRIMS: tuple[tuple[TextDecoder, ...], ...] = (
     (),
@@ -24,7 +24,7 @@ _TRIMS: tuple[tuple[TextDecoder, ...], ...] = (
     (decoders.Replace(Regex(r"\A +"), ""),),
     (decoders.Replace(Regex(r"\A "), ""),),
 )
-"""Nothing, `str.strip`, and the one or many spaces that SentencePiece leaves out in front."""
+"""Ways to trim a text: not at all, like `str.strip`, and without all leading spaces or one, as SentencePiece does."""
 
 _CLEANED = [
     decoders.Replace(found, kept)
@@ -41,24 +41,24 @@ _CLEANED = [
         (" 're", "'re"),
     )
 ]
-"""`PreTrainedTokenizerBase.clean_up_tokenization`, which transformers applies after any decoder."""
+"""Replacements of `PreTrainedTokenizerBase.clean_up_tokenization`, which transformers applies after any decoder."""
 
 
 def cleaned(decoder: TextDecoder | None) -> TextDecoder:
-    """The decoder of a fast tokenizer, with the clean-up of spaces after it.
+    """Return the decoder of a fast tokenizer, followed by the clean-up of spaces.
 
     Args:
-        decoder: of the tokenizer; None joins tokens by spaces.
+        decoder: Decoder of the tokenizer; None if it joins tokens with spaces.
     """
     return decoders.Sequence([_SPACED if decoder is None else decoder, decoders.Fuse(), *_CLEANED])
 
 
-def known(tokenizer: Any, *, duplicates: bool) -> Iterator[TextDecoder]:
-    """Every decoder that a tokenizer which is all Python may stand for, the likely ones first.
+def known_decoders(tokenizer: Any, *, duplicates: bool) -> Iterator[TextDecoder]:
+    """Yield every decoder that may be equivalent to a pure-Python tokenizer, the most likely ones first.
 
     Args:
-        tokenizer: of transformers; what it says of spaces, blanks and delimiters goes into the decoders.
-        duplicates: whether some tokens are marked as `distinct` marks them.
+        tokenizer: Tokenizer of transformers; its settings for spaces, padding and word delimiters are used.
+        duplicates: If true, remove the suffix that `distinct_names` added to some tokens.
     """
     first = [decoders.Replace(_DUPLICATE, "")] if duplicates else []
     for clean in ([], _CLEANED) if not tokenizer.clean_up_tokenization_spaces else (_CLEANED, []):
@@ -75,8 +75,8 @@ def _joined(tokenizer: Any) -> Iterator[list[TextDecoder]]:
     yield [_SPACED, decoders.Fuse(), decoders.Replace("@@ ", "")]  # subword-nmt, fairseq
     yield [decoders.Fuse(), decoders.Replace("</w>", " ")]  # XLM, and GPT before bytes
     yield [decoders.ByteLevel()]
-    yield [decoders.ByteLevel(), decoders.Replace("\N{REPLACEMENT CHARACTER}", "")]  # bytes that are no text left out
-    if hasattr(tokenizer, "word_delimiter_token"):  # connectionist temporal classification: tokens repeated count once
+    yield [decoders.ByteLevel(), decoders.Replace("\N{REPLACEMENT CHARACTER}", "")]  # invalid UTF-8 is left out
+    if hasattr(tokenizer, "word_delimiter_token"):  # CTC: repeated tokens count once
         delimiter = tokenizer.word_delimiter_token or ""
         space = getattr(tokenizer, "replace_word_delimiter_char", " ")
         once = decoders.CTC(pad_token=str(tokenizer.pad_token), word_delimiter_token=delimiter, cleanup=False)
@@ -84,13 +84,13 @@ def _joined(tokenizer: Any) -> Iterator[list[TextDecoder]]:
         yield [once, _SPACED]
 
 
-def distinct(texts: dict[int, str]) -> tuple[dict[int, str], bool]:
-    """Tokens under names of their own, as a vocabulary needs them; and whether any had to be marked for it.
+def distinct_names(texts: dict[int, str]) -> tuple[dict[int, str], bool]:
+    """Return a unique name for each token, as a vocabulary requires, and true if any name has a suffix for that.
 
-    Some tokenizers have tokens of one text, mostly ids that nothing uses: all of them are the unknown token.
+    In some tokenizers several tokens have the same text, mostly unused ids, all of which are the unknown token.
 
     Args:
-        texts: token → what it says.
+        texts: Token id → text.
     """
     seen: dict[str, int] = {}
     names = {}

@@ -1,4 +1,4 @@
-"""What a tokenizer makes of token ids, as evidence to hold another one against."""
+"""Sample texts of a tokenizer, to compare another tokenizer with."""
 
 import random
 from dataclasses import dataclass
@@ -15,30 +15,30 @@ _LONGEST = 64
 
 @dataclass(frozen=True)
 class Sample:
-    """Token ids and the text that transformers makes of them, special tokens left out."""
+    """Token ids, and the text that transformers decodes them to without special tokens."""
 
     ids: list[int]
     text: str
 
 
 def evidence(tokenizer: Any, texts: dict[int, str], special: set[int]) -> list[Sample]:
-    """Every token in some company; many of them alone, at either end, repeated, and beside special tokens.
+    """Return samples with every token among others, and many alone, first, last, repeated and beside special tokens.
 
-    The same tokenizer always gives the same evidence.
+    The samples of a tokenizer are always the same.
 
     Args:
-        tokenizer: of transformers.
-        texts: token → what it says, for all its tokens.
-        special: tokens that are no text.
+        tokenizer: Tokenizer of transformers.
+        texts: Token id → text, for all tokens.
+        special: Ids of the tokens that decode to no text.
 
     Raises:
-        ExportError: the tokenizer fails where there is text.
+        ExportError: The tokenizer fails to decode ordinary tokens.
     """
     chance = random.Random(0)  # noqa: S311 - no secret
     shuffled = list(texts)
     chance.shuffle(shuffled)
     chosen = [[], *_mixed(chance, shuffled, sorted(special))]
-    # What begins or ends with a space matters most where the text begins or ends.
+    # A leading or trailing space of a token matters most at the beginning or end of a text.
     chosen += [[token] for token in shuffled[_ALONE:] if texts[token] != texts[token].strip()]
     chosen += [[token] for token in shuffled[:_ALONE]]
     chosen += _pieces(chance, shuffled)
@@ -53,7 +53,7 @@ def evidence(tokenizer: Any, texts: dict[int, str], special: set[int]) -> list[S
 
 
 def decoded(tokenizer: Any, ids: list[int]) -> str | None:
-    """The text that transformers makes of token ids; None where it fails, as some do with nothing left to decode."""
+    """Return the text that transformers decodes `ids` to; None if it fails, as some do if nothing is left to decode."""
     try:
         text: str = tokenizer.decode(ids, skip_special_tokens=True)
     except (IndexError, KeyError, TypeError, ValueError):
@@ -62,11 +62,11 @@ def decoded(tokenizer: Any, ids: list[int]) -> str | None:
 
 
 def first_difference(candidate: Tokenizer, samples: list[Sample]) -> int | None:
-    """The place of the first sample that the candidate decodes otherwise; None where there is none."""
+    """Return the index of the first sample that `candidate` decodes differently; None if it decodes all of them."""
     return next(
         (
-            place
-            for place, sample in enumerate(samples)
+            index
+            for index, sample in enumerate(samples)
             if candidate.decode(sample.ids, skip_special_tokens=True) != sample.text
         ),
         None,
@@ -74,7 +74,7 @@ def first_difference(candidate: Tokenizer, samples: list[Sample]) -> int | None:
 
 
 def _mixed(chance: random.Random, tokens: list[int], special: list[int]) -> list[list[int]]:
-    """Few different tokens a sequence, so that some follow themselves."""
+    """Return sequences of few different tokens, so that some tokens are repeated."""
     sequences = []
     for _ in range(_MIXED if tokens else 0):
         few = chance.choices(tokens, k=chance.randint(1, 8)) + chance.choices(special, k=min(1, len(special)))
@@ -83,6 +83,7 @@ def _mixed(chance: random.Random, tokens: list[int], special: list[int]) -> list
 
 
 def _pieces(chance: random.Random, tokens: list[int]) -> list[list[int]]:
+    """Cut `tokens` into sequences of random lengths."""
     pieces, begin = [], 0
     while begin < len(tokens):
         end = begin + chance.randint(2, _LONGEST)

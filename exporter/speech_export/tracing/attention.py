@@ -45,7 +45,7 @@ def attention(
     """Scaled dot-product attention with the signature of transformers' attention interface.
 
     Args:
-        module: Attention layer that calls; named in errors.
+        module: Attention layer, named in errors.
         query: Queries [batch, heads, tokens, head_dim].
         key: Keys [batch, heads, keys, head_dim].
         value: Values, of the shape of `key`.

@@ -1,9 +1,9 @@
-"""Beams of a traced decoder: a dimension of the self-attention cache, and folded into the queries of cross-attention.
+"""Beams of a traced decoder: a dimension of its self-attention cache, folded into the queries of its cross-attention.
 
-transformers' cache has one row for each beam of each utterance. Kept that way, the whole self-attention cache would be
-copied twice a step just to change its shape: from the graph's input, and into its output.
+transformers' cache has one row for each beam of each utterance. In that shape the whole self-attention cache would
+be copied twice a step: from the shape of the graph's input, and into the shape of its output.
 
-transformers also wants as many keys as queries, so its own search repeats the cross-attention cache for every beam.
+transformers also requires as many keys as queries, so its own search repeats the cross-attention cache for every beam.
 Here a cross-attention layer gets [batch, beams × tokens, width] instead, and its cache stays
 [batch, heads, frames, head_dim].
 """

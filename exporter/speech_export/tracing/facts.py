@@ -39,7 +39,7 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
         )
     if family.facts is None and not hasattr(encoder, "_get_feature_vector_attention_mask"):
         raise ExportError(
-            f"{name} is no encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
+            f"{name} cannot be the encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
             "an attention mask for it"
         )
     try:
@@ -69,7 +69,7 @@ def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: in
     own, cross = ([layer.keys for layer in cache.layers if layer.keys is not None] for cache in caches)
     name = model.decoder.config.model_type
     if not own:
-        raise ExportError(f"the decoder, {name}, has no layers: its configuration asks for none")
+        raise ExportError(f"the decoder, {name}, has no layers: its configuration sets none")
     if not cross:
         raise ExportError(f"{name} has no cross-attention: as a decoder it would ignore the audio")
     if {(*key.shape[:2], key.shape[3]) for key in own} != {(*key.shape[:2], key.shape[3]) for key in cross}:
@@ -105,7 +105,7 @@ def check_static_cache(tokens: int, target: Target) -> None:
     """Check that a static cache of `tokens` tokens is possible for `target`.
 
     Raises:
-        ExportError: It is not; the error says what is.
+        ExportError: It is not.
     """
     if tokens < _LEAST_STATIC:
         raise ExportError(
@@ -144,7 +144,7 @@ def _waveform_facts(encoder: PreTrainedModel) -> EncoderFacts:
 
 
 def _padding_is_neutral(encoder: PreTrainedModel, facts: EncoderFacts) -> bool:
-    """Return whether a clip is encoded the same alone and beside a longer one; if not, layers see the padding.
+    """Return true if a clip is encoded the same alone and padded; if not, some layers see the padding.
 
     Adapters have strides too, so lengths of several frames are tried.
     """
@@ -159,8 +159,8 @@ def _padding_is_neutral(encoder: PreTrainedModel, facts: EncoderFacts) -> bool:
         frames = encoder._get_feature_vector_attention_mask(together.shape[1], mask).sum(-1)
         for row, length in enumerate(lengths[:-1]):
             alone = encoder(inputs[row : row + 1, :length], attention_mask=mask[row : row + 1, :length])[0][0]
-            heard = min(int(frames[row]), len(alone))
-            difference = (together[row, :heard] - alone[:heard]).abs().max()
+            valid = min(int(frames[row]), len(alone))
+            difference = (together[row, :valid] - alone[:valid]).abs().max()
             if difference > _ROUNDING * alone.abs().max():
                 return False
     return True

@@ -136,7 +136,9 @@ class DecoderWithPast(nn.Module):
             logits: Tensor = self.decoder(
                 input_ids=input_ids.flatten(0, 1),
                 attention_mask=mask,
-                encoder_hidden_states=torch.zeros(1, 1, 1),  # in the cache already; only asked for None
+                encoder_hidden_states=torch.zeros(
+                    1, 1, 1
+                ),  # not read, since its keys are cached; it must only not be None
                 encoder_attention_mask=self.family.encoder_mask(repeated(encoder_attention_mask, copies), queries),
                 past_key_values=cache,
                 use_cache=True,

@@ -1,7 +1,7 @@
 """A self-attention cache of constant length, so that no shape of a step depends on the number of past tokens.
 
-transformers asks a cache for its length and computes positions from it: an int, which tracing takes for a constant.
-Here it is a `PastLength`, which becomes the graph's input wherever torch computes with it.
+transformers computes positions from the length of the cache, an int, which tracing would turn into a constant. Here the
+length is a `PastLength`, which is the graph's input wherever torch computes with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ class PastLength(int):
     tensor: Tensor
 
     def __new__(cls, tensor: Tensor, likely: int = _LIKELY) -> "PastLength":
-        """Make it of the graph's input, int64 [1]."""
+        """Create it from the graph's input, int64 [1]."""
         self = super().__new__(cls, likely)
         self.tensor = tensor
         return self
@@ -52,7 +52,7 @@ class PastLength(int):
 
 
 class PositionsFromInput(TorchFunctionMode):
-    """Where torch gets a `PastLength`, computes with its tensor; steps have one token.
+    """Lets torch compute with the tensor of each `PastLength`; a step has one token.
 
     Enter it inside the traced `forward`: torch.export has a mode of its own around that, which comes first.
 

@@ -40,10 +40,10 @@ _EXTERNAL_DATA_FROM = 2**25
 
 A protobuf would be read, parsed and copied, and holds 2 GiB at most."""
 
-# Sizes of the examples that are traced. None of them is 0, 1 or another's, so that no dimension is taken for fixed
-# or for the same as another one.
+# Sizes of the examples that are traced. All differ and none is 0 or 1, so that tracing keeps every dimension dynamic,
+# and apart from the others.
 _BATCH, _BEAMS, _PAST_BEAMS, _TOKENS, _PAST, _FRAMES = 2, 3, 4, 6, 5, 23
-_AUDIO_FRAMES = 7 * _FRAMES  # several blocks of a positional convolution: one would be a size of 1 too
+_AUDIO_FRAMES = 7 * _FRAMES  # several blocks of a positional convolution; a single one would be a size of 1
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def save(model: ir.Model, path: Path) -> None:
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     if weights > _EXTERNAL_DATA_FROM:
         ir.save(model, path, external_data=f"{path.name}.data")
-    else:  # the data file of the original graph does not exist beside this one
+    else:  # the data file of the original graph is not beside this one
         ir.save(ir.external_data.load_to_model(model), path)
 
 

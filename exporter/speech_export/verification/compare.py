@@ -144,7 +144,7 @@ def _same_rows(expected: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray
 def verification(result: Comparison, description: str, clips: int) -> Verification:
     """Return a comparison in the manifest's terms."""
     differences = np.concatenate(result.differences)
-    said, reference, found = zip(*result.texts, strict=True) if result.texts else ((), (), ())
+    references, of_torch, of_bundle = zip(*result.texts, strict=True) if result.texts else ((), (), ())
     return Verification(
         audio=description,
         clips=clips,
@@ -155,8 +155,8 @@ def verification(result: Comparison, description: str, clips: int) -> Verificati
         token_agreement=result.agreement,
         mean_logprob_difference=float(differences.mean()),
         p99_logprob_difference=float(np.quantile(differences, 0.99)),
-        word_error_rate=word_error_rate(said, found) if said else None,
-        reference_word_error_rate=word_error_rate(said, reference) if said else None,
+        word_error_rate=word_error_rate(references, of_bundle) if references else None,
+        reference_word_error_rate=word_error_rate(references, of_torch) if references else None,
     )
 
 
@@ -175,20 +175,22 @@ def judge(
             the error names torch instead of the graphs.
 
     Raises:
-        VerificationError: Something differs by more than the limits; the error says what, and by how much.
+        VerificationError: Something differs by more than the limits; the error lists the differences.
     """
     problems, allowed = [], limits.logprob_difference
-    if result.frames:  # however little a frame changes
+    if result.frames:  # however small the other differences are
         problems.append("a clip has {1} frames in the encoder's mask, {0} in torch's".format(*result.frames[0]))
     if own is not None:
-        allowed = max(allowed, limits.torch_roundings * own.rounding_in_proportion)  # the first where it is NaN
+        allowed = max(
+            allowed, limits.torch_roundings * own.rounding_in_proportion
+        )  # `max` keeps the first if the second is NaN
     if not result.in_proportion <= allowed:  # NaN is a problem too
         problem = (
             f"log-probabilities differ by up to {verified.max_logprob_difference:.2g}, the limit is "
             f"{limits.logprob_difference:.2g} (--tolerance)"
         )
         if own is not None:
-            problem += _beside(own, limits)
+            problem += _own_rounding(own, limits)
         problems.append(problem)
     agreements = {"greedy": verified.greedy_agreement, f"{BEAMS} beams": verified.beam_agreement}
     for search, agreement in (agreements if free_searches else {"next token": result.agreement}).items():
@@ -208,11 +210,11 @@ def judge(
         raise VerificationError(f"the exported graphs differ from the torch model: {'; '.join(problems)}")
 
 
-def _beside(own: SelfAgreement, limits: Limits) -> str:
+def _own_rounding(own: SelfAgreement, limits: Limits) -> str:
     """Return the part of an error about torch's own rounding."""
     if math.isnan(own.rounding):
         return "; torch's own rounding is unknown, since the model cannot be computed in float64"
-    allowance = f", of which {limits.torch_roundings:g} times are allowed" if limits.torch_roundings else ""
+    allowance = f"; {limits.torch_roundings:g} times as much is allowed" if limits.torch_roundings else ""
     return f"; torch's own, float32 against float64 on the same audio, differ by {own.rounding:.2g}{allowance}"
 
 
@@ -226,17 +228,17 @@ def _equal(expected: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[int, 
 
 
 def _texts(exported: OnnxSpeechSeq2Seq, each: Expectation, found: NDArray[np.int64]) -> list[tuple[str, str, str]]:
-    """Return reference text, torch's and the bundle's transcript of the clips whose text is known."""
+    """Return the reference text, torch's transcript and the bundle's of each clip whose text is known."""
     tokenizer = exported.tokenizer
     if tokenizer is None:
         return []
 
-    def heard(tokens: NDArray[np.int64]) -> Sequence[str]:
+    def decoded(tokens: NDArray[np.int64]) -> Sequence[str]:
         texts: list[str] = tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True)
         return texts
 
     return [
-        (said, reference, text)
-        for said, reference, text in zip(each.batch.texts, heard(each.tokens), heard(found), strict=True)
-        if said is not None
+        (reference, of_torch, of_bundle)
+        for reference, of_torch, of_bundle in zip(each.batch.texts, decoded(each.tokens), decoded(found), strict=True)
+        if reference is not None
     ]

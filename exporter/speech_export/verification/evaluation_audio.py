@@ -1,4 +1,4 @@
-"""What a bundle is measured on: files, a directory of them with what was said, or noise and tones."""
+"""Audio to measure a bundle on: files, a directory of files with their transcripts, or generated noise and tones."""
 
 import csv
 import sys
@@ -15,16 +15,16 @@ from speech_runtime.audio.features import FeatureExtractor, WaveformExtractor
 from speech_runtime.bundle.model_facts import EncoderFacts
 from speech_runtime.bundle.safe_files import is_directory, is_there
 
-from ..errors import ExportError
+from ..errors import ExportError, shortened
 
 REFERENCES = "reference.tsv"
-"""Beside the files: a table with the columns `file` and `text`, a tab between them."""
+"""Name of the table of transcripts in a directory, with the columns `file` and `text` and a tab between them."""
 
 _SUFFIXES = frozenset({".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
 _CLIPS = 4
 _PAUSE = 0.01
-"""Loudness between bursts, as a share of theirs. In digital silence all frames are equal: their rounding errors are
-equal too, so that they add up in long sums instead of averaging out, and a frame taken for another is not noticed."""
+"""Loudness between bursts, as a share of theirs. In digital silence all frames would be equal: their equal rounding
+errors would add up in long sums instead of averaging out, and a graph that mixes frames up would go unnoticed."""
 _BATCH = 4
 
 Samples = NDArray[np.float32]
@@ -35,9 +35,9 @@ class Batch:
     """Padded model input.
 
     Attributes:
-        inputs: float32 [batch, samples] or [batch, time, features].
-        attention_mask: int64 [batch, samples or time].
-        texts: what is said in each clip; None where it is not known.
+        inputs: Model input float32 [batch, samples] or [batch, time, features].
+        attention_mask: Mask int64 [batch, samples or time], 1 where there is audio.
+        texts: Transcript of each clip; None where it is not known.
     """
 
     inputs: NDArray[np.float32]
@@ -47,12 +47,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class AudioSet:
-    """Batches to measure on, and what they are.
+    """Batches to measure on.
 
     Attributes:
-        description: for the manifest.
-        batches: of clips alike in length.
-        speech: whether it is real audio, which says something about accuracy.
+        description: Description for the manifest.
+        batches: Batches of clips of similar length.
+        speech: True if the clips are audio files, on which accuracy can be measured.
     """
 
     description: str
@@ -61,7 +61,7 @@ class AudioSet:
 
     @property
     def clips(self) -> int:
-        """Clips in all batches."""
+        """Number of clips in all batches."""
         return sum(len(batch.inputs) for batch in self.batches)
 
 
@@ -71,11 +71,17 @@ def audio_set(
     files: Sequence[str | Path],
     directory: str | Path | None = None,
 ) -> AudioSet:
-    """The clips to measure on: `files` and those of `directory`; noise and tones where there are none.
+    """Return the clips of `files` and `directory` in batches; if neither is given, noise and tones.
+
+    Args:
+        encoder: Facts of the encoder.
+        extractor: Feature extractor of the bundle; None if it has none.
+        files: Audio files.
+        directory: Directory with more audio files and perhaps `reference.tsv`.
 
     Raises:
-        ExportError: `directory` has no audio, or audio cannot be made model input.
-        AudioError: a file cannot be read.
+        ExportError: `directory` has no audio, or there is no feature extractor for the files.
+        AudioError: A file cannot be read.
     """
     paths, texts = [Path(file) for file in files], dict[str, str]()
     if directory is not None:
@@ -83,7 +89,10 @@ def audio_set(
         texts = reference_texts(Path(directory))
     if extractor is None and encoder.feature_size is not None:
         if paths:
-            raise ExportError("without a feature extractor that the runtime knows, audio cannot be verified on")
+            raise ExportError(
+                "the bundle has no feature extractor that the runtime knows, so audio files cannot be used to verify "
+                "it; leave --audio and --calibration-audio out"
+            )
         return AudioSet("random features", (_random_features(encoder),), speech=False)
     extractor = extractor or WaveformExtractor(return_attention_mask=True)
     if not paths:
@@ -101,10 +110,10 @@ def audio_set(
 
 
 def audio_files(directory: str | Path) -> list[Path]:
-    """The audio files right in `directory`, by name.
+    """Return the audio files in `directory` itself, sorted by name.
 
     Raises:
-        ExportError: there are none.
+        ExportError: There are none, or the directory cannot be read.
     """
     directory = Path(directory)
     if not is_directory(directory):
@@ -124,10 +133,10 @@ def audio_files(directory: str | Path) -> list[Path]:
 
 
 def reference_texts(directory: Path) -> dict[str, str]:
-    """What is said in the files of `directory`, by their name; empty without a table.
+    """Return the transcripts in `reference.tsv` by the names of the files in `directory`; empty if there is no table.
 
     Raises:
-        ExportError: the table has other columns, or names files that are not there.
+        ExportError: The table cannot be read, lacks a column, or names files that do not exist.
     """
     path = directory / REFERENCES
     if not is_there(path):
@@ -135,11 +144,11 @@ def reference_texts(directory: Path) -> dict[str, str]:
     with _opened(path) as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if not {"file", "text"} <= set(rows.fieldnames or ()):
-            raise ExportError(f"{path} has no columns file and text, with a tab between them, in its first line")
+            raise ExportError(f"{path} needs the columns file and text, with a tab between them, in its first line")
         texts = {row["file"]: row["text"] or "" for row in rows}
     missing = [name for name in texts if not is_there(directory / name)]
     if missing:
-        raise ExportError(f"{path} names files that are not there: {', '.join(missing[:3])}; remove their lines")
+        raise ExportError(f"{path} names files that do not exist: {shortened(missing)}; remove their lines")
     return texts
 
 
@@ -151,12 +160,12 @@ def _opened(path: Path) -> TextIO:
 
 
 def generated_audio(shortest: int, sampling_rate: int, seed: int = 0) -> list[Samples]:
-    """Noise and tones in bursts, for where no speech is at hand.
+    """Return bursts of noise and tones, to measure on if no speech is given.
 
     Args:
-        shortest: samples of the shortest clip at least.
-        sampling_rate: Hz.
-        seed: of the noise.
+        shortest: Minimum number of samples of a clip.
+        sampling_rate: Sampling rate in Hz.
+        seed: Seed of the noise.
 
     Returns:
         Clips of different, odd lengths around two seconds, float32 [samples].
@@ -173,7 +182,7 @@ def _generated(shortest: int, sampling_rate: int, generator: np.random.Generator
 
 
 def _random_features(encoder: EncoderFacts) -> Batch:
-    """Random features in a padded batch, for an encoder whose feature extractor is not at hand."""
+    """Return random features in a padded batch, for an encoder without a feature extractor."""
     generator = np.random.default_rng(0)
     longest = min(encoder.min_length + 150 * encoder.stride, encoder.max_length or sys.maxsize)
     lengths = np.linspace(encoder.min_length, longest, _CLIPS).astype(np.int64)[:, None]

@@ -150,7 +150,7 @@ def expectations(
     ends = [] if end is None else list(end) if isinstance(end, (list, tuple)) else [end]
     for batch in audio.batches:
         oracle = Oracle(model, batch.inputs, batch.attention_mask)
-        mask = oracle.frame_mask(batch.attention_mask.shape[1])  # of frames enough for any encoder
+        mask = oracle.frame_mask(batch.attention_mask.shape[1])  # at least as many frames as any encoder returns
         frames = None if mask is None else mask.sum(dim=-1).to(torch.int64).numpy()
         for beams in (1, BEAMS):
             search: GenerationSettings = {"num_beams": beams, "num_return_sequences": 1, "max_new_tokens": new_tokens}

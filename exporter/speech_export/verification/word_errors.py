@@ -1,4 +1,4 @@
-"""Word error rate: the words that are wrong, missing or extra, divided by the words that were said.
+"""Word error rate: the words that are wrong, missing or extra, divided by the words of the reference.
 
 Written by hand: jiwer would add itself and rapidfuzz, a native library, to what an export needs. A test compares both.
 """

@@ -1,4 +1,4 @@
-"""Writing a file or a directory so that it appears complete or not at all, and replaces only what it may replace.
+"""Writing of a file or a directory that appears complete or not at all, and replaces only what it is allowed to.
 
 A directory is written beside its place, and put there in one step. Beside the target OUT is a container,
 `.OUT.<8 letters>.partial`, which only its owner may read, with
@@ -70,7 +70,7 @@ def staging_directory(target: Path) -> Iterator[Path]:
         OSError: The parent of `target` does not exist, or cannot be written.
     """
     collect(target)
-    with held():  # Ctrl-C between this and the block that removes it would leave it behind
+    with held():  # Ctrl-C before the block that removes it would leave it behind
         container, descriptor = _make_container(target)
     try:
         yield container / _NEW
@@ -105,7 +105,7 @@ def publish(new: Path, target: Path, replaceable: Callable[[Path], None] | None 
 
 
 def collect(target: Path) -> None:
-    """Remove what killed processes left beside `target`, and put back a directory that one of them had moved away.
+    """Remove the containers of killed processes beside `target`, and put back a directory that one of them moved away.
 
     Files of a living process are never touched. Without locks in the file system, nothing is.
     """

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError
-from .libraries import require
+from ..install_hints import import_audio_library
 from .limits import AudioLimits
 
 Samples = NDArray[np.float32]
 
 _LOUDEST = 2.0**31
-"""Samples beyond this are in no known scale, not even that of 32-bit integers. Their squares would soon overflow."""
+"""Largest sample in any known scale, that of 32-bit integers. The squares of much larger ones would overflow."""
 
 
 def prepare(
@@ -46,7 +46,7 @@ def prepare(
         raise AudioError(f"{name}: has samples up to {loudest:.3g}, full scale is ±1; divide them by their full scale")
     if rate == sampling_rate:
         return array
-    resampled: Samples = require("soxr").resample(array, rate, sampling_rate, quality="HQ")
+    resampled: Samples = import_audio_library("soxr").resample(array, rate, sampling_rate, quality="HQ")
     return resampled
 
 
@@ -62,7 +62,7 @@ def array_of(values: object, name: str) -> NDArray[Any]:
         raise AudioError(f"{name}: is not an array of samples: {error}") from error
     if isinstance(values, np.ma.MaskedArray) and (masked := np.count_nonzero(np.ma.getmaskarray(values))):
         raise AudioError(
-            f"{name}: has {masked:,} masked values, and the values behind the mask would be used; "
+            f"{name}: has {masked:,} masked values, which would be used like the others; "
             "fill them, for example with samples.filled(0)"
         )
     return array
@@ -72,7 +72,7 @@ def _floats(samples: object, name: str) -> NDArray[np.floating]:
     array = array_of(samples, name)
     if array.ndim == 0 and array.dtype.kind in "biufc":
         raise AudioError(
-            f"{name}: is a single number, {array}; a list is taken for a list of clips: give samples as an array, "
+            f"{name}: is a single number, {array}; a list is treated as a list of clips: give samples as an array, "
             "for example numpy.array(samples, dtype='float32')"
         )
     if array.dtype == object and array.ndim:

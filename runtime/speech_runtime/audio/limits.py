@@ -16,12 +16,12 @@ class AudioLimits:
     """Limits of one clip. A clip that exceeds one is refused before it takes memory or time; the error names the limit.
 
     Attributes:
-        max_seconds: Longest clip in seconds.
-        max_samples: Most samples of a file, over all channels, at the file's own rate.
-        max_channels: Most channels of a file.
+        max_seconds: Largest length of a clip in seconds.
+        max_samples: Largest number of samples of a file, over all channels, at the file's own rate.
+        max_channels: Largest number of channels of a file.
         min_rate: Lowest sampling rate in Hz. At rates far below speech, a short file becomes hours at the model's rate.
         max_rate: Highest sampling rate in Hz.
-        max_bytes: Most bytes of audio from pipes, open files and bytes, which are read into memory before decoding.
+        max_bytes: Largest number of bytes from pipes, open files and bytes, which are read into memory before decoding.
             Files given by path are not.
         max_wait: Longest time in seconds until a pipe delivers its next bytes.
     """
@@ -56,14 +56,16 @@ class AudioLimits:
         Raises:
             AudioError: It is not a finite number, or exceeds the limits.
         """
-        what = f"{name}: has a sampling rate of {rate} Hz"
+        problem = f"{name}: has a sampling rate of {rate} Hz"
         hertz = float(rate) if isinstance(rate, Real) and not isinstance(rate, bool) else math.nan
         if not 0 < hertz < math.inf:
-            raise AudioError(f"{what}; {_TRUE_RATE}, a number above 0")
+            raise AudioError(f"{problem}; {_TRUE_RATE}, a number above 0")
         if hertz < self.min_rate:
-            raise AudioError(f"{what}, the least is {self.min_rate:,g} Hz; {_TRUE_RATE}, or lower {flag('min_rate')}")
+            raise AudioError(
+                f"{problem}, the least is {self.min_rate:,g} Hz; {_TRUE_RATE}, or lower {flag('min_rate')}"
+            )
         if hertz > self.max_rate:
-            self._refuse("max_rate", what, f"{self.max_rate:,g} Hz", _TRUE_RATE)
+            self._refuse("max_rate", problem, f"{self.max_rate:,g} Hz", _TRUE_RATE)
 
     def check_size(self, frames: int, channels: int, rate: float, name: str) -> None:
         """Check the number of samples per channel (`frames`) and of channels, at a rate that was checked before.
@@ -88,8 +90,8 @@ class AudioLimits:
         if count > self.max_bytes:
             self._refuse("max_bytes", f"{name}: has more bytes", f"{self.max_bytes:,}", "save it, and give its path")
 
-    def _refuse(self, limit: str, what: str, most: str, remedy: str) -> None:
-        raise AudioError(f"{what}, the limit is {most}; {remedy}, or raise {flag(limit)}")
+    def _refuse(self, limit: str, problem: str, most: str, remedy: str) -> None:
+        raise AudioError(f"{problem}, the limit is {most}; {remedy}, or raise {flag(limit)}")
 
 
 _SPLIT = "split it into shorter pieces"

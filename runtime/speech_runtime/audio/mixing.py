@@ -14,7 +14,7 @@ _CANCELLED = 1e-4
 _PIECE = 0.1
 """Length in seconds of the pieces that are checked one by one: shorter than a word."""
 
-_HEARD = 1e-3
+_AUDIBLE = 1e-3
 """Pieces below this share of the loudest piece's power are pauses, which may be lost."""
 
 
@@ -48,7 +48,7 @@ class Mixer:
         if not self._pieces:
             return
         begins, power, power_of_mean = np.concatenate(self._pieces, axis=1)
-        cancelled = (power_of_mean < _CANCELLED * power) & (power > _HEARD * power.max())
+        cancelled = (power_of_mean < _CANCELLED * power) & (power > _AUDIBLE * power.max())
         if cancelled.any():
             first = begins[cancelled][0] / self._rate
             raise AudioError(

@@ -5,43 +5,43 @@ from typing import Any
 import numpy as np
 
 from ..errors import AudioError
+from ..install_hints import import_audio_library
 from .checks import Samples, prepare
 from .containers import CONVERT, DamagedError, Extent, extent_of
-from .libraries import require
 from .limits import AudioLimits
 from .mixing import Mixer
 from .sources import AudioFile, Source, SourceReader, file_name, is_regular, open_source
 
 _BLOCK = 2**16
-"""Frames decoded at once."""
+"""Number of frames to decode at a time."""
 
 _UNKNOWN_LENGTH = 2**62
 """libsndfile reports more frames than this where the file does not state their number."""
 
 _CHECKED_BY_LIBSNDFILE = {"HTK"}
-"""Formats that libsndfile itself refuses if their size is not the declared one."""
+"""Formats whose size libsndfile compares with the declared one itself."""
 
 _SAMPLE_BYTES = dict.fromkeys(("PCM_S8", "PCM_U8", "ULAW", "ALAW"), 1)
 _SAMPLE_BYTES |= {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _FORMATS = "wav, rf64, w64, aiff, iff, caf, au, sph, htk, flac, ogg, opus and mp3"
-"""All formats that are read and known to be complete."""
+"""All formats that are supported: they can be read, and checked for completeness."""
 _UNKNOWN_FORMAT = (
-    f"cannot be read as audio: its format is unknown. Formats that are read are {_FORMATS}. Convert it with: "
+    f"cannot be read as audio: its format is unknown. Supported formats are {_FORMATS}. Convert it with: "
     f"{CONVERT}; raw samples without a header with: ffmpeg -f s16le -ar RATE -ac CHANNELS -i FILE FILE.wav"
 )
-_EMPTY = f"cannot be read as audio: it has 0 bytes; copy it again. Formats that are read are {_FORMATS}"
+_EMPTY = f"cannot be read as audio: it has 0 bytes; copy it again. Supported formats are {_FORMATS}"
 
 
 def duration(file: AudioFile) -> float:
     """Return the seconds of audio that a file's header states.
 
-    0 where it cannot be read, which is reported when the file is read, and for pipes and open files, which can be read
-    only once.
+    0 for pipes and open files, which can be read only once, and if the header cannot be read: the error is raised when
+    the whole file is read.
     """
     if not is_regular(file):
         return 0.0
     try:
-        return float(require("soundfile").info(file).duration)
+        return float(import_audio_library("soundfile").info(file).duration)
     except Exception:  # any error occurs again when the file is read
         return 0.0
 
@@ -74,15 +74,15 @@ def read_audio(file: AudioFile, sampling_rate: int, limits: AudioLimits | None =
 
 
 def _decode(source: Source, limits: AudioLimits) -> tuple[Samples, int]:
-    """Decode a complete file: return the mean of its channels as float32 [samples], and its rate in Hz.
+    """Decode a file: return the mean of its channels as float32 [samples], and its rate in Hz.
 
     Raises:
-        AudioError: It exceeds the limits, or its channels cancel each other out.
-        DamagedError: It is not complete.
+        AudioError: The file exceeds the limits, or its channels cancel each other out.
+        DamagedError: The file is incomplete.
     """
     if source.size == 0:
         raise DamagedError(_EMPTY)
-    extent, soundfile = extent_of(source), require("soundfile")
+    extent, soundfile = extent_of(source), import_audio_library("soundfile")
     try:
         with _opened(soundfile, source, extent) as opened:
             _check_kind(opened, extent)
@@ -103,7 +103,7 @@ def _decode(source: Source, limits: AudioLimits) -> tuple[Samples, int]:
 
 
 def _opened(soundfile: Any, source: Source, extent: Extent | None) -> Any:
-    """Return the decoder of a file. It never seeks: the original does so after each block, which some codecs cannot."""
+    """Return a decoder that never seeks: `SoundFile` does so after each block, which some codecs do not support."""
 
     class Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
         def seekable(self) -> bool:
@@ -119,8 +119,8 @@ def _check_kind(opened: Any, extent: Extent | None) -> None:
     mp3_elsewhere = opened.subtype.startswith("MPEG") and opened.format != "MP3"
     if mp3_elsewhere or (extent is None and opened.format not in _CHECKED_BY_LIBSNDFILE):
         raise DamagedError(
-            f"has the format {opened.format_info}, {opened.subtype_info}, and it cannot be checked whether such a file "
-            f"is complete; convert it with: {CONVERT}"
+            f"has the format {opened.format_info}, {opened.subtype_info}, whose completeness cannot be checked; "
+            f"convert it with: {CONVERT}"
         )
 
 
@@ -137,7 +137,7 @@ def _read(opened: Any, limits: AudioLimits, name: str) -> Samples:
 
 
 def _check_whole(read: int, declared: int, extent: Extent, frame_bytes: int) -> None:
-    """Compare the decoded samples with those that the container holds.
+    """Compare the number of decoded samples with the number that the container declares.
 
     Raises:
         DamagedError: Fewer samples were decoded.

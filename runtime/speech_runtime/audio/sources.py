@@ -17,12 +17,13 @@ AudioFile = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
 """A path, an open file, or the bytes of a file."""
 
 _AT_ONCE = 2**20
+"""Number of bytes to read at a time."""
 
 _NAP = 0.01
-"""Seconds until a file without new data is read again."""
+"""Seconds to sleep before a file without new data is read again."""
 
 _LONGEST_POLL = 2**31 - 1
-"""Milliseconds, about 25 days."""
+"""Longest time that `poll` can wait: milliseconds, about 25 days."""
 
 
 def is_file(audio: object) -> TypeGuard[AudioFile]:
@@ -54,7 +55,7 @@ class Source:
     content: int | bytes
 
     def read_at(self, position: int, count: int) -> bytes:
-        """Read `count` bytes at a position; fewer at the end."""
+        """Return `count` bytes from `position` on, fewer at the end of the file."""
         if isinstance(self.content, bytes):
             return self.content[position : position + count]
         return os.pread(self.content, count, position)
@@ -68,7 +69,7 @@ class SourceReader(io.RawIOBase):
         self._begin, self._bytes = replaced or (0, b"")
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`, or less of it at the end; return the number of bytes."""
+        """Read bytes into `buffer`, and return their number, which is smaller than its size at the end of the file."""
         content = bytearray(self._source.read_at(self._position, len(buffer)))
         for i, byte in enumerate(self._bytes, start=self._begin - self._position):
             if 0 <= i < len(content):
@@ -93,7 +94,7 @@ class SourceReader(io.RawIOBase):
 
 @contextmanager
 def open_source(file: AudioFile, limits: AudioLimits) -> Iterator[Source]:
-    """Open audio. Anything but a regular file is read into memory.
+    """Open an audio file; anything but a regular file is read into memory.
 
     Raises:
         AudioError: It exceeds `limits`, was opened as text, or changed while it was read.
@@ -101,7 +102,7 @@ def open_source(file: AudioFile, limits: AudioLimits) -> Iterator[Source]:
     """
     name = file_name(file)
     if isinstance(file, (str, os.PathLike)):
-        # Opening a pipe without a writer would block for ever without O_NONBLOCK.
+        # Without O_NONBLOCK, opening a pipe without a writer would block forever.
         with open(file, "rb", buffering=0, opener=_without_waiting) as raw:
             found = os.fstat(raw.fileno())
             if stat.S_ISREG(found.st_mode):
@@ -122,7 +123,7 @@ def open_source(file: AudioFile, limits: AudioLimits) -> Iterator[Source]:
 
 
 def is_regular(file: AudioFile) -> bool:
-    """Return whether it is the path of a regular file; any other source can be read only once."""
+    """Return whether `file` is the path of a regular file; other sources may be readable only once."""
     try:
         return isinstance(file, (str, os.PathLike)) and stat.S_ISREG(os.stat(file).st_mode)  # noqa: PTH116
     except (OSError, ValueError):
@@ -140,7 +141,7 @@ def _check_unchanged(before: os.stat_result, after: os.stat_result, name: str) -
 
 
 def _reader(file: BinaryIO, limits: AudioLimits, name: str) -> Callable[[int], bytes | None]:
-    """Return a function that reads an open file and does not wait longer for a pipe than `limits` allow."""
+    """Return a function that reads an open file; for a pipe, it waits no longer than `limits` allow."""
     if not isinstance(getattr(file, "raw", file), io.FileIO):
         return file.read
     # `read1` returns the available bytes; `read` would wait for all that were requested.
@@ -178,10 +179,10 @@ def _read_pipe(descriptor: int, count: int, limits: AudioLimits, name: str) -> b
 
 
 def _wait(descriptor: int, limits: AudioLimits, name: str) -> None:
-    """Wait until there are bytes to read, or the end.
+    """Wait until bytes arrive or the pipe is closed.
 
     Raises:
-        AudioError: It takes longer than `limits` allow.
+        AudioError: Neither happens within the time that `limits` allow.
     """
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)

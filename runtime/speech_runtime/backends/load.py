@@ -1,4 +1,4 @@
-"""Load the graphs of a bundle with the backend that the options ask for."""
+"""Load the graphs of a bundle with the backend that the options choose."""
 
 from dataclasses import replace
 

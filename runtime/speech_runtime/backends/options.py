@@ -49,8 +49,8 @@ class CudaOptions:
     """Options of ONNX Runtime's CUDA execution provider.
 
     Attributes:
-        convolution_search: How cuDNN's algorithms are chosen. EXHAUSTIVE times all of them again for every new length
-            of audio, DEFAULT takes the first.
+        convolution_search: Choice of cuDNN's algorithms. EXHAUSTIVE times all of them again for every new length of
+            audio, DEFAULT takes the first.
         tf32: If true, float32 products are rounded to TF32 (10 bits of mantissa): faster, no longer equal to the CPU.
         prefer_nhwc: If true, convolutions run with the channels last.
         arena_growth: Growth of the memory arena: to the next power of two, or by the size of the request.
@@ -93,8 +93,8 @@ class TensorRtOptions:
     Attributes:
         limits: Sizes that the engines take; a call beyond them builds a new engine during the call.
         engine_cache: Directory for engines, with a folder for each model; if None, they are built at every load.
-        zero_past: Set it to False for releases of TensorRT that refuse the empty past of the first step; the decoder
-            then runs on CUDA.
+        zero_past: If false, the decoder runs on CUDA; for releases of TensorRT that refuse the empty past of the first
+            step.
         shared_memory: If true, the engines of a graph share the memory of their activations.
 
     Raises:
@@ -148,8 +148,8 @@ class SessionOptions:
         cuda: Options of CUDA, if `device` uses it.
         tensorrt: Options of TensorRT and TensorRT-RTX, if `device` uses them.
         providers: Execution providers in order of preference, with their options, in place of those of `device`:
-            `(("CUDAExecutionProvider", {"cudnn_conv_algo_search": "EXHAUSTIVE"}),)`. `device` still tells where tensors
-            are kept. The CPU is always added at the end.
+            `(("CUDAExecutionProvider", {"cudnn_conv_algo_search": "EXHAUSTIVE"}),)`. `device` still decides where
+            tensors are kept. The CPU is always added at the end.
         cpu_memory_arena: If true, freed memory is kept for the next run of any graph. Without it the process is smaller
             and slower.
         memory_pattern: If true, the memory of a run is planned from earlier runs with the same input shapes. Clips
@@ -230,7 +230,7 @@ def options_for(device: str | None, options: Options | None = None) -> Options:
     name, colon, number = device.partition(":")
     if name not in DEVICES or (colon and not number.isdecimal()):
         raise EngineError(
-            f"unknown device {device!r}; known are {', '.join(DEVICES)}, and a GPU's number goes behind a colon: cuda:1"
+            f"unknown device {device!r}; give one of {', '.join(DEVICES)}, and a GPU's number after a colon: cuda:1"
         )
     if name == ENGINES:
         return EngineOptions(device_id=int(number or 0))

@@ -141,7 +141,7 @@ class _Utterance:
 
 
 def measure(directory: str | Path, case: Case, options: BenchOptions) -> Measurement:
-    """Load the bundle, and run `case` as often as `options` ask for.
+    """Load the bundle, and run `case` as often as `options` allow.
 
     Raises:
         SpeechError: The bundle cannot be loaded, or the case fails.

@@ -108,7 +108,7 @@ def _contradictions(options: BenchOptions) -> Iterator[str]:
         yield str(error)
     else:
         if not has_threads and any(options.threads):
-            yield f"threads are of ONNX Runtime, and device {options.device!r} runs without it; give 0"
+            yield f"threads are for ONNX Runtime, and device {options.device!r} runs without it; give 0"
 
 
 QUICK = BenchOptions(

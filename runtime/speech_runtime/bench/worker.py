@@ -36,7 +36,7 @@ def measure_apart(order: Order) -> Measurement:
     where = f"{order.bundle}, {order.case}"
     if done.returncode < 0:
         raise BenchError(
-            f"{where}: the process was killed by signal {-done.returncode}, most likely for want of memory; measure "
+            f"{where}: the process was killed by signal {-done.returncode}, most likely for lack of memory; measure "
             "shorter audio or smaller batches"
         )
     if done.returncode:

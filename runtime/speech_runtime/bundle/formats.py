@@ -86,7 +86,7 @@ class _EncoderFacts1:
 def _from_1(content: Content) -> Content:
     """Convert a manifest of format 1. The graphs' inputs and outputs are the same in both formats.
 
-    Format 1 does not say whether padding is neutral, so clips of different lengths are encoded one by one.
+    Format 1 does not state whether padding is neutral, so clips of different lengths are encoded one by one.
     """
     encoder, decoder = from_json(_EncoderFacts1, content.get("encoder"), "encoder"), content.get("decoder")
     kernels, strides = encoder.conv_kernel, encoder.conv_stride

@@ -43,7 +43,7 @@ def bundle_directory(
 
     Raises:
         BundleError: huggingface-hub is missing, the bundle does not exist, or it cannot be downloaded. A name whose
-            owner is a directory here is taken for a path unless `revision` is given.
+            owner is a directory here is treated as a path unless `revision` is given.
     """
     if isinstance(name, Path) or is_directory(name) or not _HUB_ID.match(name):
         if revision is not None:
@@ -90,7 +90,7 @@ def push_to_hub(
     revision: str | None = None,
     commit_message: str = "Upload a bundle of speech-export",
 ) -> str:
-    """Check the bundle in `directory` and upload its files, and no others beside them, in one commit.
+    """Check the bundle in `directory` and upload its files, and no others, in one commit.
 
     Args:
         directory: Directory that `speech-export` wrote.
@@ -177,5 +177,5 @@ def _reason(error: Exception) -> str:
         )
     if isinstance(error, errors.EntryNotFoundError):
         return f"it has no {MANIFEST}, so it is not a bundle; export the model first: speech-export MODEL -o BUNDLE"
-    said = " ".join(str(error).split()) or type(error).__name__
-    return f"{said}; check the name, the connection and the token ({access})"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"{reason}; check the name, the connection and the token ({access})"

@@ -73,14 +73,14 @@ class Bundle:
 
 
 def load_whole(directory: str | Path, load: Callable[[Bundle], Loaded], *, check_hashes: bool = True) -> Loaded:
-    """Return what `load` makes of the bundle in `directory`, never of parts of two bundles.
+    """Load the bundle in `directory` with `load` and return the result, never one of parts of two bundles.
 
     The directory is held open and its files are read through it. If one of them changes before `load` returns, it is
     loaded again.
 
     Args:
         directory: Directory of the bundle.
-        load: Reads the files of the checked bundle that it is given. It must not keep their paths.
+        load: Function that reads the files of a checked bundle. It must not keep their paths.
         check_hashes: See `Bundle.open`.
 
     Raises:

@@ -30,7 +30,7 @@ REQUIRED_FILES = (*(f"{graph}.onnx" for graph in GRAPHS), GENERATION_CONFIG)
 
 @dataclass(frozen=True)
 class Verification:
-    """How the exported graphs compare with the torch model on the same audio; fp16 is rounded as on a GPU.
+    """Comparison of the exported graphs with the torch model on the same audio; fp16 is rounded as on a GPU.
 
     Attributes:
         audio: Description of the audio.
@@ -65,7 +65,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the graphs of a bundle below float32 were converted.
+    """Conversion of the graphs of a bundle below float32.
 
     Attributes:
         encoder: Precision of the encoder.
@@ -138,7 +138,7 @@ class Manifest:
         decoder: Facts of the decoder.
         verification: Comparison with the torch model; None where it was not made.
         files: Sizes and hashes of the bundle's files, the manifest and the engines aside.
-        quantization: How the graphs were converted; None in float32.
+        quantization: Conversion of the graphs; None in float32.
         engines: Sets of TensorRT engines.
     """
 

@@ -31,7 +31,7 @@ class EncoderFacts:
         feature_size: Width of one feature frame; None for raw waveforms.
         heads: Number of self-attention heads.
         min_length: Samples or feature frames that the first output frame needs.
-        max_length: Most samples or feature frames that the encoder takes; None for no limit.
+        max_length: Largest number of samples or feature frames that the encoder takes; None for no limit.
         stride: Samples or feature frames from one frame of self-attention to the next.
         padding_neutral: If true, a clip is encoded alike alone and in a padded batch.
         frame_stride: Samples or feature frames from one output frame to the next, adapters included; None in bundles
@@ -64,7 +64,7 @@ class DecoderFacts:
         head_dim: Width of a head in the caches.
         vocab_size: Logits per token.
         max_positions: Longest sequence in tokens; None for no limit.
-        max_tokens: Most tokens that one step takes; None for no limit.
+        max_tokens: Largest number of tokens that one step takes; None for no limit.
         top_k: Candidates that a step returns for each beam.
         cache: Kind of self-attention cache; see `graph_io.Cache`.
         cache_length: Length of a static cache in tokens; None for the other kinds.

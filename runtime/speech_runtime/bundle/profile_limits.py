@@ -1,4 +1,4 @@
-"""Sizes that TensorRT engines are built for, in the words of the person who uses the model."""
+"""Sizes that TensorRT engines are built for, in the units of the model's user: seconds, beams, tokens."""
 
 from dataclasses import dataclass
 from typing import Annotated

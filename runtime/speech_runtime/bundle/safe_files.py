@@ -68,7 +68,7 @@ class FileFacts:
             return cls(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
     def problem(self, path: Path, written: str, *, check_hashes: bool) -> str | None:
-        """Return how the file at `path` differs from these facts, or None where it does not.
+        """Return how the file at `path` differs from these facts, or None if it does not.
 
         Args:
             path: File to check.
@@ -94,7 +94,7 @@ class PinnedDirectory:
 
     Attributes:
         path: Path to read its files through. On Linux it leads to the open directory itself; elsewhere it is the real
-            path, and `unchanged` tells whether it led to the same directory all the time.
+            path, and `unchanged` checks that it led to the same directory all the time.
     """
 
     def __init__(self, directory: Path, descriptor: int) -> None:
@@ -140,7 +140,7 @@ def read_json(path: Path) -> Any:
         ValueError: It is too large, not JSON, nested too deeply, or has a duplicate key or a number that is too large.
     """
     with open_regular(path) as file:
-        # `read` allocates what it is asked for: 16 MiB for a file of a few hundred bytes.
+        # `read` allocates as much as its argument, which would be 16 MiB for a file of a few hundred bytes.
         content = file.read(min(os.fstat(file.fileno()).st_size, _LARGEST_JSON) + 1)
     if len(content) > _LARGEST_JSON:
         raise ValueError(f"it has more than {_LARGEST_JSON:,} bytes")

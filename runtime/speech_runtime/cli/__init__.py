@@ -1,1 +1,1 @@
-"""The commands `speech-transcribe` and `speech-bench`, and what all commands share: flags, output formats, signals."""
+"""The commands `speech-transcribe` and `speech-bench`, and parts of all commands: flags, output formats, signals."""

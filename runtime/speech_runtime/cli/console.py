@@ -24,8 +24,8 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         seconds = f"[{record.created - self._begin:.3f} s]"
-        what = f"{record.levelname.capitalize()}:" if record.levelno >= logging.WARNING else seconds
-        complain(f"{self._start}{what} {record.getMessage()}")
+        prefix = f"{record.levelname.capitalize()}:" if record.levelno >= logging.WARNING else seconds
+        complain(f"{self._start}{prefix} {record.getMessage()}")
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from typing import Any
 from ..audio.features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from ..backends.tensorrt.library import NAMES
 from ..bundle.loading import Bundle
-from ..bundle.manifest import GENERATION_CONFIG, Manifest, Verification
+from ..bundle.manifest import GENERATION_CONFIG, MANIFEST, Manifest, Verification
 from ..bundle.model_facts import DecoderFacts, EncoderFacts
+from ..bundle.safe_files import read_json
 from ..generation.config import GenerationConfig
-from ..generation.tokenizer import tokenizer_of
+from ..generation.text import tokenizer_of
 from ..system import MIB
 
 _LABEL_WIDTH = 15
@@ -22,7 +23,7 @@ def summarize(bundle: Bundle) -> dict[str, Any]:
 
     Returns:
         The manifest's fields and `directory`; `size` in bytes; `input_seconds`, the shortest and longest input of a
-        waveform encoder (longest is None for no limit); `feature_extractor` and `tokenizer`, None where there is none;
+        waveform encoder (longest is None for no limit); `feature_extractor` and `tokenizer`, None for a bundle without;
         `generation_config`, the settings that differ from the defaults.
 
     Raises:
@@ -51,7 +52,7 @@ def describe(bundle: Bundle) -> str:
     extractor, tokenizer = facts["feature_extractor"], facts["tokenizer"]
     size_width = max(len(f"{file.size:,}") for file in manifest.files.values())
     parts = {
-        "bundle": [f"{bundle.directory} ({bundle.size / MIB:,.2f} MiB, format {manifest.format_version})"],
+        "bundle": [f"{bundle.directory} ({bundle.size / MIB:,.2f} MiB, {_format(bundle)})"],
         "source": [manifest.source],
         "made by": [", ".join(f"{name} {version}" for name, version in manifest.producer.items())],
         "precision": _precision_lines(manifest),
@@ -59,7 +60,9 @@ def describe(bundle: Bundle) -> str:
         "decoder": _decoder_lines(manifest.decoder),
         "features": _extractor_lines(extractor),
         "tokenizer": [
-            f"{tokenizer['model']}, {tokenizer['vocab_size']:,} tokens" if tokenizer else "none: it returns token ids"
+            f"{tokenizer['model']}, {tokenizer['vocab_size']:,} tokens"
+            if tokenizer
+            else "none: the bundle returns token ids"
         ],
         "generation": [_settings(facts["generation_config"]) or "the defaults"],
         "verification": _verification_lines(manifest),
@@ -71,6 +74,12 @@ def describe(bundle: Bundle) -> str:
         for label, lines in parts.items()
         for index, line in enumerate(lines)
     )
+
+
+def _format(bundle: Bundle) -> str:
+    """Return the format of `bundle` on disk, and the format that it was converted to in memory if that differs."""
+    on_disk, current = read_json(bundle.path(MANIFEST))["format_version"], bundle.manifest.format_version
+    return f"format {on_disk}" if on_disk == current else f"format {on_disk}, read as {current}"
 
 
 def _extractor_settings(extractor: FeatureExtractor | None) -> dict[str, Any] | None:
@@ -103,7 +112,7 @@ def _encoder_lines(
     encoder: EncoderFacts, extractor: dict[str, Any] | None, seconds: dict[str, float | None] | None
 ) -> list[str]:
     waveform = encoder.feature_size is None
-    what = "a waveform" if waveform else f"frames of {encoder.feature_size} features"
+    content = "a waveform" if waveform else f"frames of {encoder.feature_size} features"
     rate = f" at {extractor['sampling_rate']:,} Hz" if extractor and waveform else ""
     counts = {"shortest": encoder.min_length, "longest": encoder.max_length}
     unit = "samples" if waveform else "feature frames"
@@ -114,7 +123,7 @@ def _encoder_lines(
         for end, count in counts.items()
     }
     return [
-        f"takes {encoder.input_name}: {what}{rate}",
+        f"takes {encoder.input_name}: {content}{rate}",
         f"shortest {lengths['shortest']}, longest {lengths['longest']}",
         f"{encoder.heads} heads of self-attention, a frame every {encoder.stride:,} {unit}",
         "padding is neutral: a clip is encoded alike alone and in a batch"
@@ -137,12 +146,12 @@ def _decoder_lines(decoder: DecoderFacts) -> list[str]:
 
 def _extractor_lines(settings: dict[str, Any] | None) -> list[str]:
     if settings is None:
-        return ["none: it takes model input, not audio"]
+        return ["none: the bundle takes model input, not audio"]
     return [settings[_KIND], _settings({name: value for name, value in settings.items() if name != _KIND})]
 
 
 def measured_on(manifest: Manifest, verification: Verification) -> str:
-    """Return a phrase that says on which audio a bundle was compared with torch."""
+    """Return a phrase that names the audio on which a bundle was compared with torch."""
     quantization = manifest.quantization
     half = quantization is not None and "fp16" in (quantization.encoder, quantization.decoder)
     how = ", rounded as a GPU rounds" if half else ""

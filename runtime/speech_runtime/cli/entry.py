@@ -1,4 +1,4 @@
-"""Start and end of a command: signals are handled from the first line on and decide the exit code."""
+"""Start and end of a command: handlers for Ctrl-C and SIGTERM, one-line errors, and the exit code."""
 
 import os
 import signal
@@ -8,29 +8,29 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
-from ..interrupts import Interrupted, heeded
+from ..interrupts import Interrupted, signals_handled
 
 
 @contextmanager
 def exit_when_interrupted() -> Iterator[None]:
-    """Exit with code 130 on Ctrl-C and 143 on SIGTERM, with a message. Also a decorator."""
+    """Exit with a message and code 130 on Ctrl-C, 143 on SIGTERM. This is a decorator, too."""
     try:
-        with heeded():
+        with signals_handled():
             yield
     except KeyboardInterrupt as interrupt:
-        from .console import complain  # only now: signals are handled before anything is imported
+        from .console import complain  # imported here, since signals must be handled before slow imports
 
         complain("\nInterrupted")
         sys.exit(interrupt.exit_code if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT).exit_code)
 
 
 def run(module: str) -> NoReturn:
-    """Run the command `main` of a module, which is imported once signals are handled."""
+    """Handle signals, import `module`, run its command `main`, and exit."""
     try:
         with exit_when_interrupted():
             code = _exit_code(module)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # from here on a signal may end the process at once
+        for number in (signal.SIGINT, signal.SIGTERM):  # during exit, a signal may end the process at once
             if signal.getsignal(number) is signal.default_int_handler:
                 signal.signal(number, signal.SIG_DFL)
     sys.exit(code)
@@ -47,20 +47,20 @@ def _exit_code(module: str) -> str | int | None:
 
 @contextmanager
 def oserrors_named() -> Iterator[None]:
-    """Exit with code 1 and a one-line message if the system refuses to write to stdout or to open a path."""
+    """Exit with code 1 and a one-line message if stdout cannot be written or a path cannot be opened."""
     try:
         yield
     except OSError as error:
-        from .writers import abandon_stdout, is_of_stdout  # only now: signals are handled before anything is imported
+        from .writers import abandon_stdout, is_of_stdout  # imported here, as in `exit_when_interrupted`
 
         if is_of_stdout(error):
             abandon_stdout()
-            said = f"stdout cannot be written: {error.strerror}; the rest is lost"
+            message = f"stdout cannot be written: {error.strerror}; the rest is lost"
         elif error.filename is not None:
-            said = f"{os.fsdecode(error.filename)}: {error.strerror}; check its name and permissions"
+            message = f"{os.fsdecode(error.filename)}: {error.strerror}; check its name and permissions"
         else:
             raise
         from .console import complain
 
-        complain(f"Error: {said}")
+        complain(f"Error: {message}")
         sys.exit(1)

@@ -16,7 +16,7 @@ from ..generation.config import GenerationConfig
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
-"""Up to 40 digits, more than any setting has. Python's `int` also takes 1_0 and the digits of other scripts."""
+"""ASCII digits, at most 40, more than any setting has. Python's `int` also accepts 1_0 and digits of other scripts."""
 
 
 class _Integer(click.types.IntParamType):
@@ -42,7 +42,7 @@ FLOAT = _Float()
 
 
 def number_list(kind: _Integer | _Float) -> Callable[[str], tuple[Any, ...]]:
-    """Return a type for numbers with commas between them, such as "10,1,60"."""
+    """Return a type of flag that takes numbers separated by commas, such as "10,1,60"."""
 
     def numbers(value: str) -> tuple[Any, ...]:
         try:
@@ -55,7 +55,7 @@ def number_list(kind: _Integer | _Float) -> Callable[[str], tuple[Any, ...]]:
 
 
 def token_ids(value: str) -> list[int]:
-    """Convert token ids such as "5,6,7"."""
+    """Parse token ids such as "5,6,7"."""
     parts = [part.strip() for part in value.split(",")]
     if not all(map(_INTEGER.fullmatch, parts)):
         raise click.BadParameter(f"{value[:80]!r} is not a list of token ids; write them as 5,6,7")
@@ -63,7 +63,7 @@ def token_ids(value: str) -> list[int]:
 
 
 def json_value(value: str) -> Any:
-    """Convert JSON, such as a nested list."""
+    """Parse JSON, such as a nested list."""
     try:
         return parse_json(value)
     except ValueError as error:
@@ -83,7 +83,7 @@ _TYPES: dict[Any, Any] = {
     int | tuple[int, ...] | None: token_ids,
     bool | Literal["never"]: click.Choice(list(_EARLY_STOPPING)),
 }
-"""Click's type for a field of `GenerationConfig` with each type. Fields with other types take JSON."""
+"""Type of a flag, by the type of its field in `GenerationConfig`. Flags for other types take JSON."""
 
 _METAVARS = {token_ids: "IDS", json_value: "JSON"}
 _SETTINGS = [field.name for field in fields(GenerationConfig) if field.name != "bos_token_id"]
@@ -95,13 +95,13 @@ _FLAGS = {
     "cuda_graphs": "--cuda-graphs",
     "device='cuda'": "--device cuda",
 }
-"""Flag for each Python argument that has one. `bos_token_id` has none, `--decoder-start-token-id` overrides it."""
+"""Flags by Python argument. `bos_token_id` has none, because `--decoder-start-token-id` overrides it."""
 
 _ARGUMENT = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, _FLAGS))})(?!\w)")
 
 
 def setting_flags(command: Command) -> Command:
-    """Add a flag for every setting of `generate()` to a command. A flag that is not given is None."""
+    """Add a flag for every setting of `generate()` to a command; flags that are not given are None."""
     for option in reversed(_setting_options()):
         command = option(command)
     return command
@@ -109,7 +109,7 @@ def setting_flags(command: Command) -> Command:
 
 def _setting_options() -> list[Callable[[Command], Command]]:
     types, descriptions = get_type_hints(GenerationConfig), _descriptions(GenerationConfig)
-    types["decoder_start_token_id"] = int  # one for all files
+    types["decoder_start_token_id"] = int  # a command has one token for all files
     names = [name for name in _SETTINGS if name != "num_return_sequences"]  # --n-best has a default of its own
     prompt = click.option(
         "--decoder-input-ids", type=token_ids, metavar="IDS", help="Tokens that every text continues."
@@ -147,9 +147,9 @@ def given_settings(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_flags(message: str) -> str:
-    """Return an error of the library with flags in place of Python's arguments.
+    """Return an error message of the library with the names of arguments replaced by their flags.
 
-    Errors about generation_config.json stay as they are: its keys are called like the arguments.
+    Messages about generation_config.json stay as they are, since they name its keys.
     """
     if "generation_config.json" in message:
         return message
@@ -158,12 +158,12 @@ def with_flags(message: str) -> str:
 
 _AUDIO_DEFAULTS = AudioLimits()
 _AUDIO_HELP = {
-    "max_seconds": "Longest file to accept, in seconds.",
-    "max_samples": "Most samples to accept in one file, all channels together.",
-    "max_channels": "Most channels to accept in one file.",
-    "min_rate": "Lowest sampling rate to accept, in Hz.",
-    "max_rate": "Highest sampling rate to accept, in Hz.",
-    "max_bytes": "Most bytes to read from stdin or a pipe.",
+    "max_seconds": "Largest length of a file, in seconds.",
+    "max_samples": "Largest number of samples in a file, over all channels.",
+    "max_channels": "Largest number of channels in a file.",
+    "min_rate": "Lowest sampling rate of a file, in Hz.",
+    "max_rate": "Highest sampling rate of a file, in Hz.",
+    "max_bytes": "Largest number of bytes to read from stdin or a pipe.",
     "max_wait": "Longest wait for the next bytes of a pipe, in seconds.",
 }
 

@@ -47,15 +47,22 @@ Exit codes:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.argument("bundle", type=click.Path())
 @click.argument("files", type=click.Path(allow_dash=True), nargs=-1, required=True)
-@click.option("--language", help="Language of the text, as the tokenizer names it: de, de_DE.")
-@click.option("--n-best", type=IntegerRange(1), default=1, help="Hypotheses of each file; needs as many beams.")
+@click.option("--language", help="Language of the text, by code or by token of the tokenizer, such as de or de_DE.")
+@click.option(
+    "--n-best",
+    type=IntegerRange(1),
+    default=1,
+    help="Number of hypotheses for each file; at most --num-beams, or any number of samples.",
+)
 @setting_flags
 @click.option("--seed", type=IntegerRange(0), help="Seed of --do-sample: the same seed draws the same text.")
-@click.option("--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option(
+    "--format", "layout", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Output format."
+)
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path),
-    help="Write one file per audio file here, not to stdout.",
+    help="Directory to write one file per audio file to, instead of stdout.",
 )
 @click.option(
     "--batch-size",
@@ -149,7 +156,7 @@ class _Stdin:
 
     @property
     def raw(self) -> Any:
-        """Unbuffered stream below the buffer."""
+        """Unbuffered stream under the buffered one."""
         return getattr(self._buffer(), "raw", None)
 
     def fileno(self) -> int:
@@ -161,7 +168,7 @@ class _Stdin:
         return self._buffer().read(count)
 
     def read1(self, count: int) -> bytes:
-        """Read the bytes that are there, at most `count`."""
+        """Read the bytes that are available, at most `count`."""
         return cast("BufferedReader", self._buffer()).read1(count)
 
     def _buffer(self) -> BinaryIO:

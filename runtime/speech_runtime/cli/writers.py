@@ -68,7 +68,7 @@ def is_of_stdout(error: OSError) -> bool:
 
 
 def abandon_stdout() -> None:
-    """Discard what is left in the buffer of stdout: Python would fail on it again at exit."""
+    """Discard the rest of the buffer of stdout: Python would fail to write it again at exit."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -26,7 +26,8 @@ _COUNTED_TOKENS = 64
 """Number of tokens of a growing cache that are counted at most: most sequences end long before their maximal length."""
 
 _UNCHECKED_BYTES = 2**26
-"""Memory that any process has: to ask the system takes 47 µs, and a search of a small model a few ms."""
+"""Memory that is not checked, since any process has it: asking the system takes 47 µs, a search of a small model a few
+ms."""
 
 
 def generate(
@@ -49,8 +50,8 @@ def generate(
         options: Options of the call.
 
     Raises:
-        GenerationError: The settings contradict each other, the prompts, the decoder or this machine's memory; or no
-            token is possible.
+        GenerationError: The settings contradict each other, do not fit the prompts, the decoder or this machine's
+            memory, or ban every token.
     """
     _check(config, prompts, options, tokenizer)
     deadline = Deadline(config.max_time, options.cancel)
@@ -104,7 +105,7 @@ def _check_memory(batch: int, longest: int, facts: DecoderFacts, config: Generat
         config: Settings.
 
     Raises:
-        GenerationError: The memory needed and the memory available.
+        GenerationError: They are; the message has the memory needed and the memory available.
     """
     beams = rows_per_utterance(config)
     rows = batch * beams
@@ -115,6 +116,6 @@ def _check_memory(batch: int, longest: int, facts: DecoderFacts, config: Generat
         setting = "num_return_sequences" if beams > config.num_beams else "num_beams"
         raise GenerationError(
             f"{setting} {beams:,} × {batch:,} utterances need {needed / 2**30:,.2f} GiB of memory "
-            f"or more for their {rows:,} rows, and this process may take {free / 2**30:,.2f} GiB; set {setting} or "
-            "batch_size lower"
+            f"or more for their {rows:,} rows, and this process may take {free / 2**30:,.2f} GiB; lower {setting} "
+            "or batch_size"
         )

@@ -107,7 +107,7 @@ def _checked_processor(function: Processor, position: int) -> Processor:
     def apply(sequences: Sequences, scores: Scores) -> Scores:
         shape = scores.shape  # read first: the function may write into the scores
         found = _returned(function, f"logits_processor[{position}]", "floating-point", "f", shape, sequences, scores)
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite
             return found.astype(np.float32, copy=False)
 
     return apply
@@ -134,7 +134,7 @@ def _returned(
     Nothing is broadcast or cast silently.
 
     Raises:
-        GenerationError: The function, which is named, returned no array, or one of another shape or dtype kind.
+        GenerationError: The function, which is named, did not return an array of this shape and kind of dtype.
     """
     returned = function(sequences.copy(), *scores)
     called = f"{name} ({getattr(function, '__qualname__', type(function).__name__)})"
@@ -142,7 +142,9 @@ def _returned(
     try:
         found = np.asarray(returned)
     except Exception as error:  # lists of unequal lengths, or whatever an object's own conversion raises
-        raise GenerationError(f"{called} returned a {type(returned).__name__} that is no array; {expected}") from error
+        raise GenerationError(
+            f"{called} returned a {type(returned).__name__} that is not an array; {expected}"
+        ) from error
     if found.dtype.kind != kind or found.shape != shape:
         described = "None" if returned is None else f"{found.dtype} {list(found.shape)}"
         raise GenerationError(f"{called} returned {described}; {expected}")

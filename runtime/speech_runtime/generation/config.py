@@ -34,7 +34,7 @@ DEFAULT_NEW_TOKENS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How to search: greedily with one beam, by beam search with more; with `do_sample` either draws tokens at random.
+    """Settings of a search: greedy with one beam, beam search with more; `do_sample` makes either draw its tokens.
 
     A setting is declared once, here: the checks and the type of its command-line flag follow from the field's type, and
     the flag's help is the description below. `GenerationSettings` repeats the names for type checkers.
@@ -44,19 +44,19 @@ class GenerationConfig:
         max_length: Largest number of tokens, the prompt included.
         min_new_tokens: Smallest number of new tokens. Overrides `min_length`.
         min_length: Smallest number of tokens, the prompt included.
-        max_time: Seconds after which the search of a batch stops and returns what it has.
+        max_time: Seconds after which the search of a batch stops and returns its results so far.
         stop_strings: String, or list of strings, that ends a sequence once its text contains it.
         num_beams: Number of hypotheses kept for each utterance; 1 is greedy search.
         num_return_sequences: Number of hypotheses returned for each utterance, best first: at most `num_beams`, or any
             number of samples.
         length_penalty: Exponent of the length by which beam search divides a log-probability: above 0 favours long
             sequences, below 0 short ones.
-        early_stopping: When beam search stops. If true, at `num_beams` finished hypotheses; if false, when the best
-            live one, at its present length, cannot beat the worst finished one; "never", when it cannot at any length.
+        early_stopping: Condition that ends beam search. True: `num_beams` hypotheses are finished. False: no live
+            hypothesis, at its present length, can beat the worst finished one. "never": none can at any length.
         do_sample: If true, draw tokens by their probabilities.
         temperature: Divisor of the scores before sampling: below 1 favours likely tokens.
         top_k: Sample from this many of the likeliest tokens; 0 is all of them.
-        top_p: Sample from the likeliest tokens whose probabilities add up to this.
+        top_p: Sample from the fewest tokens whose probabilities add up to this, likeliest first.
         min_p: Sample from tokens with at least this share of the likeliest token's probability.
         typical_p: Sample from the tokens closest to the expected information whose probabilities add up to this.
         epsilon_cutoff: Sample from tokens with at least this probability.
@@ -70,7 +70,7 @@ class GenerationConfig:
         suppress_tokens: Tokens that are never generated.
         begin_suppress_tokens: Tokens that are not generated first.
         bad_words_ids: Sequences of tokens that are never generated, such as [[5, 6], [7]].
-        sequence_bias: Number added to the score of a sequence's last token when its other tokens precede, such as
+        sequence_bias: Number added to the score of a sequence's last token when its other tokens precede it, such as
             [[[5, 6], -2.0]].
         forced_bos_token_id: First new token after a prompt of one token.
         forced_eos_token_id: Token, or list of tokens, that ends a sequence at its maximal length.
@@ -160,7 +160,7 @@ class GenerationConfig:
         return config
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise `GenerationError` unless each token that is fed, forced or waited for is one of the `vocab_size`."""
+        """Raise `GenerationError` if a token to start with, to force or to end at is not below `vocab_size`."""
         if found := vocabulary_problems(self, vocab_size):
             raise GenerationError(listed(found))
 
@@ -221,7 +221,7 @@ class GenerationConfig:
 
     @property
     def fill_token_id(self) -> int:
-        """Token that fills the rows of a batch after their end; -1 if there is none.
+        """Token that fills the rows of a batch after their end; -1 without such a token.
 
         As in transformers, beam search takes a `pad_token_id` of 0 for "not set" and fills with `eos_token_id`
         (`GenerationMixin._beam_search`); greedy search does not.
@@ -307,11 +307,11 @@ def _as_tuple(tokens: int | tuple[int, ...] | None) -> tuple[int, ...]:
 
 def _with_suggestions(found: Iterable[str], settings: Sequence[str], keywords: Iterable[str]) -> list[str]:
     """Add to each unknown setting the known name that it resembles, or at the end all of them."""
-    known, said, resembles_none = [*settings, *keywords], [], False
+    known, lines, resembles_none = [*settings, *keywords], [], False
     for problem in found:
         name, unknown, _ = problem.partition(" is not a known field")
         similar = get_close_matches(name, known, 1) if unknown else []
         resembles_none |= bool(unknown and not similar)
         unsuggested = f"{name} is not a known setting" if unknown else problem
-        said.append(f"{unsuggested}; did you mean {similar[0]}?" if similar else unsuggested)
-    return [*said, f"known settings are {', '.join(settings)}"] if resembles_none else said
+        lines.append(f"{unsuggested}; did you mean {similar[0]}?" if similar else unsuggested)
+    return [*lines, f"known settings are {', '.join(settings)}"] if resembles_none else lines

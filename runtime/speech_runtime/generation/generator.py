@@ -17,9 +17,8 @@ from .config import GenerationConfig
 from .decoding.caches.buffer_pool import StepBufferPool
 from .decoding.decoder import CachedDecoder
 from .encoder import EncoderOutput, SpeechEncoder
-from .label_tokens import LabelTokens
 from .language import with_language
-from .likelihood import ForwardOutput, cross_entropy
+from .likelihood import ForwardOutput, LabelTokens, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
 from .output import GenerateOutput
 from .prompts import Prompts, check_tokens, prompts
@@ -54,7 +53,7 @@ class SpeechGenerator:
         self._buffers = StepBufferPool(backend, manifest.decoder) if recorded else None
 
     def __reduce__(self) -> NoReturn:
-        """Refuse pickling and copying with an error that says what to do instead."""
+        """Refuse pickling and copying with an error that has the remedy."""
         raise TypeError(
             f"{type(self).__name__} cannot be pickled or copied, its graphs are in the memory of this process; give "
             "the other process the bundle's directory, and load it there with "
@@ -130,7 +129,9 @@ class SpeechGenerator:
                 `de_DE`). It sets the start token if the model starts with a language token, else the first new token.
             return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone.
             keywords: Settings (see `GenerationConfig`), which override those of the bundle's `generation_config.json`,
-                and options of this call (see `CallOptions`).
+                and options of this call: `logits_processor` and `stopping_criteria` (lists of functions), `generator`
+                (a numpy random generator), `stream` (a function that takes text), `cancel` (a `threading.Event`),
+                `output_scores` and `output_logits` (booleans).
 
         Returns:
             Sequences int64 [batch × num_return_sequences, length]: start token, tokens, end token, padding.
@@ -142,7 +143,7 @@ class SpeechGenerator:
         """
         if not isinstance(return_dict_in_generate, bool | np.bool_ | None):
             raise GenerationError(f"return_dict_in_generate is {shown(return_dict_in_generate)}; give True or False")
-        options, config = self._asked(keywords)
+        options, config = self._options_and_settings(keywords)
         encoded = self._encoded(inputs, attention_mask, encoder_outputs)
         found, _ = self._search(encoded, decoder_input_ids, language, options, config)
         return found if return_dict_in_generate else found.sequences
@@ -182,7 +183,7 @@ class SpeechGenerator:
         logits = self._decoder(encoded).logits(tokens)
         return ForwardOutput(logits, cross_entropy(logits, checked))
 
-    def _asked(self, keywords: Mapping[str, Any]) -> tuple[CallOptions, GenerationConfig]:
+    def _options_and_settings(self, keywords: Mapping[str, Any]) -> tuple[CallOptions, GenerationConfig]:
         """Check the keywords of a search before anything runs, and return its options and settings."""
         options, settings = CallOptions.split(keywords)
         config = self.generation_config.updated(settings, (*OPTION_NAMES, *_OTHER_KEYWORDS))
@@ -217,7 +218,7 @@ class SpeechGenerator:
             raise GenerationError("give either inputs or encoder_outputs, and not both")
         if encoder_outputs is not None and not isinstance(encoder_outputs, EncoderOutput):
             raise GenerationError(
-                f"encoder_outputs is of type {type(encoder_outputs).__name__}, it must be what encode() returned"
+                f"encoder_outputs is of type {type(encoder_outputs).__name__}, it must be the result of encode()"
             )
         return encoder_outputs or self.encode(inputs, attention_mask)  # type: ignore[arg-type]
 

@@ -39,7 +39,7 @@ def language_token(tokenizer: Tokenizer, language: str) -> int:
     """
     known = language_tokens(tokenizer)
     if not isinstance(language, str) or language not in known:
-        codes = ", ".join(sorted(code for code in known if code.isalpha())) or "none at all"
+        codes = ", ".join(sorted(code for code in known if code.isalpha())) or "none"
         raise GenerationError(f"the tokenizer has no token for the language {language!r}; it has {codes}")
     return known[language]
 
@@ -53,19 +53,19 @@ def with_language(
     forced as the first new token, so all their utterances must have the same language.
 
     Raises:
-        BundleError: There is no tokenizer to look languages up in.
+        BundleError: The bundle has no tokenizer, whose vocabulary lists the languages.
         GenerationError: The tokenizer does not have them, or their number is not `batch`.
     """
     if tokenizer is None:
         raise BundleError("the bundle has no tokenizer.json: languages cannot be looked up; set their token instead")
     if not isinstance(language, str) and not (isinstance(language, Iterable) and not isinstance(language, bytes)):
         raise GenerationError(
-            f"language is {shown(language)}, it must be one as 'de', or a list with one for each clip"
+            f"language is {shown(language)}, it must be a language such as 'de', or a list with one for each clip"
         )
-    asked = [language] * batch if isinstance(language, str) else list(language)
-    tokens = [language_token(tokenizer, name) for name in asked]
+    names = [language] * batch if isinstance(language, str) else list(language)
+    tokens = [language_token(tokenizer, name) for name in names]
     if len(tokens) != batch:
-        raise GenerationError(f"language names {len(tokens)} languages for {batch} utterances; give one for each")
+        raise GenerationError(f"language has {len(tokens)} languages for {batch} utterances; give one for each")
     if len(set(tokens)) == 1 and not set(language_tokens(tokenizer).values()) & set(config.start_token_ids(batch)):
         return config.updated({"forced_bos_token_id": tokens[0]})
     return config.updated({"decoder_start_token_id": tokens})

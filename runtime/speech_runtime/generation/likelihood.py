@@ -1,40 +1,102 @@
-"""How likely given tokens are: the loss of labels, and log-probabilities of whole texts."""
+"""Scores of given tokens: the loss of labels, and the log-probabilities of whole texts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..bundle.loading import Bundle, read_configuration
+from ..bundle.manifest import CONFIG
 from ..dataclass_json import shown
-from ..errors import GenerationError
+from ..errors import BundleError, GenerationError
+from .config import GenerationConfig
 from .decoding.decoder import CachedDecoder
 from .prompts import check_tokens, token_array
 from .scores.maths import log_softmax
 from .search.base import Tokens
 
 IGNORED = -100
-"""A label that does not count."""
+"""Label that does not count."""
 
 _LOGITS_AT_ONCE = 2**26
-"""Numbers, 256 MiB of them."""
+"""Number of logits that are computed at once: 256 MiB of them."""
+
+_LABEL_TOKENS = ("decoder_start_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """What the decoder expects after each token: logits float32 [batch, tokens, vocabulary]; the loss of labels."""
+    """Output of `forward`.
+
+    Attributes:
+        logits: Logits of the token after each given one, float32 [batch, tokens, vocabulary].
+        loss: Mean negative log-probability of the labels; None without labels, NaN if all of them are ignored.
+    """
 
     logits: NDArray[np.float32]
     loss: float | None = None
 
 
-def decoder_input_ids(labels: ArrayLike, start: Sequence[int], fill: int, vocab_size: int) -> tuple[Tokens, Tokens]:
-    """Labels int64 [batch, tokens] and what the decoder is given to say them: shifted right, behind the start token.
+def wrong_label_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tokens for labels in a model's configuration that are not token ids, by their names."""
+    return {name: token for name in _LABEL_TOKENS if (token := config.get(name)) is not None and type(token) is not int}
 
-    As `shift_tokens_right` of transformers: labels of -100 do not count, and are `fill` as an input.
+
+@dataclass(frozen=True)
+class LabelTokens:
+    """Tokens that turn labels into the decoder's input, as in transformers' `shift_tokens_right`.
+
+    They come from config.json, which training reads; generation reads generation_config.json, and the two may differ.
+
+    Attributes:
+        start: Token before the first label; that of the generation settings if None.
+        pad: Token that replaces labels of -100 as input; that of the generation settings if None.
+    """
+
+    start: int | None = None
+    pad: int | None = None
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "LabelTokens":
+        """Read the tokens from a bundle's config.json; both are None if there is no such file.
+
+        Raises:
+            BundleError: The file cannot be read, or one of them is not a token id.
+        """
+        if not bundle.has(CONFIG):
+            return cls()
+        path = bundle.path(CONFIG)
+        found = read_configuration(path)
+        for name, token in wrong_label_tokens(found).items():
+            raise BundleError(f"{path}: {name} is {token!r}, it must be a token id; export the model again")
+        return cls(*map(found.get, _LABEL_TOKENS))
+
+    def resolved(self, config: GenerationConfig, batch: int, vocab_size: int) -> tuple[tuple[int, ...], int]:
+        """Return the start token of each utterance, and the token for labels of -100.
+
+        Raises:
+            GenerationError: There is no start token, or one of the two is outside the vocabulary.
+        """
+        start = config.start_token_ids(batch) if self.start is None else (self.start,) * batch
+        pad = max(config.fill_token_id, 0) if self.pad is None else self.pad
+        if outside := sorted({token for token in (*start, pad) if not 0 <= token < vocab_size}):
+            raise GenerationError(
+                f"labels start from and are padded with tokens of {CONFIG}, but {outside[0]} is not in the decoder's "
+                f"0 … {vocab_size - 1}; correct decoder_start_token_id and pad_token_id in the checkpoint's {CONFIG} "
+                "and export it again, or give decoder_input_ids"
+            )
+        return start, pad
+
+
+def decoder_input_ids(labels: ArrayLike, start: Sequence[int], fill: int, vocab_size: int) -> tuple[Tokens, Tokens]:
+    """Return labels int64 [batch, tokens], and the decoder's input for them: the start token, then all but the last.
+
+    This follows transformers' `shift_tokens_right`: labels of -100 do not count, and `fill` replaces them in the input.
 
     Raises:
-        GenerationError: labels are of another shape or dtype, or there are no such tokens.
+        GenerationError: The labels have another shape or dtype, or are not in the vocabulary.
     """
     given = token_array(labels, len(start), "labels", f"; fill rows of several lengths up with {IGNORED}")
     if given.dtype.kind not in "iu":
@@ -45,7 +107,7 @@ def decoder_input_ids(labels: ArrayLike, start: Sequence[int], fill: int, vocab_
 
 
 def cross_entropy(logits: NDArray[np.float32], labels: Tokens) -> float:
-    """Mean negative log-probability of the labels that count; NaN where none does, as in torch."""
+    """Return the mean negative log-probability of the labels that count; NaN if none does, as in torch."""
     counted = labels != IGNORED
     chosen = np.take_along_axis(log_softmax(logits), np.where(counted, labels, 0)[:, :, None], axis=2)[:, :, 0]
     return float(-chosen[counted].mean()) if counted.any() else float("nan")
@@ -54,18 +116,18 @@ def cross_entropy(logits: NDArray[np.float32], labels: Tokens) -> float:
 def sequence_logprobs(
     decoder: CachedDecoder, sequences: Sequence[Sequence[int]], vocab_size: int
 ) -> NDArray[np.float32]:
-    """Log-probabilities float32 [sequences] of all tokens but the first of each, for one utterance.
+    """Return the log-probability of each sequence, float32 [sequences], without its first token.
 
-    All sequences go through the decoder at once, as beams that share the cross-attention cache.
+    The sequences go through the decoder together, as beams of one utterance that share the cross-attention cache.
 
     Args:
-        decoder: of one utterance, nothing decoded yet.
-        sequences: token ids, the start token included.
-        vocab_size: of the decoder.
+        decoder: Decoder of one utterance that has not decoded anything yet.
+        sequences: Token ids of each sequence, the start token included.
+        vocab_size: Size of the decoder's vocabulary.
 
     Raises:
-        GenerationError: a sequence has no token after the start token, more tokens than the decoder takes, or one that
-            is not in its vocabulary; or the model's answer is not a number. Names the sequence.
+        GenerationError: A sequence, which is named, has no token after the start token, more tokens than the decoder
+            takes, or a token that is not in its vocabulary; or its score is NaN.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
     if (lengths < 2).any():
@@ -86,24 +148,24 @@ def sequence_logprobs(
     scores = np.concatenate(totals)
     if (wrong := np.flatnonzero(np.isnan(scores))).size:
         raise GenerationError(
-            f"the score of sequence {wrong[0]} is no number: the model's numbers have overflowed on this audio; leave "
-            "it out, or export with --precision fp32 if the bundle has another one"
+            f"the score of text {wrong[0]} is not a number: the model's numbers have overflowed on this audio; leave "
+            "it out, or export with --precision fp32 if the bundle has another precision"
         )
     return scores
 
 
 def checked_texts(texts: Iterable[str]) -> list[str]:
-    """The texts that are to be scored.
+    """Return the texts to score as a list of strings.
 
     Raises:
-        GenerationError: they are one text and no list of them, or one of them is no text.
+        GenerationError: `texts` is one text instead of a list, or an item of it is not Unicode text.
     """
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         raise GenerationError(f"texts is {shown(texts)}, it must be a list of texts; give one text as [text]")
     found = list(texts)
     for row, text in enumerate(found):
         if not isinstance(text, str):
-            raise GenerationError(f"texts[{row}] is {shown(text)}, it must be a text")
+            raise GenerationError(f"texts[{row}] is {shown(text)}, it must be a string")
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -117,6 +179,6 @@ def _check_vocabulary(sequences: Sequence[Sequence[int]], vocab_size: int) -> No
     for row, sequence in enumerate(sequences):
         if unknown := sorted({token for token in sequence if not 0 <= token < vocab_size}):
             raise GenerationError(
-                f"text {row} has the tokens {unknown}, and the decoder knows 0 … {vocab_size - 1}: the bundle's "
-                "tokenizer.json has more words than its model; leave them out of the text"
+                f"text {row} has the tokens {unknown}, but the decoder's tokens are 0 … {vocab_size - 1}: the bundle's "
+                "tokenizer.json has tokens that its model lacks; leave their words out of the text"
             )

@@ -20,8 +20,8 @@ class GenerateOutput:
         sequences: Token ids int64 [rows, length]: prompt, tokens, end token, padding.
         sequences_scores: Log-probability / (number of new tokens ** length_penalty), float32 [rows].
         token_logprobs: The model's own log-probabilities, before any setting changed them: float32 [rows, new tokens];
-            0 behind the end.
-        beam_indices: Row of `scores` that each token was chosen on, int64 [rows, new tokens]; -1 behind the end.
+            0 after the end.
+        beam_indices: Row of `scores` that each token was chosen on, int64 [rows, new tokens]; -1 after the end.
         steps: Number of steps of the decoder; smaller than in transformers where the result is certain earlier.
         lengths: Number of tokens of each sequence, prompt and end token included, padding not: int64 [rows].
         finished: How each sequence ended, strings [rows]: "end", by an end token, a stop string or a stopping
@@ -50,10 +50,10 @@ class GenerateOutput:
         scores: tuple[NDArray[np.float32], ...] | None = None,
         logits: tuple[NDArray[np.float32], ...] | None = None,
     ) -> "GenerateOutput":
-        """Join what was found for every utterance, best first.
+        """Join the results of all utterances in arrays.
 
         Args:
-            found: Results for each utterance, as many for one as for another.
+            found: Results for each utterance, best first, the same number for each.
             fill: Token id to pad sequences with.
             steps: As in `GenerateOutput`.
             beams: Number of rows of `scores` for each utterance.
@@ -77,7 +77,7 @@ class GenerateOutput:
 
 
 def _padded(rows: Sequence[Sequence[float]], filler: float, dtype: DTypeLike) -> NDArray[Any]:
-    """Return rows of several lengths as one array, filled up behind their ends."""
+    """Return rows of several lengths as one array, filled up after their ends."""
     padded = np.full((len(rows), max(map(len, rows))), filler, dtype=dtype)
     for target, row in zip(padded, rows, strict=True):
         target[: len(row)] = row

@@ -1,4 +1,4 @@
-"""What every sequence begins with: the start token, and a prompt where the caller gives one."""
+"""Beginning of every sequence: the start token, and the caller's prompt if there is one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Prompts = ArrayLike | Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Prompt:
-    """Prompts of one length.
+    """Prompts of the same length.
 
     Attributes:
         utterances: Utterances that the prompts belong to, int64 [utterances].
@@ -28,16 +28,18 @@ class Prompt:
 
 
 def prompts(given: Prompts | None, start: Sequence[int], vocab_size: int) -> list[Prompt]:
-    """Sort prompts by their length: a search takes those of one length.
+    """Group prompts by length: a search takes prompts of one length.
 
     Args:
-        given: by the caller; the start token is put in front where it is missing. As in transformers an array is taken
-            to have it if any of its rows does; of lists, each is looked at by itself.
-        start: the start token of every utterance.
-        vocab_size: of the decoder.
+        given: The caller's prompts; None for the start tokens alone. The start token is put in front where it is
+            missing. As in transformers, an array lacks it only if all rows do; rows of different lengths are checked
+            one by one.
+        start: Start token of each utterance.
+        vocab_size: Size of the decoder's vocabulary.
 
     Raises:
-        GenerationError: another batch, no tokens, or tokens that there are not.
+        GenerationError: The number of prompts is not that of the utterances, or tokens are missing, not integers, or
+            not in the vocabulary.
     """
     batch = len(start)
     if given is None:
@@ -51,10 +53,10 @@ def prompts(given: Prompts | None, start: Sequence[int], vocab_size: int) -> lis
 
 
 def check_tokens(given: ArrayLike, batch: int, vocab_size: int, name: str = "decoder_input_ids") -> Tokens:
-    """Check token ids [batch, tokens], which errors call `name`.
+    """Return token ids as int64 [batch, tokens] after a check; errors call them `name`.
 
     Raises:
-        GenerationError: another shape or dtype, or tokens that there are not.
+        GenerationError: They have another shape or dtype, or are not in the vocabulary.
     """
     tokens = token_array(given, batch, name)
     if tokens.ndim != 2 or tokens.shape[0] != batch or tokens.shape[1] == 0 or tokens.dtype.kind not in "iu":
@@ -65,16 +67,16 @@ def check_tokens(given: ArrayLike, batch: int, vocab_size: int, name: str = "dec
 
 
 def token_array(given: ArrayLike, batch: int, name: str, remedy: str = "") -> NDArray[Any]:
-    """What is given as token ids [batch, tokens], as an array of any shape and dtype.
+    """Convert what was given as token ids [batch, tokens] to an array, of any shape and dtype.
 
     Raises:
-        GenerationError: it is none, for its rows have several lengths, for example.
+        GenerationError: It cannot be converted, for example because its rows have different lengths.
     """
     try:
         return np.asarray(given)
     except Exception as error:  # whatever an object's own conversion raises
         raise GenerationError(
-            f"{name} must be integers [{batch}, tokens], and it is no array: {error}{remedy}"
+            f"{name} must be integers [{batch}, tokens], but is not an array: {error}{remedy}"
         ) from error
 
 
@@ -86,7 +88,7 @@ def _rows(given: Prompts, start: Sequence[int], vocab_size: int) -> Iterator[Tok
         yield from (row if starts else np.concatenate([[first], row]) for first, row in zip(start, tokens, strict=True))
         return
     if len(given) != batch:
-        raise GenerationError(f"decoder_input_ids has {len(given)} prompts for {batch} utterances")
+        raise GenerationError(f"decoder_input_ids has {len(given)} prompts for {batch} utterances; give one for each")
     for first, row in zip(start, given, strict=True):
         tokens = check_tokens([row], 1, vocab_size)[0] if _size(row) else np.zeros(0, dtype=np.int64)
         yield tokens if tokens.size and tokens[0] == first else np.concatenate([[first], tokens])
@@ -99,5 +101,5 @@ def _is_ragged(given: Prompts) -> TypeGuard[Sequence[Sequence[int]]]:
 def _size(row: object) -> int:
     try:
         return np.size(row)  # type: ignore[arg-type]
-    except ValueError:  # of lists of several lengths, which `check_tokens` refuses
+    except ValueError:  # lists of unequal lengths, which `check_tokens` refuses
         return 1

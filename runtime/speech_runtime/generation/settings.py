@@ -1,4 +1,4 @@
-"""Types of generation settings, with the values that they allow; and what becomes of settings of transformers."""
+"""Types of generation settings with their allowed values, and settings of transformers that are refused or ignored."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -15,7 +15,7 @@ MOST_TOKENS = 2**17
 _SMALLEST, _LARGEST = 1e-30, 1e30
 """Scores of a model stay finite in float32 when they are multiplied or divided by factors in this range."""
 
-_IN_VOCABULARY = "a token that is fed, forced or waited for: the decoder must have it"
+_IN_VOCABULARY = "a token to start with, to force or to end at: the decoder's vocabulary must have it"
 
 TokenId = Annotated[int, _IN_VOCABULARY]
 # Each beam and each sample is a row of every tensor of a step.
@@ -47,7 +47,7 @@ Biases = Annotated[
 def vocabulary_problems(config: Any, vocab_size: int) -> list[str]:
     """List the settings with token ids that a decoder of `vocab_size` tokens does not have.
 
-    To suppress a token that does not exist changes nothing, and is allowed: such settings are no `TokenId`.
+    Suppressing a token that does not exist changes nothing, and is allowed: such settings have no type `TokenId`.
     """
     given = {name: getattr(config, name) for name in _names_of_token_ids(config.__class__)}
     if config.decoder_start_token_id is not None:

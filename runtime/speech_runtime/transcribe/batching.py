@@ -25,7 +25,7 @@ MOST_CLIPS = 2**16
 _BATCHES_AHEAD = 16
 """Number of batches sorted together: more of them need less padding, but delay the first result."""
 
-_PER_CLIP = ("language", "decoder_start_token_id", "decoder_input_ids")
+PER_CLIP = ("language", "decoder_start_token_id", "decoder_input_ids")
 """Keywords that may be a list with a value for each clip."""
 
 
@@ -72,19 +72,19 @@ def transcribe_clips(
         load: Function that reads a clip.
         fits: Function that returns true if a batch fits into this machine's memory.
         transcribe: Function that transcribes a batch, with keywords.
-        keywords: Keywords of `transcribe`.
+        keywords: Those of `PER_CLIP` that were given, a value for all clips or a list with one for each.
         model_rate: Sampling rate of the model, Hz.
         sampling_rate: Sampling rate of samples without one, Hz; that of the model if None.
         batch_size: Largest number of clips in a batch.
 
     Raises:
         AudioError: `audio` is one clip and not a list.
-        GenerationError: The batch size is out of range, or a keyword has not one value for each clip.
+        GenerationError: The batch size is out of range, or a list has not one value for each clip.
     """
     _check_list(audio)
     _check_batch_size(batch_size)
     shared = dict(keywords)
-    per_clip = {name: shared.pop(name) for name in _PER_CLIP if _is_list(shared.get(name))}
+    per_clip = {name: shared.pop(name) for name in PER_CLIP if _is_list(shared.get(name))}
     clips = _counted(audio, per_clip) if per_clip else audio
 
     def transcribe_halves(batch: Sequence[_Loaded]) -> list[Result]:

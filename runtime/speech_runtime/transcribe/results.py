@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from ..generation.config import GenerationConfig
 from ..generation.output import GenerateOutput
 from ..generation.search.stopping import Finish
-from ..generation.tokenizer import texts_of
+from ..generation.text import texts_of
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def test_overwrite_spares_files_of_the_user(name: str, when: str, old: Path, ren
     if when == "before":
         add()
     with (
-        pytest.raises(ExportError, match=f"has files that are not of the bundle: {name}; it is not replaced"),
+        pytest.raises(ExportError, match=f"has files that do not belong to the bundle: {name}; it is not replaced"),
         staged(old, overwrite=True) as directory,
     ):
         write(directory, "new")

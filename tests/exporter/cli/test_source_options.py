@@ -275,7 +275,7 @@ def test_a_checkpoint_without_a_start_token_gets_one_and_says_so(
     save_bert_tokenizer(tmp_path)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
     assert token_ids(load_checkpoint(str(tmp_path)).model) == ((8, 9, 0) if in_config else (2, 3, 0))
-    assert ("does not say which special tokens" in caplog.text) is not in_config
+    assert ("does not set all special tokens" in caplog.text) is not in_config
     assert token_ids(load_checkpoint(str(tmp_path), eos_token_id=40).model)[1] == 40
 
 
@@ -287,7 +287,7 @@ def test_a_start_token_that_is_given_replaces_the_stored_one() -> None:
 def test_configurations_without_a_start_token_begin_with_token_0(caplog: pytest.LogCaptureFixture) -> None:
     configs = ['{"model_type": "wav2vec2", "num_hidden_layers": 1}', '{"model_type": "bert", "num_hidden_layers": 1}']
     assert token_ids(load_configs(*configs).model) == (0, None, 0)
-    assert "token 0 is taken. --decoder-start-token-id changes it" in caplog.text
+    assert "it is set to 0. --decoder-start-token-id changes it" in caplog.text
     assert token_ids(load_configs(*configs, decoder_start_token_id=4, eos_token_id=5).model) == (4, 5, 0)
 
 
@@ -316,7 +316,7 @@ def test_a_seed_makes_the_same_weights_again() -> None:
     [
         ('{"hidden_size": 3}', "it has no model_type"),
         ('{"model_type": "hubert",', "cannot be read: Expecting property name"),
-        ('{"model_type": "nonsense"}', "is no configuration of transformers"),
+        ('{"model_type": "nonsense"}', "is not a configuration of transformers"),
         ("/nowhere/config.json", "/nowhere/config.json: there is no such file or directory"),
         ('{"model_type": "hubert", "hidden_size": 30}', "no composite can be made of hubert and bert"),
     ],
@@ -357,7 +357,7 @@ def test_halves_in_the_wrong_place_are_named(halves: tuple[Path, Path], tmp_path
         (
             ParakeetEncoderConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48),
             DECODERS["bert"](),
-            "parakeet_encoder is no encoder of a SpeechEncoderDecoderModel",
+            "parakeet_encoder cannot be the encoder of a SpeechEncoderDecoderModel",
         ),
         (ENCODERS["wav2vec2"](), OPTConfig(**TINY_OPT), "opt (has no cross-attention|cannot be exported)"),
     ],

@@ -48,6 +48,10 @@ def test_a_checkpoint_is_exported_and_summed_up(tmp_path: Path) -> None:
         (("--encoder", "x"), "give either MODEL, or both"),
         (("model", "--encoder", "x", "--decoder", "y"), "give either MODEL, or both"),
         (("/nowhere/model",), "/nowhere/model: there is no such file or directory; give a directory, or a Hub id"),
+        (("model", "--top-k", "6_4"), "'--top-k': '6_4' is not an integer; write it in the digits 0 to 9"),
+        (("model", "--seed", "\N{ARABIC-INDIC DIGIT THREE}"), "is not an integer; write it in the digits 0 to 9"),
+        (("model", "--tolerance", "1_0"), "'1_0' is not a number; write it in the digits 0 to 9"),
+        (("model", "--engines", "--trt-beams", "1", "4_0", "50"), "'4_0' is not an integer"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from speech_export.passes.int8.packed_queries import pack_queries
 from speech_export.passes.patterns.projections import initializer, projections
 from speech_export.passes.tracer_metadata import name_after_modules
 from speech_export.tracing.facts import decoder_facts, encoder_facts
-from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
+from speech_export.tracing.rewrites.rewritten import rewritten_for_tracing
 from speech_export.tracing.tracer import save, trace, traceables
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, PAST_LENGTH
 

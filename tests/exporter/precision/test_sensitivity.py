@@ -52,5 +52,5 @@ def test_a_layer_with_an_outlier_stays_float32(
     assert "decoder.model.decoder.layers.1.fc2" in kept
     assert not any(name.startswith(("decoder.model.decoder.layers.0", "encoder")) for name in kept)
     assert bundle.manifest.verification.token_agreement >= 0.99
-    assert "which says little: give --calibration-audio" in caplog.text
+    assert "which proves little: give --calibration-audio" in caplog.text
     assert "weights that int8 applies to: it will be hardly smaller" in caplog.text

@@ -16,7 +16,7 @@ from transformers import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError
 from speech_export.sources.checkpoint import load_checkpoint
-from speech_export.sources.hub import ANONYMOUS, HubOptions
+from speech_export.sources.hub import DEFAULT_HUB, HubOptions
 from speech_export.sources.legacy import flax_file
 from speech_export.sources.legacy.flax import find_flax_weights, load_flax_weights
 from speech_export.sources.legacy.flax_file import read_arrays
@@ -188,7 +188,7 @@ def test_a_file_cut_off_anywhere_is_refused(path: Path) -> None:
     ids=repr,
 )
 def test_what_is_no_array_of_floats_is_refused_by_name(leaf: Any, path: Path) -> None:
-    with pytest.raises(ExportError, match=f"{path}: some/weight is no array of floats"):
+    with pytest.raises(ExportError, match=f"{path}: some/weight is not an array of floats"):
         read_arrays(write(path, {"some/weight": leaf}))
 
 
@@ -246,11 +246,11 @@ def test_a_configuration_of_no_composite_is_refused(path: Path, arrays: dict[str
 
 
 def test_torch_weights_come_first(tmp_path: Path) -> None:
-    assert find_flax_weights(str(tmp_path), ANONYMOUS) is None
+    assert find_flax_weights(str(tmp_path), DEFAULT_HUB) is None
     (tmp_path / "flax_model.msgpack").touch()
-    assert find_flax_weights(str(tmp_path), ANONYMOUS) == tmp_path / "flax_model.msgpack"
+    assert find_flax_weights(str(tmp_path), DEFAULT_HUB) == tmp_path / "flax_model.msgpack"
     (tmp_path / "pytorch_model.bin.index.json").touch()
-    assert find_flax_weights(str(tmp_path), ANONYMOUS) is None
+    assert find_flax_weights(str(tmp_path), DEFAULT_HUB) is None
 
 
 def test_a_flax_checkpoint_of_the_hub_is_found_in_the_cache(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from speech_export import ExportError
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.configs import load_configs
-from speech_export.sources.hub import ANONYMOUS, load
+from speech_export.sources.hub import DEFAULT_HUB, load
 from speech_export.sources.pair import load_pair
 from tiny_checkpoint import Copies, save_tiny
 
@@ -103,7 +103,7 @@ def test_every_loader_is_told() -> None:
         def from_pretrained(name: str, **options: object) -> object:
             return options["trust_remote_code"]
 
-    assert load(Loader, "someone/digits", "a model", ANONYMOUS) is False
+    assert load(Loader, "someone/digits", "a model", DEFAULT_HUB) is False
 
 
 def test_yes_does_not_help(copies: Copies, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from conftest import CHECKPOINT
 from speech_export import ExportError
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.configs import read_config
-from speech_export.sources.hub import ANONYMOUS, load_tokenizer
+from speech_export.sources.hub import DEFAULT_HUB, load_tokenizer
 from speech_export.sources.pair import load_pair
 
 NESTED = '{"model_type": "bert", "a": ' + "[" * 100_000
@@ -36,7 +36,7 @@ def test_a_configuration_in_a_file(fault: str, tmp_path: Path) -> None:
         **FAULTS,
         "pipe": (os.mkfifo, "cannot be read: is not a regular file"),
         "link to nowhere": (lambda path: path.symlink_to("nowhere"), "cannot be read: No such file"),
-        "list": (lambda path: path.write_text("[]"), "is no configuration of transformers: it has no model_type"),
+        "list": (lambda path: path.write_text("[]"), "is not a configuration of transformers: it has no model_type"),
     }[fault]
     make(path)
     with pytest.raises(ExportError, match=rf"{path} {message}.*; give a config\.json") as refused:
@@ -59,15 +59,15 @@ def test_the_vocabulary_of_speech2text2(fault: str, tmp_path: Path) -> None:
     make, message = {
         **FAULTS,
         "pipe": (os.mkfifo, "there is no file vocab.json"),
-        "words": (lambda path: path.write_text('{"a": "one"}'), "vocab.json is no vocabulary"),
+        "words": (lambda path: path.write_text('{"a": "one"}'), "vocab.json is not a vocabulary"),
     }[fault]
     make(tmp_path / "vocab.json")
     with pytest.raises(ExportError, match=f"{message}.*; take the vocab.json that"):
-        load_tokenizer(str(tmp_path), ANONYMOUS)
+        load_tokenizer(str(tmp_path), DEFAULT_HUB)
 
 
 def test_a_file_is_no_checkpoint_and_its_directory_is_named() -> None:
-    for load in (load_checkpoint, lambda name: load_pair(name, name), lambda name: load_tokenizer(name, ANONYMOUS)):
+    for load in (load_checkpoint, lambda name: load_pair(name, name), lambda name: load_tokenizer(name, DEFAULT_HUB)):
         with pytest.raises(ExportError, match=rf"config\.json is a file; give the directory .*: {CHECKPOINT}$"):
             load(str(CHECKPOINT / "config.json"))
 

@@ -18,7 +18,7 @@ from speech_export import ExportError
 from speech_export.bundle_writer.configuration import write_configuration
 from speech_export.bundle_writer.generation_settings import write_settings
 from speech_export.sources.composite import Composite
-from speech_export.tokenizers.vocabulary import check_tokenizer
+from speech_export.tokenizers.runtime_tokenizer import check_tokenizer
 from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_export.verification.compare import compare
 from speech_export.verification.reference import expectations

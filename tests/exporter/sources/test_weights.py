@@ -18,7 +18,7 @@ from speech_export import ExportError, export
 from speech_export.errors import reason
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.configs import load_configs
-from speech_export.sources.hub import ANONYMOUS
+from speech_export.sources.hub import DEFAULT_HUB
 from speech_export.sources.pair import as_decoder, load_pair
 from speech_export.sources.weights import load_part
 from tiny_checkpoint import Copies, Weights, save_tiny, save_tokenizer
@@ -176,13 +176,13 @@ def test_an_encoder_leaves_its_head_behind_but_no_layer(head: str, dropped: str,
     whole.save_pretrained(tmp_path / "whole")
     halves = Copies(tmp_path / "whole", tmp_path)
     config = AutoConfig.from_pretrained(tmp_path / "whole")
-    loaded, missing = load_part(transformers.AutoModel, str(tmp_path / "whole"), config, config, ANONYMOUS)
+    loaded, missing = load_part(transformers.AutoModel, str(tmp_path / "whole"), config, config, DEFAULT_HUB)
     torch.testing.assert_close(loaded.state_dict(), whole.wav2vec2.state_dict(), atol=0, rtol=0)
     assert not missing
     fewer = halves({"config.json": {"num_hidden_layers": 1}})
     config = AutoConfig.from_pretrained(fewer)
     with pytest.raises(ExportError, match=r"no place for 16 of its weights: wav2vec2.encoder.layers.1"):
-        load_part(transformers.AutoModel, str(fewer), config, config, ANONYMOUS)
+        load_part(transformers.AutoModel, str(fewer), config, config, DEFAULT_HUB)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_decoder_keeps_all_that_it_has_a_place_for(head: str, family: str, tmp
     whole = getattr(transformers, head)(config)
     whole.save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
-    loaded, missing = load_part(AutoModelForCausalLM, str(tmp_path), as_decoder(config), config, ANONYMOUS)
+    loaded, missing = load_part(AutoModelForCausalLM, str(tmp_path), as_decoder(config), config, DEFAULT_HUB)
     assert not [name for name in missing if "embed" in name or ("layers" in name and "encoder_attn" not in name)]
     words: nn.Module = whole.get_input_embeddings()
     torch.testing.assert_close(loaded.get_input_embeddings().weight, words.weight, atol=0, rtol=0)

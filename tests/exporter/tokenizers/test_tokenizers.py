@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from conftest import CHECKPOINT
 from speech_export import ExportError
 from speech_export.sources.checkpoint import load_tokenizer
-from speech_export.sources.hub import ANONYMOUS
+from speech_export.sources.hub import DEFAULT_HUB
 from speech_export.tokenizers.evidence import decoded
 from speech_export.tokenizers.runtime_tokenizer import runtime_tokenizer
 from vocabularies import TOKENIZERS
@@ -112,9 +112,7 @@ def test_what_no_decoder_says_is_refused() -> None:
             return super()._decode(token_ids, **settings)[::-1]
 
     tokenizer = Backwards(tokenizer_object=fast(clean_up=False, decoder=decoders.Metaspace()).backend_tokenizer)
-    message = (
-        r"Backwards cannot .* transformers makes (.+) of the ids \[.+\], the nearest decoder (.+); .*--without token"
-    )
+    message = r"Backwards cannot .* decodes the ids \[.+\] to (.+), the nearest decoder to (.+); .*--without token"
     with pytest.raises(ExportError, match=message) as refused:
         runtime_tokenizer(tokenizer)
     match = re.search(message, str(refused.value))
@@ -140,7 +138,7 @@ def test_speech2text2_is_read_as_transformers_4_read_it(
     options: dict[str, Any], recorded: list[tuple[list[int], str]], tmp_path: Path
 ) -> None:
     save_speech2text2(tmp_path, **options)
-    tokenizer = load_tokenizer(str(tmp_path), ANONYMOUS)
+    tokenizer = load_tokenizer(str(tmp_path), DEFAULT_HUB)
     written = runtime_tokenizer(tokenizer)
     for ids, text in recorded:
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
@@ -154,7 +152,7 @@ def test_the_last_call_of_a_tokenizer_is_not_written(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "tokenizer.json").read_text())
     assert stored["truncation"]["max_length"] == 8
     assert stored["padding"]["strategy"] == {"Fixed": 8}
-    tokenizer = load_tokenizer(str(tmp_path), ANONYMOUS)
+    tokenizer = load_tokenizer(str(tmp_path), DEFAULT_HUB)
     backend = tokenizer.backend_tokenizer
     before = backend.to_str()
     written = runtime_tokenizer(tokenizer)
@@ -166,6 +164,6 @@ def test_the_last_call_of_a_tokenizer_is_not_written(tmp_path: Path) -> None:
 def test_a_tokenizer_that_transformers_does_not_have_is_not_taken_for_another(tmp_path: Path) -> None:
     save_speech2text2(tmp_path, tokenizer_class="OurOwnTokenizer")
     with pytest.raises(ExportError, match="has no OurOwnTokenizer, and there is no tokenizer.json"):
-        load_tokenizer(str(tmp_path), ANONYMOUS)
+        load_tokenizer(str(tmp_path), DEFAULT_HUB)
     shutil.copy(CHECKPOINT / "tokenizer.json", tmp_path)
-    assert load_tokenizer(str(tmp_path), ANONYMOUS).is_fast
+    assert load_tokenizer(str(tmp_path), DEFAULT_HUB).is_fast

@@ -23,9 +23,9 @@ from speech_export.tracing.rewrites.first_convolution import (
     GroupNormedConvolution,
     LayerNormedConvolution,
 )
-from speech_export.tracing.rewrites.for_cpu import rewritten_for_cpu
 from speech_export.tracing.rewrites.fourier_convolution import FourierConvolution
 from speech_export.tracing.rewrites.replacement import replaced
+from speech_export.tracing.rewrites.rewritten import rewritten_for_cpu
 
 HEADS, HEAD_DIM, FRAMES = 2, 4, 7
 

@@ -7,7 +7,7 @@ from composites import composite
 from speech_export.tracing import beams as beams_module
 from speech_export.tracing.beams import cross_attentions
 from speech_export.tracing.graphs import DecoderInit, DecoderWithPast
-from speech_export.tracing.rewrites.for_tracing import rewritten_for_tracing
+from speech_export.tracing.rewrites.rewritten import rewritten_for_tracing
 
 BATCH, BEAMS, TOKENS, FRAMES, LAYERS = 2, 3, 2, 7, 2
 

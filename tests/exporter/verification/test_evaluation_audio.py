@@ -48,8 +48,8 @@ def test_a_directory_without_audio_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("clip.wav\tone\n", "has no columns file and text"),
-        ("file\ttext\nother.wav\tone\n", "names files that are not there: other.wav"),
+        ("clip.wav\tone\n", "needs the columns file and text"),
+        ("file\ttext\nother.wav\tone\n", "names files that do not exist: other.wav"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(table: str, message: str, tmp_path: Path) -> None:
@@ -60,5 +60,5 @@ def test_a_table_that_does_not_fit_is_refused(table: str, message: str, tmp_path
 
 
 def test_audio_needs_a_feature_extractor() -> None:
-    with pytest.raises(ExportError, match="without a feature extractor"):
+    with pytest.raises(ExportError, match="has no feature extractor that the runtime knows"):
         audio_set(FRAMES, None, [], CLIPS)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speech_runtime import AudioError
-from speech_runtime.audio import libraries, prepare, read_audio
+from speech_runtime import AudioError, install_hints
+from speech_runtime.audio import prepare, read_audio
 
 
 def tone(rate: int, seconds: float = 0.5) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_what_is_not_audio_is_named(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(("content", "reason"), [(b"", "it has 0 bytes"), (b"not audio" * 99, "its format is unknown")])
 def test_the_formats_that_are_read_are_listed(content: bytes, reason: str) -> None:
     formats = "wav, rf64, w64, aiff, iff, caf, au, sph, htk, flac, ogg, opus and mp3"
-    with pytest.raises(AudioError, match=f"{reason}.* Formats that are read are {formats}"):
+    with pytest.raises(AudioError, match=f"{reason}.* Supported formats are {formats}"):
         read_audio(content, 16000)
 
 
@@ -89,7 +89,7 @@ def test_bad_arrays_are_refused(samples: np.ndarray, message: str) -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ModuleNotFoundError("No module named 'soxr'", name="soxr"), r"soxr is needed here: pip install"),
+        (ModuleNotFoundError("No module named 'soxr'", name="soxr"), r"soxr is needed to read audio: pip install"),
         (ModuleNotFoundError("No module named 'abc2'", name="abc2"), "cannot be imported: No module named 'abc2'"),
         (
             ImportError("libsoxr.so: failed to map segment", name="soxr"),
@@ -105,6 +105,6 @@ def test_a_library_that_is_missing_is_told_from_one_that_fails(
     def fail(name: str) -> None:
         raise error
 
-    monkeypatch.setattr(libraries, "import_module", fail)
+    monkeypatch.setattr(install_hints, "import_module", fail)
     with pytest.raises(AudioError, match=message):
-        libraries.require("soxr")
+        install_hints.import_audio_library("soxr")

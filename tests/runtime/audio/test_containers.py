@@ -252,7 +252,7 @@ def test_what_is_not_read_says_what_to_convert_it_with(content: bytes, kind: str
 
 @pytest.mark.parametrize("container", ["IRCAM", "PVF", "VOC", "AVR"])
 def test_a_container_without_a_size_is_refused(container: str) -> None:
-    with pytest.raises(AudioError, match="cannot be checked whether such a file is complete; convert it with: ffmpeg"):
+    with pytest.raises(AudioError, match="whose completeness cannot be checked; convert it with: ffmpeg"):
         read_audio(recording(container, "PCM_16"), RATE)
 
 

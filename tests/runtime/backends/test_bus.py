@@ -101,8 +101,8 @@ def test_utterances_that_are_done_do_not_bring_the_caches_to_the_host(
     model, backend = counting
     clips = [model.load(path) for path in sorted(references, key=lambda path: len(references[path]))]
     chosen = [*clips[:6], clips[-1]]  # the short clips end long before the long one
-    found = model._transcribe_batch(chosen, num_beams=3)
-    expected = digits.exported._transcribe_batch(chosen, num_beams=3)
+    found = list(model.transcribe_iter(chosen, batch_size=len(chosen), num_beams=3))
+    expected = list(digits.exported.transcribe_iter(chosen, batch_size=len(chosen), num_beams=3))
     assert [heard.text for heard in found] == [heard.text for heard in expected]
     assert {inputs[INPUT_IDS].shape()[0] for inputs in backend.bound} == {len(chosen)}
     assert max(map(len, backend.up)) == 5  # the empty past
@@ -111,5 +111,5 @@ def test_utterances_that_are_done_do_not_bring_the_caches_to_the_host(
     assert backend.bound[-1][BEAM_IDX].shape() == [len(chosen), 3]
     backend.on_host = True
     backend.bound.clear()
-    model._transcribe_batch(chosen, num_beams=3)
+    model.transcribe(chosen, batch_size=len(chosen), num_beams=3)
     assert backend.bound[-1][BEAM_IDX].shape()[0] < len(chosen)  # on the host, finished rows are dropped

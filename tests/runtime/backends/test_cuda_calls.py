@@ -114,7 +114,7 @@ def test_name_and_free_memory(stub: StubRuntime) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_named(stub: StubRuntime) -> None:
-    with pytest.raises(EngineError, match="there is no GPU 2: CUDA sees 2; see CUDA_VISIBLE_DEVICES"):
+    with pytest.raises(EngineError, match="there is no GPU 2: CUDA finds 2; check CUDA_VISIBLE_DEVICES"):
         Cuda(2)
 
 
@@ -126,7 +126,9 @@ def test_errors_are_said_in_cudas_words(stub: StubRuntime) -> None:
     }
     with pytest.raises(EngineError, match=r"the GPU has no 2,048 MiB left .*--engines --trt-batch"):
         cuda.allocate(2**31)
-    with pytest.raises(EngineError, match="cudaStreamSynchronize says cudaErrorIllegalAddress; check the NVIDIA"):
+    with pytest.raises(
+        EngineError, match="cudaStreamSynchronize failed with cudaErrorIllegalAddress; check the NVIDIA"
+    ):
         cuda.synchronize()
 
 
@@ -138,5 +140,7 @@ def test_without_cuda_python_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(runtime.cudaGetDeviceCount()[0].value == 0, reason="there is a GPU")
 def test_without_a_driver_cuda_says_so() -> None:
-    with pytest.raises(EngineError, match="CUDA cannot be used: cudaGetDeviceCount says .*check the NVIDIA driver"):
+    with pytest.raises(
+        EngineError, match="CUDA cannot be used: cudaGetDeviceCount failed with .*check the NVIDIA driver"
+    ):
         Cuda()

@@ -195,7 +195,7 @@ def test_a_device_is_shorthand_for_options(device: str | None, options: SessionO
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:one", "cuda:-1", "", "cuda 1"])
 def test_an_unknown_device_is_refused(device: str, bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match=rf"unknown device '{device}'; known are cpu, cuda, tensorrt, .*: cuda:1"):
+    with pytest.raises(EngineError, match=rf"unknown device '{device}'; give one of cpu, cuda, tensorrt, .*: cuda:1"):
         OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, device=device)
 
 

@@ -98,7 +98,7 @@ def test_batches_scores_and_samples_are_the_same_too(digits: Pair, load: Load) -
     rig = load()
     clips = [noise(length, seed) for seed, length in enumerate((0.6, 1.9, 1.0))]
     found, expected = (
-        [heard.text for heard in model._transcribe_batch(clips, num_beams=3, max_new_tokens=12)]
+        [heard.text for heard in model.transcribe_iter(clips, batch_size=len(clips), num_beams=3, max_new_tokens=12)]
         for model in (rig.model, digits.exported)
     )
     assert found == expected
@@ -133,7 +133,7 @@ def test_utterances_that_are_done_are_left_out(digits: Pair, load: Load, referen
     paths = sorted(references, key=lambda path: len(references[path]))
     clips = [rig.model.load(path)[: 3 * 16000] for path in (paths[0], paths[1], paths[-1])]
     found, expected = (
-        [heard.text for heard in model._transcribe_batch(clips, num_beams=2, max_new_tokens=23)]
+        [heard.text for heard in model.transcribe_iter(clips, batch_size=len(clips), num_beams=2, max_new_tokens=23)]
         for model in (rig.model, digits.exported)
     )
     assert found == expected

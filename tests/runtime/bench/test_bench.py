@@ -79,8 +79,8 @@ def test_options_that_cannot_be_meant_are_all_listed() -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("gpu", "unknown device 'gpu'; known are cpu, cuda"),
-        ("engines:1", "threads are of ONNX Runtime, and device 'engines:1' runs without it; give 0"),
+        ("gpu", "unknown device 'gpu'; give one of cpu, cuda"),
+        ("engines:1", "threads are for ONNX Runtime, and device 'engines:1' runs without it; give 0"),
     ],
 )
 def test_devices_that_cannot_be_meant(name: str, problem: str) -> None:
@@ -141,7 +141,7 @@ def test_a_process_that_dies_is_named_with_its_case(monkeypatch: pytest.MonkeyPa
     def dies(signal: int) -> str:
         return f"import os; os.kill(os.getpid(), {signal})"
 
-    for code, message in ((dies(9), "killed by signal 9, most likely for want of memory"), ("1 / 0", "ZeroDivision")):
+    for code, message in ((dies(9), "killed by signal 9, most likely for lack of memory"), ("1 / 0", "ZeroDivision")):
         monkeypatch.setattr(worker, "COMMAND", ("-c", code))
         with pytest.raises(BenchError, match=message) as error:
             measure_apart(order)

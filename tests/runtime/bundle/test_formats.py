@@ -17,6 +17,7 @@ from conftest import ONE_THREAD, REPOSITORY
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle.formats import FORMAT_VERSION
 from speech_runtime.bundle.manifest import MANIFEST, Manifest
+from speech_runtime.cli.describe import describe
 
 BUNDLES = REPOSITORY / "tests" / "data" / "bundles"
 PREVIOUS, CURRENT = (BUNDLES / f"format-{version}" for version in (FORMAT_VERSION - 1, FORMAT_VERSION))
@@ -47,6 +48,12 @@ def test_bundles_of_both_formats_say_what_transformers_says(directory: Path) -> 
 def test_the_bundles_are_of_these_formats() -> None:
     for version, directory in ((FORMAT_VERSION - 1, PREVIOUS), (FORMAT_VERSION, CURRENT)):
         assert json.loads((directory / MANIFEST).read_text())["format_version"] == version
+
+
+def test_a_description_names_the_format_on_disk() -> None:
+    previous, current = (describe(Bundle.open(directory)).splitlines()[0] for directory in (PREVIOUS, CURRENT))
+    assert f", format {FORMAT_VERSION - 1}, read as {FORMAT_VERSION})" in previous
+    assert f", format {FORMAT_VERSION})" in current
 
 
 def test_the_previous_format_is_converted_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

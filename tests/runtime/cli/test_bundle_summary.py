@@ -88,8 +88,8 @@ def test_an_encoder_of_features_is_described_in_frames(tmp_path: Path) -> None:
     for line in (
         "takes input_features: frames of 80 features\n",
         "shortest 7 feature frames, longest 3,000 feature frames",
-        "none: it takes model input, not audio",
-        "none: it returns token ids",
+        "none: the bundle takes model input, not audio",
+        "none: the bundle returns token ids",
     ):
         assert line in stdout
     facts = json.loads(run(bundle, "--json").stdout)

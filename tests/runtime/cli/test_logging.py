@@ -32,8 +32,7 @@ def test_speech_export_shows_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path:
         raise ExportError("no more is needed here")
 
     monkeypatch.setattr(speech_export.export_bundle, "export", export)
-    monkeypatch.setattr(speech_export.cli.export._Source, "load", lambda _: None)
-    monkeypatch.setattr(speech_export.cli.export, "_warn_of_random_weights", lambda composite: None)
+    monkeypatch.setattr(speech_export.cli.source_flags.Source, "load", lambda _: None)
     for _ in range(2):  # the handler of the first run is gone
         result = CliRunner().invoke(speech_export.cli.export.main, ["model", "-o", str(tmp_path / "bundle")])
         assert result.stderr.count("\nWarning: The runtime does not know XExtractor\n") == 1

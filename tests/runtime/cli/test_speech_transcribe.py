@@ -88,7 +88,7 @@ def test_too_short_and_too_long_audio_is_named(digits: Pair, tmp_path: Path, mon
         (("nowhere", "x.wav"), "there is no directory nowhere"),
         ((".", "x.wav"), "is not a bundle"),
         (("nowhere",), "Missing argument 'FILES...'"),
-        (("nowhere", "x.wav", "--device", "gpu"), "unknown device 'gpu'; known are cpu, cuda, tensorrt"),
+        (("nowhere", "x.wav", "--device", "gpu"), "unknown device 'gpu'; give one of cpu, cuda, tensorrt"),
         (("nowhere", "x.wav", "--device", "engines", "--threads", "2"), "--device engines runs without it"),
     ],
 )

@@ -100,6 +100,6 @@ def test_a_given_text_has_no_score_then(value: float) -> None:
 
     with (
         np.errstate(invalid="ignore"),
-        pytest.raises(GenerationError, match="the score of sequence 1 is no number: the model's numbers"),
+        pytest.raises(GenerationError, match="the score of text 1 is not a number: the model's numbers"),
     ):
         sequence_logprobs(Beams(), [[1, 2], [1, 2], [1, 2]], VOCABULARY)

@@ -100,7 +100,7 @@ def test_return_dict_in_generate_is_a_boolean(value: Any) -> None:
 def test_misspelt_keywords_of_a_call_are_suggested(misspelt: str, meant: str) -> None:
     model = SimpleNamespace(generation_config=GenerationConfig())
     with pytest.raises(GenerationError, match=rf"{misspelt} is not a known setting; did you mean {meant}\?"):
-        SpeechGenerator._asked(model, {misspelt: 1})
+        SpeechGenerator._options_and_settings(model, {misspelt: 1})
 
 
 OUTSIDE = [-1, -5, 32, 99, 2**40]

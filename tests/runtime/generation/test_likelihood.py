@@ -52,7 +52,7 @@ def test_texts_of_any_length_score_together_as_alone() -> None:
             "text 1: .* be given 9 tokens, .*takes 8 at most; shorten the text",
         ),
         ([[START, *[5] * 400, END]], "text 0: .* be given 401 tokens"),
-        ([[START, 5, END], [START, 6, 20, END]], r"text 1 has the tokens \[20\], and the decoder knows 0 … 19"),
+        ([[START, 5, END], [START, 6, 20, END]], r"text 1 has the tokens \[20\], but the decoder's tokens are 0 … 19"),
         ([[START, -1, 99, END]], r"text 0 has the tokens \[-1, 99\]"),
     ],
 )
@@ -77,7 +77,7 @@ def test_logits_that_are_not_numbers_are_no_score(broken: float) -> None:
     table[7] = broken
     with (
         np.errstate(invalid="ignore"),
-        pytest.raises(GenerationError, match="the score of sequence 1 is no number: the model's numbers"),
+        pytest.raises(GenerationError, match="the score of text 1 is not a number: the model's numbers"),
     ):
         sequence_logprobs(TableDecoder(table), [[START, 5, END], [START, 7, END]], VOCABULARY)
 
@@ -89,7 +89,7 @@ def test_logits_that_are_not_numbers_are_no_score(broken: float) -> None:
         (b"nine", "texts is b'nine'"),
         (None, "texts is None"),
         (5, "texts is 5"),
-        (["one", 5], r"texts\[1\] is 5, it must be a text"),
+        (["one", 5], r"texts\[1\] is 5, it must be a string"),
         ([None], r"texts\[0\] is None"),
         ([["one", "two"]], r"texts\[0\] is \['one', 'two'\]"),
         (["\udcff"], r"texts\[0\] is '\\udcff', which has half of a surrogate pair"),

@@ -215,7 +215,7 @@ def test_what_is_an_option_is_taken_and_the_rest_are_settings() -> None:
         (lambda z: z.astype("U"), r"<U32 "),
         (lambda z: z.astype("c8"), "complex64 "),
         (lambda z: z.astype("i8"), "int64 "),
-        (lambda _: [[1.0], [1.0, 2.0]], "a list that is no array"),
+        (lambda _: [[1.0], [1.0, 2.0]], "a list that is not an array"),
     ],
 )
 def test_scores_of_another_shape_or_kind_are_refused(answer: Any, returned: str, beams: int) -> None:
@@ -291,5 +291,5 @@ def test_a_language_that_is_none_is_named(language: Any) -> None:
 
 @pytest.mark.parametrize("given", [{"hidden_states": 1}, (1, 2), np.ones(3)], ids=str)
 def test_encoder_outputs_of_another_kind_are_named(given: Any) -> None:
-    with pytest.raises(GenerationError, match="encoder_outputs is of type .*, it must be what encode"):
+    with pytest.raises(GenerationError, match="encoder_outputs is of type .*, it must be the result of encode"):
         SpeechGenerator._encoded(None, None, None, given)

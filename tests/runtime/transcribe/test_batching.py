@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from speech_runtime import AudioError, AudioLimits, EngineError, GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.errors import EngineMemoryError
-from speech_runtime.generation.tokenizer import texts_of
+from speech_runtime.generation.text import texts_of
 from speech_runtime.transcribe.batching import in_batches, transcribe_clips
 
 

@@ -31,7 +31,7 @@ def fuse_cross_attention(model: ir.Model, layers: int) -> None:
     padding = ir.node("Cast", [frames], {"to": ir.DataType.INT32.value}, name="cross/frames")
     padding.outputs[0].name = "cross.frames"
     masks = {attention.mask for attention in attentions.values() if attention.mask is not None}
-    known = {mask: padding.outputs[0] for mask in masks if _hides_what_has_no_audio(model, mask, frames)}
+    known = {mask: padding.outputs[0] for mask in masks if _hides_frames_without_audio(model, mask, frames)}
     graph.insert_before(graph[0], padding)
     for layer, attention in attentions.items():
         if attention.mask is None or attention.mask in known:
@@ -40,7 +40,7 @@ def fuse_cross_attention(model: ir.Model, layers: int) -> None:
     RemoveUnusedNodesPass()(model)
 
 
-def _hides_what_has_no_audio(model: ir.Model, mask: ir.Value, frames: ir.Value) -> bool:
+def _hides_frames_without_audio(model: ir.Model, mask: ir.Value, frames: ir.Value) -> bool:
     """Return true if a mask lets every token see the frames that have audio, and nothing else."""
     compute = mask_computer(model, mask, computed_from={frames})
     if compute is None:

@@ -1,4 +1,4 @@
-"""A self-attention cache that a step writes into in place: nothing of it is copied from step to step.
+"""A self-attention cache that each step appends to in place, without copying it.
 
 As traced, a step gathers the cache by `beam_idx` and appends to a copy. This pass makes each layer one
 `com.microsoft::GroupQueryAttention`, which appends the new keys and values to a cache with free room, in place if
@@ -98,7 +98,7 @@ def _appended(present: ir.Value) -> ir.Value | None:
 
 
 def _only_gathered_or_measured(past: ir.Value) -> bool:
-    """Return true if a past is only gathered from, and asked for its length."""
+    """Return true if a past is only read by GatherND, and by Shape for its length."""
     return all(
         (node.op_type == "GatherND" and index == 0) or (node.op_type == "Shape" and _dimensions(node) == (3, 4))
         for node, index in past.uses()

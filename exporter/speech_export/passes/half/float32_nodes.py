@@ -15,7 +15,7 @@ MOVES = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split"}
     | {"Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
-"""Operators that copy numbers and compute none."""
+"""Operators that only copy numbers."""
 
 _STATISTICS = frozenset(
     {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LpNormalization", "LogSoftmax", "Softmax"}
@@ -27,7 +27,7 @@ _STATISTICS = frozenset(
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 
 _READS_SHAPE = frozenset({"Shape", "Size"})
-"""Operators that take any type and read no number."""
+"""Operators that take any type and read only the shape."""
 
 _BOUNDED = frozenset({"Cos", "Sin"})
 """Operators whose result is bounded: after them a position is a number like any other."""
@@ -91,7 +91,7 @@ def _add_feeding_nodes(graph: ir.Graph, found: set[ir.Node], float32_interface: 
 
 
 def reads_shape_only(node: ir.Node) -> bool:
-    """Return true if `node` takes tensors of any type and reads no number in them."""
+    """Return true if `node` takes tensors of any type and reads only their shape."""
     return node.op_type in _READS_SHAPE
 
 

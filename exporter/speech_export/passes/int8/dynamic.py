@@ -1,9 +1,9 @@
-"""Dynamic int8: weights in 8 bits, activations quantised as they come.
+"""Dynamic int8: weights in 8 bits, activations quantised at run time.
 
 Each product, with its bias, becomes one `com.microsoft::DynamicQuantizeMatMul`, so that ONNX Runtime has nothing left
 to fuse when it loads the graph. ONNX Runtime packs the weights for the processor's own instructions (AMX, VNNI, NEON).
 Weights are signed, as those instructions expect. On an x86 processor without them, the product of unsigned and signed
-bytes saturates, and the runtime asks for another kernel (`backends.onnxruntime`).
+bytes saturates, and the runtime selects another kernel (`backends.onnxruntime`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ def quantize_projections(model: ir.Model, chosen: Iterable[Projection]) -> None:
 def grouped_products(graph: ir.Graph) -> Iterator[ir.Node]:
     """Yield every MatMul with constant weights float32 [groups, K, N] of more than one group.
 
-    The CPU's graphs have them in the place of grouped convolutions.
+    In graphs for the CPU they replace grouped convolutions.
     """
     for node in graph:
         weight = node.inputs[1] if node.op_type == "MatMul" else None

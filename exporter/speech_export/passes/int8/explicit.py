@@ -1,4 +1,4 @@
-"""Explicit int8: standard ONNX that says which tensors are int8, for an engine that multiplies them as int8.
+"""Explicit int8: standard ONNX that marks which tensors are int8, for an engine that multiplies them as int8.
 
 The input of a product goes through QuantizeLinear and DequantizeLinear with one scale, measured on audio beforehand.
 The weight is stored in int8, with one scale for each output, behind a DequantizeLinear. Read literally, the graph

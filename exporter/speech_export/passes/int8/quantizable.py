@@ -30,12 +30,12 @@ class Quantizable:
 
     @classmethod
     def find(cls, graph: ir.Graph, options: PrecisionOptions, vocab_size: int) -> "Quantizable":
-        """Find what `options.op_kinds` names in a traced graph.
+        """Find the parts of a traced graph that `options.op_kinds` names.
 
         Args:
             graph: Graph whose nodes are named after modules.
             options: Operator kinds to quantise, and the target.
-            vocab_size: Number of words. A table of so many rows is an embedding of words.
+            vocab_size: Number of words. A table with that many rows is an embedding of words.
         """
         matmul, embedding = "matmul" in options.op_kinds, "embedding" in options.op_kinds
         found = list(projections(graph)) if matmul else []

@@ -124,7 +124,7 @@ def mask_computer(
     Args:
         model: Traced graph.
         mask: Mask that is added to scores.
-        computed_from: Inputs whose numbers the mask may depend on; of all others only on their sizes.
+        computed_from: Inputs whose numbers the mask may depend on. It may depend on the sizes of all inputs.
 
     Returns:
         The function; None if the mask depends on other inputs.
@@ -158,7 +158,7 @@ def lets_see(added: NDArray[Any], seen: NDArray[np.bool_]) -> bool:
 
 
 def _sources(value: ir.Value) -> tuple[set[ir.Value], set[ir.Value]]:
-    """Return the inputs of which only the sizes matter to `value`, and all other values that it is computed from."""
+    """Return the inputs that `value` depends on by their sizes alone, and all other values that it is computed from."""
     measured, computed, pending = set[ir.Value](), set[ir.Value](), [value]
     while pending:
         node = pending.pop().producer()

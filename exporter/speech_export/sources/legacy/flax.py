@@ -1,8 +1,8 @@
-"""A composite checkpoint of `FlaxSpeechEncoderDecoderModel`, read without JAX, which transformers 5 no longer has.
+"""Reads a checkpoint of `FlaxSpeechEncoderDecoderModel`, a class that transformers 5 no longer has, without JAX.
 
-Names follow from the torch model's own modules, so that hardly anything here is about one family: Flax calls the weight
-of a linear layer or a convolution its kernel and keeps it with its axes reversed, that of a normalisation its scale,
-and that of an embedding its embedding; all else has one name in both (transformers 4, modeling_flax_pytorch_utils.py).
+Names in the file follow from the modules of the torch model, whatever its families: Flax calls the weight of a linear
+layer or a convolution `kernel`, with its axes reversed, that of a normalisation `scale`, and that of an embedding
+`embedding`. All other names are the same in both (transformers 4, modeling_flax_pytorch_utils.py).
 """
 
 import copy
@@ -41,7 +41,7 @@ _WEIGHT_NORM_NAMES = {"original0": "weight_g", "original1": "weight_v"}
 
 
 def find_flax_weights(name: str, hub: HubOptions) -> Path | None:
-    """The Flax weights of a checkpoint that has no others; None where there are torch weights, or none at all."""
+    """Return the Flax weights of a checkpoint; None if it has torch weights too, or no weights."""
 
     def find(file: str) -> str | None:
         found: str | None = cached_file(
@@ -56,27 +56,27 @@ def find_flax_weights(name: str, hub: HubOptions) -> Path | None:
     try:
         weights = next((file for file in _TORCH_WEIGHTS_NAMES if find(file)), None)
         flax_weights = None if weights else find(_FLAX_WEIGHTS_NAME)
-    except OSError:  # loading torch weights will meet it again, and says what it is
+    except OSError:  # loading the torch weights fails in the same way, and reports it
         return None
     return Path(flax_weights) if flax_weights else None
 
 
 def load_flax(name: str, weights: Path, config: PretrainedConfig, hub: HubOptions) -> SpeechEncoderDecoderModel:
-    """A Flax checkpoint as a float32 torch model ready to run, its generation settings with it.
+    """Return a Flax checkpoint as a float32 torch model in evaluation mode, with its generation settings.
 
     Args:
-        name: directory or Hub id.
-        weights: its `flax_model.msgpack`.
-        config: of the composite.
-        hub: how to reach the Hub.
+        name: Directory or Hub id.
+        weights: The checkpoint's `flax_model.msgpack`.
+        config: Configuration of the composite.
+        hub: Options for the Hub.
 
     Raises:
-        ExportError: the file is damaged, or is not the configuration's model.
+        ExportError: The file is damaged, or does not fit the configuration.
     """
     model = load_flax_weights(weights, config)
     try:
         model.generation_config = GenerationConfig.from_pretrained(name, **hub.keywords())
-    except OSError:  # checkpoints of before there was generation_config.json keep the same in config.json
+    except OSError:  # older checkpoints have these settings in config.json
         model.generation_config = GenerationConfig.from_pretrained(
             name, config_file_name="config.json", _from_model_config=True, **hub.keywords()
         )
@@ -84,15 +84,15 @@ def load_flax(name: str, weights: Path, config: PretrainedConfig, hub: HubOption
 
 
 def load_flax_weights(path: Path, config: PretrainedConfig) -> SpeechEncoderDecoderModel:
-    """A float32 torch model with the weights of a `flax_model.msgpack`, ready to run.
+    """Return a float32 torch model in evaluation mode, with the weights of a `flax_model.msgpack`.
 
     Args:
-        path: of the `flax_model.msgpack`.
-        config: of the composite; not changed.
+        path: The `flax_model.msgpack`.
+        config: Configuration of the composite; not changed.
 
     Raises:
-        ExportError: the file is damaged; the configuration is of no composite; an array has no place in the model, a
-            weight of the model is in no array, or a shape differs.
+        ExportError: The file is damaged; the configuration is not that of a composite; the model has no place for an
+            array, there is no array for a weight, or a shape differs.
     """
     arrays = read_arrays(path)
     model = _untrained(path, config)
@@ -111,19 +111,19 @@ def _untrained(path: Path, config: PretrainedConfig) -> SpeechEncoderDecoderMode
         model = SpeechEncoderDecoderModel(copy.deepcopy(config))
     except (ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ExportError(f"{path.parent / 'config.json'}: no model can be made from it: {error}") from error
-    return model.float().eval()  # whichever dtype the configuration asks for
+    return model.float().eval()  # whatever dtype the configuration sets
 
 
 @dataclass(frozen=True)
 class _Weight:
-    """A tensor of the torch model, and where it may be in the Flax tree: tied weights have more than one place."""
+    """A tensor of the torch model, and its possible paths in the Flax tree: a tied weight has several."""
 
     tensor: Tensor
     paths: tuple[str, ...]
 
 
 def _weights(model: nn.Module) -> list[_Weight]:
-    """All that a torch checkpoint would hold, each tensor once."""
+    """Return every tensor that a torch checkpoint would have, once."""
     tensors: dict[int, Tensor] = {}
     paths: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -133,6 +133,7 @@ def _weights(model: nn.Module) -> list[_Weight]:
 
 
 def _flax_path(model: nn.Module, name: str) -> str:
+    """Return the path in the Flax tree of a tensor of the torch model."""
     owner, _, weight = name.rpartition(".")
     module = model.get_submodule(owner)
     if isinstance(module, ParametrizationList):  # "….parametrizations.weight.original0": torch's weight norm
@@ -143,7 +144,7 @@ def _flax_path(model: nn.Module, name: str) -> str:
 
 
 def _fill(weights: list[_Weight], arrays: dict[str, Array]) -> list[str]:
-    """Copy every array into its tensor; say what does not come out even."""
+    """Copy every array into its tensor; return the problems."""
     unplaced = {path for path in arrays if not path.endswith(FOR_TRAINING_ONLY)}
     missing, misshapen, contradictory = [], [], []
     for weight in weights:
@@ -173,10 +174,10 @@ def _fill(weights: list[_Weight], arrays: dict[str, Array]) -> list[str]:
 
 @torch.no_grad()
 def _count_positions_from_zero(decoder: nn.Module) -> None:
-    """Move RoBERTa's position embeddings to where torch looks for them.
+    """Move RoBERTa's position embeddings to the rows that torch reads.
 
-    In torch RoBERTa counts positions from `padding_idx` + 1, but `FlaxSpeechEncoderDecoderModel` tells every decoder to
-    count from 0, and trained it so. A padding token is at `padding_idx`, which matters where decoding starts with one.
+    In torch RoBERTa numbers positions from `padding_idx` + 1, but `FlaxSpeechEncoderDecoderModel` numbers them from 0
+    for every decoder. A padding token has the position `padding_idx`, which matters if decoding starts with one.
     """
     for name, module in decoder.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:

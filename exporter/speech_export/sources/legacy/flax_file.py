@@ -1,4 +1,4 @@
-"""Reading the arrays of a `flax_model.msgpack`, which `flax.serialization.msgpack_serialize` wrote; without Flax."""
+"""Reads the arrays of a `flax_model.msgpack`, the format of `flax.serialization.msgpack_serialize`, without Flax."""
 
 import mmap
 from collections.abc import Iterator
@@ -17,21 +17,21 @@ _NDARRAY, _NUMPY_SCALAR = 1, 3
 """Flax's extension types that hold an array, packed as (shape, name of the dtype, row-major bytes)."""
 
 _CHUNKED = "__msgpack_chunked_array__"
-"""Marks what is written of an array above 1 GiB: its shape and its pieces."""
+"""Key of a map that holds the shape and the chunks of an array above 1 GiB."""
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """Every array of the file under its path in the tree, its parts joined by `/`.
+    """Return every array of the file by its path in the tree, joined by `/`.
 
     Args:
-        path: of a `flax_model.msgpack`.
+        path: A `flax_model.msgpack`.
 
     Returns:
-        The arrays in the dtype that they were saved in: float32, float16 or float64. bfloat16, which NumPy lacks, is
-        widened to float32. They may be read-only.
+        Arrays in the dtype of the file: float32, float16 or float64. bfloat16, which NumPy lacks, is widened to
+        float32. They may be read-only.
 
     Raises:
-        ExportError: the file is empty, truncated, no MessagePack, or holds what is no array of floats.
+        ExportError: The file is empty, truncated or not MessagePack, or has a value that is not an array of floats.
     """
     return {name: _decoded(leaf, name, path) for name, leaf in _leaves(_read_tree(path))}
 
@@ -43,14 +43,16 @@ def _read_tree(path: Path) -> dict[str, Any]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             tree = msgpack.unpackb(content)
     except (ValueError, msgpack.UnpackException) as error:
-        raise ExportError(f"{path} is truncated or no Flax checkpoint ({error}); copy or download it again") from error
+        raise ExportError(
+            f"{path} is truncated or not a Flax checkpoint ({error}); copy or download it again"
+        ) from error
     if not isinstance(tree, dict):
-        raise ExportError(f"{path} holds a {type(tree).__name__}, not a tree of arrays: it is no Flax checkpoint")
+        raise ExportError(f"{path} holds a {type(tree).__name__}, not a tree of arrays: it is not a Flax checkpoint")
     return tree
 
 
 def _leaves(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Takes the tree apart, so that no array is in memory both as it was packed and decoded."""
+    """Yield each leaf with its path, and remove it from the tree to free the packed array once it is decoded."""
     pending: list[tuple[str, Any]] = [(key, tree.pop(key)) for key in list(tree)]
     while pending:
         name, node = pending.pop()
@@ -67,7 +69,7 @@ def _decoded(leaf: Any, name: str, path: Path) -> Array:
             return np.concatenate(pieces).reshape(_in_order(leaf["shape"]))
         return _unpacked(leaf)
     except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
-        raise ExportError(f"{path}: {name} is no array of floats ({error}); save the checkpoint again") from error
+        raise ExportError(f"{path}: {name} is not an array of floats ({error}); save the checkpoint again") from error
 
 
 def _unpacked(leaf: Any) -> Array:
@@ -84,5 +86,5 @@ def _unpacked(leaf: Any) -> Array:
 
 
 def _in_order(sequence: dict[str, Any]) -> list[Any]:
-    """Flax writes a sequence as a map from its positions."""
+    """Return a sequence, which Flax writes as a map from positions to items."""
     return [sequence[str(position)] for position in range(len(sequence))]

@@ -1,1 +1,1 @@
-"""Torch-level rewrites, active while a model is traced."""
+"""Rewrites of torch modules and operations, active while a model is traced."""

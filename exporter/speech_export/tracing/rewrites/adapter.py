@@ -1,4 +1,4 @@
-"""The adapter of Wav2Vec2 and its relatives, channels last."""
+"""The adapter of Wav2Vec2 and related models, channels last."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ class _GatedConvolution(nn.Module):
 
 
 def channels_last_adapter(module: Any) -> Replacement | None:
-    """What replaces `module` if it is such an adapter."""
+    """Return the replacement of `module`; None if it is not such an adapter."""
     layers = list(getattr(module, "layers", ()))
     if not layers or not hasattr(module, "proj_layer_norm") or not all(_is_layer(layer) for layer in layers):
         return None

@@ -1,7 +1,7 @@
-"""Convolutions over time as one matrix product: hidden states stay [batch, time, channels].
+"""Convolutions over time as one matrix product, on hidden states [batch, time, channels].
 
-ONNX Runtime convolves channels first, in float32 only. Its dynamic int8 kernels are matrix products, and so is a
-convolution whose windows lie side by side; what comes before and after it, norms above all, need not be transposed.
+ONNX Runtime's convolutions need the channels first, and float32. Its dynamic int8 kernels are matrix products, and so
+is a convolution once its windows are gathered. The layers before and after it, mostly norms, need no transposition.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class ChannelsLastConvolution(nn.Module):
-    """An ungrouped `nn.Conv1d`, of [batch, time, channels in] to [batch, frames, channels out]."""
+    """An ungrouped `nn.Conv1d`, from [batch, time, channels in] to [batch, frames, channels out]."""
 
     def __init__(self, conv: nn.Conv1d) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class ChannelsLastConvolution(nn.Module):
 
 
 def is_convolution(module: nn.Module) -> bool:
-    """Return whether `ChannelsLastConvolution` supports `module`."""
+    """Return true if `ChannelsLastConvolution` supports `module`."""
     return (
         type(module) is nn.Conv1d
         and module.groups == 1
@@ -37,9 +37,9 @@ def is_convolution(module: nn.Module) -> bool:
 
 
 def windows(hidden_states: Tensor, kernel: int, stride: int) -> Tensor:
-    """Lay the windows of a kernel side by side: [batch, time, channels] to [batch, frames, kernel · channels].
+    """Gather the windows of a kernel: [batch, time, channels] to [batch, frames, kernel · channels].
 
-    One Gather of whole rows: it runs on all threads, which a Slice and a Concat do not, and on int8 as on float32.
+    One Gather of whole rows runs on all threads, which a Slice and a Concat do not, and on int8 as well as on float32.
     """
     if kernel == stride == 1:
         return hidden_states

@@ -1,4 +1,4 @@
-"""The convolutional feature encoder of Wav2Vec2 and its relatives, channels last."""
+"""The convolutional feature encoder of Wav2Vec2 and related models, channels last."""
 
 from collections import OrderedDict
 from typing import Any
@@ -34,7 +34,7 @@ class ChannelsLastExtractor(nn.Module):
 
 
 def channels_last_extractor(module: nn.Module) -> Replacement | None:
-    """Return the replacement of `module`; None if it is no such encoder."""
+    """Return the replacement of `module`; None if it is not such an encoder."""
     layers = list(getattr(module, "conv_layers", ()))
     if not layers or not all(_is_layer(layer) for layer in layers):
         return None

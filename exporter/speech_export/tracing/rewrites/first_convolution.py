@@ -1,7 +1,7 @@
-"""The convolution over the samples together with its norm, as one small matrix product.
+"""The first convolution, over the samples, and its norm as one small matrix product.
 
-It makes 512 channels of every 10 samples: at 16 kHz this is the largest tensor of the encoder, and each pass over it
-costs as much as a layer of the transformer. Each channel is linear in its window, so that mean and variance, over
+It computes 512 channels for every 10 samples. At 16 kHz this is the largest tensor of the encoder, and each pass over
+it takes as long as a layer of the transformer. Each channel is linear in its window, so mean and variance, over
 channels or over time, follow from the window alone, and the norm becomes a part of the weights.
 """
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 LEAST_CHANNELS_PER_SAMPLE = 2
 """Minimum number of channels per sample of a window for the rewrite. With fewer, the windows are larger than the
-channels: 96 channels of 160 samples take 0.43 ms unchanged and 1.3 ms rewritten; 512 of 10 take 6.7 and 1.3 ms."""
+channels: 96 channels of 160 samples take 0.43 ms as they are and 1.3 ms rewritten; 512 of 10 take 6.7 and 1.3 ms."""
 
 
 class ChannelsFirstConvolution(nn.Module):
-    """Convolution and norm unchanged, for few channels of many samples each."""
+    """Convolution and norm as they are, for few channels with long windows."""
 
     def __init__(self, conv: nn.Conv1d, norm: nn.LayerNorm | nn.GroupNorm) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class ChannelsFirstConvolution(nn.Module):
 class LayerNormedConvolution(nn.Module):
     """`nn.Conv1d` over the samples, then `nn.LayerNorm` over its channels.
 
-    Less its mean over the channels, the weight is Q·R with orthonormal Q: the norm of R·window, 11 numbers, is that
-    of all channels, and as exact.
+    The weight minus its mean over the channels is Q·R, with Q orthonormal. So the norm of R·window, 11 numbers, equals
+    the norm of all channels, and is as exact.
     """
 
     def __init__(self, conv: nn.Conv1d, norm: nn.LayerNorm) -> None:
@@ -60,8 +60,8 @@ class LayerNormedConvolution(nn.Module):
 class GroupNormedConvolution(nn.Module):
     """`nn.Conv1d` over the samples, then `nn.GroupNorm` of every channel over time.
 
-    The variance of a channel is wᵀ·C·w, with C the covariance of the windows. Speech has little energy where some
-    channels listen, so that this is computed in float64.
+    The variance of a channel is wᵀ·C·w, where C is the covariance of the windows. It is computed in float64, because
+    speech has little energy at the frequencies of some channels.
     """
 
     def __init__(self, conv: nn.Conv1d, norm: nn.GroupNorm) -> None:

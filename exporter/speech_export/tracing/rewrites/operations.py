@@ -1,4 +1,4 @@
-"""Replace operations of torch that trace badly, while a model's `forward` runs."""
+"""Replace torch operations that trace badly, while a model's `forward` runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,10 +13,10 @@ class TraceableOperations(TorchFunctionMode):
 
     Enter it inside the traced `forward`: torch.export has a mode of its own around that, which comes first.
 
-    - `hidden_states[~mask] = 0` becomes a `torch.where` (else: NonZero, which TensorRT refuses);
-    - `mask.unsqueeze(-1).repeat(1, 1, width)` becomes an `expand` (else: Tile, which copies each truth value alone);
-    - `torch.div(lengths, stride, rounding_mode="floor")` of integers becomes `//` (else: a float division, which is
-      wrong in half precision: 749 frames become 750).
+    - `hidden_states[~mask] = 0` becomes a `torch.where`, instead of NonZero, which TensorRT refuses.
+    - `mask.unsqueeze(-1).repeat(1, 1, width)` becomes an `expand`, instead of Tile, which copies one boolean at a time.
+    - `torch.div(lengths, stride, rounding_mode="floor")` of integers becomes `//`, instead of a float division, which
+      is wrong in half precision: 749 frames become 750.
     """
 
     def __torch_function__(

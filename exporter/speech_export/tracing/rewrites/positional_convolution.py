@@ -1,6 +1,6 @@
-"""The positional convolution of Wav2Vec2 and its relatives, 128 frames wide in 16 groups.
+"""The positional convolution of Wav2Vec2 and related models, with a kernel of 128 frames and 16 groups.
 
-Computed directly it is as much work as a whole layer of the transformer.
+Computed directly, it takes as long as a whole layer of the transformer.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from .replacement import Replacement
 
 
 class Positions(nn.Module):
-    """Follows `Wav2Vec2PositionalConvEmbedding` and `HubertPositionalConvEmbedding` of transformers."""
+    """Position embeddings; follows `Wav2Vec2PositionalConvEmbedding` and `HubertPositionalConvEmbedding`."""
 
     def __init__(self, embedding: Any, quantized: bool) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Affine(nn.Module):
 
 
 def positional_convolution(module: nn.Module, quantized: bool) -> Replacement | None:
-    """Return the replacement of `module`, fast in int8 if `quantized`; None if it is no positional convolution."""
+    """Return the replacement of `module`, fast in int8 if `quantized`; None if it is not such a convolution."""
     children = dict(module.named_children())
     conv = children.get("conv")
     if not isinstance(conv, nn.Conv1d) or children.keys() - {"batch_norm"} != {"conv", "padding", "activation"}:

@@ -12,7 +12,7 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class Replacement:
-    """A module that computes the same as another one, and an `example` input to check that on."""
+    """A module that computes the same as the one it replaces, and an `example` input to check that with."""
 
     module: nn.Module
     example: Tensor
@@ -22,8 +22,8 @@ class Replacement:
 def replaced(model: nn.Module, *rules: Callable[[nn.Module], Replacement | None]) -> Iterator[None]:
     """Within this context, the modules of `model` that `rules` recognise are replaced.
 
-    Rules recognise a module by its parts. A module of an unknown family that has the same parts and uses them
-    differently is left as it is, since its output for the example differs.
+    Rules recognise a module by its submodules. A module of an unknown family may have the same ones and use them
+    differently; it is left as it is, since its output for the example differs.
     """
     with ExitStack() as undo:
         for parent in list(model.modules()):

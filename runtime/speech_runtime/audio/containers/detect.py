@@ -22,7 +22,9 @@ _CONTAINERS: dict[bytes, Callable[[Source], Extent]] = {
     b"OggS": ogg_extent,
     b"ID3": mpeg_extent,
 }
-_NOT_READ = {  # formats that libsndfile does not read, by offset and bytes
+"""Function that checks a container, by the container's first bytes."""
+
+_NOT_READ = {
     (4, b"ftyp"): "MP4 (m4a, AAC or ALAC)",
     (0, b"\x1aE\xdf\xa3"): "WebM or Matroska",
     (0, b"\xff\xf1"): "AAC",
@@ -34,13 +36,14 @@ _NOT_READ = {  # formats that libsndfile does not read, by offset and bytes
     (0, b"MAC "): "Monkey's Audio",
     (0, b"FLV"): "Flash video",
 }
+"""Formats that libsndfile does not read, by the offset of the bytes that identify them."""
 
 
 def extent_of(source: Source) -> Extent | None:
-    """Return the extent of a file's audio by the size fields of its container; None for an unknown container.
+    """Check a file's container, and return the extent of its audio; None if the container is unknown.
 
     Raises:
-        DamagedError: The file is not complete, or its format is not read.
+        DamagedError: The file is incomplete, or libsndfile does not read its format.
     """
     head = source.read_at(0, 16)
     for (offset, magic), kind in _NOT_READ.items():

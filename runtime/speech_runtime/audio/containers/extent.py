@@ -76,9 +76,9 @@ def check_rest(source: Source, position: int, length: int) -> None:
 
 
 def id3_bytes(head: bytes) -> int:
-    """Return the size of the ID3v2 tag that begins with `head` (at least 10 bytes), which precedes some MP3 and FLAC.
+    """Return the size of the ID3v2 tag that begins with `head` (at least 10 bytes); 0 if there is no tag.
 
-    0 where there is no tag.
+    Some MP3 and FLAC files begin with one.
     """
     if not head.startswith(b"ID3") or len(head) < 10:
         return 0

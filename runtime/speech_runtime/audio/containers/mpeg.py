@@ -7,6 +7,7 @@ from ..sources import Source
 from .extent import DamagedError, Extent, id3_bytes, truncated
 
 _AT_ONCE = 2**20
+"""Number of bytes to read at a time."""
 _NEEDED = 64
 """Bytes that identify a frame or a tag."""
 
@@ -121,7 +122,7 @@ def _trimmed(frame: bytes) -> int:
 
 
 def _xing(frame: bytes) -> bytes:
-    """Return the tag in a frame that counts the others; empty where there is none."""
+    """Return the tag in a frame that counts the others; empty if it has none."""
     mono, mpeg_1 = frame[3] >> 6 == 3, frame[1] >> 3 & 3 == _MPEG_1
     tag = frame[4 + ((17 if mono else 32) if mpeg_1 else (9 if mono else 17)) :]
     return tag if tag[:4] in (b"Xing", b"Info") else b""

@@ -137,7 +137,7 @@ def _check_format(content: bytes, order: Literal["little", "big"]) -> None:
     libsndfile relies on the bits per sample, and decodes noise where they are wrong.
 
     Raises:
-        DamagedError: They contradict each other; names the fields.
+        DamagedError: They contradict each other; the message names them.
     """
     if len(content) < 16:
         return

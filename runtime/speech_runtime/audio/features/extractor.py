@@ -46,7 +46,7 @@ class FeatureExtractor(Protocol):
         """Check that the features of a clip keep its content.
 
         Raises:
-            AudioError: They do not; says why.
+            AudioError: They do not; the message has the reason.
         """
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -111,7 +111,7 @@ def check_fit(extractor: FeatureExtractor, encoder: EncoderFacts) -> None:
     """Check that `extractor` makes the input that `encoder` takes.
 
     Raises:
-        BundleError: It does not; names both.
+        BundleError: It does not; the message names both inputs.
     """
     if extractor.width != encoder.feature_size:
         raise BundleError(

@@ -62,7 +62,7 @@ def frame_count(samples: int, sampling_rate: int, least: int, name: str) -> int:
     """Return the number of complete analysis windows in a clip.
 
     Raises:
-        AudioError: There are fewer than `least`; names the clip.
+        AudioError: There are fewer than `least`; the message names the clip.
     """
     frames = max(0, 1 + (samples - _WINDOW_LENGTH) // _HOP_LENGTH)
     if frames < least:

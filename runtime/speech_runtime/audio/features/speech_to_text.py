@@ -57,7 +57,7 @@ class SpeechToTextExtractor:
         """Return the number of analysis frames.
 
         Raises:
-            AudioError: There is none, or only one, whose variance cannot be normalised.
+            AudioError: There is no frame, or only one, whose variance cannot be normalised.
         """
         least = 2 if self.do_ceptral_normalize and self.normalize_vars else 1
         return frame_count(samples, self.sampling_rate, least, name)

@@ -39,7 +39,7 @@ class WaveformExtractor:
     def width(self) -> None:
         """None, because samples have no width."""
 
-    def input_length(self, samples: int, name: str = "the clip") -> int:  # noqa: ARG002  # every length will do
+    def input_length(self, samples: int, name: str = "the clip") -> int:  # noqa: ARG002  # every length is valid
         """Return the number of samples."""
         return samples
 

@@ -63,7 +63,7 @@ class Cuda:
         self._device_id = device_id
         count = self._call("cudaGetDeviceCount")
         if device_id >= count:
-            raise EngineError(f"there is no GPU {device_id}: CUDA sees {count}; see CUDA_VISIBLE_DEVICES")
+            raise EngineError(f"there is no GPU {device_id}: CUDA finds {count}; check CUDA_VISIBLE_DEVICES")
         self.activate()
         self._stream = self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
 
@@ -150,14 +150,16 @@ class Cuda:
         """
         status, *values = getattr(self._runtime, name)(*arguments)
         if status != self._runtime.cudaError_t.cudaSuccess:
-            what = self._runtime.cudaGetErrorString(status)[1]
-            said = what.decode() if isinstance(what, bytes) else str(status)
+            text = self._runtime.cudaGetErrorString(status)[1]
+            reason = text.decode() if isinstance(text, bytes) else str(status)
             if status == self._runtime.cudaError_t.cudaErrorMemoryAllocation:
                 raise EngineError(
-                    f"the GPU has no {arguments[0] / MIB:,.0f} MiB left ({said}); use another one, or build engines "
+                    f"the GPU has no {arguments[0] / MIB:,.0f} MiB left ({reason}); use another one, or build engines "
                     "for smaller sizes: speech-export BUNDLE --engines --trt-batch … --trt-beams … --trt-tokens …"
                 )
-            raise EngineError(f"CUDA cannot be used: {name} says {said}; check the NVIDIA driver with nvidia-smi")
+            raise EngineError(
+                f"CUDA cannot be used: {name} failed with {reason}; check the NVIDIA driver with nvidia-smi"
+            )
         return values[0] if values else None
 
 

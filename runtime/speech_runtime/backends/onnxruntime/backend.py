@@ -162,11 +162,11 @@ class OnnxRuntimeBackend:
             # Outputs in `into` come last and are cut off.
             return dict(zip(outputs, binding.get_outputs(), strict=False)) if outputs else {}
 
-        def run_beside_recorded_ones() -> dict[str, onnxruntime.OrtValue]:
+        def run_unrecorded_copy() -> dict[str, onnxruntime.OrtValue]:
             assert recorded is not None  # noqa: S101 - chosen by it
             recorded.run_unrecorded(binding)
             # Memory that the session allocates may be overwritten by the next replay, so results are copied.
             found = zip(outputs, binding.get_outputs(), strict=False)
             return {name: self.upload(self.download(value)) for name, value in found}
 
-        return run if recorded is None else run_beside_recorded_ones
+        return run if recorded is None else run_unrecorded_copy

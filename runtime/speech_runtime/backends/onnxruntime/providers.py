@@ -27,20 +27,20 @@ _NEEDS = {
 
 
 def import_onnxruntime(options: SessionOptions) -> Any:
-    """Import ONNX Runtime, and check that it has the providers that `options` asks for.
+    """Import ONNX Runtime, and check that it has the providers of `options`.
 
     Raises:
         EngineError: ONNX Runtime is not installed, cannot be loaded, or its build lacks a provider.
     """
-    asked = [name for name, _ in options.execution_providers]
+    requested = [name for name, _ in options.execution_providers]
     try:
         import onnxruntime
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
-            raise EngineError(f"ONNX Runtime is not installed: {_install(asked[0])}") from error
+            raise EngineError(f"ONNX Runtime is not installed: {_install(requested[0])}") from error
         raise EngineError(f"ONNX Runtime is installed, and cannot be loaded: {error}; install it again") from error
     available = onnxruntime.get_available_providers()
-    for name in asked:
+    for name in requested:
         if name not in available:
             # Both builds unpack into the same folder, so that the CPU build may hide the other one.
             first = "pip uninstall onnxruntime" if name in (CUDA, TENSORRT, TENSORRT_RTX) else ""
@@ -62,15 +62,15 @@ def preload_libraries(runtime: Any, options: SessionOptions) -> str:
     problems = io.StringIO()
     with contextlib.redirect_stdout(problems):  # `preload_dlls` prints the libraries that it did not find
         runtime.preload_dlls()
-    said = " ".join(problems.getvalue().split())
+    messages = " ".join(problems.getvalue().split())
     modules = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
     for name, _ in options.execution_providers:
         try:
             if name in modules:
                 importlib.import_module(modules[name])  # loads its libraries
         except (ImportError, OSError) as error:
-            said = f"{said} {error}".strip()
-    return f"{said} {_driver_problem()}".strip()
+            messages = f"{messages} {error}".strip()
+    return f"{messages} {_driver_problem()}".strip()
 
 
 def _driver_problem() -> str:
@@ -84,48 +84,48 @@ def _driver_problem() -> str:
     return ""
 
 
-def raise_provider_failure(error: Exception, asked: Sequence[str], said: str) -> None:
+def raise_provider_failure(error: Exception, requested: Sequence[str], messages: str) -> None:
     """Raise an error if a provider, not the graph, made `InferenceSession` fail.
 
     Args:
         error: Error of `InferenceSession`.
-        asked: Names of the requested providers.
-        said: Messages that `preload_libraries` returned.
+        requested: Names of the requested providers.
+        messages: Messages that `preload_libraries` returned.
 
     Raises:
         EngineError: A provider cannot be set up.
     """
     of_graph = not isinstance(error, (RuntimeError, ValueError)) and type(error).__name__ != "EPFail"
-    if of_graph or list(asked) == [CPU]:
+    if of_graph or list(requested) == [CPU]:
         return
     raise EngineError(
-        f"{', '.join(asked)} cannot be set up: {' '.join(str(error).split())}{_in_brackets(said)}; check the options, "
-        f"or {_install(asked[0])}"
+        f"{', '.join(requested)} cannot be set up: {' '.join(str(error).split())}{_in_brackets(messages)}; check the "
+        f"options, or {_install(requested[0])}"
     ) from error
 
 
-def check_providers(session: onnxruntime.InferenceSession, asked: Sequence[str], said: str) -> None:
+def check_providers(session: onnxruntime.InferenceSession, requested: Sequence[str], messages: str) -> None:
     """Check that `session` has all the requested providers.
 
     Args:
         session: New session.
-        asked: Names of the requested providers.
-        said: Messages that `preload_libraries` returned.
+        requested: Names of the requested providers.
+        messages: Messages that `preload_libraries` returned.
 
     Raises:
-        EngineError: ONNX Runtime continued without a provider; names it, its libraries and the package to install.
+        EngineError: ONNX Runtime continued without a provider; the message has its libraries and the remedy.
     """
     running: Sequence[str] = session.get_providers()
-    for name in asked:
+    for name in requested:
         if name not in running:
             raise EngineError(
                 f"ONNX Runtime fell back from {name} to {', '.join(running)}: {_NEEDS.get(name, 'its libraries')} did "
-                f"not load{_in_brackets(said)}. {_install(name)}"
+                f"not load{_in_brackets(messages)}. {_install(name)}"
             )
 
 
-def _in_brackets(said: str) -> str:
-    return f" ({said})" if said else ""
+def _in_brackets(messages: str) -> str:
+    return f" ({messages})" if messages else ""
 
 
 def _install(provider: str, first: str = "") -> str:

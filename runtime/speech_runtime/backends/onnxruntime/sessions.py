@@ -114,7 +114,7 @@ class SessionLoader:
         save_to: Path | None = None,
     ) -> onnxruntime.InferenceSession:
         """Make a session; see `optimized_graphs.OpenGraph`."""
-        asked = [name for name, _ in providers]
+        requested = [name for name, _ in providers]
         settings = self._settings("disabled" if optimized else self._options.graph_optimization, threads)
         settings.enable_mem_pattern = memory_pattern
         if save_to is not None:
@@ -127,11 +127,11 @@ class SessionLoader:
             # Without `enable_fallback=0` ONNX Runtime would print the provider's error and continue on the CPU.
             session = self._runtime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
         except Exception as error:
-            raise_provider_failure(error, asked, self._not_loaded)
+            raise_provider_failure(error, requested, self._not_loaded)
             if is_out_of_memory(error):
                 raise EngineMemoryError(no_memory(path.name, "a smaller model, int8 for example")) from error
             raise BundleError(f"{path} cannot be loaded: {error}") from error
-        check_providers(session, asked, self._not_loaded)
+        check_providers(session, requested, self._not_loaded)
         return session
 
     def _settings(self, graph_optimization: str, threads: int) -> onnxruntime.SessionOptions:
@@ -196,9 +196,9 @@ def _check_signature(session: onnxruntime.InferenceSession, bundle: Bundle, grap
         "outputs": {node.name for node in session.get_outputs()},
     }
     problems = [
-        f"{side} {', '.join(sorted(names))} {what}"
+        f"{side} {', '.join(sorted(names))} {problem}"
         for side in expected
-        for what, names in (
+        for problem, names in (
             ("missing", expected[side] - found[side]),
             ("not expected", found[side] - expected[side]),
         )

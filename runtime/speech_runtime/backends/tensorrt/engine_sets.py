@@ -23,7 +23,8 @@ def choose_engines(
         check_hashes: If true, compare the SHA-256 of their files; sizes are always compared.
 
     Raises:
-        EngineError: There are no engines, or each set is stale, damaged or for another library or GPU; says why.
+        EngineError: There are no engines, or each set is stale, damaged or for another library or GPU; the message has
+            the reasons.
     """
     rebuild = f"build them here: speech-export {bundle.directory} --engines"
     refused = []

@@ -63,9 +63,9 @@ def import_tensorrt(flavor: Flavor | None = None) -> TensorRt:
     Raises:
         EngineError: The library is not installed, or libraries that it needs are missing.
     """
-    asked: tuple[Flavor, ...] = get_args(Flavor) if flavor is None else (flavor,)
+    flavors: tuple[Flavor, ...] = get_args(Flavor) if flavor is None else (flavor,)
     problems = []
-    for candidate in asked:
+    for candidate in flavors:
         try:
             return TensorRt(candidate, importlib.import_module(candidate))
         except (
@@ -74,6 +74,6 @@ def import_tensorrt(flavor: Flavor | None = None) -> TensorRt:
             RuntimeError,
         ) as error:  # an incomplete library raises any of these
             problems.append(str(error))
-    what = " or ".join(NAMES[candidate] for candidate in asked)
-    how = " or ".join(how_to_install(_EXTRAS[candidate]) for candidate in asked)
-    raise EngineError(f"{what} is needed for engines ({'; '.join(problems)}): {how}")
+    libraries = " or ".join(NAMES[candidate] for candidate in flavors)
+    how = " or ".join(how_to_install(_EXTRAS[candidate]) for candidate in flavors)
+    raise EngineError(f"{libraries} is needed for engines ({'; '.join(problems)}): {how}")

@@ -163,7 +163,7 @@ class ProfileChoice:
         """Return the index of the first profile that holds inputs of `shapes`.
 
         Raises:
-            EngineError: No profile does; names the limits and the command that builds engines with larger ones.
+            EngineError: No profile does; the message has the limits, and the command that builds larger engines.
         """
         sizes = {dimension: shapes[name][axis] for name, axis, dimension in self._axes}
         for index, profile in enumerate(self._profiles):
@@ -173,14 +173,14 @@ class ProfileChoice:
 
     def _reason(self, sizes: Mapping[str, int]) -> str:
         profile, limits = widest(self._profiles), self._engines.limits
-        said = []
+        problems = []
         for dimension, size in sizes.items():
             held = profile[dimension]
             if not held.holds(size):
-                said.append(f"{dimension} is {size:,}, they take {held.smallest:,} to {held.largest:,}")
+                problems.append(f"{dimension} is {size:,}, they take {held.smallest:,} to {held.largest:,}")
                 limits = _extended(limits, dimension, size, held)
         return (
-            f"the engines of {self._graph} were not built for this: {'; '.join(said)}. Build them again for more: "
+            f"the engines of {self._graph} were not built for this: {'; '.join(problems)}. Build them again for more: "
             f"speech-export {self._directory} --engines {' '.join(_flags(limits))}"
         )
 

@@ -73,7 +73,7 @@ class CachedDecoder:
             encoder_hidden_states: Output of the encoder.
             encoder_attention_mask: Mask of the encoder's output.
             buffers: Pool of buffers for recorded steps; without one, or if it is empty, steps are not recorded.
-            longest: Maximal length of a sequence, for which room is made at most.
+            longest: Maximal length of a sequence; a cache that grows in place begins with no more room than that.
         """
         self._backend = backend
         self._facts = facts
@@ -143,7 +143,7 @@ class CachedDecoder:
         return full
 
     def check_positions(self, tokens: int, name: str) -> None:
-        """Check that the decoder takes so many tokens; errors call them `name`.
+        """Check that the decoder takes as many as `tokens` tokens; errors call them `name`.
 
         Raises:
             GenerationError: The decoder has too few positions, or its static cache has no room.

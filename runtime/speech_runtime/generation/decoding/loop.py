@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Decoder(Protocol):
-    """The decoder as the loop sees it; see `CachedDecoder`."""
+    """The part of `CachedDecoder` that the loop uses."""
 
     def start(self, prompt: Tokens, full_vocab: bool) -> Candidates:
         """Decode prompts [batch, tokens], as one beam each."""
@@ -37,7 +37,7 @@ class Decoder(Protocol):
 class DecodingLoop:
     """One search for utterances whose prompts have the same length.
 
-    Utterances whose result is certain leave the batch once half of it is.
+    Utterances whose result is certain leave the batch as soon as they are half of it.
 
     Attributes:
         steps: Number of steps of the decoder so far.
@@ -119,7 +119,7 @@ class DecodingLoop:
             else:
                 raw = self._decoder.start(self._prompt, full_vocab)
             self._check_finite(raw)
-            candidates = self._to_choose_by(raw)
+            candidates = self._for_search(raw)
             if chain.processors:
                 candidates = chain(candidates, self._search.length, self._live if self.steps else self._first_live)
             if self._records:
@@ -136,7 +136,7 @@ class DecodingLoop:
         return self._found
 
     def _check_finite(self, raw: Candidates) -> None:
-        """Refuse NaN: it would win or lose every comparison, and the model would not have chosen the words."""
+        """Refuse scores that are not finite: NaN wins or loses every comparison, so the tokens would be arbitrary."""
         if rows := raw.non_finite_utterances():
             utterances = ", ".join(str(self._utterances[row]) for row in rows)
             raise GenerationError(
@@ -145,7 +145,8 @@ class DecodingLoop:
                 "--precision fp32 if the bundle has another one"
             )
 
-    def _to_choose_by(self, raw: Candidates) -> Candidates:
+    def _for_search(self, raw: Candidates) -> Candidates:
+        """Return candidates with the scores that the search uses, which processors may change."""
         if raw.full_vocab and self._log_probabilities:
             return raw.with_scores(log_softmax(raw.scores))
         # A caller's processor may write into its arguments.

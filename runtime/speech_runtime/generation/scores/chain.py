@@ -1,4 +1,4 @@
-"""Processing that the settings ask for, in the order of transformers' `_get_logits_processor`."""
+"""Processors for the settings of a search, in the order of transformers' `_get_logits_processor`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

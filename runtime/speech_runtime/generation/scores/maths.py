@@ -1,4 +1,4 @@
-"""Scores of the next token: their type, the functions that change them, and the probabilities they stand for."""
+"""Scores of the next token: their type, the functions that change them, and their probabilities."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what `log_softmax` subtracts from each logit, without the last axis: for a few of many tokens."""
+    """Return the number that `log_softmax` subtracts from each logit of a row, where only a few of many are needed."""
     highest = logits.max(axis=-1)
     total: NDArray[np.float32] = highest + np.log(np.exp(logits - highest[..., None]).sum(axis=-1))
     return total

@@ -1,4 +1,4 @@
-"""Processors: settings that change scores by what was generated so far, such as repetitions, bans and lengths.
+"""Processors: settings that change scores by the tokens so far: repetitions, bans and lengths.
 
 Each follows a class of `transformers.generation.logits_process`. The last axis is the whole vocabulary: token ids are
 positions on it. `GenerationConfig` checks that the settings are in range.

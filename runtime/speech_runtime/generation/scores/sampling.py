@@ -1,4 +1,4 @@
-"""Random choice of candidates, by the probabilities that scores stand for."""
+"""Random choice of candidates, by the softmax of their scores."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -53,7 +53,7 @@ class Candidates:
     def non_finite_utterances(self) -> list[int]:
         """Return the utterances with a beam whose best score is not finite.
 
-        That is so where its logits were NaN or infinite, or where all of them were -inf.
+        This happens if its logits were NaN or infinite, or all of them were -inf.
         """
         best = self._scores.max(axis=-1) if self.full_vocab else self._scores[:, :, 0]
         finite = np.isfinite(best)

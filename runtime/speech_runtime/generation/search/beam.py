@@ -54,7 +54,7 @@ class BeamSearch:
 
     @property
     def live(self) -> Tokens:
-        """See `Search.live`; the sequences are written down only when they are asked for."""
+        """See `Search.live`; the array is brought up to date only when it is read."""
         for length in range(self._written, self.length):
             step = length - self._prompt_length
             steps = [utterance.steps[step] for utterance in self._utterances]
@@ -140,7 +140,9 @@ class BeamSearch:
     def _check_found(self, best: Sequence[Sequence[FinishedBeam]]) -> None:
         """Refuse empty places: they beat all hypotheses that score less, and transformers returns unfinished text."""
         penalty = self._rules.length_penalty
-        places = 1 if penalty >= 0 else self._rules.returned  # else others may be what fills up a forced beginning
+        places = (
+            1 if penalty >= 0 else self._rules.returned
+        )  # else the others may only fill places after a forced token
         if not all(hypothesis.is_finished for found in best for hypothesis in found[:places]):
             cause = f"length_penalty is {penalty}" if penalty < 0 else "the settings lower the scores of all tokens"
             remedy = "length_penalty (--length-penalty)" if penalty < 0 else "biases"

@@ -65,7 +65,7 @@ class IndependentSearch:
         beam_idx = np.broadcast_to(np.arange(self._sequences), (batch, self._sequences))
         width = candidates.ids.shape[2]
         scores = np.broadcast_to(candidates.scores, (batch, self._sequences, width))
-        if self._ended.any():  # their tokens are ignored: any finite scores will do
+        if self._ended.any():  # their tokens are ignored: any finite score is valid
             scores = np.where(self._ended[:, :, None], np.float32(0), scores)
         if self._generator is not None:
             chosen = sample(scores, self._generator)

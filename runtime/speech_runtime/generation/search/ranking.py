@@ -38,8 +38,8 @@ def continuations_kept(config: GenerationConfig) -> int:
 def best_of_sorted(candidates: Candidates, live_scores: Sequence[Sequence[float]], count: int) -> list[Ranking]:
     """Return the `count` best continuations where each beam's candidates are log-probabilities, best first.
 
-    A candidate behind the `count` best of its own beam, or below the `count` best of the first beam, cannot be among
-    the `count` best of all. While the beams are alike, only the first of them may be continued.
+    A candidate that ranks after the `count` best of its own beam, or scores less than those of the first beam, cannot
+    be among the `count` best of all. While the beams are alike, only the first of them may be continued.
 
     This uses lists: for a single utterance they are faster than arrays, whose code each run of the decoder evicts from
     the processor's caches. Rounding the float64 sum of two float32 numbers to float32 gives their float32 sum.

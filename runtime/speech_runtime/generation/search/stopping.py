@@ -1,4 +1,4 @@
-"""How a sequence ends, and what ends a search early."""
+"""Reasons for which a sequence ends, and conditions that end a search early."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ Cut = Literal["length", "time", "stopped"]
 """Reason why a sequence is cut off: its maximal length, `max_time` or `cancel`."""
 
 Finish = Literal["end"] | Cut
-"""How a sequence ended: "end" stands for an end token, a stop string or a stopping criterion.
+"""Reason why a sequence ended: "end" stands for an end token, a stop string or a stopping criterion.
 
 An end token that is forced at the maximal length (`forced_eos_token_id`) does not count: the sequence is cut off there.
 """
@@ -27,7 +27,7 @@ class Stopping:
     """Conditions that end sequences, or the search, besides end tokens and the maximal length.
 
     Attributes:
-        criteria: Functions that say which sequences end.
+        criteria: Functions that return which sequences end.
         when_settled: If true, the search ends as soon as no live beam can improve the returned sequences, although
             transformers goes on until it has as many finished sequences as beams. Set it only where scores can only
             fall from token to token, as sums of log-probabilities do.
@@ -47,7 +47,7 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Deadline:
-    """Time limit and cancellation of a call; the search then ends with what it has found."""
+    """Time limit and cancellation of a call, after which the search ends and returns its results so far."""
 
     max_time: float | None = None
     cancel: Event | None = None

@@ -68,7 +68,7 @@ class FinishedBeam(NamedTuple):
     Attributes:
         score: Score that places are sorted by.
         is_finished: True if there is a hypothesis in this place; False if it is empty.
-        new_tokens: Number of tokens behind the prompt.
+        new_tokens: Number of tokens after the prompt.
         last: Last continuation; `UtteranceSearch.path` finds the ones before.
         finish: How the hypothesis ended.
     """

@@ -35,7 +35,7 @@ class StepBufferPool:
         """Return buffers with the cross-attention cache in them, or None if none are left.
 
         They belong to `borrower` until Python collects it. Frames are padded to the size of their bucket, which
-        changes nothing for a decoder that heeds their mask.
+        changes nothing for a decoder that applies their mask.
         """
         mask = self._backend.download(encoder_attention_mask)
         batch, frames = mask.shape
@@ -72,7 +72,7 @@ class StepBufferPool:
 
 
 def _padded(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:
-    """Return states [batch, frames, …] with zeros behind them."""
+    """Return states [batch, frames, …] padded with zeros to so many `frames`."""
     more = [(0, 0)] * states.ndim
     more[1] = (0, frames - states.shape[1])
     return np.pad(states, more)

@@ -1,8 +1,8 @@
 """A self-attention cache that a step writes into, in the host's memory.
 
-A beam keeps its slot for as long as it is continued: the slots are put in order, not the caches. Only where a beam is
-continued more than once is anything copied, into the slot of a beam that ended. Up to the position where the two beams
-parted their slots hold the same, so the copy begins there.
+A beam keeps its slot while it is continued: beams are reordered in the list of slots, not in the cache. Data is copied
+only if a beam is continued more than once, into the slot of a beam that ended. Both slots hold the same up to the
+position where the two beams parted, so the copy begins there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from ...search.base import PerBeam, Tokens
 from .base import Binding
 
 _ROOM = 64
-"""Number of tokens that there is room for at first, unless all sequences are shorter; it doubles when it is full."""
+"""Number of tokens that the cache has room for at first; fewer if all sequences are shorter. It doubles when full."""
 
 
 class Copy(NamedTuple):
@@ -89,7 +89,7 @@ class InPlaceCache:
     """Keys and values [2 × layers, batch × slots, heads, room, head_dim]. See `SelfAttentionCache`."""
 
     def __init__(self, backend: Backend, facts: DecoderFacts, batch: int, longest: int | None = None) -> None:
-        """Start empty. Of sequences of at most `longest` tokens, the cache never sees the last one."""
+        """Start empty. The last of at most `longest` tokens of a sequence is not decoded, and needs no room."""
         self._backend = backend
         self._heads, self._head_dim = facts.heads, facts.head_dim
         self._layers = facts.layers

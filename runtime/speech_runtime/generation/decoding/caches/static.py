@@ -1,4 +1,4 @@
-"""A self-attention cache of fixed length in tensors that stay where they are, so that a step can be recorded.
+"""A self-attention cache of fixed length in tensors that keep their addresses, so that a step can be recorded.
 
 Two sets of tensors take turns as past and present. ONNX Runtime runs a graph several times while it captures it as a
 CUDA graph, so reordering the beams in place would apply twice.
@@ -30,7 +30,7 @@ from .base import Binding
 class StepBuffers:
     """Tensors of a step with a static cache, for one search at a time, of `batch` utterances.
 
-    Each tensor is allocated when it is first asked for, and stays where it is.
+    Each tensor is allocated at its first use, and keeps its address.
 
     Attributes:
         fixed: Inputs that stay the same in a search, by name (mask and cross-attention cache), where `StepBufferPool`

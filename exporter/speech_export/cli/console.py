@@ -1,7 +1,12 @@
-"""Progress of the `speech-export` command on stderr."""
+"""Messages of the `speech-export` command: its progress on stderr, and the libraries that it imports for an export."""
 
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
 
 from speech_runtime.cli.console import complain
 
@@ -42,3 +47,26 @@ class Progress:
             complain(f"\r\x1b[K{self._line}" if self._shows_step else "", end="")
             complain(f"{time.perf_counter() - self._begin:.1f} s")
         self._line, self._shows_step = "", False
+
+
+@contextmanager
+def export_libraries() -> Iterator[None]:
+    """Within this context, import what an export needs; a failure becomes one line, and the libraries are silenced."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{error.name} is needed to export: pip install 'speech-export[export,cpu]'"
+        ) from error
+    except ImportError as error:  # a part of a library is missing, or the memory for it
+        raise click.ClickException(f"a library that exports need is installed, but fails to load: {error}") from error
+    _silence_libraries()
+
+
+def _silence_libraries() -> None:
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    hub_logging.set_verbosity(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

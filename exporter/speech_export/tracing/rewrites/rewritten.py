@@ -1,6 +1,6 @@
-"""Make a Hugging Face model traceable: our attention, our frame mask, and the rewrites of its families.
+"""Put the rewrites into effect while a model is traced: those that every target needs, and those for the CPU.
 
-Everything is active inside one context manager and undone after it; nothing is patched process-wide.
+Everything is active inside a context manager and undone after it; nothing is patched process-wide.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,11 @@ from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 from ...families import decoder_family, encoder_family
 from .. import attention
 from ..attention import attention_implementation, frame_mask
+from . import fused_attention
+from .adapter import channels_last_adapter
+from .conv_encoder import channels_last_extractor
+from .positional_convolution import positional_convolution
+from .replacement import replaced
 
 
 @contextmanager
@@ -27,6 +32,24 @@ def rewritten_for_tracing(model: SpeechEncoderDecoderModel) -> Iterator[None]:
         decoder.adapt(model.decoder),
         decoder.rewrite(model.decoder),
         torch.no_grad(),
+    ):
+        yield
+
+
+@contextmanager
+def rewritten_for_cpu(encoder: PreTrainedModel, quantized: bool = False) -> Iterator[None]:
+    """Within this context, `encoder` is traced into operations that are fast in ONNX Runtime, some of them its own.
+
+    Enter it inside `rewritten_for_tracing`. Modules that no rewrite recognises stay as they are.
+
+    Args:
+        encoder: Speech encoder, changed within the context.
+        quantized: If true, choose operations that are fast in int8; the graph will be quantised.
+    """
+    positions = partial(positional_convolution, quantized=quantized)
+    with (
+        attention_implementation(encoder, fused_attention.IMPLEMENTATION),
+        replaced(encoder, channels_last_extractor, channels_last_adapter, positions),
     ):
         yield
 
