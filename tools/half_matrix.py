@@ -20,7 +20,7 @@ from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.loading import Bundle
 from speech_runtime.generation.config import GenerationSettings
-from speech_runtime.generation.scores.maths import log_softmax
+from speech_runtime.generation.token_scores.maths import log_softmax
 from token_agreement import token_agreement
 
 SEARCHES: tuple[GenerationSettings, ...] = (

@@ -16,7 +16,7 @@ from matrix import (
     measure,
 )
 from speech_export import ExportError
-from speech_export.families.supported import supported_families
+from speech_export.families.listing import supported_families
 
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "support.md"
 INTRODUCTION = """# What can be exported

@@ -20,7 +20,7 @@ from speech_runtime.backends.cuda.calls import Cuda
 from speech_runtime.backends.options import CUDA, TENSORRT, TENSORRT_RTX
 from speech_runtime.backends.tensorrt.library import import_tensorrt
 from speech_runtime.bundle.manifest import Manifest
-from speech_runtime.generation.scores.maths import log_softmax
+from speech_runtime.generation.token_scores.maths import log_softmax
 from token_agreement import token_agreement
 
 pytestmark = pytest.mark.gpu

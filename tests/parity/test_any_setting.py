@@ -16,7 +16,7 @@ from conftest import Pair
 from parity.agreement import Batch, Settings, reference, verdicts
 from parity.cases import Case, Noise, cases
 from speech_runtime.generation.output import GenerateOutput
-from speech_runtime.generation.scores.maths import Processor, Scores, Sequences
+from speech_runtime.generation.token_scores.maths import Processor, Scores, Sequences
 from tally import Tally, TallyUp, Verdict
 
 CASES = 200

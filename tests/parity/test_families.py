@@ -19,7 +19,7 @@ from matrix import (
 from speech_export import ExportError
 from speech_export.cli.export import main
 from speech_export.families import refusals
-from speech_export.families.supported import supported_families
+from speech_export.families.listing import supported_families
 from speech_export.sources.configs import load_configs
 from support_table import TABLE
 

@@ -18,8 +18,8 @@ from conftest import CHECKPOINT, CLIPS, ONE_THREAD, ExportOnce, Pair
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing, engine_bytes
 from small_graphs import Graph
 from speech_export.cli.export import main
-from speech_export.passes.int8.explicit import quantize_explicitly
-from speech_export.passes.int8.quantizable import Quantizable
+from speech_export.passes.quantize.explicit_int8 import quantize_explicitly
+from speech_export.passes.quantize.quantizable import Quantizable
 from speech_export.precision.conversion import ExplicitQuantizer
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tensorrt.build import build_engine

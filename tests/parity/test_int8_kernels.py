@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import CHECKPOINT, CLIPS, ExportOnce
-from speech_export.passes.int8.dynamic import int8_node, quantized_columns
-from speech_export.passes.int8.int4 import quantized_blocks
+from speech_export.passes.quantize.dynamic_int8 import int8_node, quantized_columns
+from speech_export.passes.quantize.int4 import quantized_blocks
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
 from speech_runtime.backends.onnxruntime.sessions import _EXACT_BYTES

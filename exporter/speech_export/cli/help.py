@@ -79,7 +79,7 @@ def _list_families(context: click.Context, _: click.Parameter, given: bool) -> N
     if not given or context.resilient_parsing:
         return
     with export_libraries():
-        from ..families.supported import supported_families
+        from ..families.listing import supported_families
     families = supported_families()
     for title, names in (
         ("Encoders", families.encoders),

@@ -19,13 +19,13 @@ from .cpu.in_place_cache import keep_cache_in_place
 from .cpu.plain_shapes import count_mask_fast, plain_shapes
 from .cpu.scaled_queries import scale_queries
 from .half.convert import to_half
-from .int8.dynamic import quantize_groups, quantize_projections
-from .int8.embedding_table import quantize_embeddings, quantize_shared_tables
-from .int8.explicit import quantize_explicitly
-from .int8.int4 import quantize_projections_to_int4
-from .int8.packed_queries import pack_queries
-from .int8.quantizable import Quantizable
-from .int8.quantized_windows import quantize_before_windows
+from .quantize.dynamic_int8 import quantize_groups, quantize_projections
+from .quantize.embedding_table import quantize_embeddings, quantize_shared_tables
+from .quantize.explicit_int8 import quantize_explicitly
+from .quantize.int4 import quantize_projections_to_int4
+from .quantize.packed_queries import pack_queries
+from .quantize.quantizable import Quantizable
+from .quantize.quantized_windows import quantize_before_windows
 from .shared_weights import share_transposed_weights
 from .tracer_metadata import name_after_modules, strip_metadata
 from .unmasked_attention import drop_needless_masks

@@ -30,8 +30,8 @@ from speech_runtime.bundle.safe_files import FileFacts
 
 from ..errors import ExportError, shortened
 from ..passes.half.float32_nodes import MOVES, float32_nodes, floats
-from ..passes.int8.quantizable import Quantizable
 from ..passes.pipeline import passes_to_explicit_int8, passes_to_fp16, passes_to_int8, run_passes
+from ..passes.quantize.quantizable import Quantizable
 from ..passes.tracer_metadata import module_of
 from ..tracing.tracer import save
 from .calibration import ModelInput

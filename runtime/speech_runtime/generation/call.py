@@ -15,10 +15,10 @@ from .decoding.caches.static import check_static_length
 from .decoding.loop import Decoder, DecodingLoop
 from .output import GenerateOutput
 from .prompts import Prompt
-from .scores.chain import Lengths
 from .search.base import SearchResult, rows_per_utterance
 from .search.stopping import Deadline
 from .text import TextStream, stop_strings
+from .token_scores.chain import Lengths
 
 _FLOAT_BYTES = 4
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ..dataclass_json import shown
 from ..errors import GenerationError
 from .config import GenerationSettings
-from .scores.maths import Processor, Scores, Sequences
 from .search.stopping import StoppingCriterion
+from .token_scores.maths import Processor, Scores, Sequences
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 from ..bundle.loading import read_configuration
 from ..dataclass_json import FieldError, listed, problems, updated
 from ..errors import GenerationError
-from .settings import (
+from .setting_types import (
     Beams,
     Biases,
     Candidates,

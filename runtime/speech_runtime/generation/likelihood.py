@@ -14,8 +14,8 @@ from ..errors import BundleError, GenerationError
 from .config import GenerationConfig
 from .decoding.decoder import CachedDecoder
 from .prompts import check_tokens, token_array
-from .scores.maths import log_softmax
 from .search.base import Tokens
+from .token_scores.maths import log_softmax
 
 IGNORED = -100
 """Label that does not count."""

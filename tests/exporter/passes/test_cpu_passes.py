@@ -20,9 +20,9 @@ from speech_export.passes.cpu.cross_attention import fuse_cross_attention
 from speech_export.passes.cpu.in_place_cache import _no_sink, keep_cache_in_place
 from speech_export.passes.cpu.plain_shapes import plain_shapes
 from speech_export.passes.cpu.scaled_queries import scale_queries
-from speech_export.passes.int8.dynamic import quantize_projections
-from speech_export.passes.int8.packed_queries import pack_queries
 from speech_export.passes.patterns.projections import initializer, projections
+from speech_export.passes.quantize.dynamic_int8 import quantize_projections
+from speech_export.passes.quantize.packed_queries import pack_queries
 from speech_export.passes.tracer_metadata import name_after_modules
 from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_export.tracing.rewrites.rewritten import rewritten_for_tracing

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from small_graphs import IDS, WIDTH, WORDS, Graph, X, language_model, operators, weight, weight_bytes
-from speech_export.passes.int8.dynamic import quantized_columns
-from speech_export.passes.int8.quantizable import Quantizable
 from speech_export.passes.pipeline import passes_to_explicit_int8, run_passes
+from speech_export.passes.quantize.dynamic_int8 import quantized_columns
+from speech_export.passes.quantize.quantizable import Quantizable
 from speech_export.precision.options import PrecisionOptions
 
 Array = NDArray[Any]

@@ -23,12 +23,12 @@ from small_graphs import (
     weight_bytes,
 )
 from speech_export.errors import ExportError
-from speech_export.passes.int8.dynamic import quantize_projections, quantized_columns
-from speech_export.passes.int8.embedding_table import quantize_embeddings, quantize_shared_tables
-from speech_export.passes.int8.int4 import quantize_projections_to_int4, quantized_blocks
-from speech_export.passes.int8.quantizable import Quantizable
 from speech_export.passes.patterns.projections import projections
 from speech_export.passes.pipeline import passes_to_int8, run_passes
+from speech_export.passes.quantize.dynamic_int8 import quantize_projections, quantized_columns
+from speech_export.passes.quantize.embedding_table import quantize_embeddings, quantize_shared_tables
+from speech_export.passes.quantize.int4 import quantize_projections_to_int4, quantized_blocks
+from speech_export.passes.quantize.quantizable import Quantizable
 from speech_export.precision.conversion import matching
 from speech_export.precision.options import Precision, PrecisionOptions
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from matrix import Array
-from speech_export.passes.int8.dynamic import grouped_products, quantize_groups
-from speech_export.passes.int8.quantized_windows import quantize_before_windows
+from speech_export.passes.quantize.dynamic_int8 import grouped_products, quantize_groups
+from speech_export.passes.quantize.quantized_windows import quantize_before_windows
 from speech_export.tracing.rewrites.block_convolution import BlockConvolution
 
 CHANNELS, KERNEL, WIDTH = 4, 3, 5

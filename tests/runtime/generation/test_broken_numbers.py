@@ -9,8 +9,8 @@ from speech_runtime.errors import GenerationError
 from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.likelihood import sequence_logprobs
-from speech_runtime.generation.scores.maths import log_softmax
 from speech_runtime.generation.search.base import Candidates, PerBeam, all_tokens
+from speech_runtime.generation.token_scores.maths import log_softmax
 from table_model import TableDecoder, random_table, search
 
 VOCABULARY, TOP_K = 20, 8

@@ -14,8 +14,8 @@ from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig
-from speech_runtime.generation.scores.maths import Scores, Sequences
 from speech_runtime.generation.search.base import Candidates
+from speech_runtime.generation.token_scores.maths import Scores, Sequences
 from table_model import TableDecoder, TableModel, random_table, search
 
 FACTS = DecoderFacts(layers=1, heads=1, head_dim=1, vocab_size=20, max_positions=None, max_tokens=None, top_k=20)

@@ -11,12 +11,12 @@ from ...bundle.model_facts import DecoderFacts
 from ...errors import GenerationError
 from ..call_options import CallOptions
 from ..config import GenerationConfig
-from ..scores.chain import Lengths, processor_chain
-from ..scores.maths import log_softmax
 from ..search.base import Candidates, PerBeam, Search, SearchResult, Tokens, rows_per_utterance
 from ..search.beam import BeamSearch
 from ..search.independent import IndependentSearch
 from ..search.stopping import Deadline, Stopping, StoppingCriterion
+from ..token_scores.chain import Lengths, processor_chain
+from ..token_scores.maths import log_softmax
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ...errors import GenerationError
 from ..config import GenerationConfig
 from .base import Candidates, PerBeam, SearchResult, Tokens
+from .beam_hypotheses import LOWEST, FinishedBeam, Rules, UtteranceSearch
 from .ranking import Ranking, best_of_all, best_of_sorted, continuations_kept, pick
 from .stopping import Cut, Finish, Stopping
-from .utterance import LOWEST, FinishedBeam, Rules, UtteranceSearch
 
 
 class BeamSearch:

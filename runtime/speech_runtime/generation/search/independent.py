@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from ...errors import GenerationError
 from ..config import GenerationConfig
-from ..scores.constraints import is_among
-from ..scores.sampling import sample
+from ..token_scores.constraints import is_among
+from ..token_scores.sampling import sample
 from .base import Candidates, PerBeam, SearchResult, Tokens
 from .ranking import raw_logprobs
 from .stopping import Cut, Stopping

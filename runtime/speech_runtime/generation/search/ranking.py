@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import GenerationConfig
-from ..scores.maths import log_sum_exp
-from ..scores.sampling import sample_without_replacement
+from ..token_scores.maths import log_sum_exp
+from ..token_scores.sampling import sample_without_replacement
 from .base import Candidates, Tokens
 
 _SORTED_WHOLE = 4096

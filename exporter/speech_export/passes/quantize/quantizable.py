@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ...precision.options import PrecisionOptions
 from ..patterns.projections import Projection, projections
-from .dynamic import grouped_products
+from .dynamic_int8 import grouped_products
 from .embedding_table import embedding_gathers
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..patterns.projections import Projection, initializer, remove_unused_initializers
-from .dynamic import LARGEST, quantized_columns
+from .dynamic_int8 import LARGEST, quantized_columns
 from .embedding_table import embedding_gathers
 from .quantizable import Quantizable
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..patterns.projections import Projection, initializer, remove_unused_initializers, replace
-from .dynamic import DOMAIN
+from .dynamic_int8 import DOMAIN
 
 _ZERO = 8
 """4-bit value that stands for 0."""

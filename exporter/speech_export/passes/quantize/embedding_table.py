@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..patterns.projections import Projection, initializer, remove_unused_initializers
-from .dynamic import quantized_columns, replace_by_int8
+from .dynamic_int8 import quantized_columns, replace_by_int8
 
 
 def embedding_gathers(table: ir.Value) -> list[ir.Node]:

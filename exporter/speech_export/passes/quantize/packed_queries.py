@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..patterns.projections import initializer
-from .dynamic import int8_node
+from .dynamic_int8 import int8_node
 
 _WEIGHT, _SCALE, _BIAS = 1, 2, 4
 """Positions of inputs of `DynamicQuantizeMatMul`."""
