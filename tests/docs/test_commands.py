@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 import speech_export
-from conftest import CHECKPOINT, CLIPS, ExportOnce
+from conftest import CHECKPOINT, CLIPS, ExportOnce, Pair
 from pages import PAGES, REPOSITORY, Block, Command, blocks_of
 from speech_export.cli.export import main as export_command
 from speech_runtime import Bundle
@@ -105,23 +105,23 @@ def test_imports_exist(block: Block) -> None:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path: Path, digits: Pair, export_once: ExportOnce, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the checkout with a bundle in `build/digits`, as the working directory."""
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.modules[speech_export.export.__module__], "export", shared_export(export_once))
-    shutil.copytree(export_once("digits", CHECKPOINT), tmp_path / "build" / "digits")
+    monkeypatch.setattr(sys.modules[speech_export.export.__module__], "export", shared_export(digits, export_once))
+    shutil.copytree(digits.directory, tmp_path / "build" / "digits")
     return tmp_path
 
 
-def shared_export(export_once: ExportOnce) -> Callable[..., Bundle]:
+def shared_export(digits: Pair, export_once: ExportOnce) -> Callable[..., Bundle]:
     """`speech_export.export`, which tests share: each kind of bundle is exported once, and then copied."""
 
     def export(model: Any, output_dir: str, **settings: Any) -> Bundle:
         assert Path(model.source) == CHECKPOINT.relative_to(REPOSITORY)
         options, calibration = settings["precision"], settings["calibration_audio"]
         if options.precision == "fp32":
-            bundle = export_once("digits", CHECKPOINT)
+            bundle = digits.directory
         else:
             assert Path(calibration) == CLIPS.relative_to(REPOSITORY)
             name = f"digits-{options.precision}-{options.target}"

@@ -221,7 +221,7 @@ def test_transcribe_warns_once_of_cuts(digits: Pair, references: dict[Path, str]
 
 @pytest.mark.parametrize("flag", ["--bad-words-ids", "--sequence-bias", "--exponential-decay-length-penalty"])
 def test_json_nested_without_end_is_refused(digits: Pair, references: dict[Path, str], flag: str) -> None:
-    result = run(digits.directory, next(iter(references)), flag, "[" * 50_000)
+    result = run(digits.directory, next(iter(references)), flag, "[" * 50_000 + "]" * 50_000)
     assert (result.exit_code, type(result.exception)) == (2, SystemExit)
     assert "is nested too deeply" in result.stderr or "are nested too deeply" in result.stderr
 

@@ -1,5 +1,6 @@
 """Test generation settings: read, overridden, and refused with the reason."""
 
+import inspect
 import json
 import math
 import types
@@ -272,9 +273,9 @@ def test_typed_keywords_are_the_settings() -> None:
 
 def test_every_setting_is_described_and_in_the_help_of_the_command_line() -> None:
     flags = {option.name: option for option in main.params}
-    described = GenerationConfig.__doc__.partition("Attributes:\n")[2]
+    described = inspect.getdoc(GenerationConfig).partition("Attributes:\n")[2]
     for setting in fields(GenerationConfig):
-        assert f"        {setting.name}: " in described
+        assert f"    {setting.name}: " in described
         if setting.name not in ("bos_token_id", "num_return_sequences"):
             assert flags[setting.name].help
     assert "--max-length" in flags["max_new_tokens"].help
