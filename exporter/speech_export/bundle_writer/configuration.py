@@ -47,7 +47,7 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
         raise ExportError(f"the runtime does not take this model ({composite.source}): {message}") from error
     except (ValueError, TypeError) as error:  # transformers cannot write the configuration.
         raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
-    if settings.max_length is None and settings.max_new_tokens is None and not composite.random_weights:
+    if settings.max_length is None and settings.max_new_tokens is None and not composite.is_random:
         logger.warning(
             "%s sets no max_length: texts are cut after %d tokens, as in transformers. Set it in the checkpoint's %s "
             "and export again, or set the length of each call (max_new_tokens, speech-transcribe --max-new-tokens).",

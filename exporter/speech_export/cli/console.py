@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -67,6 +68,8 @@ def _silence_libraries() -> None:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
+    # Deprecations of transformers concern this package, not its users.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|speech_export")
     hub_logging.set_verbosity(logging.ERROR)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

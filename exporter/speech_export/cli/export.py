@@ -149,7 +149,10 @@ def main(
         engines.run(source.model)
         return
     if output is None:
-        raise click.UsageError("Missing option '-o' / '--output'. Only --engines for a bundle goes without it.")
+        raise click.UsageError(
+            "Missing option '-o' / '--output': give the directory of the bundle to write. Only --engines, which adds "
+            "engines to a bundle that is there, does without it."
+        )
     if engines is not None:
         engines.prepare()
         target = target_for_engines(target)

@@ -26,7 +26,8 @@ _FLAGS = (
     click.option("--random-weights", is_flag=True, help="Give the two configurations random weights."),
     click.option("--seed", type=INTEGER, default=0, show_default=True, help="Seed of weights that no checkpoint has."),
     click.option(
-        "--processor", help="Directory or Hub id of feature extractor and tokenizer, if they are not beside MODEL."
+        "--processor",
+        help="Directory or Hub id of feature extractor and tokenizer, if they are not beside the model.",
     ),
     click.option(
         "--without",
@@ -105,10 +106,10 @@ class Source:
                 "configurations have no weights: --random-weights goes with --encoder-config and --decoder-config, "
                 "and only with them"
             )
-        if self.processor is not None and self.model is None:
+        if self.processor is not None and named[0] is ways[2]:
             raise click.UsageError(
-                "--processor goes with MODEL: the feature extractor of a pair is beside --encoder, its tokenizer "
-                "beside --decoder"
+                "--processor goes with MODEL or a pair: a bundle of configurations has no feature extractor and no "
+                "tokenizer"
             )
 
     def load(self) -> "Composite":
@@ -131,7 +132,7 @@ class Source:
             "pad_token_id": self.pad_token_id,
         }
         if self.encoder and self.decoder:
-            return load_pair(self.encoder, self.decoder, self.seed, hub, self.without, **token_ids)
+            return load_pair(self.encoder, self.decoder, self.seed, hub, self.without, self.processor, **token_ids)
         if self.encoder_config and self.decoder_config:
             return load_configs(self.encoder_config, self.decoder_config, self.seed, hub, **token_ids)
         return load_checkpoint(str(self.model), self.processor, hub, self.without, **token_ids)

@@ -29,6 +29,11 @@ class Composite:
     source: str
     random_weights: tuple[str, ...] = ()
 
+    @property
+    def is_random(self) -> bool:
+        """Whether all parameters are random, as for configurations alone: the texts mean nothing."""
+        return all(name in self.random_weights for name, _ in self.model.named_parameters())
+
 
 def check_model(composite: Composite) -> None:
     """Check that a model can be exported as it is in memory.

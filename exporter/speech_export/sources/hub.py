@@ -226,4 +226,7 @@ def load_tokenizer(name: str, hub: HubOptions, without: Collection[str] = ()) ->
 
 
 def _elsewhere(part: str) -> str:
-    return f"; save it there, name where it is (--processor, with MODEL), or do without (--without {part})"
+    return (
+        "; save it there, name a directory with both feature extractor and tokenizer (--processor), or do without "
+        f"(--without {part})"
+    )

@@ -31,6 +31,7 @@ def load_pair(
     seed: int = 0,
     hub: HubOptions = DEFAULT_HUB,
     without: Collection[str] = (),
+    processor: str | None = None,
     **token_ids: Unpack[TokenIds],
 ) -> Composite:
     """Join two checkpoints, as `SpeechEncoderDecoderModel.from_encoder_decoder_pretrained` does.
@@ -42,6 +43,8 @@ def load_pair(
         seed: Seed of the random weights.
         hub: Options for the Hub.
         without: `feature-extractor` or `tokenizer`, for a bundle without it; it may be missing then.
+        processor: Directory or Hub id of both the feature extractor and the tokenizer; by default the feature
+            extractor is beside the encoder, the tokenizer beside the decoder.
         token_ids: `decoder_start_token_id`, `eos_token_id` and `pad_token_id`. By default those of the decoder's
             files, else of its tokenizer: for BERT the tokens [CLS], [SEP] and [PAD].
 
@@ -67,11 +70,15 @@ def load_pair(
         model = SpeechEncoderDecoderModel(encoder=encoder_model, decoder=decoder_model).eval()
     random_weights = [*missing, *(f"decoder.{name}" for name in random_weights)]
     random_weights += [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj")]
-    tokenizer = load_tokenizer(decoder, hub, without)
+    tokenizer = load_tokenizer(processor or decoder, hub, without)
     model.generation_config = GenerationConfig()
     complete_special_tokens(model.generation_config, decoder, token_ids, (decoder_model.generation_config,), tokenizer)
     return Composite(
-        model, load_extractor(encoder, hub, without), tokenizer, f"{encoder} + {decoder}", tuple(random_weights)
+        model,
+        load_extractor(processor or encoder, hub, without),
+        tokenizer,
+        f"{encoder} + {decoder}",
+        tuple(random_weights),
     )
 
 

@@ -261,6 +261,19 @@ def test_a_pair_with_bert_takes_the_tokens_of_its_tokenizer(
     assert "nofile.wav" in result.stderr  # which is read when the settings are accepted
 
 
+def test_a_pair_takes_its_processor_from_elsewhere(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    encoder, decoder, processor = tmp_path / "encoder", tmp_path / "decoder", tmp_path / "processor"
+    shutil.copytree(halves[0], encoder, ignore=shutil.ignore_patterns("preprocessor_config.json"))
+    AutoModelForCausalLM.from_config(DECODERS["bert"]()).save_pretrained(decoder)
+    with pytest.raises(ExportError, match=r"a directory with both feature extractor and tokenizer"):
+        load_pair(str(encoder), str(decoder))
+    save_bert_tokenizer(processor)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(processor)
+    pair = load_pair(str(encoder), str(decoder), processor=str(processor))
+    assert pair.tokenizer.cls_token_id == 2
+    assert pair.feature_extractor is not None
+
+
 @pytest.mark.parametrize("in_config", [False, True])
 def test_a_checkpoint_without_a_start_token_gets_one_and_says_so(
     in_config: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -298,6 +311,11 @@ def test_texts_that_would_be_cut_are_announced(tmp_path: Path, caplog: pytest.Lo
     assert "sets no max_length: texts are cut after 20 tokens" in caplog.text
     assert caplog.text.count("max_length") == 1
     caplog.clear()
+    weights = tuple(name for name, _ in model.named_parameters())
+    write_configuration(Composite(model, None, None, "a pair", weights[:1]), *facts, tmp_path)
+    assert caplog.text.count("max_length") == 1
+    caplog.clear()
+    write_configuration(Composite(model, None, None, "configurations", weights), *facts, tmp_path)
     model.generation_config.max_length = 30
     write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path)
     assert "max_length" not in caplog.text

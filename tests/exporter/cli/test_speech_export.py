@@ -103,9 +103,11 @@ def test_the_public_names() -> None:
         speech_export.reason  # noqa: B018
 
 
-def test_a_processor_goes_with_a_whole_checkpoint(tmp_path: Path) -> None:
-    result = run("--encoder", "x", "--decoder", "y", "--processor", "z", "-o", tmp_path / "bundle")
-    assert "--processor goes with MODEL" in result.stderr
+def test_configurations_have_no_processor(tmp_path: Path) -> None:
+    configurations = ("--encoder-config", "x", "--decoder-config", "y", "--random-weights")
+    result = run(*configurations, "--processor", "z", "-o", tmp_path / "bundle")
+    assert result.exit_code == 2
+    assert "--processor goes with MODEL or a pair" in result.stderr
 
 
 def test_a_bundle_is_not_exported_again(digits: Pair, tmp_path: Path) -> None:
