@@ -10,8 +10,14 @@ from .measure import Measurement, Spread
 
 _COLUMNS = (
     *("bundle", "audio, s", "batch", "beams", "tokens", "threads"),
-    *("encoder", "init", "first token", "per token", "utterance"),
-    *("audio s / s", "peak MiB"),
+    *("encoder", "cross-attention", "first token", "per token", "utterance"),
+    *("seconds of audio per second", "peak MiB"),
+)
+
+_LEGEND = (
+    "Read the utterance column first: it is what a user waits for. Times are milliseconds for the whole batch, as "
+    "p50 / p90 / p99 of the runs. First token: from the audio to the first token. Cross-attention: its keys and "
+    "values, computed once for each utterance."
 )
 
 
@@ -25,7 +31,7 @@ def as_markdown(measurements: Sequence[Measurement], machine: Machine) -> str:
     lines = [
         machine.describe(),
         "",
-        "Milliseconds of the whole batch, p50 / p90 / p99; first token: from the audio on.",
+        _LEGEND,
         "",
         *table(
             (*_COLUMNS, "GPU MiB") if machine.gpu else _COLUMNS,
