@@ -9,9 +9,25 @@ from typing import Any
 
 import pytest
 
+import speech_export
 import speech_runtime
 
 PUBLIC = {
+    "speech_export": [
+        "BuildOptions",
+        "Composite",
+        "ExportError",
+        "HubOptions",
+        "Limits",
+        "PrecisionOptions",
+        "VerificationError",
+        "__version__",
+        "add_engines",
+        "export",
+        "load_checkpoint",
+        "load_configs",
+        "load_pair",
+    ],
     "speech_runtime": [
         "AudioError",
         "AudioLimits",
@@ -92,6 +108,35 @@ def main() -> None:
         print(error)
 """
 
+USE_OF_THE_EXPORTER = """
+from pathlib import Path
+
+from speech_export import BuildOptions, Composite, ExportError, HubOptions, Limits, PrecisionOptions, VerificationError
+from speech_export import __version__, add_engines, export, load_checkpoint, load_configs, load_pair
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq
+
+
+def convert(checkpoint: str, output: Path) -> Bundle:
+    model: Composite = load_checkpoint(checkpoint, hub=HubOptions(revision="main"))
+    int8 = PrecisionOptions(precision="int8")
+    return export(model, output, precision=int8, calibration_audio="speech", limits=Limits(), on_stage=print)
+
+
+def join(encoder: str, decoder: str) -> Composite:
+    return load_pair(encoder, decoder, decoder_start_token_id=2, processor="processor")
+
+
+def main() -> str:
+    try:
+        bundle = convert("checkpoint", Path("bundle"))
+        export(join("encoder", "decoder"), "pair", overwrite=True)
+        export(load_configs("encoder.json", "decoder.json", seed=4), "random", static_cache=64)
+        add_engines(bundle.directory, options=BuildOptions(tf32=True))
+    except (ExportError, VerificationError) as error:
+        return f"{__version__}: {error}"
+    return OnnxSpeechSeq2Seq.from_pretrained(bundle.directory).transcribe("a.wav", num_beams=4)
+"""
+
 
 @pytest.mark.parametrize("package", PUBLIC)
 def test_the_public_names_are_these(package: str) -> None:
@@ -101,17 +146,27 @@ def test_the_public_names_are_these(package: str) -> None:
     assert sorted(set(imported) - {"__builtins__"}) == sorted(PUBLIC[package]) == sorted(module.__all__)
 
 
-@pytest.mark.parametrize("script", [USE_OF_THE_RUNTIME], ids=["runtime"])
-def test_type_checkers_accept_a_script(script: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "mistakes"),
+    [
+        (USE_OF_THE_RUNTIME, {"num_beams=4": "num_beams='four'", "float | None]:": "str]:"}),
+        (USE_OF_THE_EXPORTER, {'precision="int8"': 'precision="int9"', "static_cache=64": "static_cache='64'"}),
+    ],
+    ids=["runtime", "exporter"],
+)
+def test_type_checkers_accept_a_script(script: str, mistakes: dict[str, str], tmp_path: Path) -> None:
     assert check(script, tmp_path) == "Success: no issues found in 1 source file"
-    wrong = script.replace("num_beams=4", "num_beams='four'").replace("float | None]:", "str]:")
-    assert "Found 2 errors" in check(wrong, tmp_path)
+    for right, wrong in mistakes.items():
+        assert right in script
+        script = script.replace(right, wrong)
+    assert "Found 2 errors" in check(script, tmp_path)
 
 
 def check(script: str, directory: Path) -> str:
     """Return the output of `mypy --strict` for a script."""
     (directory / "script.py").write_text(script)
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "script.py"]
-    environment = {**os.environ, "MYPYPATH": str(Path(speech_runtime.__file__).parents[1])}
+    packages = [str(Path(package.__file__).parents[1]) for package in (speech_export, speech_runtime)]
+    environment = {**os.environ, "MYPYPATH": os.pathsep.join(packages)}
     said: Any = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
     return str(said.stdout.strip())

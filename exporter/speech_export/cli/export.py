@@ -107,7 +107,7 @@ _STAGES = 5
     "--tolerance",
     type=FLOAT,
     help=f"Largest difference of log-probabilities allowed. [default: {Limits.logprob_difference:g}, or "
-    f"{Limits.torch_roundings:g} times torch's own rounding where that is more; quantised: no limit]",
+    f"{Limits.torch_roundings:g} times torch's own rounding if that is larger; quantised: no limit]",
 )
 @click.option(
     "--min-agreement",

@@ -5,9 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 
-from speech_runtime.bundle.safe_files import is_directory
+from speech_runtime.bundle.safe_files import is_directory, similar_directory
 
 from ..errors import ExportError, reason, shortened
 from .legacy.speech2text2 import TextTokenizer
@@ -82,8 +80,8 @@ def check_directory(name: str) -> None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         if not _HUB_ID.fullmatch(name):
             raise ExportError(
-                f"{name}: there is no such file or directory{_similar_path(name)}; give a directory, or a Hub id like "
-                "owner/name"
+                f"{name}: there is no such file or directory{similar_directory(Path(name))}; give a directory, or "
+                "a Hub id like owner/name"
             ) from None
         return
     except OSError as error:
@@ -133,7 +131,7 @@ def load(
 
 def _why(name: str, files: Collection[str], error: Exception) -> str:
     if not is_directory(name):
-        return f"from the Hub, and there is no directory of that name{_similar_path(name)}: {reason(error)}"
+        return f"from the Hub, and there is no directory of that name{similar_directory(Path(name))}: {reason(error)}"
     if files and not any(next(Path(name).glob(pattern), None) for pattern in files):
         found = shortened(sorted(path.name for path in Path(name).iterdir()), 6) or "nothing"
         wanted = " or ".join(file for file in files if "*" not in file)
@@ -145,16 +143,6 @@ def _checkpoint_below(name: str, files: Collection[str]) -> str:
     """Return a hint if a subdirectory, such as a trainer's checkpoint-500, has the files; else an empty string."""
     below = sorted(path.parent for pattern in files for path in Path(name).glob(f"*/{pattern}"))
     return f" (did you mean {below[-1]}?)" if below else ""
-
-
-def _similar_path(name: str) -> str:
-    """Return a hint with the directory whose name is most like `name`; empty if there is none."""
-    parent = Path(name).parent
-    with suppress(OSError, ValueError):
-        close = get_close_matches(Path(name).name, [path.name for path in parent.iterdir() if path.is_dir()], 1)
-        if close:
-            return f" (did you mean {parent / close[0]}?)"
-    return ""
 
 
 class _RawConfig:

@@ -41,7 +41,9 @@ def prepare(
         raise AudioError(f"{name}: has {np.count_nonzero(~np.isfinite(array)):,} samples that are NaN or infinite")
     lowest, highest = float(array.min()), float(array.max())
     if lowest == highest:
-        raise AudioError(f"{name}: is silent: all of its {array.size:,} samples are {array[0]:g}")
+        raise AudioError(
+            f"{name}: is silent: all of its {array.size:,} samples are {array[0]:g}; check how it was recorded"
+        )
     if (loudest := max(-lowest, highest)) > _LOUDEST:
         raise AudioError(f"{name}: has samples up to {loudest:.3g}, full scale is ±1; divide them by their full scale")
     if rate == sampling_rate:
@@ -92,5 +94,5 @@ def _floats(samples: object, name: str) -> NDArray[np.floating]:
     if array.ndim != 1:
         raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; mix the channels")
     if array.size == 0:
-        raise AudioError(f"{name}: is empty: it has no samples")
+        raise AudioError(f"{name}: is empty: it has no samples; record or copy it again")
     return array

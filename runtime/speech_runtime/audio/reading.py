@@ -66,7 +66,11 @@ def read_audio(file: AudioFile, sampling_rate: int, limits: AudioLimits | None =
     except DamagedError as error:
         raise AudioError(f"{name}: {error}") from error
     except FileNotFoundError as error:
-        raise AudioError(f"{name}: cannot be read as audio: there is no such file") from error
+        raise AudioError(f"{name}: cannot be read as audio: there is no such file; check its name") from error
+    except IsADirectoryError as error:
+        raise AudioError(
+            f"{name}: cannot be read as audio: it is a directory; give its files, such as {name}/*.wav"
+        ) from error
     except Exception as error:  # an open file may raise any error of its library
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise AudioError(f"{name}: cannot be read as audio: {reason}") from error

@@ -5,14 +5,13 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, SpeechError
 from .loading import Bundle
 from .manifest import MANIFEST, Manifest
-from .safe_files import is_directory
+from .safe_files import is_directory, similar_directory
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def bundle_directory(
             logger.warning("%s is a directory, so revision %s is ignored", name, revision)
         return Path(name)
     if revision is None and is_directory(Path(name).parent):  # a misspelt path: the Hub would answer after 20 s
-        raise BundleError(f"there is no directory {name}{_similar(Path(name))}; {_HUB_REMEDY}")
+        raise BundleError(f"there is no directory {name}{similar_directory(Path(name))}; {_HUB_REMEDY}")
     hub = _client(f"{name} is not a directory; to look for it on the Hub")
     where: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     at = f" at {revision}" if revision else ""
@@ -69,16 +68,6 @@ def bundle_directory(
 
 
 _HUB_REMEDY = "if it is an id on the Hub, give a revision too, such as 'main'"
-
-
-def _similar(path: Path) -> str:
-    """Suggest the directory beside `path` that its name resembles."""
-    try:
-        names = [entry.name for entry in path.parent.iterdir() if is_directory(entry)]
-    except OSError:
-        names = []
-    similar = get_close_matches(path.name, names, 1)
-    return f", did you mean {path.parent / similar[0]}?" if similar else ""
 
 
 def push_to_hub(

@@ -14,7 +14,7 @@ from .formats import in_current_format
 from .graph_io import GRAPHS
 from .model_facts import DecoderFacts, EncoderFacts
 from .profile_limits import ProfileLimits, Range
-from .safe_files import FileFacts, PinnedDirectory, is_there, pinned, read_json, unreadable
+from .safe_files import FileFacts, PinnedDirectory, is_there, pinned, read_json, similar_directory, unreadable
 
 MANIFEST = "bundle.json"
 CONFIG = "config.json"
@@ -222,7 +222,8 @@ def pinned_bundle(directory: Path) -> Iterator[PinnedDirectory]:
             yield pin
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
-            f"there is no directory {directory}; export a model into it: speech-export MODEL -o {directory}"
+            f"there is no directory {directory}{similar_directory(directory)}; export a model into it: "
+            f"speech-export MODEL -o {directory}"
         ) from None
     except OSError as error:
         raise BundleError(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,16 @@ def is_there(path: str | Path) -> bool:
 def is_directory(path: str | Path) -> bool:
     """Return whether a path is a directory, with the same exceptions as `is_there`."""
     return os.path.isdir(path)  # noqa: PTH112
+
+
+def similar_directory(path: Path) -> str:
+    """Return the end of an error about a missing directory: the one beside it with the most similar name, if any."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if is_directory(entry)]
+    except (OSError, ValueError):
+        names = []
+    similar = get_close_matches(path.name, names, 1)
+    return f" (did you mean {path.parent / similar[0]}?)" if similar else ""
 
 
 @dataclass(frozen=True)

@@ -250,8 +250,10 @@ def test_a_misspelt_path_is_not_looked_for_on_the_hub(
 ) -> None:
     (tmp_path / "build" / "digits").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match=r"there is no directory build/digts, did you mean build/digits\?"):
+    with pytest.raises(BundleError, match=r"directory build/digts \(did you mean build/digits\?\); if it is an id"):
         bundle_directory("build/digts")
+    with pytest.raises(BundleError, match=r"no directory build/digts \(did you mean build/digits\?\); export a model"):
+        Bundle.open(bundle_directory("./build/digts"))
     assert hub.asked == []
     for path in ("./digts", "../digts", "/digts", "build/digits/digts"):
         with pytest.raises(BundleError, match="there is no directory"):
