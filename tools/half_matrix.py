@@ -68,7 +68,7 @@ class Drift:
     largest: float
 
 
-FP16 = PrecisionOptions(precision="fp16", target="cuda")
+FP16 = PrecisionOptions(precision="fp16", target="tensorrt")
 
 
 def make(float32: Path, directory: Path, options: PrecisionOptions = FP16) -> Halved:

@@ -27,7 +27,7 @@ def measured(pairing: Pairing) -> Cells:
         float32 = Path(scratch, "float32")
         column = FP32_ENGINES
         try:
-            export(composite(pairing.decoder, pairing.encoder), float32, precision=PrecisionOptions(target="cuda"))
+            export(composite(pairing.decoder, pairing.encoder), float32, precision=PrecisionOptions(target="tensorrt"))
             cells[column] = _size(bundle_engine_bytes(float32))
             column = FP16_ENGINES
             halved = half_matrix.make(float32, Path(scratch))

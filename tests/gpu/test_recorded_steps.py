@@ -34,7 +34,7 @@ Load = Callable[[int], OnnxSpeechSeq2Seq]
 def load(request: pytest.FixtureRequest, export_once: ExportOnce, tmp_path_factory: pytest.TempPathFactory) -> Load:
     """Load the bundled model with a static cache, and record so many sizes."""
     need(request.param)
-    exported = export_once("digits-static", CHECKPOINT, precision=PrecisionOptions(target="cuda"), static_cache=64)
+    exported = export_once("digits-static", CHECKPOINT, precision=PrecisionOptions(target="tensorrt"), static_cache=64)
     if request.param == "cuda":
         return lambda sizes: OnnxSpeechSeq2Seq.from_pretrained(
             exported, options=SessionOptions(device="cuda", cuda=CudaOptions(cuda_graphs=sizes))

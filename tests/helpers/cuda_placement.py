@@ -41,7 +41,7 @@ ON_GPU_ALONE = {
     *("Add", "And", "Cast", "Concat", "Cos", "Div", "Equal", "Erf", "Exp", "Gather", "GatherElements", "Gelu", "Gemm"),
     *("Greater", "GreaterOrEqual", "Identity", "LayerNormalization", "Less", "LessOrEqual", "Log", "LogSoftmax"),
     *("MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Shape", "Sigmoid", "Sin"),
-    *("Softmax", "Sqrt", "Sub", "Tanh", "Transpose", "Where"),
+    *("Softmax", "Sqrt", "Sub", "Tanh", "TensorScatter", "Transpose", "Where"),
 }
 """Further operations with kernels for all types that decoders use them on, which read nothing on the CPU."""
 

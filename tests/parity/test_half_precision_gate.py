@@ -64,7 +64,7 @@ def model() -> SpeechEncoderDecoderModel:
 
 @pytest.fixture(scope="module")
 def float32(model: SpeechEncoderDecoderModel, export_once: ExportOnce) -> Path:
-    gpu = PrecisionOptions(target="cuda")
+    gpu = PrecisionOptions(target="tensorrt")
     return export_once("hard on half", model, precision=gpu, limits=Limits(0.1, 0.9))  # and not easy on float32
 
 

@@ -18,6 +18,9 @@ from ....bundle.graph_io import (
 )
 from ....bundle.model_facts import DecoderFacts
 from .static import StepBuffers
+from .tree import TreeBuffers
+
+Lent = StepBuffers | TreeBuffers
 
 
 class StepBufferPool:
@@ -27,11 +30,11 @@ class StepBufferPool:
         self._backend = backend
         self._facts = facts
         self._left = backend.recordings
-        self._free: dict[tuple[int, int], list[StepBuffers]] = {}
-        self._returned: deque[tuple[tuple[int, int], StepBuffers]] = deque()
+        self._free: dict[tuple[int, int], list[Lent]] = {}
+        self._returned: deque[tuple[tuple[int, int], Lent]] = deque()
         self._lock = threading.Lock()
 
-    def lend(self, borrower: object, encoder_hidden_states: Value, encoder_attention_mask: Value) -> StepBuffers | None:
+    def lend(self, borrower: object, encoder_hidden_states: Value, encoder_attention_mask: Value) -> Lent | None:
         """Return buffers with the cross-attention cache in them, or None if none are left.
 
         They belong to `borrower` until Python collects it. Frames are padded to the size of their bucket, which
@@ -53,22 +56,30 @@ class StepBufferPool:
         self._backend.prepare(DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, [], cross)()
         return buffers
 
-    def _take(self, batch: int, frames: int) -> StepBuffers | None:
+    def _take(self, batch: int, frames: int) -> Lent | None:
         with self._lock:
             while self._returned:
                 sizes, buffers = self._returned.popleft()
                 self._free.setdefault(sizes, []).append(buffers)
-            if free := self._free.get((batch, frames)):
-                return free.pop()
-            if not self._left:
-                return None
-            self._left -= 1
+            free = self._free.get((batch, frames))
+            taken = free.pop() if free else None
+            if taken is None:
+                if not self._left:
+                    return None
+                self._left -= 1
+        if isinstance(taken, TreeBuffers) and not taken.finite:
+            taken.make_finite()
+        return taken or self._new(batch, frames)
+
+    def _new(self, batch: int, frames: int) -> Lent:
         facts, allocate = self._facts, self._backend.allocate
-        shape = (batch, facts.heads, frames, facts.head_dim)
+        shape: tuple[int, ...] = (batch, facts.heads, frames, facts.head_dim)
+        if facts.cache == "tree":
+            shape = (batch, frames, facts.heads * facts.head_dim)
         names = cache_names("cross", facts.layers)
         fixed = {name: allocate(shape, self._backend.dtype(DECODER_WITH_PAST, name)) for name in names}
         fixed[ENCODER_ATTENTION_MASK] = allocate((batch, frames), np.dtype(np.int64))
-        return StepBuffers(self._backend, facts, batch, fixed)
+        return (TreeBuffers if facts.cache == "tree" else StepBuffers)(self._backend, facts, batch, fixed)
 
 
 def _padded(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:
