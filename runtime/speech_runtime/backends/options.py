@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 
 from ..bundle.manifest import Flavor
 from ..bundle.profile_limits import ProfileLimits
-from ..dataclass_json import Rule, at_least, problems
+from ..dataclass_json import Rule, at_least, between, problems
 from ..errors import EngineError
 
 Device = Literal["cpu", "cuda", "tensorrt", "tensorrt_rtx"]
@@ -25,6 +25,8 @@ Threads = Annotated[
 ]
 _DeviceId = Annotated[int, at_least(0, "the first GPU")]
 _CudaGraphs = Annotated[int, Rule(lambda count: count >= 0, "a number of sizes, or 0 for no CUDA graphs")]
+_SDPA_KERNELS = 1023
+"""All kernels of `sdpa_kernel` that ONNX Runtime 1.31 has."""
 _Directory = Annotated[str | Path | None, Rule(lambda path: path != "", "a directory, or None")]
 Provider = Annotated[tuple[str, Mapping[str, object]], Rule(lambda _: True, "a pair of name and options")]
 """Name of an execution provider of ONNX Runtime, and its options."""
@@ -55,6 +57,9 @@ class CudaOptions:
         prefer_nhwc: If true, convolutions run with the channels last.
         arena_growth: Growth of the memory arena: to the next power of two, or by the size of the request.
         memory_limit: Largest size of the arena in bytes; None for all memory of the GPU.
+        sdpa_kernel: Sum of the attention kernels to choose from, as in ONNX Runtime's option of that name: 1 flash, 2
+            memory-efficient, 8 cuDNN; 0 for its own choice. cuDNN, which it prefers on Hopper and later, plans for each
+            new length of audio, keeps all plans, and fails where it has none.
         cuda_graphs: Number of sizes (utterances, frames of audio) whose steps are recorded as CUDA graphs and
             replayed; 0 for none. The caches of each size stay on the GPU. Further sizes run without recordings. Needs a
             bundle with a static cache.
@@ -68,6 +73,7 @@ class CudaOptions:
     prefer_nhwc: bool = False
     arena_growth: ArenaGrowth = "kNextPowerOfTwo"
     memory_limit: Annotated[int, Rule(lambda size: size > 0, "a number of bytes above 0")] | None = None
+    sdpa_kernel: Annotated[int, between(0, _SDPA_KERNELS, "ONNX Runtime's own choice")] = 3
     cuda_graphs: _CudaGraphs = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +88,7 @@ class CudaOptions:
             "prefer_nhwc": str(int(self.prefer_nhwc)),
             "arena_extend_strategy": self.arena_growth,
             "do_copy_in_default_stream": "1",  # a separate stream for copies has a race (onnxruntime#4829)
+            "sdpa_kernel": str(self.sdpa_kernel),
         }
         return settings if self.memory_limit is None else settings | {"gpu_mem_limit": str(self.memory_limit)}
 
@@ -194,7 +201,11 @@ class SessionOptions:
 
     @property
     def execution_providers(self) -> list[tuple[str, dict[str, str]]]:
-        """Argument `providers` of `InferenceSession`, without the options that depend on the graph."""
+        """Argument `providers` of `InferenceSession`, without the options that depend on the graph.
+
+        The number of the first GPU, the providers' default, is left out: with a number, ONNX Runtime 1.26 and later
+        look for a plugin first, and write a warning for each session if there is none.
+        """
         known = {CUDA: self.cuda.settings()}
         given: tuple[Provider, ...] = self.providers or tuple(
             (name, known.get(name, {})) for name in _PROVIDERS[self.device]
@@ -202,7 +213,7 @@ class SessionOptions:
         return [
             (
                 name,
-                ({"device_id": str(self.device_id)} if name in _NVIDIA else {})
+                ({"device_id": str(self.device_id)} if name in _NVIDIA and self.device_id else {})
                 | {option: str(value) for option, value in options.items()},
             )
             for name, options in given

@@ -132,6 +132,7 @@ class SessionLoader:
                 raise EngineMemoryError(no_memory(path.name, "a smaller model, int8 for example")) from error
             raise BundleError(f"{path} cannot be loaded: {error}") from error
         check_providers(session, requested, self._not_loaded)
+        session.disable_fallback()  # a run whose provider fails must not be repeated on the CPU either
         return session
 
     def _settings(self, graph_optimization: str, threads: int) -> onnxruntime.SessionOptions:
