@@ -276,6 +276,8 @@ def _contradictions(options: SessionOptions) -> Iterator[str]:
     if device == "cpu" and (on_gpu := [name for name in names if name in _NVIDIA]):
         other = next(device for device, uses in _PROVIDERS.items() if uses[0] == on_gpu[0])
         yield f"providers has {on_gpu[0]}, and device is 'cpu'; set device={other!r}, tensors then stay on the GPU"
+    if TENSORRT_RTX in names and (others := [name for name in names if name not in (TENSORRT_RTX, CPU)]):
+        yield f"providers has {TENSORRT_RTX}, a plugin, beside {others[0]}; it runs with the CPU only"
     if device != "cpu" and names and names[0] != (first := _PROVIDERS[device][0]):
         yield f"device is {device!r}, and providers begins with {names[0]}; put {first} first"
     uses = names or _PROVIDERS[device]

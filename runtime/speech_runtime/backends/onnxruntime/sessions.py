@@ -11,9 +11,10 @@ from ...bundle.graph_io import DECODER_WITH_PAST, ENCODER, graph_inputs, graph_o
 from ...bundle.loading import Bundle
 from ...errors import BundleError, EngineError, EngineMemoryError
 from ...system import MIB, bytes_saturate, free_memory_bytes
-from ..options import SessionOptions
+from ..options import TENSORRT_RTX, SessionOptions
 from .graph_providers import graph_providers
 from .optimized_graphs import cache_entry, open_through_cache
+from .plugin import plugin_device
 from .providers import check_providers, preload_libraries, raise_provider_failure
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class SessionLoader:
             check_hashes: If true, compare the SHA-256 of cached optimised graphs.
 
         Raises:
-            EngineError: The level of graph optimisation would give wrong results on this processor.
+            EngineError: The level of graph optimisation would give wrong results on this processor; or a plugin is
+                missing, or does not support the GPU.
         """
         self._bundle = bundle
         self._options = options
@@ -77,6 +79,7 @@ class SessionLoader:
                 "VNNI, and ONNX Runtime computes int8 bundles exactly only from 'extended' on; choose that, or 'all'"
             )
         self._not_loaded = preload_libraries(runtime, options)
+        self._plugin = plugin_device(runtime, options.device_id) if options.device == "tensorrt_rtx" else None
         self._shares_arena = options.device == "cpu" and options.cpu_memory_arena
         if self._shares_arena:
             share_arena(runtime)
@@ -123,9 +126,13 @@ class SessionLoader:
             settings.add_session_config_entry(
                 "session.optimized_model_external_initializers_file_name", f"{save_to.name}.data"
             )
+        if self._plugin is not None:
+            self._use_plugin(settings, dict(providers))
         try:
             # Without `enable_fallback=0` ONNX Runtime would print the provider's error and continue on the CPU.
-            session = self._runtime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+            session = self._runtime.InferenceSession(
+                str(path), settings, providers=None if self._plugin else providers, enable_fallback=0
+            )
         except Exception as error:
             raise_provider_failure(error, requested, self._not_loaded)
             if is_out_of_memory(error):
@@ -134,6 +141,11 @@ class SessionLoader:
         check_providers(session, requested, self._not_loaded)
         session.disable_fallback()  # a run whose provider fails must not be repeated on the CPU either
         return session
+
+    def _use_plugin(self, settings: onnxruntime.SessionOptions, providers: dict[str, dict[str, str]]) -> None:
+        """Run graphs on the device of the plugin, which is chosen by itself and not by an option."""
+        options = {name: value for name, value in providers[TENSORRT_RTX].items() if name != "device_id"}
+        settings.add_provider_for_devices([self._plugin], options)
 
     def _settings(self, graph_optimization: str, threads: int) -> onnxruntime.SessionOptions:
         """Return the options in the format of ONNX Runtime."""
