@@ -165,7 +165,8 @@ class SessionOptions:
         graph_optimization: Level of ONNX Runtime's graph optimisation at load; see its `GraphOptimizationLevel`.
         optimized_model_cache: Directory for the optimised graphs, for faster loading; see
             `backends.onnxruntime.optimized_graphs`. None for no cache.
-        log_severity: Lowest severity of the messages that ONNX Runtime writes to stderr.
+        log_severity: Lowest severity of the messages that ONNX Runtime writes to stderr. Errors of a run are raised;
+            they are written there too from "warning" on.
 
     Raises:
         EngineError: Values are unknown, out of range or contradict each other; all of them are listed.

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from speech_runtime import CudaOptions, EngineError, OnnxSpeechSeq2Seq, SessionO
 from speech_runtime.backends.cuda.graphs import CudaGraphs, frame_bucket
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import graph_providers
+from speech_runtime.backends.onnxruntime.sessions import run_options
 from speech_runtime.backends.options import CUDA
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, GRAPHS
 from speech_runtime.bundle.loading import Bundle
@@ -70,7 +72,7 @@ class OnDevice(OnnxRuntimeBackend):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle, ONE_THREAD)
         self.session = RecordingSession(self._sessions[DECODER_WITH_PAST])
-        self._cuda_graphs = CudaGraphs(onnxruntime, self.session)
+        self._cuda_graphs = CudaGraphs(self.session, partial(run_options, onnxruntime, ONE_THREAD))
         self._turn = threading.RLock()
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

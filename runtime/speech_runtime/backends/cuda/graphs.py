@@ -7,7 +7,7 @@ has no call that frees a recording.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 ENABLED = {"enable_cuda_graph": "1"}
 """Option of the CUDA execution provider, for the session whose runs are recorded."""
 
-_NUMBER = "gpu_graph_id"
+NUMBER = "gpu_graph_id"
 """Option of a run: number of the recording."""
 
-_NOT_RECORDED = "-1"
+NOT_RECORDED = "-1"
 _FIRST = 1
 """First number to use; 0 is reserved by ONNX Runtime."""
 _SMALLEST_BUCKET = 16
@@ -72,12 +72,17 @@ class CudaGraphs:
     ONNX Runtime keeps recordings for each thread, under the same numbers.
     """
 
-    def __init__(self, runtime: Any, session: onnxruntime.InferenceSession) -> None:
-        """Begin without recordings of `session`, which must have the option `ENABLED`."""
-        self._runtime = runtime
+    def __init__(self, session: onnxruntime.InferenceSession, options: Callable[[str], Any]) -> None:
+        """Begin without recordings.
+
+        Args:
+            session: Session of the step; it must have the option `ENABLED`.
+            options: Function that returns the options of a run with a number.
+        """
         self._session = session
+        self._options = options
         self._recordings: dict[tuple[int, ...], _Recording] = {}
-        self._not_recorded = self._options(_NOT_RECORDED)
+        self._not_recorded = options(NOT_RECORDED)
 
     def run(
         self, inputs: Mapping[str, onnxruntime.OrtValue], into: Mapping[str, onnxruntime.OrtValue]
@@ -104,8 +109,3 @@ class CudaGraphs:
     def run_unrecorded(self, binding: Any) -> None:
         """Run a binding once, without recording it."""
         self._session.run_with_iobinding(binding, self._not_recorded)
-
-    def _options(self, number: str) -> Any:
-        options = self._runtime.RunOptions()
-        options.add_run_config_entry(_NUMBER, number)
-        return options

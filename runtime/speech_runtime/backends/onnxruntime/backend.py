@@ -17,12 +17,13 @@ from ...errors import EngineError, EngineMemoryError
 from ...system import return_freed_memory
 from ..base import Prepared
 from ..cuda.graphs import CudaGraphs
+from ..engine_messages import failed_run
 from ..native_calls import NATIVE_CALLS
 from ..options import SessionOptions
 from .graph_providers import engine_cache
 from .provider_engines import record_at_end, recorded_engines
 from .providers import import_onnxruntime
-from .sessions import SessionLoader, is_out_of_memory, no_memory
+from .sessions import SessionLoader, is_out_of_memory, no_memory, run_options
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -65,7 +66,9 @@ class OnnxRuntimeBackend:
                 self._sessions[graph] = loader.load(graph, width)
         record_at_end(self, self._sessions, cache)
         recorded = self._sessions[DECODER_WITH_PAST] if options.cuda.cuda_graphs else None
-        self._cuda_graphs = None if recorded is None else CudaGraphs(self._runtime, recorded)
+        of_run = partial(run_options, self._runtime, options)
+        self._run_options = of_run()
+        self._cuda_graphs = None if recorded is None else CudaGraphs(recorded, of_run)
         # While ONNX Runtime records, no other thread may call CUDA.
         self._turn: AbstractContextManager[object] = nullcontext() if recorded is None else threading.RLock()
         # Read once: ONNX Runtime creates a new list of the inputs, dozens for a decoder, at every call.
@@ -136,7 +139,8 @@ class OnnxRuntimeBackend:
                     raise EngineMemoryError(
                         no_memory(graph, "fewer clips at once, fewer beams or shorter audio")
                     ) from error
-                raise EngineError(f"{graph} failed: {error}") from error
+                shapes = {name: value.shape() for name, value in inputs.items()}
+                raise EngineError(failed_run(graph, error, shapes)) from error
 
         return partial(in_turn, in_turn(lambda: self._prepare(graph, inputs, outputs, into)))
 
@@ -158,7 +162,7 @@ class OnnxRuntimeBackend:
             binding.bind_ortvalue_output(name, value)
 
         def run() -> dict[str, onnxruntime.OrtValue]:
-            session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding, self._run_options)
             # Outputs in `into` come last and are cut off.
             return dict(zip(outputs, binding.get_outputs(), strict=False)) if outputs else {}
 

@@ -6,17 +6,21 @@ import contextlib
 import ctypes
 import importlib
 import io
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import EngineError
 from ...install_hints import how_to_install
+from ..engine_messages import in_one_line
 from ..options import CPU, CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
 from .plugin import EXTRA
 
 if TYPE_CHECKING:
     import onnxruntime
+
+logger = logging.getLogger(__name__)
 
 _EXTRAS = {CPU: ("cpu",), CUDA: ("cuda",), TENSORRT: ("cuda", "tensorrt"), TENSORRT_RTX: (EXTRA,)}
 _DRIVER = "libcuda.so.1"
@@ -97,8 +101,9 @@ def raise_provider_failure(error: Exception, requested: Sequence[str], messages:
     of_graph = not isinstance(error, (RuntimeError, ValueError)) and type(error).__name__ != "EPFail"
     if of_graph or list(requested) == [CPU]:
         return
+    logger.debug("the session was refused: %s", error)
     raise EngineError(
-        f"{', '.join(requested)} cannot be set up: {' '.join(str(error).split())}{_in_brackets(messages)}; check the "
+        f"{', '.join(requested)} cannot be set up: {in_one_line(str(error))}{_in_brackets(messages)}; check the "
         f"options, or {_install(requested[0])}"
     ) from error
 

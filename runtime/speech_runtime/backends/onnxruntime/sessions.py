@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from ...bundle.graph_io import DECODER_WITH_PAST, ENCODER, graph_inputs, graph_o
 from ...bundle.loading import Bundle
 from ...errors import BundleError, EngineError, EngineMemoryError
 from ...system import MIB, bytes_saturate, free_memory_bytes
+from ..cuda.graphs import NOT_RECORDED, NUMBER
+from ..engine_messages import in_one_line
 from ..options import TENSORRT_RTX, SessionOptions
 from .graph_providers import graph_providers
 from .optimized_graphs import cache_entry, open_through_cache
@@ -19,6 +22,8 @@ from .providers import check_providers, preload_libraries, raise_provider_failur
 
 if TYPE_CHECKING:
     import onnxruntime
+
+logger = logging.getLogger(__name__)
 
 _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
@@ -137,7 +142,8 @@ class SessionLoader:
             raise_provider_failure(error, requested, self._not_loaded)
             if is_out_of_memory(error):
                 raise EngineMemoryError(no_memory(path.name, "a smaller model, int8 for example")) from error
-            raise BundleError(f"{path} cannot be loaded: {error}") from error
+            logger.debug("%s cannot be loaded: %s", path, error)
+            raise BundleError(f"{path} cannot be loaded: {in_one_line(str(error))}") from error
         check_providers(session, requested, self._not_loaded)
         session.disable_fallback()  # a run whose provider fails must not be repeated on the CPU either
         return session
@@ -166,6 +172,18 @@ class SessionLoader:
             settings.add_session_config_entry(_SHARED_ARENA, "1")
         settings.log_severity_level = _SEVERITIES[options.log_severity]
         return settings
+
+
+def run_options(runtime: Any, options: SessionOptions, number: str = NOT_RECORDED) -> Any:
+    """Return the options of a run that is recorded under `number`.
+
+    Errors of a run are raised, so ONNX Runtime writes them only if it writes warnings.
+    """
+    found = runtime.RunOptions()
+    found.add_run_config_entry(NUMBER, number)
+    severity = _SEVERITIES[options.log_severity]
+    found.log_severity_level = _SEVERITIES["fatal"] if severity >= _SEVERITIES["error"] else severity
+    return found
 
 
 @cache
