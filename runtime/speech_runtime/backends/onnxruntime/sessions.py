@@ -33,6 +33,9 @@ _LEVELS = {
 }
 _EXACT_BYTES = "session.x64quantprecision"
 """Option of a session: multiply unsigned bytes, slower and never saturating. Needs at least level "extended"."""
+_PRODUCTS_OF_FLOATS = "session.disable_quant_qdq"
+"""Option of a session: do not fuse QuantizeLinear, DequantizeLinear and products into products of bytes. With unsigned
+bytes, ONNX Runtime (1.32) makes a DequantizeLinear whose scales and zero points do not fit each other."""
 _SEVERITIES = {"verbose": 0, "info": 1, "warning": 2, "error": 3, "fatal": 4}
 _REST_BETWEEN_RUNS = "session.force_spinning_stop"
 """Option of a session: its threads stop waiting actively when a run ends, so that the threads of the next graph, which
@@ -75,10 +78,11 @@ class SessionLoader:
         self._runtime = runtime
         self._check_hashes = check_hashes
         quantization = bundle.manifest.quantization
-        self._exact_bytes = quantization is not None and quantization.multiplies_bytes and bytes_saturate()
+        inexact = quantization is not None and quantization.multiplies_bytes and bytes_saturate()
         # Graphs for other targets are standard ONNX: they multiply bytes only once ONNX Runtime has fused them.
-        of_bytes = self._exact_bytes and bundle.manifest.target == "cpu"
-        if of_bytes and options.graph_optimization in ("disabled", "basic"):
+        self._exact_bytes = inexact and bundle.manifest.target == "cpu"
+        self._no_bytes = inexact and not self._exact_bytes
+        if self._exact_bytes and options.graph_optimization in ("disabled", "basic"):
             raise EngineError(
                 f"graph_optimization {options.graph_optimization!r} would give wrong results: this processor has no "
                 "VNNI, and ONNX Runtime computes int8 bundles exactly only from 'extended' on; choose that, or 'all'"
@@ -165,6 +169,8 @@ class SessionLoader:
         settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[graph_optimization])
         if self._exact_bytes:
             settings.add_session_config_entry(_EXACT_BYTES, "1")
+        if self._no_bytes:
+            settings.add_session_config_entry(_PRODUCTS_OF_FLOATS, "1")
         if options.device == "cpu":
             settings.add_session_config_entry(_DISABLE_FUSIONS, SLOW_FUSIONS)
             settings.add_session_config_entry(_REST_BETWEEN_RUNS, "1")
