@@ -60,9 +60,11 @@ class CudaOptions:
         sdpa_kernel: Sum of the attention kernels to choose from, as in ONNX Runtime's option of that name: 1 flash, 2
             memory-efficient, 8 cuDNN; 0 for its own choice. cuDNN, which it prefers on Hopper and later, plans for each
             new length of audio, keeps all plans, and fails where it has none.
-        cuda_graphs: Number of sizes (utterances, frames of audio) whose steps are recorded as CUDA graphs and
-            replayed; 0 for none. The caches of each size stay on the GPU. Further sizes run without recordings. Needs a
-            bundle with a static cache.
+        cuda_graphs: Number of sizes (utterances, beams, frames of audio) whose steps are recorded as CUDA graphs when
+            they first occur, and replayed from then on; 0 for none. Further sizes run without recordings. Needs a
+            bundle whose steps have fixed shapes. If None, 64 with such a bundle, else 0.
+        cuda_graph_memory: Largest share of the GPU's memory, of what is free once the bundle is loaded, that the caches
+            of the recorded sizes may take. They stay on the GPU. Sizes beyond it run without recordings.
 
     Raises:
         EngineError: Values are unknown or out of range; all of them are listed.
@@ -74,7 +76,8 @@ class CudaOptions:
     arena_growth: ArenaGrowth = "kNextPowerOfTwo"
     memory_limit: Annotated[int, Rule(lambda size: size > 0, "a number of bytes above 0")] | None = None
     sdpa_kernel: Annotated[int, between(0, _SDPA_KERNELS, "ONNX Runtime's own choice")] = 3
-    cuda_graphs: _CudaGraphs = 0
+    cuda_graphs: _CudaGraphs | None = None
+    cuda_graph_memory: Annotated[float, between(0, 1, "no recordings")] = 0.25
 
     def __post_init__(self) -> None:
         """Check all values."""
@@ -125,7 +128,7 @@ class EngineOptions:
     Attributes:
         device_id: Number of the GPU.
         flavor: TensorRT or TensorRT-RTX; if None, whichever is installed.
-        cuda_graphs: See `CudaOptions.cuda_graphs`.
+        cuda_graphs: See `CudaOptions.cuda_graphs`; none unless requested.
 
     Raises:
         EngineError: Values are unknown or out of range; all of them are listed.
@@ -249,12 +252,14 @@ def options_for(device: str | None, options: Options | None = None) -> Options:
     return SessionOptions(device=name, device_id=int(number or 0))  # type: ignore[arg-type]  # checked above
 
 
-def with_cuda_graphs(options: Options, cuda_graphs: int) -> Options:
-    """Return the options with another number of CUDA graphs; see `CudaOptions.cuda_graphs`.
+def with_cuda_graphs(options: Options, cuda_graphs: int | None) -> Options:
+    """Return the options with another number of CUDA graphs, if one is given; see `CudaOptions.cuda_graphs`.
 
     Raises:
         EngineError: The number is negative, or the device records no CUDA graphs.
     """
+    if cuda_graphs is None:
+        return options
     if isinstance(options, SessionOptions):
         return replace(options, cuda=replace(options.cuda, cuda_graphs=cuda_graphs))
     return replace(options, cuda_graphs=cuda_graphs)
@@ -282,8 +287,8 @@ def _contradictions(options: SessionOptions) -> Iterator[str]:
     if device != "cpu" and names and names[0] != (first := _PROVIDERS[device][0]):
         yield f"device is {device!r}, and providers begins with {names[0]}; put {first} first"
     uses = names or _PROVIDERS[device]
-    other_cuda = replace(options.cuda, cuda_graphs=0)  # which have an error of their own, below
-    if other_cuda != CudaOptions() and (options.providers or CUDA not in uses):
+    other_cuda = replace(options.cuda, cuda_graphs=None)  # which have an error of their own, below
+    if (options.cuda if options.providers else other_cuda) != CudaOptions() and (options.providers or CUDA not in uses):
         yield f"cuda is set, and {_why_unused(options)}"
     if options.tensorrt != TensorRtOptions() and (options.providers or not {TENSORRT, TENSORRT_RTX} & set(uses)):
         yield f"tensorrt is set, and {_why_unused(options)}"
