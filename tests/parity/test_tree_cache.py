@@ -182,12 +182,12 @@ def test_what_is_in_unused_slots_does_not_matter(
     filled = []
 
     def fill(buffers: TreeBuffers, slots: int) -> None:
-        for tensor in buffers._caches[slots]:
+        for tensor in buffers.cache(slots):
             garbage = np.random.default_rng(0).uniform(-1e4, 1e4, tensor.shape()).astype(np.float32)
             buffers._backend.write(tensor, garbage)
             filled.append(tensor)
 
-    monkeypatch.setattr(TreeBuffers, "_fill", fill)
+    monkeypatch.setattr(TreeBuffers, "fill", fill)
     found = model.generate(inputs, mask, **settings)
     assert filled
     np.testing.assert_array_equal(found.sequences, expected.sequences)

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from speech_runtime import SpeechError
 from speech_runtime.backends.tensorrt.library import NAMES, TensorRt, import_tensorrt
+from speech_runtime.backends.tensorrt.supported_gpus import RTX_GPUS
 from speech_runtime.bundle.graph_io import GRAPHS
 from speech_runtime.bundle.manifest import ENGINES, EngineSet, Flavor, Manifest
 from speech_runtime.bundle.profile_limits import ProfileLimits
@@ -142,8 +143,8 @@ def _command_options() -> list[Callable[[Any], Any]]:
         click.option(
             "--trt-compute-capability",
             multiple=True,
-            help="Compute capability of a GPU to build for, such as 8.9; repeatable; TensorRT-RTX only. "
-            "[default: all from 8.0]",
+            help="Compute capability of a GPU to build for, such as 8.9; repeatable; TensorRT-RTX only, which does not "
+            f"support 9.0 (Hopper) and 10.x. [default: {RTX_GPUS}]",
         ),
     ]
 
@@ -151,7 +152,7 @@ def _command_options() -> list[Callable[[Any], Any]]:
 def _summary(directory: str, built: EngineSet, seconds: float) -> str:
     lines = [f"{name:<24}{file.size / MIB:>10.2f} MiB" for name, file in built.files.items()]
     size = sum(file.size for file in built.files.values())
-    gpus = ", ".join(built.compute_capabilities) or "8.0 and later"
+    gpus = ", ".join(built.compute_capabilities) or RTX_GPUS
     limits = built.limits
     lines += [
         f"{'all engines':<24}{size / MIB:>10.2f} MiB   {Path(directory) / ENGINES / built.directory}",

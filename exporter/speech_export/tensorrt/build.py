@@ -27,8 +27,8 @@ class BuildOptions:
         tf32: If true, round the inputs of float32 products to TF32, with 10 bits of mantissa: faster, but the results
             differ from the CPU's.
         timing_cache: File with kernel timings, read if it exists and written after the build; TensorRT only.
-        compute_capabilities: Compute capabilities of the GPUs to build for, such as "8.9"; TensorRT-RTX only, whose
-            default is all from 8.0.
+        compute_capabilities: Compute capabilities of the GPUs to build for, such as "8.9"; TensorRT-RTX only. Empty
+            for all that it supports but 7.5: `speech_runtime.backends.tensorrt.supported_gpus.RTX_GPUS`.
     """
 
     limits: ProfileLimits = field(default_factory=ProfileLimits)
@@ -148,7 +148,8 @@ def _compute_capability(tensorrt: TensorRt, capability: str) -> Any:
         numbers = (known_name.removeprefix("SM") for known_name in known if known_name.startswith("SM"))
         raise ExportError(
             f"{tensorrt.name} {tensorrt.version} does not know the compute capability {capability!r}; it knows "
-            f"{', '.join(f'{number[:-1]}.{number[-1]}' for number in numbers)}"
+            f"{', '.join(f'{number[:-1]}.{number[-1]}' for number in numbers)}: for another GPU build with TensorRT "
+            "itself, on a machine that has this GPU (--trt-flavor tensorrt), or export with --target cuda"
         )
     return known[name]
 

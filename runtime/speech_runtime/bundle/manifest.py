@@ -98,7 +98,8 @@ class EngineSet:
         directory: Name of their directory, within `engines`.
         flavor: Library that built them.
         version: Version of that library.
-        compute_capabilities: Compute capabilities that they run on; empty for TensorRT-RTX's default, 8.0 and later.
+        compute_capabilities: Compute capabilities that they run on; empty for TensorRT-RTX's default, which is
+            `backends.tensorrt.supported_gpus.RTX_GPUS`.
         weights: "included" in the engines, or "stripped" and taken from the graphs at each load.
         tf32: If true, float32 products may be rounded to TF32.
         limits: Limits that they were built for.

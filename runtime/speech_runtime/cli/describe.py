@@ -6,6 +6,7 @@ from typing import Any
 
 from ..audio.features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from ..backends.tensorrt.library import NAMES
+from ..backends.tensorrt.supported_gpus import RTX_GPUS
 from ..bundle.loading import Bundle
 from ..bundle.manifest import GENERATION_CONFIG, MANIFEST, Manifest, Verification
 from ..bundle.model_facts import DecoderFacts, EncoderFacts
@@ -195,7 +196,7 @@ def _verification_lines(manifest: Manifest) -> list[str]:
 def _engine_lines(manifest: Manifest) -> list[str]:
     return [
         f"{NAMES[built.flavor]} {built.version}, for compute capability "
-        f"{', '.join(built.compute_capabilities) or '8.0 and later'}: up to {built.limits.batch[2]} × "
+        f"{', '.join(built.compute_capabilities) or RTX_GPUS}: up to {built.limits.batch[2]} × "
         f"{built.limits.seconds[2]:g} s, {built.limits.beams[2]} beams, {built.limits.tokens[2]} tokens "
         f"({sum(file.size for file in built.files.values()) / MIB:,.2f} MiB)"
         for built in manifest.engines

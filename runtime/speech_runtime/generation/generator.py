@@ -50,8 +50,7 @@ class SpeechGenerator:
         self._label_tokens = label_tokens or LabelTokens()
         self._backend = backend
         self._encoder = SpeechEncoder(backend, manifest.encoder)
-        recorded = manifest.decoder.cache in ("static", "tree") and backend.recordings
-        self._buffers = StepBufferPool(backend, manifest.decoder) if recorded else None
+        self._buffers = StepBufferPool(backend, manifest.decoder) if backend.recordings else None
 
     def __reduce__(self) -> NoReturn:
         """Refuse pickling and copying with an error that has the remedy."""
@@ -208,8 +207,8 @@ class SpeechGenerator:
         given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
 
         def decoder(utterances: NDArray[np.int64], longest: int) -> CachedDecoder:
-            selected = self._encoder.select_utterances(encoded, utterances)
-            return self._decoder(selected, longest, rows_per_utterance(config))
+            chosen = self._encoder.select_utterances(encoded, utterances)
+            return self._decoder(chosen, longest, rows_per_utterance(config))
 
         return generate(decoder, facts, self.tokenizer, config, given, options), config
 

@@ -73,7 +73,11 @@ def test_a_model_is_exported_for_tensorrt_and_with_engines(digits_for_tensorrt: 
             "batch is (4, 2, 8); give (smallest, usual, largest), positive and in",
         ),
         (("BUNDLE", "--engines", "--trt-timing-cache", "times"), "leave out --trt-timing-cache"),
-        (("BUNDLE", "--engines", "--trt-compute-capability", "1.0"), "does not know the compute capability '1.0'"),
+        (("BUNDLE", "--engines", "--trt-compute-capability", "9.0"), "does not know the compute capability '9.0'"),
+        (
+            (CHECKPOINT, "-o", "x", "--engines", "--trt-compute-capability", "10.0"),
+            "on a machine that has this GPU (--trt-flavor tensorrt), or export with --target cuda",
+        ),
         (("BUNDLE", "--engines", "--trt-flavor", "tensorrt"), "pip install 'speech-export[tensorrt]'"),
         ((CHECKPOINT, "-o", "x", "--engines", "--trt-flavor", "tensorrt"), "pip install 'speech-export[tensorrt]'"),
         ((CHECKPOINT, "-o", "x", "--engines", "--target", "cpu"), "leave --target cpu out"),

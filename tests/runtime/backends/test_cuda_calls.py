@@ -1,54 +1,14 @@
 """Test the names and arguments of CUDA calls against `cuda.bindings`, and the errors where there is no GPU."""
 
 import sys
-from enum import Enum
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from speech_runtime import EngineError
 from speech_runtime.backends.cuda.calls import Cuda
-
-runtime = pytest.importorskip("cuda.bindings.runtime")
-
-
-class Status(Enum):
-    cudaSuccess = 0  # noqa: N815 - CUDA's own names
-    cudaErrorMemoryAllocation = 2  # noqa: N815
-    cudaErrorIllegalAddress = 700  # noqa: N815
-
-
-class StubRuntime:
-    """A fake of `cuda.bindings.runtime` with two GPUs. Every function in it must exist in the real package."""
-
-    cudaError_t = Status  # noqa: N815
-    cudaMemcpyKind = runtime.cudaMemcpyKind  # noqa: N815
-    cudaDeviceAttr = runtime.cudaDeviceAttr  # noqa: N815
-    cudaStreamCaptureMode = runtime.cudaStreamCaptureMode  # noqa: N815
-    cudaStreamNonBlocking = runtime.cudaStreamNonBlocking  # noqa: N815
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.failures: dict[str, Status] = {}
-        self.results: dict[str, Any] = {"cudaGetDeviceCount": 2, "cudaMalloc": 4096, "cudaStreamCreateWithFlags": 77}
-
-    def cudaGetErrorString(self, status: Status) -> tuple[Status, bytes]:  # noqa: N802
-        return Status.cudaSuccess, status.name.encode()
-
-    def cudaDeviceGetAttribute(self, name: Any, device: int) -> tuple[Status, int]:  # noqa: N802
-        return Status.cudaSuccess, 8 if name == runtime.cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor else 9
-
-    def __getattr__(self, name: str) -> Any:
-        assert hasattr(runtime, name), f"CUDA has no {name}"
-
-        def call(*arguments: Any) -> tuple[Any, ...]:
-            self.calls.append((name, *arguments))
-            status = self.failures.get(name, Status.cudaSuccess)
-            return (status, self.results[name]) if name in self.results else (status,)
-
-        return call
+from stub_cuda import Status, StubRuntime, runtime
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def settings(options: SessionOptions, bundle: Bundle, graph: str = DECODER_WITH_
         ({"arena_growth": "slow"}, "arena_growth is 'slow'; give 'kNextPowerOfTwo' or 'kSameAsRequested'"),
         ({"tf32": 1, "prefer_nhwc": None}, "tf32 is 1; give True or False; prefer_nhwc is None"),
         ({"memory_limit": 0}, "memory_limit is 0; give a number of bytes above 0, or None"),
+        ({"sdpa_kernel": 1024}, r"sdpa_kernel is 1024; give 0 \(ONNX Runtime's own choice\) to 1,023"),
     ],
 )
 def test_cuda_options_that_cannot_be_meant_are_refused(options: dict[str, Any], message: str) -> None:
@@ -71,14 +72,14 @@ def test_cuda_is_exact_and_does_not_tune_convolutions_for_every_length(bundle: B
 
 
 def test_every_option_of_cuda_reaches_the_provider(bundle: Bundle) -> None:
-    cuda = CudaOptions("EXHAUSTIVE", tf32=True, prefer_nhwc=True, arena_growth="kSameAsRequested", memory_limit=2**30)
+    cuda = CudaOptions(*("EXHAUSTIVE", True, True, "kSameAsRequested"), memory_limit=2**30, sdpa_kernel=2)
     assert settings(SessionOptions(device="cuda", cuda=cuda), bundle)[CUDA] == {
-        "device_id": "0",
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "use_tf32": "1",
         "prefer_nhwc": "1",
         "arena_extend_strategy": "kSameAsRequested",
         "do_copy_in_default_stream": "1",
+        "sdpa_kernel": "2",
         "gpu_mem_limit": str(2**30),
     }
     assert (
@@ -174,9 +175,25 @@ def test_a_tensorrt_that_takes_no_empty_past_leaves_the_decoder_to_cuda(bundle: 
 def test_providers_that_are_spelled_out_stay_as_they_are(bundle: Bundle) -> None:
     options = SessionOptions(device="tensorrt", providers=((TENSORRT, {"trt_sparsity_enable": True}), (CUDA, {})))
     assert settings(options, bundle) == {
-        TENSORRT: {"device_id": "0", "trt_sparsity_enable": "True"},
-        CUDA: {"device_id": "0"},
+        TENSORRT: {"trt_sparsity_enable": "True"},
+        CUDA: {},
     }
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt_rtx"])
+def test_only_another_gpu_than_the_first_is_numbered(device: Any, bundle: Bundle) -> None:
+    """With a number, ONNX Runtime 1.26 and later warn at each load that there is no plugin for the provider."""
+    for number, expected in ((0, None), (1, "1")):
+        options = SessionOptions(device=device, device_id=number)
+        for graph in GRAPHS:
+            found = settings(options, bundle, graph).values()
+            assert [each.get("device_id") for each in found] == [expected] * len(found)
+
+
+def test_attention_is_computed_by_kernels_that_plan_nothing_for_each_length(bundle: Bundle) -> None:
+    """Flash (1) and memory-efficient (2), without cuDNN (8)."""
+    for graph in GRAPHS:
+        assert settings(SessionOptions(device="cuda"), bundle, graph)[CUDA]["sdpa_kernel"] == "3"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnxruntime
@@ -25,7 +26,7 @@ from speech_runtime import (
 from speech_runtime.backends.onnxruntime import providers, sessions
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.options import MOST_THREADS
-from speech_runtime.bundle.graph_io import GRAPHS, Cache
+from speech_runtime.bundle.graph_io import ENCODER, GRAPHS, Cache
 from speech_runtime.bundle.manifest import Quantization
 
 NOISE = np.random.default_rng(0).standard_normal((1, 16000)).astype(np.float32)
@@ -51,6 +52,9 @@ class StubSession:
         self.real = onnxruntime.capi.onnxruntime_inference_collection.InferenceSession(path, providers=[CPU])
         assert enable_fallback == 0
         StubSession.made.append(self)
+
+    def disable_fallback(self) -> None:
+        self.real.disable_fallback()
 
     def get_providers(self) -> list[str]:
         asked = [name for name, _ in self.providers if name != CPU]
@@ -233,7 +237,7 @@ def test_the_defaults_are_those_of_onnx_runtime_but_quieter_and_for_any_length(
                 "device": "tensorrt",
                 "providers": ((TENSORRT, {"trt_fp16_enable": True}), (CUDA, {"device_id": 0}), (CPU, {})),
             },
-            [(TENSORRT, {"device_id": "0", "trt_fp16_enable": "True"}), (CUDA, {"device_id": "0"}), (CPU, {})],
+            [(TENSORRT, {"trt_fp16_enable": "True"}), (CUDA, {"device_id": "0"}), (CPU, {})],
         ),
         ({"providers": (("OpenVINOExecutionProvider", {"x": 1}),)}, [("OpenVINOExecutionProvider", {"x": "1"})]),
     ],
@@ -277,6 +281,16 @@ def test_a_provider_that_silently_fell_away_is_an_error(
     monkeypatch.setattr(stub, "registered", registered)
     with pytest.raises(EngineError, match=message):
         OnnxRuntimeBackend(bundle, SessionOptions(device=device))
+
+
+def test_a_run_whose_provider_fails_is_not_repeated_on_the_cpu(bundle: Bundle) -> None:
+    """ONNX Runtime's Python would print two lines, make the session again on the CPU, and run it there."""
+    error = onnxruntime.capi.onnxruntime_pybind11_state.EPFail("no plan for the convolution")
+    session = OnnxRuntimeBackend(bundle, SessionOptions())._sessions[ENCODER]
+    inputs = dict.fromkeys([node.name for node in session.get_inputs()], np.zeros((1, 1), dtype=np.float32))
+    session._sess = MagicMock(run=MagicMock(side_effect=error), is_webgpu_graph_capture_enabled=lambda: False)
+    with pytest.raises(type(error), match="no plan"):
+        session.run(None, inputs)
 
 
 def test_libraries_that_did_not_load_are_named(

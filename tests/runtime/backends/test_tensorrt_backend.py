@@ -2,10 +2,12 @@
 
 import gc
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from speech_runtime.bench import measure
 from speech_runtime.bench.options import BenchOptions, Case
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, ENCODER, cache_names
 from speech_runtime.bundle.manifest import Manifest
+from stub_cuda import StubRuntime
 
 LIMITS = ProfileLimits(
     batch=(1, 1, 3), beams=(1, 3, 4), seconds=(0.1, 1.0, 3.0), tokens=(1, 8, 24), step_tokens=(1, 1, 2)
@@ -316,7 +319,7 @@ RTX = TensorRt("tensorrt_rtx", FakeTensorRt)
         ({"flavor": "tensorrt", "version": "10.13"}, "8.9", "built by TensorRT, and TensorRT-RTX is installed"),
         ({"version": "1.6.0"}, "8.9", "built by TensorRT-RTX 1.6.0, and 1.7.1 is installed, which reads only its own"),
         ({"compute_capabilities": ("8.6", "8.9")}, "12.0", "for compute capability 8.6, 8.9, and this GPU has 12.0"),
-        ({}, "7.5", "for compute capability 8.0 and later, and this GPU has 7.5; give --trt-compute-capability 7.5"),
+        ({}, "7.5", r"capability 8.0, 8.6, 8.9, .* later, and this GPU has 7.5; give --trt-compute-capability 7.5"),
         ({"graphs": {"encoder.onnx": "0"}}, "8.9", "they are stale, decoder_init.onnx, .*encoder.onnx changed since"),
     ],
 )
@@ -327,6 +330,41 @@ def test_stale_and_foreign_engines_are_refused_with_the_reason(
     add_engine_set(bundle, **facts)
     with pytest.raises(EngineError, match=rf"tensorrt_rtx-0: .*{message}.*; build them here: speech-export .* --eng"):
         choose_engines(Bundle.open(bundle), RTX, capability)
+
+
+@pytest.mark.parametrize("capability", ["9.0", "10.0", "10.3", "11.0", "7.0", "8.7"])
+def test_a_gpu_that_tensorrt_rtx_does_not_support_is_named_before_anything_is_loaded(
+    capability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", target="tensorrt")
+    for path in add_engine_set(bundle).paths:
+        (bundle / path).unlink()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", StubRuntime(capability))
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", SimpleNamespace(__version__="1.7.1"))
+    refusal = rf"TensorRT-RTX does not support GPUs of compute capability {capability}, only those of 8.0, 8.6, 8.9, 12"
+    remedy = (
+        r"give device='cuda'.*'speech-export\[tensorrt\]', then speech-export .*bundle --engines --trt-flavor tenso"
+    )
+    with pytest.raises(EngineError, match=f"{refusal}.*{remedy}"):
+        OnnxSpeechSeq2Seq.from_pretrained(bundle, device="engines")
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0", "12.1", "13.0"])
+def test_other_gpus_get_engines_that_were_built_for_none_in_particular(capability: str, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    built = add_engine_set(bundle)
+    assert choose_engines(Bundle.open(bundle), RTX, capability) == built
+
+
+@pytest.mark.parametrize(
+    ("flavor", "capability"), [("tensorrt", "9.0"), ("tensorrt_rtx", "7.5"), ("tensorrt_rtx", "10.0")]
+)
+def test_engines_that_were_built_for_a_gpu_are_taken_there(flavor: Any, capability: str, tmp_path: Path) -> None:
+    """A later TensorRT-RTX may know GPUs that this release does not."""
+    bundle = make_bundle(tmp_path / "bundle")
+    built = add_engine_set(bundle, flavor=flavor, compute_capabilities=(capability,))
+    assert choose_engines(Bundle.open(bundle), TensorRt(flavor, FakeTensorRt), capability) == built
 
 
 @pytest.mark.parametrize(

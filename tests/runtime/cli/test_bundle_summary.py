@@ -76,7 +76,10 @@ def test_engines_are_described(tmp_path: Path) -> None:
     add_engine_set(bundle)
     add_engine_set(bundle, directory="tensorrt-0", flavor="tensorrt", version="10.13", compute_capabilities=("8.9",))
     stdout = run(bundle).stdout
-    assert "TensorRT-RTX 1.7.1, for compute capability 8.0 and later: up to 8 × 30 s, 5 beams, 256 tokens" in stdout
+    assert (
+        "TensorRT-RTX 1.7.1, for compute capability 8.0, 8.6, 8.9, 12.0 and later: up to 8 × 30 s, 5 beams, 256 tokens"
+        in stdout
+    )
     assert "TensorRT 10.13, for compute capability 8.9: up to" in stdout
 
 

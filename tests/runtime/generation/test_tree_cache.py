@@ -127,7 +127,9 @@ def test_a_recorded_step_has_the_same_tensors_until_there_are_more_slots() -> No
     first = cache.append_token([[1, 2, 3]], [[0, 0, 0]])
     assert first is not alone
     assert first.places is not None
-    assert first.places(["top_ids"])["top_ids"].shape == (1, 3, 1, 4)
+    outputs = first.places(["top_ids"])
+    assert outputs is not None
+    assert outputs["top_ids"].shape == (1, 3, 1, 4)
     for _ in range(6):
         cache.commit({})
         assert cache.append_token([[4, 5, 6]], [[2, 0, 1]]) is first

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from ...bundle.loading import Bundle
 from ...bundle.manifest import ENGINES, EngineSet
 from ...errors import EngineError
+from ...install_hints import how_to_install
 from .library import NAMES, TensorRt
-
-_LEAST_RTX = (8, 0)
-"""Lowest compute capability for engines of TensorRT-RTX, unless they were built for certain ones."""
+from .supported_gpus import RTX_GPUS, rtx_refusal, runs_rtx_engines
 
 
 def choose_engines(
@@ -23,9 +22,10 @@ def choose_engines(
         check_hashes: If true, compare the SHA-256 of their files; sizes are always compared.
 
     Raises:
-        EngineError: There are no engines, or each set is stale, damaged or for another library or GPU; the message has
-            the reasons.
+        EngineError: TensorRT-RTX does not support the GPU; or there are no engines, or each set is stale, damaged or
+            for another library or GPU; the message has the reasons.
     """
+    _check_gpu(bundle, tensorrt, compute_capability)
     rebuild = f"build them here: speech-export {bundle.directory} --engines"
     refused = []
     for engines in bundle.manifest.engines:
@@ -39,6 +39,17 @@ def choose_engines(
     raise EngineError(f"no engines of {bundle.directory} can be used: {'. '.join(refused)}; {rebuild}")
 
 
+def _check_gpu(bundle: Bundle, tensorrt: TensorRt, compute_capability: str) -> None:
+    built_for_it = any(compute_capability in engines.compute_capabilities for engines in bundle.manifest.engines)
+    refusal = rtx_refusal(compute_capability) if tensorrt.flavor == "tensorrt_rtx" and not built_for_it else ""
+    if refusal:
+        raise EngineError(
+            f"{refusal}: give device='cuda', which runs this bundle as it is, or build engines with TensorRT itself on "
+            f"this machine: {how_to_install('tensorrt')}, then speech-export {bundle.directory} --engines --trt-flavor "
+            "tensorrt"
+        )
+
+
 def _foreign(engines: EngineSet, tensorrt: TensorRt, compute_capability: str) -> Iterator[str]:
     if engines.flavor != tensorrt.flavor:
         yield f"they were built by {NAMES[engines.flavor]}, and {tensorrt.name} is installed"
@@ -48,13 +59,12 @@ def _foreign(engines: EngineSet, tensorrt: TensorRt, compute_capability: str) ->
             f"they were built by {tensorrt.name} {engines.version}, and {tensorrt.version} is installed, which reads "
             "only its own"
         )
-    capability = tuple(int(number) for number in compute_capability.split("."))
     if engines.compute_capabilities and compute_capability not in engines.compute_capabilities:
         built_for = ", ".join(engines.compute_capabilities)
         yield f"they were built for compute capability {built_for}, and this GPU has {compute_capability}"
-    elif not engines.compute_capabilities and capability < _LEAST_RTX:
+    elif not engines.compute_capabilities and not runs_rtx_engines(compute_capability):
         yield (
-            f"they were built for compute capability 8.0 and later, and this GPU has {compute_capability}; give "
+            f"they were built for compute capability {RTX_GPUS}, and this GPU has {compute_capability}; give "
             f"--trt-compute-capability {compute_capability}"
         )
 

@@ -4,7 +4,7 @@ Two sets of tensors take turns as past and present. ONNX Runtime runs a graph se
 CUDA graph, so reordering the beams in place would apply twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -16,16 +16,17 @@ from ....bundle.model_facts import DecoderFacts
 from ....errors import GenerationError
 from ...search.base import PerBeam, Tokens
 from .base import Binding
-from .step_tensors import StepTensors
+from .step_tensors import Layout, StepTensors, size_of
 
 
 class StepBuffers(StepTensors):
     """Tensors of a step with a static cache."""
 
     def __init__(
-        self, backend: Backend, facts: DecoderFacts, batch: int, fixed: Mapping[str, Value] | None = None
+        self, backend: Backend, facts: DecoderFacts, batch: int, take: Callable[[int], bool] | None = None
     ) -> None:
-        super().__init__(backend, facts, batch, fixed)
+        """See `StepTensors`."""
+        super().__init__(backend, facts, batch, take)
         self._caches: dict[tuple[int, int], list[Value]] = {}
 
     def past(self, beams: int, turn: int) -> dict[str, Value]:
@@ -46,10 +47,17 @@ class StepBuffers(StepTensors):
 
     def _named(self, kind: str, beams: int, turn: int) -> dict[str, Value]:
         if (beams, turn) not in self._caches:
-            facts = self._facts
-            shape = (self._batch, beams, facts.heads, facts.cache_length or 0, facts.head_dim)
-            self._caches[beams, turn] = [self._backend.allocate(shape, dtype) for dtype in self._cache_dtypes()]
+            self._caches[beams, turn] = [self._backend.allocate(*layout) for layout in self._layers(beams)]
         return dict(zip(cache_names(kind, self._facts.layers), self._caches[beams, turn], strict=True))
+
+    def _cache_size(self, beams: int) -> int:
+        """See `StepTensors`: two of each kind take turns, and the first step has one beam."""
+        return sum(2 * size_of(self._layers(width)) for width in {1, beams})
+
+    def _layers(self, beams: int) -> list[Layout]:
+        facts = self._facts
+        shape = (self._batch, beams, facts.heads, facts.cache_length or 0, facts.head_dim)
+        return [(shape, dtype) for dtype in self._cache_dtypes()]
 
 
 class StaticCache:

@@ -5,8 +5,10 @@ mask tells the graph which slots a token sees. A beam that is continued twice be
 slots behind that nobody sees any more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from ....bundle.graph_io import INPUT_IDS, POSITION_IDS, SLOT_MASK, WRITE_SLOT, 
 from ....bundle.model_facts import DecoderFacts
 from ...search.base import PerBeam, Tokens
 from .base import Binding
-from .step_tensors import StepTensors
+from .step_tensors import Layout, StepTensors, size_of
 
 ROOM = 128
 """Number of tokens of each beam that there are slots for at first; fewer if all sequences are shorter."""
@@ -34,50 +36,57 @@ class TreeBuffers(StepTensors):
     """
 
     def __init__(
-        self, backend: Backend, facts: DecoderFacts, batch: int, fixed: Mapping[str, Value] | None = None
+        self, backend: Backend, facts: DecoderFacts, batch: int, take: Callable[[int], bool] | None = None
     ) -> None:
-        super().__init__(backend, facts, batch, fixed)
+        """See `StepTensors`."""
+        super().__init__(backend, facts, batch, take)
         self.finite = True
         self._caches: dict[int, list[Value]] = {}
 
-    def cache(self, slots: int) -> list[Value]:
-        """Return keys and values with so many slots, [batch, slots, heads · head_dim] each, of finite numbers."""
+    def reserve_slots(self, slots: int) -> bool:
+        """Allocate a cache with so many slots, of finite numbers; return false if its memory is refused."""
         if slots not in self._caches:
-            shape = self._shape(slots)
-            self._caches[slots] = [self._backend.allocate(shape, dtype) for dtype in self._cache_dtypes()]
-            self._fill(slots)
+            layers = self._layers(slots)
+            if not self._take(size_of(layers)):
+                return False
+            self._caches[slots] = [self._backend.allocate(*layout) for layout in layers]
+            self.fill(slots)
+        return True
+
+    def cache(self, slots: int) -> Sequence[Value]:
+        """Return the keys and values with so many slots, [batch, slots, heads · head_dim] each."""
         return self._caches[slots]
 
-    def grown(self, before: int, slots: int, used: int) -> None:
-        """Copy the first `used` of `before` slots to the cache with more `slots`."""
-        for old, new in zip(self.cache(before), self.cache(slots), strict=True):
-            self._write(new, slots, self._backend.download(old)[:, :used])
+    def fill(self, slots: int, states: Iterable[NDArray[Any]] = ()) -> None:
+        """Write `states` [batch, used, heads · head_dim] to the first slots of a cache, and zeros to all others."""
+        places = zip(self._caches[slots], self._layers(slots), strict=True)
+        for (tensor, (shape, dtype)), state in zip_longest(places, states):
+            filled = np.zeros(shape, dtype=dtype)
+            if state is not None:
+                filled[:, : state.shape[1]] = state
+            self._backend.write(tensor, filled)
 
-    def for_utterances(self, utterances: NDArray[np.int64], slots: int) -> "TreeBuffers":
-        """Return other tensors, with these utterances of the cache of so many slots in them."""
-        taken = TreeBuffers(self._backend, self._facts, len(utterances))
-        for old, new in zip(self.cache(slots), taken.cache(slots), strict=True):
-            taken._write(new, slots, self._backend.download(old)[utterances])
-        return taken
+    def contents(self, slots: int) -> Iterable[NDArray[Any]]:
+        """Yield the numbers in a cache, key and value of each layer."""
+        return map(self._backend.download, self._caches[slots])
+
+    def apart(self, utterances: int) -> "TreeBuffers":
+        """Return new buffers for so many utterances, which nobody lends: they are freed after the search."""
+        return TreeBuffers(self._backend, self._facts, utterances)
 
     def make_finite(self) -> None:
         """Overwrite all numbers that may not be finite."""
         for slots in self._caches:
-            self._fill(slots)
+            self.fill(slots)
         self.finite = True
 
-    def _fill(self, slots: int) -> None:
-        zeros = {dtype: np.zeros(self._shape(slots), dtype=dtype) for dtype in set(self._cache_dtypes())}
-        for tensor, dtype in zip(self._caches[slots], self._cache_dtypes(), strict=True):
-            self._backend.write(tensor, zeros[dtype])
+    def _cross_shape(self, frames: int) -> tuple[int, ...]:
+        """See `StepTensors`: as the products return them."""
+        return self._batch, frames, self._facts.heads * self._facts.head_dim
 
-    def _write(self, tensor: Value, slots: int, states: NDArray[np.generic]) -> None:
-        filled = np.zeros(self._shape(slots), dtype=states.dtype)
-        filled[:, : states.shape[1]] = states
-        self._backend.write(tensor, filled)
-
-    def _shape(self, slots: int) -> tuple[int, int, int]:
-        return self._batch, slots, self._facts.heads * self._facts.head_dim
+    def _layers(self, slots: int) -> list[Layout]:
+        shape = self._batch, slots, self._facts.heads * self._facts.head_dim
+        return [(shape, dtype) for dtype in self._cache_dtypes()]
 
 
 class TreeCache:
@@ -109,10 +118,10 @@ class TreeCache:
         self._buffers = buffers
         self._layers = facts.layers
         self._recorded = recorded
-        self._slots = _first_slots(beams, longest)
+        self._slots, self._first_slots = 0, _first_slots(beams, longest)
         self._used = self._new_used = 0
         self._length = self._new_length = 0
-        self._seen = np.zeros((batch, 1, self._slots), dtype=np.bool_)
+        self._seen = np.zeros((batch, 1, 0), dtype=np.bool_)
         self._bindings: dict[tuple[int, ...], Binding] = {}
 
     def bind(self, input_ids: Tokens, beam_idx: PerBeam) -> Binding:
@@ -120,7 +129,7 @@ class TreeCache:
         batch, beams, tokens = input_ids.shape
         self._new_used, self._new_length = self._used + beams * tokens, self._length + tokens
         if self._new_used > self._slots:
-            self._grow(self._new_used)
+            self._get_slots(self._new_used)
         seen = self._seen[np.arange(batch)[:, None], beam_idx]
         mask = seen if tokens == 1 else np.repeat(seen, tokens, axis=1)
         mask[:, :, self._used : self._new_used] = np.kron(np.eye(beams), np.tri(tokens))
@@ -148,7 +157,10 @@ class TreeCache:
 
     def select_utterances(self, utterances: NDArray[np.int64]) -> None:
         """See `SelfAttentionCache.select_utterances`."""
-        self._buffers = self._buffers.for_utterances(utterances, self._slots)
+        before = self._buffers
+        self._buffers = before.apart(len(utterances))
+        self._buffers.reserve_slots(self._slots)
+        self._buffers.fill(self._slots, (states[utterances] for states in before.contents(self._slots)))
         self._seen = self._seen[utterances]
 
     def _binding(self, shape: tuple[int, ...], inputs: Mapping[str, Value]) -> Binding:
@@ -169,11 +181,15 @@ class TreeCache:
         self._bindings[key] = Binding(shape, {**inputs, **past}, into=present, places=places)
         return self._bindings[key]
 
-    def _grow(self, needed: int) -> None:
-        """Get twice as many slots, or as many as are needed, with the contents of those in use."""
-        before, self._slots = self._slots, max(2 * self._slots, _rounded(needed))
+    def _get_slots(self, needed: int) -> None:
+        """Get the first slots, or twice as many as before, or as many as are needed, with the contents of the old."""
+        before, buffers = self._slots, self._buffers
+        self._slots = max(2 * before, self._first_slots, _rounded(needed))
+        if not buffers.reserve_slots(self._slots):  # no memory is left for recordings: go on without
+            self._buffers, self._recorded = buffers.apart(len(self._seen)), False
+            self._buffers.reserve_slots(self._slots)
         if self._used:
-            self._buffers.grown(before, self._slots, self._used)
+            self._buffers.fill(self._slots, (states[:, : self._used] for states in buffers.contents(before)))
         self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, self._slots - before)))
 
 
