@@ -42,6 +42,11 @@ class StubBackend:
         """See `Backend.recordings`."""
         return 0
 
+    @property
+    def recording_memory(self) -> int | None:
+        """See `Backend.recording_memory`."""
+        return None
+
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """See `Backend.allocate`."""
         return np.zeros(shape, dtype=dtype)

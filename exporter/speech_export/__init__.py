@@ -10,6 +10,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import speech_runtime  # noqa: F401 - turns telemetry off before onnxruntime is imported
+
 if TYPE_CHECKING:
     from .errors import ExportError, VerificationError
     from .export_bundle import export

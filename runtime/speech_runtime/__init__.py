@@ -10,6 +10,8 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .telemetry import disable_telemetry
+
 if TYPE_CHECKING:
     from .audio import AudioLimits
     from .backends.options import CudaOptions, EngineOptions, SessionOptions, TensorRtOptions
@@ -84,6 +86,7 @@ __all__ = [
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+disable_telemetry()
 
 
 def __getattr__(name: str) -> Any:

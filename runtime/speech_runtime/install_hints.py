@@ -6,7 +6,12 @@ from typing import Any
 
 from .errors import AudioError
 
-_NO_BUILD_FOR_MACOS = {"cuda": "onnxruntime-gpu", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+_NO_BUILD_FOR_MACOS = {
+    "cuda": "onnxruntime-gpu",
+    "tensorrt": "TensorRT",
+    "tensorrt-rtx": "TensorRT-RTX",
+    "tensorrt-rtx-plugin": "TensorRT-RTX",
+}
 
 
 def how_to_install(*extras: str, first: str = "") -> str:

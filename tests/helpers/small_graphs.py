@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from speech_export.passes.shared_weights import share_transposed_weights
+from speech_runtime.system import bytes_saturate
 
 WIDTH, WORDS = 32, 200
 RANDOM = np.random.default_rng(0)
@@ -59,6 +60,8 @@ class Graph:
 def run(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    if bytes_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     proto = ir.to_proto(model).SerializeToString()
     return list(onnxruntime.InferenceSession(proto, options).run(None, dict(inputs)))
 

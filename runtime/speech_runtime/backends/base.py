@@ -22,10 +22,14 @@ class Backend(Protocol):
 
     @property
     def recordings(self) -> int:
-        """Number of step sizes (utterances, frames) that may be recorded as CUDA graphs; 0 for none.
+        """Number of step sizes (utterances, beams, frames) that may be recorded as CUDA graphs; 0 for none.
 
-        Only steps with a static cache are recorded, and a recording is replayed only with the same tensors.
+        A recording is replayed only with the tensors that it was made with.
         """
+
+    @property
+    def recording_memory(self) -> int | None:
+        """Bytes that the tensors of recorded steps may take; None for no bound."""
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
         """Return a new tensor on the device; its content is undefined."""

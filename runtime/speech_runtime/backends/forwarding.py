@@ -25,6 +25,11 @@ class ForwardingBackend:
         """See `Backend.recordings`."""
         return self.backend.recordings
 
+    @property
+    def recording_memory(self) -> int | None:
+        """See `Backend.recording_memory`."""
+        return self.backend.recording_memory
+
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Value:
         """See `Backend.allocate`."""
         return self.backend.allocate(shape, dtype)

@@ -60,9 +60,11 @@ class CudaOptions:
         sdpa_kernel: Sum of the attention kernels to choose from, as in ONNX Runtime's option of that name: 1 flash, 2
             memory-efficient, 8 cuDNN; 0 for its own choice. cuDNN, which it prefers on Hopper and later, plans for each
             new length of audio, keeps all plans, and fails where it has none.
-        cuda_graphs: Number of sizes (utterances, frames of audio) whose steps are recorded as CUDA graphs and
-            replayed; 0 for none. The caches of each size stay on the GPU. Further sizes run without recordings. Needs a
-            bundle with a static cache.
+        cuda_graphs: Number of sizes (utterances, beams, frames of audio) whose steps are recorded as CUDA graphs when
+            they first occur, and replayed from then on; 0 for none. Further sizes run without recordings. Needs a
+            bundle whose steps have fixed shapes. If None, 64 with such a bundle, else 0.
+        cuda_graph_memory: Largest share of the GPU's memory, of what is free once the bundle is loaded, that the caches
+            of the recorded sizes may take. They stay on the GPU. Sizes beyond it run without recordings.
 
     Raises:
         EngineError: Values are unknown or out of range; all of them are listed.
@@ -74,7 +76,8 @@ class CudaOptions:
     arena_growth: ArenaGrowth = "kNextPowerOfTwo"
     memory_limit: Annotated[int, Rule(lambda size: size > 0, "a number of bytes above 0")] | None = None
     sdpa_kernel: Annotated[int, between(0, _SDPA_KERNELS, "ONNX Runtime's own choice")] = 3
-    cuda_graphs: _CudaGraphs = 0
+    cuda_graphs: _CudaGraphs | None = None
+    cuda_graph_memory: Annotated[float, between(0, 1, "no recordings")] = 0.25
 
     def __post_init__(self) -> None:
         """Check all values."""
@@ -125,7 +128,7 @@ class EngineOptions:
     Attributes:
         device_id: Number of the GPU.
         flavor: TensorRT or TensorRT-RTX; if None, whichever is installed.
-        cuda_graphs: See `CudaOptions.cuda_graphs`.
+        cuda_graphs: See `CudaOptions.cuda_graphs`; none unless requested.
 
     Raises:
         EngineError: Values are unknown or out of range; all of them are listed.
@@ -165,7 +168,8 @@ class SessionOptions:
         graph_optimization: Level of ONNX Runtime's graph optimisation at load; see its `GraphOptimizationLevel`.
         optimized_model_cache: Directory for the optimised graphs, for faster loading; see
             `backends.onnxruntime.optimized_graphs`. None for no cache.
-        log_severity: Lowest severity of the messages that ONNX Runtime writes to stderr.
+        log_severity: Lowest severity of the messages that ONNX Runtime writes to stderr. Errors of a run are raised;
+            they are written there too from "warning" on.
 
     Raises:
         EngineError: Values are unknown, out of range or contradict each other; all of them are listed.
@@ -248,12 +252,14 @@ def options_for(device: str | None, options: Options | None = None) -> Options:
     return SessionOptions(device=name, device_id=int(number or 0))  # type: ignore[arg-type]  # checked above
 
 
-def with_cuda_graphs(options: Options, cuda_graphs: int) -> Options:
-    """Return the options with another number of CUDA graphs; see `CudaOptions.cuda_graphs`.
+def with_cuda_graphs(options: Options, cuda_graphs: int | None) -> Options:
+    """Return the options with another number of CUDA graphs, if one is given; see `CudaOptions.cuda_graphs`.
 
     Raises:
         EngineError: The number is negative, or the device records no CUDA graphs.
     """
+    if cuda_graphs is None:
+        return options
     if isinstance(options, SessionOptions):
         return replace(options, cuda=replace(options.cuda, cuda_graphs=cuda_graphs))
     return replace(options, cuda_graphs=cuda_graphs)
@@ -276,11 +282,13 @@ def _contradictions(options: SessionOptions) -> Iterator[str]:
     if device == "cpu" and (on_gpu := [name for name in names if name in _NVIDIA]):
         other = next(device for device, uses in _PROVIDERS.items() if uses[0] == on_gpu[0])
         yield f"providers has {on_gpu[0]}, and device is 'cpu'; set device={other!r}, tensors then stay on the GPU"
+    if TENSORRT_RTX in names and (others := [name for name in names if name not in (TENSORRT_RTX, CPU)]):
+        yield f"providers has {TENSORRT_RTX}, a plugin, beside {others[0]}; it runs with the CPU only"
     if device != "cpu" and names and names[0] != (first := _PROVIDERS[device][0]):
         yield f"device is {device!r}, and providers begins with {names[0]}; put {first} first"
     uses = names or _PROVIDERS[device]
-    other_cuda = replace(options.cuda, cuda_graphs=0)  # which have an error of their own, below
-    if other_cuda != CudaOptions() and (options.providers or CUDA not in uses):
+    other_cuda = replace(options.cuda, cuda_graphs=None)  # which have an error of their own, below
+    if (options.cuda if options.providers else other_cuda) != CudaOptions() and (options.providers or CUDA not in uses):
         yield f"cuda is set, and {_why_unused(options)}"
     if options.tensorrt != TensorRtOptions() and (options.providers or not {TENSORRT, TENSORRT_RTX} & set(uses)):
         yield f"tensorrt is set, and {_why_unused(options)}"

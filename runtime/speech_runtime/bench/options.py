@@ -55,7 +55,7 @@ class BenchOptions:
         least: Smallest number of runs of each case.
         device: Device that runs the graphs, as in `from_pretrained`.
         audio: Path of a file to transcribe in place of noise; its length replaces `seconds`.
-        cuda_graphs: Number of sizes whose steps are recorded; see `CudaOptions.cuda_graphs`.
+        cuda_graphs: Number of sizes whose steps are recorded; see `CudaOptions.cuda_graphs`. None for the default.
 
     Raises:
         BenchError: Values are out of range; all of them are listed.
@@ -73,7 +73,7 @@ class BenchOptions:
     least: Annotated[int, at_least(1)] = 3
     device: str = "cpu"
     audio: str | None = None
-    cuda_graphs: int = 0
+    cuda_graphs: int | None = None
 
     def __post_init__(self) -> None:
         """Check all values, and those that depend on each other."""
@@ -89,7 +89,7 @@ class BenchOptions:
         return list(dict.fromkeys(found))
 
 
-def backend_options(device: str, threads: int, cuda_graphs: int = 0) -> Options:
+def backend_options(device: str, threads: int, cuda_graphs: int | None = None) -> Options:
     """Return the options of the backend that runs a case.
 
     Raises:

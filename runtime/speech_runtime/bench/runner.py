@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..backends.cuda.calls import Cuda
-from ..backends.cuda.graphs import check_recordable
+from ..backends.cuda.recorded_sizes import recorded_sizes
 from ..backends.options import EngineOptions, options_for
 from ..backends.tensorrt.engine_sets import choose_engines
 from ..backends.tensorrt.library import import_tensorrt
@@ -73,7 +73,7 @@ def _problems(bundle: Bundle, options: BenchOptions) -> Iterator[str]:
     known: set[str] = set()
     for case in options.cases:
         try:
-            check_recordable(bundle, options.cuda_graphs)
+            recorded_sizes(bundle, options.cuda_graphs)
             _check(bundle, audio, config, case)
         except SpeechError as error:
             if str(error) not in known:  # cases often fail for the same reason, which is listed once

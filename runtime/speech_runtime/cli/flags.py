@@ -207,5 +207,8 @@ cuda_graphs_flag = click.option(
     "--cuda-graphs",
     type=INTEGER,
     metavar="SIZES",
-    help="Number of sizes of batch and audio whose steps a GPU records; for bundles with a static cache. [default: 0]",
+    help=(
+        "Number of sizes of batch, beams and audio whose steps a GPU records as CUDA graphs; 0 for none. [default: 64 "
+        "with --device cuda where the bundle allows it, else 0]"
+    ),
 )

@@ -132,7 +132,7 @@ def main(
     writer = to_directory(output_dir, style, n_best, files) if output_dir else to_stdout(style, n_best)
     try:
         with log_on_stderr("speech_runtime", verbose=verbose), writer as write:
-            options = with_cuda_graphs(options_for(device), cuda_graphs or 0)
+            options = with_cuda_graphs(options_for(device), cuda_graphs)
             if isinstance(options, SessionOptions):
                 options = replace(options, intra_op_threads=threads)
             elif threads:

@@ -22,6 +22,7 @@ from .likelihood import ForwardOutput, LabelTokens, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
 from .output import GenerateOutput
 from .prompts import Prompts, check_tokens, prompts
+from .search.base import rows_per_utterance
 
 Language = str | Sequence[str]
 """One language for a batch, or one for each utterance."""
@@ -49,8 +50,7 @@ class SpeechGenerator:
         self._label_tokens = label_tokens or LabelTokens()
         self._backend = backend
         self._encoder = SpeechEncoder(backend, manifest.encoder)
-        recorded = manifest.decoder.cache == "static" and backend.recordings
-        self._buffers = StepBufferPool(backend, manifest.decoder) if recorded else None
+        self._buffers = StepBufferPool(backend, manifest.decoder) if backend.recordings else None
 
     def __reduce__(self) -> NoReturn:
         """Refuse pickling and copying with an error that has the remedy."""
@@ -207,7 +207,8 @@ class SpeechGenerator:
         given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
 
         def decoder(utterances: NDArray[np.int64], longest: int) -> CachedDecoder:
-            return self._decoder(self._encoder.select_utterances(encoded, utterances), longest)
+            chosen = self._encoder.select_utterances(encoded, utterances)
+            return self._decoder(chosen, longest, rows_per_utterance(config))
 
         return generate(decoder, facts, self.tokenizer, config, given, options), config
 
@@ -222,7 +223,7 @@ class SpeechGenerator:
             )
         return encoder_outputs or self.encode(inputs, attention_mask)  # type: ignore[arg-type]
 
-    def _decoder(self, encoded: EncoderOutput, longest: int | None = None) -> CachedDecoder:
+    def _decoder(self, encoded: EncoderOutput, longest: int | None = None, beams: int = 1) -> CachedDecoder:
         facts = self.manifest.decoder
         states, mask = encoded.hidden_states, encoded.attention_mask
-        return CachedDecoder(self._backend, facts, encoded.batch, states, mask, self._buffers, longest)
+        return CachedDecoder(self._backend, facts, encoded.batch, states, mask, self._buffers, longest, beams)

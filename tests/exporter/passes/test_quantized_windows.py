@@ -2,12 +2,12 @@
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from matrix import Array
+from small_graphs import run
 from speech_export.passes.quantize.dynamic_int8 import grouped_products, quantize_groups
 from speech_export.passes.quantize.quantized_windows import quantize_before_windows
 from speech_export.tracing.rewrites.block_convolution import BlockConvolution
@@ -43,8 +43,7 @@ def convolution(bias: bool) -> ir.Model:
 
 
 def answer(model: ir.Model, hidden_states: Array) -> Array:
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
-    return session.run(None, {"hidden_states": hidden_states})[0]
+    return run(model, {"hidden_states": hidden_states})[0]
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -205,7 +205,9 @@ def test_all_graphs_share_one_arena_if_there_is_one(bundle: Bundle, stub: type[S
         stub.made[-1].settings.get_session_config_entry(entry)
 
 
-def test_each_device_does_without_the_fusions_that_are_slow_or_inexact_on_it(bundle: Bundle, stub: type[StubSession]) -> None:
+def test_each_device_does_without_fusions_that_are_slow_or_inexact_on_it(
+    bundle: Bundle, stub: type[StubSession]
+) -> None:
     entry = "optimization.disable_specified_optimizers"
     for device in ("cpu", "cuda"):
         OnnxRuntimeBackend(bundle, SessionOptions(device=device))

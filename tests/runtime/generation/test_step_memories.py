@@ -37,6 +37,7 @@ class Search:
 def memories(recordings: int) -> StepBufferPool:
     backend = SimpleNamespace(
         recordings=recordings,
+        recording_memory=None,
         allocate=lambda shape, dtype: np.zeros(shape, dtype),
         upload=np.array,
         download=np.asarray,
@@ -48,7 +49,7 @@ def memories(recordings: int) -> StepBufferPool:
 
 
 def lend(lender: StepBufferPool, search: Search, batch: int = 1) -> StepBuffers | None:
-    return lender.lend(search, np.repeat(STATES, batch, axis=0), np.repeat(MASK, batch, axis=0))
+    return lender.lend(search, np.repeat(STATES, batch, axis=0), np.repeat(MASK, batch, axis=0), beams=1)
 
 
 def in_time(work: Callable[[], None]) -> None:

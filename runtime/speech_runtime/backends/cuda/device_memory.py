@@ -8,6 +8,7 @@ first steps, and a buffer is never overwritten while it is in use.
 import weakref
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calls import Device
+from .captures import CUDA_CALLS
 
 _LEAST = 512
 """Smallest buffer, bytes. Empty tensors need an address too: some releases of TensorRT refuse a null address."""
@@ -57,7 +59,8 @@ class DevicePool:
         self._free: dict[int, deque[int]] = {}
         self._addresses: list[int] = []
         self._in_flight: list[NDArray[Any]] = []
-        weakref.finalize(self, _release, device, self._addresses, self._in_flight).atexit = False
+        release = partial(_release, device, self._addresses, self._in_flight)
+        weakref.finalize(self, CUDA_CALLS.release, release).atexit = False
 
     def copy_in(self, array: NDArray[Any]) -> DeviceTensor:
         """Copy a contiguous array to a new tensor, on the stream; the array is kept until `synchronize`."""

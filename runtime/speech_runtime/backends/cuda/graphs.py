@@ -7,105 +7,122 @@ has no call that frees a recording.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...bundle.loading import Bundle
-from ...errors import EngineError
+from ..engine_messages import in_one_line
+from .captures import CUDA_CALLS
 
 if TYPE_CHECKING:
     import onnxruntime
 
+logger = logging.getLogger(__name__)
+
 ENABLED = {"enable_cuda_graph": "1"}
 """Option of the CUDA execution provider, for the session whose runs are recorded."""
 
-_NUMBER = "gpu_graph_id"
+NUMBER = "gpu_graph_id"
 """Option of a run: number of the recording."""
 
-_NOT_RECORDED = "-1"
+NOT_RECORDED = "-1"
 _FIRST = 1
 """First number to use; 0 is reserved by ONNX Runtime."""
-_SMALLEST_BUCKET = 16
+
+_PAUSE_SECONDS = 5.0
+"""Seconds without a further attempt after one for which the other threads did not pause: one may load a model."""
 
 
-def check_recordable(bundle: Bundle, cuda_graphs: int) -> None:
-    """Check that steps of `bundle` can be recorded, if `cuda_graphs` is not 0.
-
-    Raises:
-        EngineError: Shapes change from step to step.
-    """
-    if cuda_graphs and bundle.manifest.decoder.cache != "static":
-        raise EngineError(
-            f"cuda_graphs is {cuda_graphs}, and the cache of {bundle.directory} grows from step to step, which CUDA "
-            "graphs cannot record; export the model again with --static-cache TOKENS, or leave it out"
-        )
-
-
-def frame_bucket(frames: int) -> int:
-    """Return the number of encoder frames to pad to, so that few sizes are recorded.
-
-    It is the smallest of 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, … that is at least `frames`: four per octave.
-    """
-    step = max(_SMALLEST_BUCKET, 1 << max(frames - 1, 1).bit_length() - 1) // 4
-    return max(_SMALLEST_BUCKET, -(-frames // step) * step)
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """Everything that replaying a run needs.
+@dataclass
+class _Step:
+    """A run that may be recorded.
 
     Attributes:
         binding: Binding of all tensors.
-        options: Options of the run, with its number.
         tensors: Tensors of the run; while they are kept, no others get their addresses.
+        options: Options of the run with the number of its recording; None while it is not recorded.
     """
 
     binding: Any
-    options: Any
     tensors: tuple[onnxruntime.OrtValue, ...]
+    options: Any = None
 
 
 class CudaGraphs:
-    """Runs of one session. Only one thread may call it at a time, and no other thread may call CUDA meanwhile.
+    """Runs of one session. All must be made on one thread, since ONNX Runtime keeps recordings for each thread."""
 
-    ONNX Runtime keeps recordings for each thread, under the same numbers.
-    """
+    def __init__(self, session: onnxruntime.InferenceSession, options: Callable[[str], Any]) -> None:
+        """Begin without recordings.
 
-    def __init__(self, runtime: Any, session: onnxruntime.InferenceSession) -> None:
-        """Begin without recordings of `session`, which must have the option `ENABLED`."""
-        self._runtime = runtime
+        Args:
+            session: Session of the step; it must have the option `ENABLED`.
+            options: Function that returns the options of a run with a number.
+        """
         self._session = session
-        self._recordings: dict[tuple[int, ...], _Recording] = {}
-        self._not_recorded = self._options(_NOT_RECORDED)
+        self._options = options
+        self._known: dict[tuple[int, ...], _Step] = {}
+        self._next = _FIRST
+        self._not_before = 0.0
+        self._not_recorded = options(NOT_RECORDED)
 
-    def run(
+    def prepare(
         self, inputs: Mapping[str, onnxruntime.OrtValue], into: Mapping[str, onnxruntime.OrtValue]
-    ) -> dict[str, onnxruntime.OrtValue]:
-        """Run with `inputs`, and write all outputs to the tensors of `into`. Known tensors replay their recording.
+    ) -> Callable[[], dict[str, onnxruntime.OrtValue]]:
+        """Return a run with `inputs` that writes all outputs to the tensors of `into`, and returns none.
 
-        Returns:
-            An empty dictionary, since no outputs remain.
+        The first run with these tensors is recorded, while no other thread uses a GPU, and replayed from then on. If
+        the other threads do not pause, or recording fails, it runs without.
         """
         tensors = (*inputs.values(), *into.values())
         key = tuple(map(id, tensors))
-        recording = self._recordings.get(key)
-        if recording is None:
+        if key not in self._known:
             binding = self._session.io_binding()
             for name, value in inputs.items():
                 binding.bind_ortvalue_input(name, value)
             for name, value in into.items():
                 binding.bind_ortvalue_output(name, value)
-            number = str(_FIRST + len(self._recordings))
-            recording = self._recordings[key] = _Recording(binding, self._options(number), tensors)
-        self._session.run_with_iobinding(recording.binding, recording.options)
-        return {}
+            self._known[key] = _Step(binding, tensors)
+        return partial(self._run, self._known[key])
 
     def run_unrecorded(self, binding: Any) -> None:
         """Run a binding once, without recording it."""
-        self._session.run_with_iobinding(binding, self._not_recorded)
+        with CUDA_CALLS:
+            self._session.run_with_iobinding(binding, self._not_recorded)
 
-    def _options(self, number: str) -> Any:
-        options = self._runtime.RunOptions()
-        options.add_run_config_entry(_NUMBER, number)
-        return options
+    def close(self) -> None:
+        """Give up the session and its recordings."""
+        self._known.clear()
+        del self._session
+
+    def _run(self, step: _Step) -> dict[str, onnxruntime.OrtValue]:
+        if step.options is not None:
+            with CUDA_CALLS:
+                self._session.run_with_iobinding(step.binding, step.options)
+        elif time.monotonic() < self._not_before or not self._record(step):
+            self.run_unrecorded(step.binding)
+        return {}
+
+    def _record(self, step: _Step) -> bool:
+        """Run a step and record it; return false if nothing has run.
+
+        Raises:
+            Exception: The step fails without recording, too.
+        """
+        options, self._next = self._options(str(self._next)), self._next + 1
+        try:
+            recorded = CUDA_CALLS.alone(partial(self._session.run_with_iobinding, step.binding, options))
+        except Exception as error:  # ONNX Runtime's errors have no common base class
+            self.run_unrecorded(step.binding)  # raises if it is not the recording that fails
+            logger.warning(
+                "A step runs without a CUDA graph, since recording it failed; does another library use the GPU? %s",
+                in_one_line(str(error)),
+            )
+            recorded, options = True, self._not_recorded
+        if recorded:
+            step.options = options
+        else:
+            self._not_before = time.monotonic() + _PAUSE_SECONDS
+        return recorded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -16,13 +16,17 @@ from ...bundle.loading import Bundle
 from ...errors import EngineError, EngineMemoryError
 from ...system import return_freed_memory
 from ..base import Prepared
+from ..cuda.captures import CUDA_CALLS
+from ..cuda.driver import free_memory
 from ..cuda.graphs import CudaGraphs
+from ..cuda.worker import Worker
+from ..engine_messages import failed_run
 from ..native_calls import NATIVE_CALLS
 from ..options import SessionOptions
-from .graph_providers import engine_cache
+from .graph_providers import engine_cache, sizes_to_record
 from .provider_engines import record_at_end, recorded_engines
 from .providers import import_onnxruntime
-from .sessions import SessionLoader, is_out_of_memory, no_memory
+from .sessions import SessionLoader, is_out_of_memory, no_memory, run_options
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -55,19 +59,22 @@ class OnnxRuntimeBackend:
         """
         self._runtime = import_onnxruntime(options)
         self._options = options
-        loader = SessionLoader(bundle, options, self._runtime, check_hashes=check_hashes)
-        cache = engine_cache(options.tensorrt, bundle, self._runtime.__version__)
+        self.recordings = sizes_to_record(options, bundle)
+        self.recording_memory: int | None = None
+        on_gpu = options.memory == "cuda"
+        self._calls: AbstractContextManager[object] = CUDA_CALLS if on_gpu else nullcontext()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        with recorded_engines(cache, check_hashes=check_hashes):
-            for graph in GRAPHS:
-                # The only size that is not in the manifest. The encoder is loaded first, and does not need it.
-                width = self._sessions[ENCODER].get_outputs()[0].shape[-1] if self._sessions else 0
-                self._sessions[graph] = loader.load(graph, width)
-        record_at_end(self, self._sessions, cache)
-        recorded = self._sessions[DECODER_WITH_PAST] if options.cuda.cuda_graphs else None
-        self._cuda_graphs = None if recorded is None else CudaGraphs(self._runtime, recorded)
-        # While ONNX Runtime records, no other thread may call CUDA.
-        self._turn: AbstractContextManager[object] = nullcontext() if recorded is None else threading.RLock()
+        with self._calls:
+            self._load(bundle, check_hashes=check_hashes)
+            if self.recordings:
+                self.recording_memory = int(options.cuda.cuda_graph_memory * free_memory(options.device_id))
+        of_run = partial(run_options, self._runtime, options)
+        self._run_options = of_run()
+        self._cuda_graphs = CudaGraphs(self._sessions[DECODER_WITH_PAST], of_run) if self.recordings else None
+        self._worker = Worker("recorded steps") if self.recordings else None
+        if on_gpu:
+            close = partial(_close, self._sessions, self._cuda_graphs)
+            weakref.finalize(self, CUDA_CALLS.release, close).atexit = False
         # Read once: ONNX Runtime creates a new list of the inputs, dozens for a decoder, at every call.
         self._input_types: dict[tuple[str, str], str] = {
             (graph, node.name): node.type for graph, session in self._sessions.items() for node in session.get_inputs()
@@ -79,27 +86,22 @@ class OnnxRuntimeBackend:
         """See `Backend.on_host`."""
         return self._options.memory == "cpu"
 
-    @property
-    def recordings(self) -> int:
-        """See `Backend.recordings`."""
-        return self._options.cuda.cuda_graphs
-
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> onnxruntime.OrtValue:
         """See `Backend.allocate`."""
         if self.on_host:  # zeroed: NaNs in uninitialised memory would corrupt the calibration of ranges
             return self.upload(np.zeros(shape, dtype=dtype))
         memory, device_id = self._options.memory, self._options.device_id
-        with self._turn:
+        with self._calls:
             return self._runtime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory, device_id)
 
     def write(self, value: onnxruntime.OrtValue, array: NDArray[Any]) -> None:
         """See `Backend.write`."""
-        with self._turn:
+        with self._calls:
             value.update_inplace(np.ascontiguousarray(array))
 
     def upload(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """See `Backend.upload`."""
-        with self._turn:
+        with self._calls:
             return self._runtime.OrtValue.ortvalue_from_numpy(array, self._options.memory, self._options.device_id)
 
     def share(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
@@ -113,7 +115,7 @@ class OnnxRuntimeBackend:
 
     def download(self, value: onnxruntime.OrtValue) -> NDArray[Any]:
         """See `Backend.download`."""
-        with self._turn:
+        with self._calls:
             array: NDArray[Any] = value.numpy()
         return array
 
@@ -127,46 +129,74 @@ class OnnxRuntimeBackend:
     def prepare(self, graph: str, inputs: Values, outputs: Sequence[str], into: Values) -> Prepared:
         """See `Backend.prepare`."""
 
-        def in_turn(call: Callable[[], Result]) -> Result:
+        def explained(call: Callable[[], Result]) -> Result:
             try:
-                with NATIVE_CALLS, self._turn:
+                with NATIVE_CALLS:
                     return call()
+            except EngineError:
+                raise
             except Exception as error:  # ONNX Runtime's errors have no common base class
                 if is_out_of_memory(error):
                     raise EngineMemoryError(
                         no_memory(graph, "fewer clips at once, fewer beams or shorter audio")
                     ) from error
-                raise EngineError(f"{graph} failed: {error}") from error
+                shapes = {name: value.shape() for name, value in inputs.items()}
+                raise EngineError(failed_run(graph, error, shapes)) from error
 
-        return partial(in_turn, in_turn(lambda: self._prepare(graph, inputs, outputs, into)))
+        return partial(explained, explained(lambda: self._prepare(graph, inputs, outputs, into)))
 
     def run(self, graph: str, inputs: Values, outputs: Sequence[str]) -> dict[str, onnxruntime.OrtValue]:
         """See `Backend.run`."""
         return self.prepare(graph, inputs, outputs, {})()
 
+    def _load(self, bundle: Bundle, *, check_hashes: bool) -> None:
+        loader = SessionLoader(bundle, self._options, self._runtime, check_hashes=check_hashes)
+        cache = engine_cache(self._options.tensorrt, bundle, self._runtime.__version__)
+        with recorded_engines(cache, check_hashes=check_hashes):
+            for graph in GRAPHS:
+                # The only size that is not in the manifest. The encoder is loaded first, and does not need it.
+                width = self._sessions[ENCODER].get_outputs()[0].shape[-1] if self._sessions else 0
+                self._sessions[graph] = loader.load(graph, width)
+        record_at_end(self, self._sessions, cache)
+
     def _prepare(self, graph: str, inputs: Values, outputs: Sequence[str], into: Values) -> Prepared:
-        recorded = self._cuda_graphs if graph == DECODER_WITH_PAST else None
-        if recorded is not None and into and not outputs:
-            return partial(recorded.run, inputs, into)
-        session = self._sessions[graph]
-        binding = session.io_binding()
-        for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, value)
-        for name in outputs:
-            binding.bind_output(name, self._options.memory, self._options.device_id)
-        for name, value in into.items():
-            binding.bind_ortvalue_output(name, value)
+        steps, worker = self._cuda_graphs, self._worker
+        if graph != DECODER_WITH_PAST or steps is None or worker is None:
+            return partial(self._run_here, graph, self._binding(graph, inputs, outputs, into), outputs)
+        if into and not outputs:
+            return partial(worker, steps.prepare(inputs, into))
+        binding = self._binding(graph, inputs, outputs, into)
 
-        def run() -> dict[str, onnxruntime.OrtValue]:
-            session.run_with_iobinding(binding)
-            # Outputs in `into` come last and are cut off.
-            return dict(zip(outputs, binding.get_outputs(), strict=False)) if outputs else {}
-
-        def run_unrecorded_copy() -> dict[str, onnxruntime.OrtValue]:
-            assert recorded is not None  # noqa: S101 - chosen by it
-            recorded.run_unrecorded(binding)
+        def run_unrecorded() -> dict[str, onnxruntime.OrtValue]:
+            steps.run_unrecorded(binding)
             # Memory that the session allocates may be overwritten by the next replay, so results are copied.
-            found = zip(outputs, binding.get_outputs(), strict=False)
-            return {name: self.upload(self.download(value)) for name, value in found}
+            return {name: self.upload(self.download(value)) for name, value in _results(binding, outputs).items()}
 
-        return run if recorded is None else run_unrecorded_copy
+        return partial(worker, run_unrecorded)
+
+    def _run_here(self, graph: str, binding: Any, outputs: Sequence[str]) -> dict[str, onnxruntime.OrtValue]:
+        with self._calls:
+            self._sessions[graph].run_with_iobinding(binding, self._run_options)
+        return _results(binding, outputs)
+
+    def _binding(self, graph: str, inputs: Values, outputs: Sequence[str], into: Values) -> Any:
+        with self._calls:
+            binding = self._sessions[graph].io_binding()
+            for name, value in inputs.items():
+                binding.bind_ortvalue_input(name, value)
+            for name in outputs:
+                binding.bind_output(name, self._options.memory, self._options.device_id)
+            for name, value in into.items():
+                binding.bind_ortvalue_output(name, value)
+        return binding
+
+
+def _results(binding: Any, outputs: Sequence[str]) -> dict[str, onnxruntime.OrtValue]:
+    # Outputs that are written to given tensors come last and are cut off.
+    return dict(zip(outputs, binding.get_outputs(), strict=False)) if outputs else {}
+
+
+def _close(sessions: dict[str, Any], steps: CudaGraphs | None) -> None:
+    sessions.clear()
+    if steps is not None:
+        steps.close()

@@ -7,7 +7,8 @@ from pathlib import Path
 from ...bundle.graph_io import DECODER_WITH_PAST
 from ...bundle.loading import Bundle
 from ..cache_directory import cache_name
-from ..cuda.graphs import ENABLED, check_recordable
+from ..cuda.graphs import ENABLED
+from ..cuda.recorded_sizes import recorded_sizes
 from ..options import CUDA, TENSORRT, TENSORRT_RTX, SessionOptions, TensorRtOptions
 from ..tensorrt.profiles import graph_profiles, input_shapes, shape_ranges, widest
 
@@ -37,8 +38,7 @@ def graph_providers(
     providers = options.execution_providers
     if options.providers:
         return providers
-    check_recordable(bundle, options.cuda.cuda_graphs)
-    if options.cuda.cuda_graphs and graph == DECODER_WITH_PAST:
+    if sizes_to_record(options, bundle) and graph == DECODER_WITH_PAST:
         return [(name, settings | ENABLED if name == CUDA else settings) for name, settings in providers]
     if graph == DECODER_WITH_PAST and not options.tensorrt.zero_past:
         return [(name, settings) for name, settings in providers if name != TENSORRT]
@@ -48,6 +48,16 @@ def graph_providers(
         else (name, settings)
         for name, settings in providers
     ]
+
+
+def sizes_to_record(options: SessionOptions, bundle: Bundle) -> int:
+    """Return the number of step sizes that ONNX Runtime records as CUDA graphs.
+
+    Raises:
+        EngineError: A number is requested, and shapes change from step to step.
+    """
+    is_ours = options.device == "cuda" and not options.providers
+    return recorded_sizes(bundle, options.cuda.cuda_graphs) if is_ours else 0
 
 
 def engine_cache(options: TensorRtOptions, bundle: Bundle, runtime_version: str) -> Path | None:

@@ -6,18 +6,23 @@ import contextlib
 import ctypes
 import importlib
 import io
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import EngineError
 from ...install_hints import how_to_install
+from ..engine_messages import in_one_line
 from ..options import CPU, CUDA, TENSORRT, TENSORRT_RTX, SessionOptions
+from .plugin import EXTRA
 
 if TYPE_CHECKING:
     import onnxruntime
 
-_EXTRAS = {CPU: ("cpu",), CUDA: ("cuda",), TENSORRT: ("cuda", "tensorrt")}
+logger = logging.getLogger(__name__)
+
+_EXTRAS = {CPU: ("cpu",), CUDA: ("cuda",), TENSORRT: ("cuda", "tensorrt"), TENSORRT_RTX: (EXTRA,)}
 _DRIVER = "libcuda.so.1"
 _NEEDS = {
     CUDA: "the CUDA libraries, cuDNN 9 or the NVIDIA driver",
@@ -41,9 +46,9 @@ def import_onnxruntime(options: SessionOptions) -> Any:
         raise EngineError(f"ONNX Runtime is installed, and cannot be loaded: {error}; install it again") from error
     available = onnxruntime.get_available_providers()
     for name in requested:
-        if name not in available:
+        if name not in available and name != TENSORRT_RTX:  # which comes as a plugin
             # Both builds unpack into the same folder, so that the CPU build may hide the other one.
-            first = "pip uninstall onnxruntime" if name in (CUDA, TENSORRT, TENSORRT_RTX) else ""
+            first = "pip uninstall onnxruntime" if name in (CUDA, TENSORRT) else ""
             raise EngineError(
                 f"device {options.device!r} needs the {name}, and this ONNX Runtime has only {', '.join(available)}: "
                 f"{_install(name, first)}"
@@ -57,17 +62,15 @@ def preload_libraries(runtime: Any, options: SessionOptions) -> str:
     Returns:
         Messages about libraries that did not load; empty if all did, or none are needed.
     """
-    if options.device == "cpu":
+    if options.device in ("cpu", "tensorrt_rtx"):  # the plugin brings its own
         return ""
     problems = io.StringIO()
     with contextlib.redirect_stdout(problems):  # `preload_dlls` prints the libraries that it did not find
         runtime.preload_dlls()
     messages = " ".join(problems.getvalue().split())
-    modules = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx"}
-    for name, _ in options.execution_providers:
+    if any(name == TENSORRT for name, _ in options.execution_providers):
         try:
-            if name in modules:
-                importlib.import_module(modules[name])  # loads its libraries
+            importlib.import_module("tensorrt")  # loads its libraries
         except (ImportError, OSError) as error:
             messages = f"{messages} {error}".strip()
     return f"{messages} {_driver_problem()}".strip()
@@ -98,8 +101,9 @@ def raise_provider_failure(error: Exception, requested: Sequence[str], messages:
     of_graph = not isinstance(error, (RuntimeError, ValueError)) and type(error).__name__ != "EPFail"
     if of_graph or list(requested) == [CPU]:
         return
+    logger.debug("the session was refused: %s", error)
     raise EngineError(
-        f"{', '.join(requested)} cannot be set up: {' '.join(str(error).split())}{_in_brackets(messages)}; check the "
+        f"{', '.join(requested)} cannot be set up: {in_one_line(str(error))}{_in_brackets(messages)}; check the "
         f"options, or {_install(requested[0])}"
     ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cache, partial
 from pathlib import Path
@@ -11,13 +12,18 @@ from ...bundle.graph_io import DECODER_WITH_PAST, ENCODER, graph_inputs, graph_o
 from ...bundle.loading import Bundle
 from ...errors import BundleError, EngineError, EngineMemoryError
 from ...system import MIB, bytes_saturate, free_memory_bytes
-from ..options import SessionOptions
+from ..cuda.graphs import NOT_RECORDED, NUMBER
+from ..engine_messages import in_one_line
+from ..options import TENSORRT_RTX, SessionOptions
 from .graph_providers import graph_providers
 from .optimized_graphs import cache_entry, open_through_cache
+from .plugin import plugin_device
 from .providers import check_providers, preload_libraries, raise_provider_failure
 
 if TYPE_CHECKING:
     import onnxruntime
+
+logger = logging.getLogger(__name__)
 
 _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
@@ -27,6 +33,9 @@ _LEVELS = {
 }
 _EXACT_BYTES = "session.x64quantprecision"
 """Option of a session: multiply unsigned bytes, slower and never saturating. Needs at least level "extended"."""
+_PRODUCTS_OF_FLOATS = "session.disable_quant_qdq"
+"""Option of a session: do not fuse QuantizeLinear, DequantizeLinear and products into products of bytes. With unsigned
+bytes, ONNX Runtime (1.32) makes a DequantizeLinear whose scales and zero points do not fit each other."""
 _SEVERITIES = {"verbose": 0, "info": 1, "warning": 2, "error": 3, "fatal": 4}
 _REST_BETWEEN_RUNS = "session.force_spinning_stop"
 """Option of a session: its threads stop waiting actively when a run ends, so that the threads of the next graph, which
@@ -40,8 +49,8 @@ SLOW_FUSIONS = "SkipLayerNormFusion;BiasGeluFusion"
 """Fusions of ONNX Runtime whose CPU kernels are slower than the two operators that they replace: 6 times for an Add and
 a LayerNormalization of 499 × 1024 numbers (1.32), where only the unfused kernel is vectorised."""
 INEXACT_FUSIONS = "BiasGeluFusion"
-"""Fusions of ONNX Runtime whose CUDA kernels round more than the operators that they replace: in float16, that of a bias
-and a GELU forms 1 + erf in float16, where Gelu alone computes in float32 (1.30)."""
+"""Fusions of ONNX Runtime whose CUDA kernels round more than the operators that they replace: in float16, the kernel of
+a bias and its GELU forms 1 + erf in float16, where that of Gelu alone computes in float32 (1.30)."""
 _ARENA_RESERVE = 16
 """Divisor of the free memory: one 16th is left for memory outside the arena, above all Python's own arrays."""
 
@@ -64,22 +73,25 @@ class SessionLoader:
             check_hashes: If true, compare the SHA-256 of cached optimised graphs.
 
         Raises:
-            EngineError: The level of graph optimisation would give wrong results on this processor.
+            EngineError: The level of graph optimisation would give wrong results on this processor; or a plugin is
+                missing, or does not support the GPU.
         """
         self._bundle = bundle
         self._options = options
         self._runtime = runtime
         self._check_hashes = check_hashes
         quantization = bundle.manifest.quantization
-        self._exact_bytes = quantization is not None and quantization.multiplies_bytes and bytes_saturate()
+        inexact = quantization is not None and quantization.multiplies_bytes and bytes_saturate()
         # Graphs for other targets are standard ONNX: they multiply bytes only once ONNX Runtime has fused them.
-        of_bytes = self._exact_bytes and bundle.manifest.target == "cpu"
-        if of_bytes and options.graph_optimization in ("disabled", "basic"):
+        self._exact_bytes = inexact and bundle.manifest.target == "cpu"
+        self._no_bytes = inexact and not self._exact_bytes
+        if self._exact_bytes and options.graph_optimization in ("disabled", "basic"):
             raise EngineError(
                 f"graph_optimization {options.graph_optimization!r} would give wrong results: this processor has no "
                 "VNNI, and ONNX Runtime computes int8 bundles exactly only from 'extended' on; choose that, or 'all'"
             )
         self._not_loaded = preload_libraries(runtime, options)
+        self._plugin = plugin_device(runtime, options.device_id) if options.device == "tensorrt_rtx" else None
         self._shares_arena = options.device == "cpu" and options.cpu_memory_arena
         if self._shares_arena:
             share_arena(runtime)
@@ -126,17 +138,27 @@ class SessionLoader:
             settings.add_session_config_entry(
                 "session.optimized_model_external_initializers_file_name", f"{save_to.name}.data"
             )
+        if self._plugin is not None:
+            self._use_plugin(settings, dict(providers))
         try:
             # Without `enable_fallback=0` ONNX Runtime would print the provider's error and continue on the CPU.
-            session = self._runtime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+            session = self._runtime.InferenceSession(
+                str(path), settings, providers=None if self._plugin else providers, enable_fallback=0
+            )
         except Exception as error:
             raise_provider_failure(error, requested, self._not_loaded)
             if is_out_of_memory(error):
                 raise EngineMemoryError(no_memory(path.name, "a smaller model, int8 for example")) from error
-            raise BundleError(f"{path} cannot be loaded: {error}") from error
+            logger.debug("%s cannot be loaded: %s", path, error)
+            raise BundleError(f"{path} cannot be loaded: {in_one_line(str(error))}") from error
         check_providers(session, requested, self._not_loaded)
         session.disable_fallback()  # a run whose provider fails must not be repeated on the CPU either
         return session
+
+    def _use_plugin(self, settings: onnxruntime.SessionOptions, providers: dict[str, dict[str, str]]) -> None:
+        """Run graphs on the device of the plugin, which is chosen by itself and not by an option."""
+        options = {name: value for name, value in providers[TENSORRT_RTX].items() if name != "device_id"}
+        settings.add_provider_for_devices([self._plugin], options)
 
     def _settings(self, graph_optimization: str, threads: int) -> onnxruntime.SessionOptions:
         """Return the options in the format of ONNX Runtime."""
@@ -150,6 +172,8 @@ class SessionLoader:
         settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[graph_optimization])
         if self._exact_bytes:
             settings.add_session_config_entry(_EXACT_BYTES, "1")
+        if self._no_bytes:
+            settings.add_session_config_entry(_PRODUCTS_OF_FLOATS, "1")
         on_cpu = options.device == "cpu"
         settings.add_session_config_entry(_DISABLE_FUSIONS, SLOW_FUSIONS if on_cpu else INEXACT_FUSIONS)
         if on_cpu:
@@ -158,6 +182,18 @@ class SessionLoader:
             settings.add_session_config_entry(_SHARED_ARENA, "1")
         settings.log_severity_level = _SEVERITIES[options.log_severity]
         return settings
+
+
+def run_options(runtime: Any, options: SessionOptions, number: str = NOT_RECORDED) -> Any:
+    """Return the options of a run that is recorded under `number`.
+
+    Errors of a run are raised, so ONNX Runtime writes them only if it writes warnings.
+    """
+    found = runtime.RunOptions()
+    found.add_run_config_entry(NUMBER, number)
+    severity = _SEVERITIES[options.log_severity]
+    found.log_severity_level = _SEVERITIES["fatal"] if severity >= _SEVERITIES["error"] else severity
+    return found
 
 
 @cache

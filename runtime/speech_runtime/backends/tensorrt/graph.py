@@ -4,6 +4,7 @@ import mmap
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from ...errors import EngineError
 from ..cuda.calls import Device
+from ..cuda.captures import CUDA_CALLS
 from ..cuda.device_memory import Buffer, DevicePool, DeviceTensor
 from .library import Log, TensorRt
 from .profiles import ProfileChoice
@@ -197,7 +199,7 @@ class _RecordedRuns:
         self._device = device
         self._known: dict[tuple[int, ...], _Recording] = {}
         self._handles: list[int] = []
-        weakref.finalize(self, _forget, device, self._handles).atexit = False
+        weakref.finalize(self, CUDA_CALLS.release, partial(_forget, device, self._handles)).atexit = False
 
     def replay(self, tensors: Sequence[DeviceTensor]) -> bool:
         """Put the run that was recorded with `tensors` on the stream; return false if there is none."""

@@ -1,12 +1,16 @@
 """TensorRT or TensorRT-RTX, whichever is installed: one API under two names."""
 
 import importlib
+import logging
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from ...bundle.manifest import Flavor
 from ...errors import EngineError
 from ...install_hints import how_to_install
+from ..engine_messages import in_one_line
+
+logger = logging.getLogger(__name__)
 
 _EXTRAS: dict[Flavor, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 NAMES: dict[Flavor, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -40,7 +44,7 @@ class Log:
 
     Attributes:
         sink: Logger to pass to TensorRT.
-        last_error: Last error, in TensorRT's words.
+        last_error: Last error, in TensorRT's words, in one line.
     """
 
     def __init__(self, tensorrt: TensorRt) -> None:
@@ -52,7 +56,8 @@ class Log:
         class Sink(trt.ILogger):  # type: ignore[misc]  # the library has no types
             def log(self, severity: Any, message: str) -> None:
                 if severity <= trt.ILogger.ERROR:
-                    log.last_error = " ".join(message.split())
+                    logger.debug("%s", message)
+                    log.last_error = in_one_line(message)
 
         self.sink = Sink()
 

@@ -24,7 +24,7 @@ from ...bundle.manifest import PREPROCESSOR_CONFIG, EngineSet
 from ...bundle.model_facts import DecoderFacts, EncoderFacts
 from ...bundle.profile_limits import ProfileLimits, Range
 from ...errors import AudioError, EngineError
-from ..cuda.graphs import frame_bucket
+from ..cuda.recorded_sizes import frame_bucket
 
 Profile = Mapping[str, Range]
 """Ranges of the dynamic dimensions of a graph, by name."""

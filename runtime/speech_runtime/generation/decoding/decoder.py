@@ -63,6 +63,7 @@ class CachedDecoder:
         encoder_attention_mask: Value,
         buffers: StepBufferPool | None = None,
         longest: int | None = None,
+        beams: int = 1,
     ) -> None:
         """Compute the cross-attention cache, and start with an empty self-attention cache.
 
@@ -74,10 +75,11 @@ class CachedDecoder:
             encoder_attention_mask: Mask of the encoder's output.
             buffers: Pool of buffers for recorded steps; without one, or if it is empty, steps are not recorded.
             longest: Maximal length of a sequence; a cache that grows in place begins with no more room than that.
+            beams: Number of beams of the search, for buffers of their size.
         """
         self._backend = backend
         self._facts = facts
-        lent = buffers and buffers.lend(self, encoder_hidden_states, encoder_attention_mask)
+        lent = buffers and buffers.lend(self, encoder_hidden_states, encoder_attention_mask, beams)
         if lent:
             self._fixed = lent.fixed
             self._cache: SelfAttentionCache = StaticCache(lent, facts, recorded=True)
@@ -215,8 +217,8 @@ class CachedDecoder:
 
     def _prepare(self, bound: Binding, outputs: Sequence[str]) -> _Step:
         inputs = {**bound.inputs, **self._fixed}
-        if bound.places is not None:
-            places = bound.places(outputs)
+        places = bound.places and bound.places(outputs)
+        if places is not None:
             run = self._backend.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **places})
             return _Step(bound, outputs, run, places=places)
         if not self._backend.on_host:

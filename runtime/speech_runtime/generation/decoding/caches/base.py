@@ -21,14 +21,14 @@ class Binding:
         outputs: Names of the outputs that the cache takes in `commit`.
         into: Tensors that other outputs are written to; see `Backend.prepare`.
         places: Function that takes the names of all other outputs and returns the tensors that they are written to;
-            None where the backend may choose.
+            it returns None, or is None, where the backend may choose.
     """
 
     shape: tuple[int, ...]
     inputs: Mapping[str, Value]
     outputs: Sequence[str] = ()
     into: Mapping[str, Value] = field(default_factory=dict)
-    places: Callable[[Sequence[str]], Mapping[str, Value]] | None = None
+    places: Callable[[Sequence[str]], Mapping[str, Value] | None] | None = None
 
 
 class SelfAttentionCache(Protocol):

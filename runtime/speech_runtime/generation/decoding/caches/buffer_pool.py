@@ -1,23 +1,52 @@
 """Buffers of recorded steps, lent to one search after another: a recording refers to the addresses of its tensors."""
 
+import logging
 import threading
 import weakref
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
-from ....backends.cuda.graphs import frame_bucket
+from ....backends.cuda.recorded_sizes import frame_bucket
 from ....bundle.graph_io import (
     DECODER_INIT,
-    DECODER_WITH_PAST,
     ENCODER_ATTENTION_MASK,
     ENCODER_HIDDEN_STATES,
     cache_names,
 )
 from ....bundle.model_facts import DecoderFacts
 from .static import StepBuffers
+
+logger = logging.getLogger(__name__)
+
+
+class Size(NamedTuple):
+    """A size of steps: the numbers of utterances, beams, and frames of audio."""
+
+    batch: int
+    beams: int
+    frames: int
+
+
+class MemoryBound:
+    """Bytes that the buffers of all sizes may take; they are never freed, because recordings are not."""
+
+    def __init__(self, size: int | None) -> None:
+        """Begin with `size` bytes; None for no bound."""
+        self._left = size
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Take `size` bytes, or return false if they are not left."""
+        with self._lock:
+            if self._left is not None:
+                if size > self._left:
+                    return False
+                self._left -= size
+        return True
 
 
 class StepBufferPool:
@@ -27,11 +56,14 @@ class StepBufferPool:
         self._backend = backend
         self._facts = facts
         self._left = backend.recordings
-        self._free: dict[tuple[int, int], list[StepBuffers]] = {}
-        self._returned: deque[tuple[tuple[int, int], StepBuffers]] = deque()
+        self._memory = MemoryBound(backend.recording_memory)
+        self._free: dict[Size, list[StepBuffers]] = {}
+        self._returned: deque[tuple[Size, StepBuffers]] = deque()
         self._lock = threading.Lock()
 
-    def lend(self, borrower: object, encoder_hidden_states: Value, encoder_attention_mask: Value) -> StepBuffers | None:
+    def lend(
+        self, borrower: object, encoder_hidden_states: Value, encoder_attention_mask: Value, beams: int
+    ) -> StepBuffers | None:
         """Return buffers with the cross-attention cache in them, or None if none are left.
 
         They belong to `borrower` until Python collects it. Frames are padded to the size of their bucket, which
@@ -40,11 +72,12 @@ class StepBufferPool:
         mask = self._backend.download(encoder_attention_mask)
         batch, frames = mask.shape
         held = frame_bucket(frames) if self._facts.masks_audio else frames
-        buffers = self._take(batch, held)
+        size = Size(batch, beams, held)
+        buffers = self._take(size)
         if buffers is None:
             return None
         # Python may collect `borrower` at any time, in a thread that holds the lock: appending to a deque needs none.
-        weakref.finalize(borrower, self._returned.append, ((batch, held), buffers)).atexit = False
+        weakref.finalize(borrower, self._returned.append, (size, buffers)).atexit = False
         if held > frames:
             states = self._backend.download(encoder_hidden_states)
             encoder_hidden_states = self._backend.upload(_padded(states, held))
@@ -53,22 +86,23 @@ class StepBufferPool:
         self._backend.prepare(DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, [], cross)()
         return buffers
 
-    def _take(self, batch: int, frames: int) -> StepBuffers | None:
+    def _take(self, size: Size) -> StepBuffers | None:
         with self._lock:
             while self._returned:
-                sizes, buffers = self._returned.popleft()
-                self._free.setdefault(sizes, []).append(buffers)
-            if free := self._free.get((batch, frames)):
+                returned, buffers = self._returned.popleft()
+                self._free.setdefault(returned, []).append(buffers)
+            if free := self._free.get(size):
                 return free.pop()
             if not self._left:
                 return None
             self._left -= 1
-        facts, allocate = self._facts, self._backend.allocate
-        shape = (batch, facts.heads, frames, facts.head_dim)
-        names = cache_names("cross", facts.layers)
-        fixed = {name: allocate(shape, self._backend.dtype(DECODER_WITH_PAST, name)) for name in names}
-        fixed[ENCODER_ATTENTION_MASK] = allocate((batch, frames), np.dtype(np.int64))
-        return StepBuffers(self._backend, facts, batch, fixed)
+        buffers = StepBuffers(self._backend, self._facts, size.batch, self._memory.take)
+        if buffers.reserve(size.beams, size.frames):
+            return buffers
+        with self._lock:
+            self._left += 1
+        logger.debug("steps of %s are not recorded: their caches exceed cuda_graph_memory", size)
+        return None
 
 
 def _padded(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:

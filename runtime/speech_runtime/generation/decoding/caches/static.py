@@ -4,48 +4,30 @@ Two sets of tensors take turns as past and present. ONNX Runtime runs a graph se
 CUDA graph, so reordering the beams in place would apply twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
-from ....bundle.graph_io import (
-    DECODER_WITH_PAST,
-    INPUT_IDS,
-    LOGITS,
-    PAST_LENGTH,
-    PAST_ROWS,
-    TOP_IDS,
-    TOP_LOGPROBS,
-    cache_names,
-)
+from ....bundle.graph_io import INPUT_IDS, PAST_LENGTH, PAST_ROWS, cache_names
 from ....bundle.model_facts import DecoderFacts
 from ....errors import GenerationError
 from ...search.base import PerBeam, Tokens
 from .base import Binding
+from .step_tensors import Layout, StepTensors, size_of
 
 
-class StepBuffers:
-    """Tensors of a step with a static cache, for one search at a time, of `batch` utterances.
-
-    Each tensor is allocated at its first use, and keeps its address.
-
-    Attributes:
-        fixed: Inputs that stay the same in a search, by name (mask and cross-attention cache), where `StepBufferPool`
-            lends the buffers; empty elsewhere.
-    """
+class StepBuffers(StepTensors):
+    """Tensors of a step with a static cache."""
 
     def __init__(
-        self, backend: Backend, facts: DecoderFacts, batch: int, fixed: Mapping[str, Value] | None = None
+        self, backend: Backend, facts: DecoderFacts, batch: int, take: Callable[[int], bool] | None = None
     ) -> None:
-        self.fixed = fixed or {}
-        self._backend = backend
-        self._facts = facts
-        self._batch = batch
+        """See `StepTensors`."""
+        super().__init__(backend, facts, batch, take)
         self._caches: dict[tuple[int, int], list[Value]] = {}
-        self._tensors: dict[tuple[str, tuple[int, ...]], Value] = {}
 
     def past(self, beams: int, turn: int) -> dict[str, Value]:
         """Return the cache of so many beams as inputs, the first (`turn` 0) or the second (1) of the two."""
@@ -54,21 +36,6 @@ class StepBuffers:
     def present(self, beams: int, turn: int) -> dict[str, Value]:
         """Return the same cache as outputs."""
         return self._named("present", beams, turn)
-
-    def written(self, name: str, array: NDArray[np.int64]) -> Value:
-        """Return the input `name` of a step, with `array` written into it."""
-        tensor = self._tensor(name, array.shape, array.dtype)
-        self._backend.write(tensor, np.ascontiguousarray(array))
-        return tensor
-
-    def outputs(self, names: Sequence[str], beams: int) -> Mapping[str, Value]:
-        """Return the tensors that the outputs `names` of a step with so many beams are written to."""
-        widths = {LOGITS: self._facts.vocab_size, TOP_LOGPROBS: self._facts.top_k, TOP_IDS: self._facts.top_k}
-        kinds = {TOP_IDS: np.dtype(np.int64)}
-        return {
-            name: self._tensor(name, (self._batch, beams, 1, widths[name]), kinds.get(name, np.dtype(np.float32)))
-            for name in names
-        }
 
     def for_utterances(self, utterances: NDArray[np.int64], beams: int, turn: int) -> "StepBuffers":
         """Return other buffers, with the cache of these utterances in them."""
@@ -80,17 +47,17 @@ class StepBuffers:
 
     def _named(self, kind: str, beams: int, turn: int) -> dict[str, Value]:
         if (beams, turn) not in self._caches:
-            facts = self._facts
-            shape = (self._batch, beams, facts.heads, facts.cache_length or 0, facts.head_dim)
-            names = cache_names("past", facts.layers)
-            dtypes = [self._backend.dtype(DECODER_WITH_PAST, name) for name in names]
-            self._caches[beams, turn] = [self._backend.allocate(shape, dtype) for dtype in dtypes]
+            self._caches[beams, turn] = [self._backend.allocate(*layout) for layout in self._layers(beams)]
         return dict(zip(cache_names(kind, self._facts.layers), self._caches[beams, turn], strict=True))
 
-    def _tensor(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Value:
-        if (name, shape) not in self._tensors:
-            self._tensors[name, shape] = self._backend.allocate(shape, dtype)
-        return self._tensors[name, shape]
+    def _cache_size(self, beams: int) -> int:
+        """See `StepTensors`: two of each kind take turns, and the first step has one beam."""
+        return sum(2 * size_of(self._layers(width)) for width in {1, beams})
+
+    def _layers(self, beams: int) -> list[Layout]:
+        facts = self._facts
+        shape = (self._batch, beams, facts.heads, facts.cache_length or 0, facts.head_dim)
+        return [(shape, dtype) for dtype in self._cache_dtypes()]
 
 
 class StaticCache:

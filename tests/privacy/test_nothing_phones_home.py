@@ -1,0 +1,121 @@
+"""Test that commands open no connection that was not asked for, and write nothing beside their output.
+
+A process that opens an internet socket is killed, in native code too; the home directory is empty before and after.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from conftest import CHECKPOINT, Pair
+from no_network import KILLED, available, forbid_network
+
+pytestmark = pytest.mark.skipif(not available(), reason="the filter of system calls needs Linux on x86-64 or arm64")
+
+RUN = "from speech_runtime.cli.commands import {0}; {0}()"
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Path]:
+    """Directories that a command may see: home, temporary files, its own directory, and where output goes."""
+    made = {name: tmp_path / name for name in ("home", "temporary", "cwd", "output")}
+    for path in made.values():
+        path.mkdir()
+    return made
+
+
+def run(
+    code: str, arguments: Sequence[object], places: dict[str, Path], **more: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("TELEMETRY")}
+    for name in [name for name in environment if name.startswith(("HF_", "XDG_", "TRANSFORMERS_"))]:
+        del environment[name]
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={
+            **environment,
+            "HOME": str(places["home"]),
+            "TMPDIR": str(places["temporary"]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        | more,
+        cwd=places["cwd"],
+        preexec_fn=forbid_network,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def files_in(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def check_quiet(done: subprocess.CompletedProcess[str], places: dict[str, Path]) -> None:
+    assert done.returncode == 0, done.stderr
+    assert {name: files_in(places[name]) for name in ("home", "temporary", "cwd")} == {
+        "home": [],
+        "temporary": [],
+        "cwd": [],
+    }
+
+
+def test_the_filter_kills() -> None:
+    code = "import socket; socket.socket(socket.AF_UNIX); socket.socket(socket.AF_INET)"
+    done = subprocess.run([sys.executable, "-c", code], preexec_fn=forbid_network, check=False)
+    assert done.returncode == KILLED
+
+
+def test_onnxruntime_alone_phones_home(places: dict[str, Path], digits: Pair) -> None:
+    """Without our switch a session of the same library is killed or leaves files: the tests below can fail."""
+    graph = digits.directory / "decoder_init.onnx"
+    code = "import onnxruntime, sys, time; onnxruntime.InferenceSession(sys.argv[1]); time.sleep(2)"
+    done = run(code, [graph], places)
+    assert done.returncode == KILLED or files_in(places["home"])
+
+
+def test_export(places: dict[str, Path]) -> None:
+    done = run(RUN.format("export"), [CHECKPOINT, "-o", places["output"] / "bundle"], places)
+    check_quiet(done, places)
+
+
+def test_transcribe(places: dict[str, Path], digits: Pair, references: dict[Path, str]) -> None:
+    clip, text = next(iter(references.items()))
+    done = run(RUN.format("transcribe"), [digits.directory, clip], places)
+    assert text in done.stdout
+    check_quiet(done, places)
+
+
+def test_bench(places: dict[str, Path], digits: Pair) -> None:
+    arguments = [digits.directory, "--quick", "--seconds", 1, "--tokens", 5, "--repeats", 1]
+    check_quiet(run(RUN.format("bench"), arguments, places), places)
+
+
+def test_python(places: dict[str, Path], digits: Pair, references: dict[Path, str]) -> None:
+    clip, text = next(iter(references.items()))
+    code = """
+import sys
+from speech_runtime import OnnxSpeechSeq2Seq
+print(OnnxSpeechSeq2Seq.from_pretrained(sys.argv[1]).transcribe(sys.argv[2]))
+"""
+    done = run(code, [digits.directory, clip], places)
+    assert done.stdout.strip() == text
+    check_quiet(done, places)
+
+
+def test_a_choice_of_the_user_stays(places: dict[str, Path]) -> None:
+    code = "import os, speech_runtime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert run(code, [], places, ORT_DISABLE_TELEMETRY="0").stdout == "0\n"
+
+
+def test_onnxruntime_before_us_is_warned_about_once(places: dict[str, Path]) -> None:
+    code = "import sys, types; sys.modules['onnxruntime'] = types.ModuleType('onnxruntime'); import speech_export"
+    warned = run(code, [], places).stderr
+    assert warned.count("onnxruntime was imported before speech_runtime") == 1
+    assert "set ORT_DISABLE_TELEMETRY=1" in warned
+    assert not run(code, [], places, ORT_DISABLE_TELEMETRY="1").stderr
