@@ -90,8 +90,8 @@ class Convolution:
     @property
     def dtype(self) -> ir.DataType:
         """Type that a half-precision graph for CUDA computes it in; asked of the pass."""
-        image = ("batch", self.channels[0], *(f"size{axis}" for axis in range(len(self.kernel))))
-        given = _value("x", image)
+        sizes = [f"size{axis}" for axis in range(len(self.kernel))]
+        given = _value("x", ("batch", self.channels[0], *sizes))
         weight = _value("w", (self.channels[1], self.channels[0] // self.groups, *self.kernel))
         node = ir.node("Conv", [given, weight], {"group": self.groups, "strides": list(self.stride)}, name=self.name)
         node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
