@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from composites import DECODERS, composite
 from conftest import CHECKPOINT, ONE_THREAD, ExportOnce, Pair
 from cuda_placement import obstacles
-from half_matrix import FP16
+from half_matrix import FP16_FOR_TENSORRT as FP16
 from matrix import clip_lengths, engine_bytes, padded_batch
 from speech_export import ExportError, export
 from speech_export.precision.options import PrecisionOptions

@@ -26,12 +26,16 @@ from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.interrupts import interruption
 
 from ..errors import ExportError, reason
+from ..precision.options import Target
 from . import tree_cache
 from .facts import encoder_width
 from .graphs import DecoderInit, DecoderWithPast, DecoderWithStaticPast, DecoderWithTreePast, Encoder
+from .rewrites import onnx_attention
 from .step_examples import SIZES, step_examples
 
 OPSET = 20
+OPSETS: dict[Target, int] = {"cpu": OPSET, "cuda": onnx_attention.OPSET, "tensorrt": OPSET}
+"""ONNX opset of the graphs for each target: as old as can be, so that more parsers know it."""
 _STEPS: dict[Cache, type[DecoderWithPast]] = {
     "growing": DecoderWithPast,
     "static": DecoderWithStaticPast,
@@ -92,8 +96,8 @@ def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder:
     )
 
 
-def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
-    """Trace `graph`; its inputs and outputs get the names of `speech_runtime.bundle.graph_io`.
+def trace(graph: Traceable, input_name: str, layers: int, opset: int = OPSET) -> ir.Model:
+    """Trace `graph` to an ONNX opset; its inputs and outputs get the names of `speech_runtime.bundle.graph_io`.
 
     Raises:
         ExportError: The family does something that cannot be traced.
@@ -107,7 +111,7 @@ def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
                 dynamic_shapes=graph.dynamic_shapes,
                 input_names=graph_inputs(graph.name, input_name, layers, graph.cache),
                 output_names=graph_outputs(graph.name, layers),
-                opset_version=tree_cache.OPSET if graph.cache == "tree" else OPSET,
+                opset_version=opset,
                 custom_translation_table=tree_cache.TRANSLATIONS,
                 verbose=False,
             )
