@@ -8,7 +8,7 @@ export PYTHON
 unexport VENV  # of the user's shell
 .NOTPARALLEL:  # all targets share .venv
 
-.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 matrix half host-time bench bench-quick lint types docs docs-serve lock lock-check clean
+.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 matrix half convolutions host-time bench bench-quick lint types docs docs-serve lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -53,6 +53,10 @@ matrix: .venv/installed-dev
 # The same of half precision, and of all engines, only.
 half: .venv/installed-dev
 	PYTHONPATH=tests/helpers $(BIN)/python tools/family_tables.py --only half
+
+# The convolutions of every encoder family at its real width, in docs/half_precision.md.
+convolutions: .venv/installed-dev
+	$(BIN)/python tools/convolutions.py
 
 # What a decoding step costs outside the engine.
 host-time: .venv/installed-dev

@@ -109,8 +109,8 @@ def digits(export_once: ExportOnce, shared: Path) -> Pair:
     """The bundled model and its bundle."""
     trace = export_bundle.trace
 
-    def keep(graph: Traceable, input_name: str, layers: int) -> ir.Model:
-        traced = trace(graph, input_name, layers)
+    def keep(graph: Traceable, input_name: str, layers: int, opset: int) -> ir.Model:
+        traced = trace(graph, input_name, layers, opset)
         ir.save(traced, shared / f"digits-traced-{graph.name}.onnx")
         return traced
 
@@ -128,7 +128,7 @@ def digits_traced_before(digits: Pair, shared: Path, monkeypatch: pytest.MonkeyP
     Tracing takes most of an export; this is for tests of what comes after it.
     """
 
-    def read(graph: Traceable, input_name: str, layers: int) -> ir.Model:
+    def read(graph: Traceable, *_: object) -> ir.Model:
         return ir.load(shared / f"digits-traced-{graph.name}.onnx")
 
     monkeypatch.setattr(export_bundle, "trace", read)

@@ -12,7 +12,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ from .precision.options import PrecisionOptions
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite, check_model
 from .tracing.facts import check_static_cache, decoder_facts, encoder_facts
-from .tracing.rewrites.rewritten import rewritten_for_cpu, rewritten_for_tracing
-from .tracing.tracer import save, trace, traceables
+from .tracing.rewrites.rewritten import rewritten_for, rewritten_for_tracing
+from .tracing.tracer import OPSETS, save, trace, traceables
 from .verification.compare import NEW_TOKENS, judge, verification, verify
 from .verification.evaluation_audio import AudioSet, audio_files, audio_set
 from .verification.reference import expectations
@@ -74,8 +74,8 @@ def export(
         feature_extractor: Feature extractor of a model in memory; without one the bundle takes model input only, not
             audio.
         tokenizer: Tokenizer of a model in memory; without one the bundle returns token ids only, not text.
-        precision: Precision and target of the graphs; float32 on the CPU by default. Graphs for the CPU have operators
-            that only ONNX Runtime knows; all others are standard ONNX.
+        precision: Precision and target of the graphs; float32 on the CPU by default. Graphs for the CPU and for
+            CUDA have operators that only ONNX Runtime knows; those for TensorRT are standard ONNX.
         top_k: Number of candidates that a step returns for each beam.
         static_cache: Number of tokens of a self-attention cache of constant length, for GPUs: no shape changes from
             step to step, so that CUDA graphs can record a step. None for a cache that grows.
@@ -184,11 +184,10 @@ def _trace_and_optimize(
     begin: OnStage,
 ) -> DecoderFacts:
     """Write the three graphs in float32; return the decoder's facts, which optimisation may change."""
-    fast = rewritten_for_cpu(model.encoder, options.encoder_in_bytes) if options.target == "cpu" else nullcontext()
-    with rewritten_for_tracing(model), fast:
+    with rewritten_for_tracing(model), rewritten_for(options.target, model.encoder, options.encoder_in_bytes):
         for graph in traceables(model, encoder, decoder):
             begin(f"tracing {graph.name}")
-            traced = trace(graph, encoder.input_name, decoder.layers)
+            traced = trace(graph, encoder.input_name, decoder.layers, OPSETS[options.target])
             decoder = optimize(traced, graph.name, options.target, decoder)
             save(traced, directory / f"{graph.name}.onnx")
     return decoder

@@ -12,10 +12,10 @@ from typing import Any
 
 from transformers import SpeechEncoderDecoderModel
 
-import real_shapes
 from composites import composite
+from convolutions import REAL
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing
-from real_shapes import one_layer, real_shape
+from real_shapes import PAIRS, one_layer, real_shape
 from speech_export.precision.options import PrecisionOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -94,14 +94,14 @@ FAMILIES = [case for row in (*ENCODER_ROWS, *DECODER_ROWS) for case in _family(r
 
 SHAPES = [
     Case(f"{encoder} + {decoder}, {name}", partial(real_shape, encoder, decoder), {"precision": precision}, quick=False)
-    for encoder, decoder in real_shapes.PAIRS
+    for encoder, decoder in PAIRS
     for name, precision in (("float32", CUDA), ("half", CUDA_HALF))
 ]
 """What users have, at its real width with few layers."""
 
 LAYERS = [
     Case(f"one layer of {encoder}, half", partial(one_layer, encoder), {"precision": CUDA_HALF}, quick=False)
-    for encoder in real_shapes.ENCODERS
+    for encoder in REAL
 ]
 """One layer of every encoder at its real width, in half precision: cuDNN refuses convolutions by their sizes."""
 

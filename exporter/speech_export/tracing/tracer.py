@@ -31,10 +31,14 @@ from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.interrupts import interruption
 
 from ..errors import ExportError, reason
+from ..precision.options import Target
 from .facts import encoder_width
 from .graphs import DecoderInit, DecoderWithPast, DecoderWithStaticPast, Encoder
+from .rewrites import onnx_attention
 
 OPSET = 20
+OPSETS: dict[Target, int] = {"cpu": OPSET, "cuda": onnx_attention.OPSET, "tensorrt": OPSET}
+"""ONNX opset of the graphs for each target: as old as can be, so that more parsers know it."""
 _EXTERNAL_DATA_FROM = 2**25
 """Size in bytes above which weights go to a file beside the graph, which is mapped into memory and not copied.
 
@@ -120,8 +124,8 @@ def _step(model: SpeechEncoderDecoderModel, decoder: DecoderFacts) -> Traceable:
     )
 
 
-def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
-    """Trace `graph`; its inputs and outputs get the names of `speech_runtime.bundle.graph_io`.
+def trace(graph: Traceable, input_name: str, layers: int, opset: int = OPSET) -> ir.Model:
+    """Trace `graph` to an ONNX opset; its inputs and outputs get the names of `speech_runtime.bundle.graph_io`.
 
     Raises:
         ExportError: The family does something that cannot be traced.
@@ -135,7 +139,7 @@ def trace(graph: Traceable, input_name: str, layers: int) -> ir.Model:
                 dynamic_shapes=graph.dynamic_shapes,
                 input_names=graph_inputs(graph.name, input_name, layers, graph.cache),
                 output_names=graph_outputs(graph.name, layers),
-                opset_version=OPSET,
+                opset_version=opset,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
