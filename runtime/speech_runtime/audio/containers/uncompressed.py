@@ -83,6 +83,10 @@ def chunk_extent(source: Source, layout: Layout) -> Extent:
             break
         length = int.from_bytes(header[layout.name_bytes :], layout.order)
         length -= layout.header if layout.counts_itself else 0
+        if length < 0:  # the next chunk would be this one, or one before it
+            raise DamagedError(
+                f"is damaged: its chunk {name.decode('ascii')!r} is smaller than the header of the chunk; copy it again"
+            )
         if name == b"fmt ":
             _check_format(source.read_at(begin, min(length, _FORMAT_BYTES)), layout.order)
         elif name == b"ds64":
