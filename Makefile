@@ -8,7 +8,7 @@ export PYTHON
 unexport VENV  # of the user's shell
 .NOTPARALLEL:  # all targets share .venv
 
-.PHONY: demo test test-all test-cases test-gpu test-arm64 matrix half convolutions host-time bench bench-quick lint types docs docs-serve lock lock-check clean
+.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 matrix half convolutions host-time bench bench-quick lint types docs docs-serve lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -31,9 +31,15 @@ CASES ?= 2000
 test-cases: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist worksteal tests/parity/test_any_setting.py --cases $(CASES)
 
-# On a machine with an NVIDIA GPU; install what it is to test first, see docs/gpu.md.
+# On a machine with an NVIDIA GPU; install what it is to test first, see docs/gpu.md. GPU_TESTS="--device cpu" shows
+# without one that the tests themselves work.
 test-gpu: .venv/installed-dev
-	$(BIN)/pytest tests/gpu -m gpu -rs
+	$(BIN)/pytest tests/gpu -m "gpu and not alone" -rs -n 4 $(GPU_TESTS)
+	$(BIN)/pytest tests/gpu -m "gpu and alone" -rs $(GPU_TESTS)
+
+# Bundles for those tests, in build/gpu-bundles: export them on a machine without a GPU, and copy the folder there.
+gpu-bundles: .venv/installed-dev
+	PYTHONPATH=tests/helpers $(BIN)/python tools/gpu_bundles.py
 
 # The runtime on arm64, with bundles exported here: ROOT is the root of an arm64 Debian, see the script.
 test-arm64: .venv/installed-dev
