@@ -99,7 +99,7 @@ def test_longer_searches_go_on_in_a_larger_cache(
     model, backend = load()
     assert_same(model, plain, 1, num_beams=4, min_new_tokens=40, max_new_tokens=40)
     assert NOT_RECORDED not in backend.session.numbers
-    assert len(backend.session.recorded) == 4  # one beam; four with 8, 16 and 32 tokens each
+    assert len(backend.session.recorded) == 5  # one beam; four with 8, 16, 32 and 64 tokens each
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
