@@ -14,9 +14,11 @@ from matrix import (
     ENCODER_ROWS,
     Pairing,
     measure,
+    model_type,
 )
 from speech_export import ExportError
 from speech_export.families.listing import supported_families
+from speech_export.families.registry import growing_caches
 
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "support.md"
 INTRODUCTION = """# What can be exported
@@ -32,6 +34,8 @@ What to read: *export* says whether a family works, and *greedy* and *beams* tha
 - **fp32 engines**, **fp16 engines**: size of the three TensorRT-RTX engines of graphs for a GPU, in float32 and in half
   precision, strongly typed, with two profiles for the decoder. Engines of models this small are mostly kernels.
   [Half precision](half_precision.md#every-family) has the accuracy of fp16.
+- **cache for CUDA**: "shared" if the beams of an utterance share one, in which nothing is reordered. A cache that grows
+  is reordered at every step, and its steps cannot be recorded as CUDA graphs.
 - **batch = single**: "yes" if the encoder computes the same for a clip alone as in a padded batch (to 1e-4). Otherwise
   the largest difference, which is as large in transformers: its convolutions or norms see the padding. `transcribe`
   encodes such clips one by one, so that the text of a clip never depends on its batch; `generate` takes a
@@ -44,6 +48,7 @@ attention mask, so a padded batch does not run. They are refused: {types}.
 
 _ENGINES = (FP32_ENGINES, FP16_ENGINES)
 _PADDING = "batch = single"
+_CACHE = "cache for CUDA"
 COLUMNS = ("export", "log-prob", "greedy", "beams", *_ENGINES)
 
 
@@ -73,6 +78,11 @@ def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
     rows = {name: dict(cells) for name, cells in {**_read(), **found}.items()}
     for name, cells in rows.items():
         cells.update({column: half.get(name, {}).get(column, "") for column in _ENGINES})
+    growing = growing_caches()
+    for row in DECODER_ROWS:
+        if row.name in rows:
+            reason = growing.get(model_type(row.name))
+            rows[row.name][_CACHE] = "shared" if reason is None else f"grows: {reason}"
     packages = {name: version(name) for name in ("transformers", "torch", "onnxruntime")}
     packages["TensorRT-RTX"] = version("tensorrt-rtx-cu13")
     families = supported_families()
@@ -81,7 +91,7 @@ def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
         f"## Encoders\n\nEach with a {DECODER} decoder.\n",
         markdown_table.write((*COLUMNS, _PADDING), _ordered(ENCODER_ROWS, rows)),
         f"## Decoders\n\nEach with a {ENCODER} encoder.\n",
-        markdown_table.write(COLUMNS, _ordered(DECODER_ROWS, rows)),
+        markdown_table.write((*COLUMNS, _CACHE), _ordered(DECODER_ROWS, rows)),
         "## Refused\n\nDecoders with cross-attention in transformers that are not exported, and the reason.\n",
         markdown_table.write(["why"], [(name, {"why": reason}) for name, reason in families.refused.items()]).strip(),
         OTHER_AUDIO.format(types=", ".join(families.other_audio)),

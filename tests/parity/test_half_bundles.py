@@ -33,7 +33,7 @@ def rounded_digits(half_digits: Bundle, tmp_path_factory: pytest.TempPathFactory
 
 def test_tokens_agree_on_real_speech_and_the_bundle_says_so(half_digits: Bundle, references: dict[Path, str]) -> None:
     manifest, measured = half_digits.manifest, half_digits.manifest.verification
-    assert (manifest.precision, manifest.target) == ("fp16", "cuda")
+    assert (manifest.precision, manifest.target, manifest.decoder.cache) == ("fp16", "cuda", "tree")
     kept = manifest.quantization
     assert (kept.encoder, kept.decoder, kept.op_kinds, kept.kept_float32) == ("fp16", "fp16", (), ())
     assert measured.clips == len(references)

@@ -1,6 +1,7 @@
 """Test decoders whose beams share a cache: transformers' tokens and log-probabilities, whatever is in unused slots."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from composites import DECODERS, PAD, composite
 from conftest import CHECKPOINT, ONE_THREAD, ExportOnce, Pair
 from cuda_placement import obstacles
 from matrix import clip_lengths, padded_batch
+from speech_export import export
 from speech_export.families import decoder_family
 from speech_export.precision.options import PrecisionOptions
-from speech_export.tracing.facts import encoder_width
+from speech_export.tracing.facts import decoder_facts, encoder_width
 from speech_export.verification.reference import Oracle
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.graph_io import DECODER_INIT, DECODER_WITH_PAST
 from speech_runtime.bundle.loading import Bundle
+from speech_runtime.cli.describe import describe
+from speech_runtime.generation.decoding import decoder
 from speech_runtime.generation.decoding.caches import tree
-from speech_runtime.generation.decoding.caches.tree import TreeBuffers
+from speech_runtime.generation.decoding.caches.tree import TreeBuffers, TreeCache
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 pytestmark = pytest.mark.usefixtures("short_verification")
@@ -59,6 +63,7 @@ def few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_searches_find_what_transformers_finds(exported: Callable[[str], Bundle], family: str, few_slots: None) -> None:
     bundle = exported(family)
     assert bundle.manifest.decoder.cache == "tree"
+    assert "beams share a cache" in describe(bundle)
     model = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=ONE_THREAD)
     facts = bundle.manifest.encoder
     inputs, mask = padded_batch(facts, clip_lengths(facts))
@@ -110,9 +115,9 @@ class BesideTorch:
         encoded, mask = (
             torch.from_numpy(array[self.active]).repeat_interleave(beams, 0) for array in (self.encoded, self.mask)
         )
-        decoder = self.model.decoder
-        with torch.no_grad(), decoder_family(decoder).adapt(decoder):
-            logits = decoder(
+        reference = self.model.decoder
+        with torch.no_grad(), decoder_family(reference).adapt(reference):
+            logits = reference(
                 input_ids=torch.from_numpy(self.sequences).flatten(0, 1),
                 encoder_hidden_states=encoded,
                 encoder_attention_mask=mask,
@@ -148,6 +153,24 @@ def test_whole_texts_are_beams_that_do_not_see_each_other(exported: Callable[[st
     bound = both.decoder._cache.bind(both.sequences, [[0] * 5] * BATCH)
     (found,) = both.decoder._run(bound, ("logits",))
     assert_same(found, both.expected())
+
+
+def test_many_texts_are_decoded_a_few_at_a_time(
+    exported: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "_COMPARED", 15)
+    both = BesideTorch(exported("bert"), "bert")
+    both.select_utterances(np.array([1]))
+    both.sequences = np.random.default_rng(1).integers(4, 90, (1, 5, 7))
+    bind, widths = TreeCache.bind, []
+
+    def noted(cache: TreeCache, input_ids: Tokens, beam_idx: Any) -> Any:
+        widths.append(input_ids.shape[1])
+        return bind(cache, input_ids, beam_idx)
+
+    monkeypatch.setattr(TreeCache, "bind", noted)
+    assert_same(both.decoder.logits_of_beams(both.sequences[0]), both.expected()[0])
+    assert widths == [2, 2, 1]
 
 
 def test_padding_in_a_prompt_has_the_position_that_roberta_gives_it(exported: Callable[[str], Bundle]) -> None:
@@ -218,3 +241,20 @@ def test_real_clips_of_which_some_end_early(export_once: ExportOnce, digits: Pai
         for each in (model, digits.exported)
     )
     assert found == expected
+
+
+@pytest.mark.parametrize("family", ["bert", *WITHOUT])
+def test_a_family_that_cannot_share_a_cache_gets_one_that_grows(family: str) -> None:
+    model = composite(family)
+    facts = decoder_facts(model, top_k=4, shared=True)
+    assert facts.cache == ("growing" if family in WITHOUT else "tree")
+    assert replace(facts, cache="growing") == decoder_facts(model, top_k=4)
+
+
+@pytest.mark.full
+def test_the_export_says_why_a_cache_grows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        bundle = export(composite("prophetnet"), tmp_path / "bundle", precision=FOR_CUDA)
+    assert bundle.manifest.decoder.cache == "growing"
+    assert "The cache of prophetnet grows from step to step, so its steps cannot be recorded" in caplog.text
+    assert "its cached path takes no mask" in caplog.text

@@ -123,6 +123,11 @@ def encoder_types() -> tuple[str, ...]:
     return tuple(_encoders)
 
 
+def growing_caches() -> dict[str, str]:
+    """Return the reasons why decoders have a growing cache for every GPU, by model type."""
+    return {name: family.why_not_tree for name, family in _decoders.items() if family.why_not_tree is not None}
+
+
 def refusals() -> dict[str, str]:
     """Return the reasons why families cannot be exported, by model type."""
     return dict(_REFUSED)

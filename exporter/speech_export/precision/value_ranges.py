@@ -28,6 +28,8 @@ _LARGEST = float(np.finfo(np.float16).max) / _HEADROOM
 _ROUNDING = 2.0**-9
 """Four times the largest relative error of rounding to 11 bits; above it, most numbers are too small for half."""
 _SUFFIX = ".measured"
+_ERRORS = 3
+"""Level of ONNX Runtime's log."""
 _SUMS = frozenset({"Add", "Sub"})
 _BLOCK = 2**22
 """Numbers of a weight to measure at a time: in float64, a whole table of words would exceed the model's memory."""
@@ -232,6 +234,7 @@ def _session(model: ir.Model, weights: Path) -> onnxruntime.InferenceSession:
     # Fused nodes would hide the tensors between them.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.enable_mem_pattern = False
+    settings.log_severity_level = _ERRORS  # TensorScatter warns that it does not write in place, which it need not here
     # Run in the order of the file, where each tensor is measured directly after it is made; in the default order all
     # tensors would wait in memory until the end of the run.
     settings.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED

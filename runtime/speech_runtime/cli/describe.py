@@ -137,6 +137,8 @@ def _decoder_lines(decoder: DecoderFacts) -> list[str]:
     positions = "any number of" if decoder.max_positions is None else f"{decoder.max_positions:,}"
     step = "any number of tokens" if decoder.max_tokens is None else f"at most {decoder.max_tokens} tokens"
     cache = [] if decoder.cache_length is None else [f"a static cache of {decoder.cache_length:,} tokens"]
+    if decoder.cache == "tree":
+        cache = ["beams share a cache, which gets more room when it is full"]
     return [
         f"{decoder.layers} layers, {decoder.heads} heads of width {decoder.head_dim}",
         f"vocabulary of {decoder.vocab_size:,}, {positions} positions",

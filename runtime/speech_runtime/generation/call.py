@@ -12,6 +12,7 @@ from ..system import free_memory_bytes
 from .call_options import CallOptions
 from .config import GenerationConfig
 from .decoding.caches.static import check_static_length
+from .decoding.caches.tree import ROOM
 from .decoding.loop import Decoder, DecodingLoop
 from .output import GenerateOutput
 from .prompts import Prompt
@@ -109,7 +110,8 @@ def _check_memory(batch: int, longest: int, facts: DecoderFacts, config: Generat
     """
     beams = rows_per_utterance(config)
     rows = batch * beams
-    tokens = facts.cache_length or min(longest - 1, _COUNTED_TOKENS)
+    counted = ROOM if facts.cache == "tree" else _COUNTED_TOKENS
+    tokens = facts.cache_length or min(longest - 1, counted)
     cache = 2 * facts.layers * facts.heads * facts.head_dim * tokens
     needed = rows * _FLOAT_BYTES * (cache + facts.vocab_size)
     if needed > _UNCHECKED_BYTES and needed > (free := free_memory_bytes()):

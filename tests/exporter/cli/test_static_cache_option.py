@@ -1,4 +1,4 @@
-"""Test the checks of `--static-cache` and `--cuda-graphs` that run before anything is exported or loaded."""
+"""Test `--static-cache`, `--growing-cache` and `--cuda-graphs` as far as nothing is exported or loaded."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from conftest import CHECKPOINT
 from handmade_bundle import make_bundle
+from speech_export import ExportError, export_bundle
 from speech_export.cli.export import main
 from speech_runtime.cli.bench import main as bench
 from speech_runtime.cli.transcribe import main as transcribe
@@ -30,6 +31,30 @@ def test_a_cache_that_cannot_be_had_is_refused_at_once(arguments: list[str], mes
     assert result.exit_code == 1
     assert message in result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shared"),
+    [
+        ([], False),
+        (["--target", "cuda"], True),
+        (["--target", "cuda", "--growing-cache"], False),
+        (["--target", "tensorrt"], False),
+    ],
+)
+def test_beams_share_a_cache_for_cuda_unless_it_is_to_grow(
+    arguments: list[str], shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def facts(*_: object, **given: object) -> None:
+        asked.append(given["shared"])
+        raise ExportError("this is enough")
+
+    monkeypatch.setattr(export_bundle, "decoder_facts", facts)
+    result = CliRunner().invoke(main, [str(CHECKPOINT), "-o", str(tmp_path / "bundle"), *arguments])
+    assert "this is enough" in result.output
+    assert asked == [shared]
 
 
 @pytest.mark.parametrize(

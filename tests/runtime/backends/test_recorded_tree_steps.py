@@ -1,7 +1,7 @@
 """Test recorded steps with a cache that beams share, on the GPU in memory that replays blindly."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ from composites import composite
 from conftest import ONE_THREAD, ExportOnce
 from recorded_gpu import NOT_RECORDED, OnDevice
 from speech_export.precision.options import PrecisionOptions
-from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
+from speech_runtime import GenerationError, OnnxSpeechSeq2Seq, SessionOptions
+from speech_runtime.backends.base import Prepared
+from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.bundle.loading import Bundle
 from speech_runtime.generation.decoding.caches import tree
 from speech_runtime.generation.decoding.caches.tree import TreeBuffers
+from speech_runtime.generation.decoding.decoder import CachedDecoder
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +171,22 @@ def test_an_interrupted_search_is_not_trusted(load: Load, monkeypatch: pytest.Mo
         patch.setattr(backend.session, "run_with_iobinding", interrupted)
         model.generate(clips(1), num_beams=2, max_new_tokens=5)
     assert not lent.finite
+
+
+class Copying(OnnxRuntimeBackend):
+    """Writes the cache to tensors of its own."""
+
+    def prepare(self, graph: str, inputs: Any, outputs: Any, into: Mapping[str, Any]) -> Prepared:
+        others = {name: tensor for name, tensor in into.items() if not name.startswith("present.")}
+        return super().prepare(graph, inputs, outputs, others)
+
+
+@pytest.mark.parametrize(("kind", "copies"), [(OnnxRuntimeBackend, False), (Copying, True)])
+def test_a_step_writes_into_its_cache_in_place(
+    bundle: Bundle, kind: type[OnnxRuntimeBackend], copies: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backend = kind(bundle, SessionOptions(log_severity="warning"))
+    states, mask = np.ones((1, 17, 24), dtype=np.float32), np.ones((1, 17), dtype=np.int64)
+    decoder = CachedDecoder(backend, bundle.manifest.decoder, 1, backend.upload(states), backend.upload(mask))
+    decoder.start(np.array([[1, 5, 6]]), full_vocab=False)
+    assert ("copying past_cache to present_cache" in capfd.readouterr().err) == copies

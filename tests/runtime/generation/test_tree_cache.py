@@ -120,6 +120,12 @@ def test_a_prompt_that_is_longer_has_slots_at_once() -> None:
     assert both.step(np.arange(21)[None, None], np.array([[0]]))[SLOT_MASK].shape == (1, 21, 24)
 
 
+def test_utterances_may_leave_before_the_first_step() -> None:
+    both = Both(3)
+    both.select_utterances(np.array([0, 2]))
+    both.step(np.array([[[5]], [[6]]]), np.array([[0], [0]]))
+
+
 def test_a_recorded_step_has_the_same_tensors_until_there_are_more_slots() -> None:
     cache = new_cache(1, recorded=True, beams=3, longest=9)
     alone = cache.append_token([[1]], [[0]])

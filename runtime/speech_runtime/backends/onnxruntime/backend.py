@@ -26,6 +26,7 @@ from ..options import SessionOptions
 from .graph_providers import engine_cache, sizes_to_record
 from .provider_engines import record_at_end, recorded_engines
 from .providers import import_onnxruntime
+from .releases import check_release
 from .sessions import SessionLoader, is_out_of_memory, no_memory, run_options
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ class OnnxRuntimeBackend:
             check_hashes: If true, compare the SHA-256 of the files in the caches of optimised graphs and of engines.
 
         Raises:
-            EngineError: ONNX Runtime or the provider is missing, or refuses an option.
+            EngineError: ONNX Runtime or the provider is missing, too old, or refuses an option.
             BundleError: A graph does not match the manifest.
         """
         self._runtime = import_onnxruntime(options)
+        check_release(self._runtime, bundle)
         self._options = options
         self.recordings = sizes_to_record(options, bundle)
         self.recording_memory: int | None = None

@@ -6,7 +6,6 @@ https://nvidia.github.io/TensorRT-RTX-EP-ABI/ for the plugin.
 
 import importlib
 import importlib.util
-import re
 from typing import Any
 
 from ...errors import EngineError
@@ -14,6 +13,7 @@ from ...install_hints import how_to_install
 from ..cuda.calls import Cuda
 from ..options import TENSORRT_RTX
 from ..tensorrt.supported_gpus import rtx_refusal
+from .releases import release
 
 EXTRA = "tensorrt-rtx-plugin"
 _MODULE = "onnxruntime_ep_nv_tensorrt_rtx"
@@ -63,8 +63,7 @@ def plugin_device(runtime: Any, device_id: int) -> Any:
 
 
 def _check_version(runtime: Any) -> None:
-    numbers = tuple(int(number) for number in re.findall(r"\d+", runtime.__version__)[:2])
-    if numbers < _LEAST_ONNX_RUNTIME:
+    if release(runtime) < _LEAST_ONNX_RUNTIME:
         raise EngineError(
             f"device 'tensorrt_rtx' needs ONNX Runtime {'.'.join(map(str, _LEAST_ONNX_RUNTIME))} or later, and "
             f"{runtime.__version__} is installed: {how_to_install(EXTRA)}"

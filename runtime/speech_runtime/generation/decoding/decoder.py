@@ -29,6 +29,8 @@ from .caches.static import StaticCache, StepBuffers
 from .caches.tree import TreeBuffers, TreeCache
 
 _FULL_VOCAB, _BEST = (LOGITS,), (TOP_LOGPROBS, TOP_IDS)
+_COMPARED = 512
+"""Number of tokens of texts that are compared with each other at once, where beams share a cache."""
 
 
 @dataclass(frozen=True)
@@ -175,11 +177,19 @@ class CachedDecoder:
         return np.concatenate([self._by_beam(logits) for (logits,) in runs], axis=2)[:, 0]
 
     def logits_of_beams(self, input_ids: Tokens) -> NDArray[np.float32]:
-        """Decode tokens int64 [beams, tokens] of the only utterance from the beginning, in a cache of their own.
+        """Decode tokens int64 [beams, tokens] of the only utterance from the beginning, in caches of their own.
 
         Returns:
             Logits float32 [beams, tokens, vocabulary].
         """
+        if self._facts.cache != "tree":
+            return self._logits_of_beams(input_ids)
+        # Each token of each beam is compared with all of them, although it sees its own alone: few beams at a time.
+        at_once = max(1, _COMPARED // input_ids.shape[1])
+        parts = [self._logits_of_beams(input_ids[row : row + at_once]) for row in range(0, len(input_ids), at_once)]
+        return np.concatenate(parts)
+
+    def _logits_of_beams(self, input_ids: Tokens) -> NDArray[np.float32]:
         before, self._cache = self._cache, self._new_cache(1)
         runs = self._runs(input_ids[None], [[0] * len(input_ids)], _FULL_VOCAB)
         logits: NDArray[np.float32] = np.concatenate([self._by_beam(found) for (found,) in runs], axis=2)[0]

@@ -159,9 +159,10 @@ class TreeCache:
         """See `SelfAttentionCache.select_utterances`."""
         before = self._buffers
         self._buffers = before.apart(len(utterances))
-        self._buffers.reserve_slots(self._slots)
-        self._buffers.fill(self._slots, (states[utterances] for states in before.contents(self._slots)))
         self._seen = self._seen[utterances]
+        if self._slots:
+            self._buffers.reserve_slots(self._slots)
+            self._buffers.fill(self._slots, (states[utterances] for states in before.contents(self._slots)))
 
     def _binding(self, shape: tuple[int, ...], inputs: Mapping[str, Value]) -> Binding:
         """Return the binding of a step of this shape.
