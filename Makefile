@@ -8,7 +8,7 @@ export PYTHON
 unexport VENV  # of the user's shell
 .NOTPARALLEL:  # all targets share .venv
 
-.PHONY: demo test test-all test-cases test-gpu test-arm64 matrix half host-time bench bench-quick lint types docs docs-serve lock lock-check clean
+.PHONY: demo test test-all test-cases test-gpu test-arm64 matrix half host-time bench bench-quick bench-gpu lint types docs docs-serve lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -59,6 +59,11 @@ bench: .venv/installed-bench
 # The bundled model only: build/bench/results. Under 5 minutes.
 bench-quick: .venv/installed-bench
 	$(BENCH) --quick
+
+# On a machine with an NVIDIA GPU: benchmarks/results/gpu. GPU=--help lists its options; install what it is to compare
+# first, see docs/gpu.md.
+bench-gpu: .venv/installed-dev
+	PYTHONPATH=benchmarks $(BIN)/python -W ignore benchmarks/run_gpu.py $(GPU)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
