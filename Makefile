@@ -8,7 +8,7 @@ export PYTHON
 unexport VENV  # of the user's shell
 .NOTPARALLEL:  # all targets share .venv
 
-.PHONY: demo test test-all test-cases test-gpu test-arm64 matrix half host-time bench bench-quick bench-gpu lint types docs docs-serve lock lock-check clean
+.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 matrix half convolutions host-time bench bench-quick bench-gpu lint types docs docs-serve lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -31,9 +31,16 @@ CASES ?= 2000
 test-cases: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist worksteal tests/parity/test_any_setting.py --cases $(CASES)
 
-# On a machine with an NVIDIA GPU; install what it is to test first, see docs/gpu.md.
+# On a machine with an NVIDIA GPU; install what it is to test first, see docs/gpu.md. GPU_TESTS="--device cpu" shows
+# without one that the tests themselves work.
 test-gpu: .venv/installed-dev
-	$(BIN)/pytest tests/gpu -m gpu -rs
+	$(BIN)/pytest tests/gpu -m "gpu and not alone" -rs -n 4 $(GPU_TESTS)
+	$(BIN)/pytest tests/gpu -m "gpu and alone" -rs $(GPU_TESTS)
+
+# Bundles for those tests and for bench-gpu, in build/gpu-bundles: export them on a machine without a GPU, and copy the
+# folder there.
+gpu-bundles: .venv/installed-dev
+	PYTHONPATH=tests/helpers:benchmarks $(BIN)/python tools/gpu_bundles.py
 
 # The runtime on arm64, with bundles exported here: ROOT is the root of an arm64 Debian, see the script.
 test-arm64: .venv/installed-dev
@@ -48,6 +55,10 @@ matrix: .venv/installed-dev
 half: .venv/installed-dev
 	PYTHONPATH=tests/helpers $(BIN)/python tools/family_tables.py --only half
 
+# The convolutions of every encoder family at its real width, in docs/half_precision.md.
+convolutions: .venv/installed-dev
+	$(BIN)/python tools/convolutions.py
+
 # What a decoding step costs outside the engine.
 host-time: .venv/installed-dev
 	$(BIN)/python benchmarks/host_time.py
@@ -60,10 +71,9 @@ bench: .venv/installed-bench
 bench-quick: .venv/installed-bench
 	$(BENCH) --quick
 
-# On a machine with an NVIDIA GPU: benchmarks/results/gpu. GPU=--help lists its options; install what it is to compare
-# first, see docs/gpu.md.
+# On a machine with an NVIDIA GPU, beside transformers: benchmarks/results/gpu. GPU=--help lists its options.
 bench-gpu: .venv/installed-dev
-	PYTHONPATH=benchmarks $(BIN)/python -W ignore benchmarks/run_gpu.py $(GPU)
+	PYTHONPATH=benchmarks:tests/helpers $(BIN)/python -W ignore benchmarks/run_gpu.py $(GPU)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -77,29 +77,32 @@ def ensure(name: str, directory: Path) -> str | None:
     return None
 
 
-def export_bundle(checkpoint: Path, directory: Path, precision: str, target: str = "cpu") -> str | None:
-    """Export `checkpoint` at `precision` for `target` to `directory` if it is not there; see `ensure`."""
+def export_bundle(checkpoint: Path, directory: Path, precision: str) -> str | None:
+    """Export `checkpoint` at `precision` to `directory` if it is not there; see `ensure`."""
     if directory.exists():
         return None
     without = [] if (checkpoint / "tokenizer.json").exists() else ["feature-extractor", "tokenizer"]
     flags = [flag for part in without for flag in ("--without", part)]
     command = [str(Path(sys.executable).with_name("speech-export")), str(checkpoint), "-o", str(directory), *flags]
     command += [] if precision == "fp32" else ["--precision", precision]
-    command += [] if target == "cpu" else ["--target", target]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ourselves
     return done.stderr.strip().splitlines()[-1] if done.returncode else None
 
 
+def reference_shape() -> SpeechEncoderDecoderModel:
+    """Return the reference shape with random weights."""
+    return load_configs(json.dumps(ENCODER_CONFIG), json.dumps(DECODER_CONFIG)).model
+
+
 def checkpoint(directory: Path, _: Path) -> None:
     """The reference shape with random weights."""
-    composite = load_configs(json.dumps(ENCODER_CONFIG), json.dumps(DECODER_CONFIG))
-    composite.model.save_pretrained(directory)
+    reference_shape().save_pretrained(directory)
 
 
 def configuration(directory: Path, _: Path) -> None:
     """The reference shape without weights, for peers that make them up."""
     with torch.device("meta"):
-        model = load_configs(json.dumps(ENCODER_CONFIG), json.dumps(DECODER_CONFIG)).model
+        model = reference_shape()
     model.config.save_pretrained(directory)
     model.generation_config.save_pretrained(directory)
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from compare import compare
+from gpu_cases import REFERENCE
 from gpu_results import write_results
 from operator_profiles import profiles
 from operators import Operator
 from peers.protocol import Planned
 from peers.registry import SINGLE, Contender
-from prepare import ensure, export_bundle
+from prepare import ensure
+from speech_export import export
 from speech_runtime.backends.cuda.calls import Cuda
 from speech_runtime.bench.measure import gpu_of, import_libraries
 from speech_runtime.bench.options import Case
@@ -20,7 +22,7 @@ from speech_runtime.bundle.manifest import MANIFEST, Manifest
 from speech_runtime.errors import SpeechError
 from speech_runtime.system import Machine
 from stages import say
-from weightless import LAYOUT, fill
+from weightless import unpack
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CASES = (SINGLE, Case(10, 1, 1, 40), Case(30, 1, 5, 40), Case(10, 8, 5, 40), Case(30, 8, 5, 40))
@@ -32,8 +34,8 @@ _DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--bundle",
-    type=_DIRECTORY,
-    help="Bundle in half precision, or what `weightless.py pack` made of one. [default: export the reference shape]",
+    type=click.Path(path_type=Path, exists=True),
+    help="Bundle, or an archive of `make gpu-bundles`. [default: its archive of the reference shape, or a new export]",
 )
 @click.option(
     "--model",
@@ -65,8 +67,8 @@ def main(
 ) -> None:
     """Compare latency on a GPU with transformers, profile the graphs, and write a table named after the GPU.
 
-    The weights of the reference shape are random, so they need not travel: export it on a machine without a GPU, and
-    carry what `python benchmarks/weightless.py pack` makes of the bundle.
+    The weights of the reference shape are random, so they need not travel: `make gpu-bundles` exports it on a machine
+    without a GPU, to an archive of a few hundred KB in build/gpu-bundles.
     """
     gpu = _gpu(device)
     ours = _bundle(bundle, build)
@@ -108,21 +110,21 @@ def _gpu(device: str) -> Cuda | None:
 
 
 def _bundle(given: Path | None, build: Path) -> Path:
+    """Return the directory of a bundle, which is unpacked or exported if need be."""
+    archive = given or REFERENCE.archive
+    if archive.is_file():
+        target = build / archive.name.removesuffix("".join(archive.suffixes))
+        say(f"unpacking {archive}")
+        shutil.rmtree(target, ignore_errors=True)
+        return unpack(archive, target)
     if given is None:
-        checkpoint, bundle = _made("checkpoint", build / "checkpoint"), build / "reference-cuda-fp16"
-        say(f"exporting the reference shape: {bundle}")
-        if problem := export_bundle(checkpoint, bundle, "fp16", "cuda"):
-            raise click.ClickException(f"{bundle} cannot be exported: {problem}")
-        return bundle
-    if (given / LAYOUT).exists():
-        bundle = build / f"{given.name}-filled"
-        say(f"making up weights: {bundle}")
-        shutil.rmtree(bundle, ignore_errors=True)
-        bundle.parent.mkdir(parents=True, exist_ok=True)
-        fill(given, bundle)
-        return bundle
+        target = build / "reference-cuda-fp16"
+        if not target.exists():
+            say(f"exporting the reference shape: {target}")
+            export(REFERENCE.model(), target, **REFERENCE.settings)
+        return target
     if not (given / MANIFEST).exists():
-        raise click.ClickException(f"{given} is neither a bundle ({MANIFEST}) nor one without weights ({LAYOUT})")
+        raise click.ClickException(f"{given} has no {MANIFEST}, so it is not a bundle")
     return given
 
 

@@ -1,8 +1,8 @@
 """Fixtures and exports that many tests share; each export is made once a run, by the worker that asks first."""
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,17 +15,15 @@ from filelock import FileLock
 from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
-from short_audio import short_audio
+from short_audio import verified_on_short_audio
 from speech_export import export, export_bundle
 from speech_export.cli.export import main
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tracing.tracer import Traceable
-from speech_export.verification.evaluation_audio import AudioSet, audio_set
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
-from speech_runtime.audio.features import FeatureExtractor
-from speech_runtime.bundle.model_facts import EncoderFacts
 from tally import Tally, TallyUp
 
+pytest_plugins = ["gpu_fixtures"]
 torch.set_num_threads(1)  # two workers, one core each
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,6 +37,11 @@ FSDD = REPOSITORY.parent / "shared" / "data" / "fsdd.tar.gz"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cases", type=int, help="so many random cases against transformers; without it 200 that never change"
+    )
+    parser.addoption(
+        "--device",
+        choices=["cpu"],
+        help="where tests/gpu run in place of a GPU, to show that the tests themselves work",
     )
 
 
@@ -55,27 +58,6 @@ class ExportOnce(Protocol):
     """Export under a name, or find what another worker has exported under it; see `speech_export.export`."""
 
     def __call__(self, name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path: ...
-
-
-@contextmanager
-def verified_on_short_audio() -> Iterator[None]:
-    """Verify exports on a few dozen frames of noise instead of two seconds, which takes 7 s for a tiny model.
-
-    The bundled model is verified on the audio that a user's model is verified on.
-    """
-
-    def audio(
-        encoder: EncoderFacts,
-        extractor: FeatureExtractor | None,
-        files: Sequence[str | Path],
-        directory: str | Path | None = None,
-    ) -> AudioSet:
-        given = files or directory is not None
-        return audio_set(encoder, extractor, files, directory) if given else short_audio(encoder)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_bundle, "audio_set", audio)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +109,8 @@ def digits(export_once: ExportOnce, shared: Path) -> Pair:
     """The bundled model and its bundle."""
     trace = export_bundle.trace
 
-    def keep(graph: Traceable, input_name: str, layers: int) -> ir.Model:
-        traced = trace(graph, input_name, layers)
+    def keep(graph: Traceable, input_name: str, layers: int, opset: int) -> ir.Model:
+        traced = trace(graph, input_name, layers, opset)
         ir.save(traced, shared / f"digits-traced-{graph.name}.onnx")
         return traced
 
@@ -146,7 +128,7 @@ def digits_traced_before(digits: Pair, shared: Path, monkeypatch: pytest.MonkeyP
     Tracing takes most of an export; this is for tests of what comes after it.
     """
 
-    def read(graph: Traceable, input_name: str, layers: int) -> ir.Model:
+    def read(graph: Traceable, *_: object) -> ir.Model:
         return ir.load(shared / f"digits-traced-{graph.name}.onnx")
 
     monkeypatch.setattr(export_bundle, "trace", read)

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from matrix import clip_lengths, padded_batch
+from speech_export.passes.half.kernels import CONTRIB
 from speech_export.precision.calibration import ModelInput, record
 from speech_export.precision.conversion import HalfPrecision
 from speech_export.precision.fp16_simulation import ROUNDED, write_rounded
@@ -34,6 +35,23 @@ class GatherElements(OpRun):  # type: ignore[misc]  # the package has no types
 
     def _run(self, data: Any, indices: Any, axis: int | None = None) -> tuple[Any]:
         return (np.take_along_axis(data, indices, axis),)
+
+
+class SkipLayerNormalization(OpRun):  # type: ignore[misc]
+    """ONNX Runtime's operator as its CUDA kernel computes it: sums in the type of the tensors, the norm in float32."""
+
+    op_domain = CONTRIB
+
+    def _run(
+        self, given: Any, skip: Any, scale: Any, shift: Any = None, bias: Any = None, epsilon: float | None = None
+    ) -> tuple[Any, ...]:
+        total = (given if bias is None else given + bias) + skip
+        wide = total.astype(np.float32)
+        centered = wide - wide.mean(axis=-1, keepdims=True)
+        normed = centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + np.float32(epsilon or 0)) * scale
+        normed = normed if shift is None else normed + shift
+        unused = np.zeros(0, dtype=np.float32)
+        return (normed.astype(given.dtype), unused, unused, total)[: len(self.onnx_node.output)]
 
 
 @dataclass(frozen=True)
@@ -69,10 +87,11 @@ class Drift:
 
 
 FP16 = PrecisionOptions(precision="fp16", target="cuda")
+FP16_FOR_TENSORRT = PrecisionOptions(precision="fp16", target="tensorrt")
 
 
 def make(float32: Path, directory: Path, options: PrecisionOptions = FP16) -> Halved:
-    """Convert a bundle to half precision for a GPU, measured on noise."""
+    """Convert a bundle with the target of `options` to half precision, measured on noise."""
     half, rounded = directory / "half", directory / "rounded"
     half.mkdir()
     conversion = HalfPrecision(float32, Bundle.open(float32).manifest, options, [noise(float32)])
@@ -124,7 +143,7 @@ def from_definition(halved: Halved) -> float:
     largest = 0.0
     for graph in GRAPHS:
         model = onnx.load(halved.half / f"{graph}.onnx")
-        evaluator = ReferenceEvaluator(model, new_ops=[GatherElements])
+        evaluator = ReferenceEvaluator(model, new_ops=[GatherElements, SkipLayerNormalization])
         outputs = [output.name for output in model.graph.output]
         session = _session(halved.rounded / f"{graph}.onnx")
         for feed in feeds[graph]:

@@ -23,15 +23,19 @@ COLUMNS = (*_DRIFT, FP32_ENGINES, FP16_ENGINES)
 def measured(pairing: Pairing) -> Cells:
     """Return the cells of a family."""
     cells: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        float32 = Path(scratch, "float32")
+    model = composite(pairing.decoder, pairing.encoder)
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as other:
+        float32, for_tensorrt = Path(scratch, "float32"), Path(other, "float32")
         column = FP32_ENGINES
         try:
-            export(composite(pairing.decoder, pairing.encoder), float32, precision=PrecisionOptions(target="cuda"))
-            cells[column] = _size(bundle_engine_bytes(float32))
+            export(model, for_tensorrt, precision=PrecisionOptions(target="tensorrt"))
+            cells[column] = _size(bundle_engine_bytes(for_tensorrt))
             column = FP16_ENGINES
+            standard = half_matrix.make(for_tensorrt, Path(other), half_matrix.FP16_FOR_TENSORRT)
+            cells[column] = _size(bundle_engine_bytes(standard.half))
+            column = _DRIFT[0]
+            export(model, float32, precision=PrecisionOptions(target="cuda"))
             halved = half_matrix.make(float32, Path(scratch))
-            cells[column] = _size(bundle_engine_bytes(halved.half))
         except ExportError as error:
             return cells | {column: f"refused: {error}"}
         found = half_matrix.drift(halved, [half_matrix.noise(float32)])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from composites import DECODERS, ENCODERS, composite
 from speech_export import export
+from speech_export.precision.options import PrecisionOptions
 from speech_export.tensorrt.build import build_engine
 from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_export.tracing.rewrites.rewritten import rewritten_for_tracing
@@ -86,10 +87,19 @@ def measure(pairing: Pairing) -> Measured:
     Raises:
         ExportError: it is refused.
     """
-    model = composite(pairing.decoder, pairing.encoder)
     with tempfile.TemporaryDirectory() as directory:
-        bundle = export(model, Path(directory) / "bundle")
-        exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
+        return measured_in(Path(directory) / "bundle", pairing)
+
+
+def measured_in(directory: Path, pairing: Pairing, precision: PrecisionOptions | None = None) -> Measured:
+    """Export a composite into `directory`, and compare it with torch, on the CPU whatever its target.
+
+    Raises:
+        ExportError: it is refused.
+    """
+    model = composite(pairing.decoder, pairing.encoder)
+    bundle = export(model, directory, precision=precision)
+    exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
     facts = exported.manifest.encoder
     lengths = clip_lengths(facts)
     inputs, mask = padded_batch(facts, lengths)

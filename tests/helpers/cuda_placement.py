@@ -41,12 +41,24 @@ ON_GPU_ALONE = {
     *("Add", "And", "Cast", "Concat", "Cos", "Div", "Equal", "Erf", "Exp", "Gather", "GatherElements", "Gelu", "Gemm"),
     *("Greater", "GreaterOrEqual", "Identity", "LayerNormalization", "Less", "LessOrEqual", "Log", "LogSoftmax"),
     *("MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Shape", "Sigmoid", "Sin"),
-    *("Softmax", "Sqrt", "Sub", "Tanh", "Transpose", "Where"),
+    *("Attention", "SkipLayerNormalization", "Softmax", "Sqrt", "Sub", "Tanh", "TensorScatter", "Transpose", "Where"),
 }
 """Further operations with kernels for all types that decoders use them on, which read nothing on the CPU."""
 
 COPIES_FROM_HOST = {"GatherND", "ScatterND", "NonZero", "Compress"}
 """Operations whose kernels on the GPU copy numbers of their own from or to the host while they run."""
+
+
+OTHER_KERNELS = {
+    *("Abs", "AveragePool", "Ceil", "Clip", "Conv", "ConvTranspose", "Einsum", "Floor", "InstanceNormalization"),
+    *("Mod", "ReduceL2", "Round", "Sign"),
+}
+"""Further operations with kernels for all types that encoders use them on."""
+
+
+def has_kernel(op_type: str) -> bool:
+    """Return true if ONNX Runtime has a kernel on the GPU for `op_type`, for all types that graphs use it on."""
+    return op_type in IN_HOST_MEMORY.keys() | ON_GPU_ALONE | OTHER_KERNELS | COPIES_FROM_HOST
 
 
 def obstacles(path: Path) -> list[str]:

@@ -138,8 +138,8 @@ def test_an_engine_holds_bytes(tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in [*DECODER_ROWS, *ENCODER_ROWS]])
 def test_a_family_in_int8(row: Pairing, export_once: ExportOnce, tmp_path: Path) -> None:
-    gpu = PrecisionOptions(target="cuda")
-    float32 = export_once(f"{row.name} for a GPU", composite(row.decoder, row.encoder), precision=gpu)
+    gpu = PrecisionOptions(target="tensorrt")
+    float32 = export_once(f"{row.name} for tensorrt", composite(row.decoder, row.encoder), precision=gpu)
     noise = half_matrix.noise(float32)
     conversion = ExplicitQuantizer(float32, Bundle.open(float32).manifest, INT8, [noise])
     assert conversion.write(tmp_path, frozenset()) == frozenset()

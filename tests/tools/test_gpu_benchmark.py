@@ -1,7 +1,8 @@
-"""Test the benchmark for GPUs on a CPU: the whole command on a tiny model, bundles without weights, and refusals."""
+"""Test the benchmark for GPUs on a CPU: the whole command on a tiny model, and what it refuses."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 import run_gpu
 from compare import Outcome
 from composites import composite
-from conftest import ONE_THREAD, ExportOnce
+from conftest import ExportOnce
 from gpu_results import latency_table, slug
 from handmade_bundle import make_bundle
 from operator_profiles import last_run
@@ -18,11 +19,9 @@ from operators import Operator
 from peers.protocol import FOLDER, Answer, Job, Planned, Sample
 from peers.transformers_torch import Transformers
 from prepare import RECIPES
-from speech_runtime import Bundle, OnnxSpeechSeq2Seq
+from speech_runtime import Bundle
 from speech_runtime.bench.options import Case
-from speech_runtime.bundle.graph_io import GRAPHS
-from weightless import LAYOUT, fill, pack
-from weightless import main as weightless
+from weightless import pack
 
 TINY = Case(seconds=0.1, batch=2, beams=3, tokens=5)
 
@@ -79,10 +78,7 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(run_gpu.main, ["--device", "cpu", "--bundle", str(tmp_path)])
-    assert (done.exit_code, "is neither a bundle" in done.output) == (1, True)
-    for arguments, message in ((["pack"], "it is not a bundle"), (["fill"], "`pack` has not made it")):
-        done = CliRunner().invoke(weightless, [*arguments, str(tmp_path), str(tmp_path / "new")])
-        assert (done.exit_code, message in done.output) == (1, True)
+    assert (done.exit_code, "has no bundle.json, so it is not a bundle" in done.output) == (1, True)
     assert not list(tmp_path.iterdir())
 
 
@@ -107,48 +103,26 @@ def test_transformers_makes_up_weights_and_keeps_to_the_case(
     assert 0 < sample.per_token < sample.utterance
 
 
-def test_a_bundle_travels_without_its_weights(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "bundle", external_data=True)
-    before = {path.name: path.read_bytes() for path in bundle.glob("*.onnx.data")}
-    assert before
-    assert CliRunner().invoke(weightless, ["pack", str(bundle), str(tmp_path / "packed")]).exit_code == 0
-    assert not list((tmp_path / "packed").glob("*.data"))
-    assert CliRunner().invoke(weightless, ["fill", str(tmp_path / "packed"), str(tmp_path / "filled")]).exit_code == 0
-    filled = Bundle.open(tmp_path / "filled")  # hashes are those of the new weights
-    assert filled.manifest.source.endswith("weights made up")
-    assert not (filled.directory / LAYOUT).exists()
-    for name, content in before.items():
-        made = (filled.directory / name).read_bytes()
-        assert len(made) == len(content)
-        numbers = np.frombuffer(made, dtype=np.float32)
-        assert np.isfinite(numbers).all()
-        assert 0.01 < numbers.std() < 0.03
-    OnnxSpeechSeq2Seq.from_pretrained(filled.directory, options=ONE_THREAD)
+def test_an_archive_is_unpacked_and_without_one_the_reference_shape_is_exported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, exported = tmp_path / "reference-shape-half.tar.xz", []
 
+    def export(model: str, target: Path, **settings: int) -> None:
+        target.mkdir()
+        exported.append((model, settings))
 
-def test_numbers_that_are_no_floats_travel(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    bundle = make_bundle(tmp_path / "bundle", external_data=True)
-    graph = onnx.load(bundle / f"{GRAPHS[0]}.onnx")
-    ids, halves = np.arange(7), np.linspace(0, 1, 9, dtype=np.float16)
-    graph.graph.initializer.extend(
-        onnx.numpy_helper.from_array(each, name) for each, name in ((ids, "a"), (halves, "b"))
-    )
-    (bundle / f"{GRAPHS[0]}.onnx.data").unlink()
-    onnx.save(
-        graph,
-        bundle / f"{GRAPHS[0]}.onnx",
-        save_as_external_data=True,
-        location=f"{GRAPHS[0]}.onnx.data",
-        size_threshold=0,
-    )
-    pack(bundle, tmp_path / "packed")
-    fill(tmp_path / "packed", tmp_path / "filled")
-    made = {each.name: each for each in onnx.load(tmp_path / "filled" / f"{GRAPHS[0]}.onnx").graph.initializer}
-    np.testing.assert_array_equal(onnx.numpy_helper.to_array(made["a"]), ids)
-    found = onnx.numpy_helper.to_array(made["b"])
-    assert found.dtype == np.float16
-    assert not np.array_equal(found, halves)
+    reference = SimpleNamespace(archive=archive, model=lambda: "model", settings={"a": 1})
+    monkeypatch.setattr(run_gpu, "REFERENCE", reference)
+    monkeypatch.setattr(run_gpu, "export", export)
+    for _ in range(2):
+        assert run_gpu._bundle(None, tmp_path) == tmp_path / "reference-cuda-fp16"
+    assert exported == [("model", {"a": 1})]
+    pack(make_bundle(tmp_path / "bundle"), archive)
+    for given in (None, archive):
+        found = run_gpu._bundle(given, tmp_path)
+        assert found == tmp_path / "reference-shape-half" / "bundle"
+        Bundle.open(found)
 
 
 def test_the_table_names_cases_and_leaves_out_who_did_not_run() -> None:

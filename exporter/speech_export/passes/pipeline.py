@@ -15,10 +15,17 @@ from speech_runtime.bundle.model_facts import DecoderFacts
 
 from ..precision.options import Precision, PrecisionOptions, Target
 from .cpu.cross_attention import fuse_cross_attention
+from .cpu.fast_mask_sum import count_mask_fast
 from .cpu.in_place_cache import keep_cache_in_place
-from .cpu.plain_shapes import count_mask_fast, plain_shapes
 from .cpu.scaled_queries import scale_queries
+from .cuda.frame_counts import count_frames_fast
+from .cuda.instance_norm import prefer_instance_norms
+from .cuda.needless_biases import drop_needless_biases
+from .cuda.packed_projections import pack_projections
+from .cuda.skip_layer_norm import fuse_skip_layer_norms
 from .half.convert import to_half
+from .half.kernels import HalfKernels
+from .plain_shapes import plain_shapes
 from .quantize.dynamic_int8 import quantize_groups, quantize_projections
 from .quantize.embedding_table import quantize_embeddings, quantize_shared_tables
 from .quantize.explicit_int8 import quantize_explicitly
@@ -52,18 +59,33 @@ def optimize(model: ir.Model, graph: str, target: Target, decoder: DecoderFacts)
     Returns:
         Facts of the decoder, with the cache "in_place" if the step graph now writes into its cache.
     """
-    run_passes(model, passes_for_cpu(graph, decoder) if target == "cpu" else passes_for_gpu())
+    passes = {"cpu": passes_for_cpu, "cuda": passes_for_cuda, "tensorrt": passes_for_tensorrt}[target]
+    run_passes(model, passes(graph, decoder))
     # Where `keep_cache_in_place` applies, `past_length` replaces `beam_idx`.
     reorders = graph != DECODER_WITH_PAST or any(value.name == BEAM_IDX for value in model.graph.inputs)
     return decoder if reorders or decoder.cache != "growing" else replace(decoder, cache="in_place")
 
 
-def passes_for_gpu() -> list[Pass]:
-    """Return the float32 passes for CUDA and TensorRT; the graph stays standard ONNX."""
+def passes_for_tensorrt(graph: str, decoder: DecoderFacts) -> list[Pass]:  # noqa: ARG001 - the same for all
+    """Return the float32 passes for TensorRT; the graph stays standard ONNX."""
     return [
         share_transposed_weights,  # First: makes the transposed weight a constant, which name_after_modules looks for.
         name_after_modules,
-        drop_needless_masks,
+        strip_metadata,  # After name_after_modules, which reads the metadata.
+    ]
+
+
+def passes_for_cuda(graph: str, decoder: DecoderFacts) -> list[Pass]:  # noqa: ARG001 - the same for all
+    """Return the float32 passes for ONNX Runtime's CUDA kernels."""
+    return [
+        share_transposed_weights,  # First: makes the transposed weight a constant, which name_after_modules looks for.
+        name_after_modules,  # Before the others: nodes that they make are named after those they replace.
+        prefer_instance_norms,
+        count_frames_fast,
+        plain_shapes,  # Before the next: with it the projections are next to the attention.
+        drop_needless_biases,
+        pack_projections,  # After drop_needless_biases: the biases that are left are added to a part of the product.
+        fuse_skip_layer_norms,  # After drop_needless_biases, which changes biases that this moves into the norm.
         strip_metadata,  # After name_after_modules, which reads the metadata.
     ]
 
@@ -131,6 +153,8 @@ def passes_to_explicit_int8(found: Quantizable, largest: Mapping[str, float]) ->
     return [partial(quantize_explicitly, found=found, largest=largest)]
 
 
-def passes_to_fp16(keep_float32: Collection[str], float32_interface: Collection[str]) -> list[Pass]:
+def passes_to_fp16(
+    keep_float32: Collection[str], float32_interface: Collection[str], kernels: HalfKernels
+) -> list[Pass]:
     """Return the passes to fp16; see `to_half` for the arguments."""
-    return [partial(to_half, keep_float32=keep_float32, float32_interface=float32_interface)]
+    return [partial(to_half, keep_float32=keep_float32, float32_interface=float32_interface, kernels=kernels)]

@@ -30,6 +30,7 @@ from speech_runtime.bundle.safe_files import FileFacts
 
 from ..errors import ExportError, shortened
 from ..passes.half.float32_nodes import MOVES, float32_nodes, floats
+from ..passes.half.kernels import half_kernels
 from ..passes.pipeline import passes_to_explicit_int8, passes_to_fp16, passes_to_int8, run_passes
 from ..passes.quantize.quantizable import Quantizable
 from ..passes.tracer_metadata import module_of
@@ -240,7 +241,7 @@ class HalfPrecision(Conversion):
         """Find the modules, and measure the ranges of all tensors.
 
         Args:
-            float32: Directory of the float32 bundle, see `Conversion`; the graphs are standard ONNX.
+            float32: Directory of the float32 bundle, see `Conversion`; the graphs are those for `options.target`.
             manifest: Manifest of the bundle to write, see `Conversion`.
             options: Precision of each graph, see `Conversion`.
             calibration: Model input of the kind that the model is for.
@@ -248,6 +249,7 @@ class HalfPrecision(Conversion):
         Raises:
             ExportError: There is nothing to measure on, or a pattern of parts to keep matches nothing.
         """
+        self._kernels = half_kernels(options.target)
         super().__init__(float32, manifest, options)
         self._ranges = measured_ranges(Bundle.open(float32, check_hashes=False), self._graphs, calibration)
         self._producers: dict[str, set[str]] = {}
@@ -268,7 +270,7 @@ class HalfPrecision(Conversion):
 
     def _parts(self, model: ir.Model) -> list[Part]:
         """Return every module, with the number of weights that half precision makes smaller."""
-        single = float32_nodes(model.graph)
+        single = float32_nodes(model.graph, kernels=self._kernels)
         sizes: Counter[str] = Counter()
         for node in model.graph:
             if not floats(node.outputs):
@@ -284,11 +286,12 @@ class HalfPrecision(Conversion):
         states = self._float32_states(kept)
         interface = self._float32_interface | states
         names = {str(node.name) for node in model.graph if module_of(node) in kept}
-        found = nodes_out_of_range(model.graph, self._ranges[graph], float32_nodes(model.graph, names, interface))
+        single = float32_nodes(model.graph, names, interface, self._kernels)
+        found = nodes_out_of_range(model.graph, self._ranges[graph], single)
         for node in found:
             logger.info("%s stays float32 in %s", node, graph)
         out_of_range = {node.node for node in found}
-        run_passes(model, passes_to_fp16(names | out_of_range, interface))
+        run_passes(model, passes_to_fp16(names | out_of_range, interface, self._kernels))
         return frozenset(out_of_range | states)
 
     def _float32_states(self, kept: frozenset[str]) -> set[str]:

@@ -49,7 +49,7 @@ def add_engines(
     Raises:
         BundleError: There is no bundle, or it is damaged.
         EngineError: The limits exclude every input of the model.
-        ExportError: The graphs are for the CPU; or an engine cannot be built or written.
+        ExportError: The graphs are not for TensorRT; or an engine cannot be built or written.
     """
     tensorrt, options = tensorrt or import_tensorrt(), options or BuildOptions()
     options.check(tensorrt)
@@ -87,16 +87,20 @@ def add_engines(
 
 
 def check_target(directory: Path, manifest: Manifest) -> None:
-    """Check that the graphs of the bundle in `directory` are standard ONNX, which TensorRT needs.
+    """Check that the graphs of the bundle in `directory` have only operators that TensorRT knows.
 
     Raises:
-        ExportError: They were exported for the CPU.
+        ExportError: They were exported for the CPU, or for CUDA with a cache that beams share.
     """
+    remedy = (
+        f"export the model for TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
+    )
     if manifest.target == "cpu":
         raise ExportError(
-            f"{directory} was exported for the CPU, with operators that only ONNX Runtime knows; export the "
-            f"model for TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
+            f"{directory} was exported for the CPU, with operators that only ONNX Runtime knows; {remedy}"
         )
+    if manifest.decoder.cache == "tree":
+        raise ExportError(f"{directory} was exported for CUDA, and TensorRT has no operator for its cache; {remedy}")
 
 
 def _with_cache_length(limits: ProfileLimits, decoder: DecoderFacts) -> ProfileLimits:

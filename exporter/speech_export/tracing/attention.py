@@ -4,7 +4,7 @@ The masks of transformers' own functions are [batch, 1, frames, frames] and gath
 [batch, 1, 1, frames].
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,12 +61,7 @@ def attention(
     Raises:
         ExportError: The layer passes an unknown keyword, which may change the scores.
     """
-    unknown = sorted(name for name, given in keywords.items() if given is not None and name not in _HARMLESS_KEYWORDS)
-    if unknown:
-        raise ExportError(
-            f"the attention of {type(module).__name__} is given {', '.join(unknown)}, which may change its scores; "
-            "this family cannot be exported yet"
-        )
+    check_keywords(module, keywords)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if position_bias is not None:
         attention_mask = position_bias if attention_mask is None else attention_mask + position_bias
@@ -74,6 +69,20 @@ def attention(
     if attention_mask is not None:
         scores = scores + attention_mask
     return torch.matmul(torch.softmax(scores, dim=-1), value).transpose(1, 2), None
+
+
+def check_keywords(module: nn.Module, keywords: Mapping[str, object]) -> None:
+    """Check the keywords that a layer passes to its attention function, besides those that the function names.
+
+    Raises:
+        ExportError: The layer, `module`, passes an unknown keyword, which may change the scores.
+    """
+    unknown = sorted(name for name, given in keywords.items() if given is not None and name not in _HARMLESS_KEYWORDS)
+    if unknown:
+        raise ExportError(
+            f"the attention of {type(module).__name__} is given {', '.join(unknown)}, which may change its scores; "
+            "this family cannot be exported yet"
+        )
 
 
 def attention_mask(

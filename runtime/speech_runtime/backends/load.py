@@ -38,3 +38,8 @@ def _check_target(bundle: Bundle, device: Device) -> None:
             f"{bundle.directory} was exported for the CPU, with operators that device {device!r} does not support or "
             f"runs slowly: export the model again with --target {target}"
         )
+    if device not in ("cpu", "cuda") and bundle.manifest.decoder.cache == "tree":
+        raise EngineError(
+            f"{bundle.directory} was exported for CUDA, and TensorRT has no operator for its cache: load it with "
+            "device 'cuda', or export the model again with --target tensorrt"
+        )

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from composites import composite
 from speech_export.passes.cpu.cross_attention import fuse_cross_attention
 from speech_export.passes.cpu.in_place_cache import _no_sink, keep_cache_in_place
-from speech_export.passes.cpu.plain_shapes import plain_shapes
 from speech_export.passes.cpu.scaled_queries import scale_queries
 from speech_export.passes.patterns.projections import initializer, projections
+from speech_export.passes.plain_shapes import plain_shapes
 from speech_export.passes.quantize.dynamic_int8 import quantize_projections
 from speech_export.passes.quantize.packed_queries import pack_queries
 from speech_export.passes.tracer_metadata import name_after_modules

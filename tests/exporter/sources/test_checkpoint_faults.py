@@ -217,6 +217,15 @@ def test_what_is_wrong_in_the_configuration_is_said_before_tracing(
         export(copy, tmp_path / "bundle")
 
 
+def test_an_unknown_token_that_is_unknown_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """Another name would be added to the tokenizer's tokens; the empty one cannot be."""
+    shutil.copytree(tiny, tmp_path / "copy")
+    path = tmp_path / "copy" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "unk_token": ""}))
+    with pytest.raises(ExportError, match="its unk_token is '', which is not one of its tokens.*--processor"):
+        export(str(tmp_path / "copy"), tmp_path / "bundle")
+
+
 def test_audio_that_is_not_there_is_said_before_tracing(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncode
 
 from composites import composite
 from matrix import Array
-from speech_export.passes.cpu.plain_shapes import count_mask_fast
+from speech_export.passes.cpu.fast_mask_sum import count_mask_fast
 from speech_export.passes.unmasked_attention import drop_needless_masks
 from speech_export.tracing.attention import attention_implementation
 from speech_export.tracing.rewrites.block_convolution import BlockConvolution

@@ -1,5 +1,6 @@
 """Test the options that are passed to the providers for NVIDIA GPUs; no GPU is needed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,13 @@ def test_what_was_exported_for_the_cpu_goes_nowhere_else(device: str, target: st
     for_cpu = make_bundle(tmp_path / "bundle")
     with pytest.raises(EngineError, match=rf"was exported for the CPU, with .* again with --target {target}$"):
         OnnxSpeechSeq2Seq.from_pretrained(for_cpu, device=device)
+
+
+@pytest.mark.parametrize("device", ["tensorrt", "tensorrt_rtx"])
+def test_a_cache_that_beams_share_is_for_cuda(device: str, tmp_path: Path) -> None:
+    for_cuda = make_bundle(tmp_path / "bundle", target="cuda", decoder=replace(DECODER, cache="tree"))
+    with pytest.raises(EngineError, match=r"for its cache: load it with device 'cuda', .* with --target tensorrt$"):
+        OnnxSpeechSeq2Seq.from_pretrained(for_cuda, device=device)
 
 
 def test_the_profiles_hold_a_whole_transcription(digits: Pair) -> None:

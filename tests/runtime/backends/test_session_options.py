@@ -206,15 +206,18 @@ def test_all_graphs_share_one_arena_if_there_is_one(bundle: Bundle, stub: type[S
         stub.made[-1].settings.get_session_config_entry(entry)
 
 
-def test_only_the_cpu_does_without_the_fusions_that_slow_it_down(bundle: Bundle, stub: type[StubSession]) -> None:
+def test_each_device_does_without_fusions_that_are_slow_or_inexact_on_it(
+    bundle: Bundle, stub: type[StubSession]
+) -> None:
     entry = "optimization.disable_specified_optimizers"
     for device in ("cpu", "cuda"):
         OnnxRuntimeBackend(bundle, SessionOptions(device=device))
     cpu, cuda = stub.made[0].settings, stub.made[-1].settings
     assert cpu.get_session_config_entry(entry) == "SkipLayerNormFusion;BiasGeluFusion"
     assert cpu.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert cuda.get_session_config_entry(entry) == "BiasGeluFusion"
     with pytest.raises(RuntimeError, match="does not have configuration"):
-        cuda.get_session_config_entry(entry)
+        cuda.get_session_config_entry("session.force_spinning_stop")
 
 
 def test_the_defaults_are_those_of_onnx_runtime_but_quieter_and_for_any_length(

@@ -1,6 +1,6 @@
 """Half precision: weights and computation in float16, and casts around the nodes that stay float32.
 
-The graph stays standard ONNX. No node mixes the two types, so the graph is a strongly typed network for TensorRT.
+No node mixes the two types, so a graph of standard ONNX is a strongly typed network for TensorRT.
 `round_explicitly` makes a copy that rounds on a CPU as a GPU does.
 """
 
@@ -9,20 +9,28 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from .float32_nodes import FLOAT, MOVES, float32_nodes, floats, reads_shape_only
+from .kernels import STANDARD, HalfKernels
+from .separate_sums import separate_sums
 
 HALF = ir.DataType.FLOAT16
 
 
-def to_half(model: ir.Model, keep_float32: Collection[str] = (), float32_interface: Collection[str] = ()) -> None:
+def to_half(
+    model: ir.Model,
+    keep_float32: Collection[str] = (),
+    float32_interface: Collection[str] = (),
+    kernels: HalfKernels = STANDARD,
+) -> None:
     """Convert a float32 graph to half precision, in place.
 
     Args:
-        model: Traced graph, standard ONNX without subgraphs.
+        model: Traced graph without subgraphs.
         keep_float32: Names of nodes that compute in float32, besides those that always do (`float32_nodes`).
         float32_interface: Names of inputs and outputs that stay float32; all others become float16.
+        kernels: Half-precision kernels of the target.
     """
     graph = model.graph
-    single = float32_nodes(graph, keep_float32, float32_interface)
+    single = float32_nodes(graph, keep_float32, float32_interface, kernels)
     nodes = [node for node in graph if not reads_shape_only(node)]
     for weight in list(graph.initializers.values()):
         if weight.dtype == FLOAT:
@@ -50,13 +58,15 @@ def round_explicitly(model: ir.Model) -> None:
 
     ONNX Runtime has hardly any half-precision kernels for CPUs. It computes such a graph in float32 and removes the
     casts between the nodes: nothing is rounded, nothing overflows, and every half-precision graph looks right. After
-    this pass each node computes in float32, as a GPU accumulates, and a cast rounds its result to half.
+    this pass each node computes in float32, as a GPU accumulates, and a cast rounds its result to half. A sum within a
+    fused operator is rounded too, as its kernel rounds it.
 
     Run the graph without graph optimisations, which may remove the casts again.
 
     Args:
         model: Graph from `to_half`.
     """
+    separate_sums(model)
     casts = _Casts(model.graph)
     for node in list(model.graph):
         if node.op_type in MOVES or node.op_type == "Cast" or reads_shape_only(node):

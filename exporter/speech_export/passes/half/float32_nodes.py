@@ -9,11 +9,13 @@ from enum import Enum, auto
 import onnx
 import onnx_ir as ir
 
+from .kernels import CONTRIB, STANDARD, HalfKernels
+
 FLOAT = ir.DataType.FLOAT
 
 MOVES = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split"}
-    | {"Squeeze", "Tile", "Transpose", "Unsqueeze"}
+    | {"Squeeze", "TensorScatter", "Tile", "Transpose", "Unsqueeze"}
 )
 """Operators that only copy numbers."""
 
@@ -24,7 +26,9 @@ _STATISTICS = frozenset(
 )
 """Operators that sum many elements, or exponentials: a running sum in half stops growing at 2048 times its addends."""
 
-_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
+_PRODUCTS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
+
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 
 _READS_SHAPE = frozenset({"Shape", "Size"})
 """Operators that take any type and read only the shape."""
@@ -42,7 +46,12 @@ class _Origin(Enum):
     """Activations of the network, and rows that are looked up in a table."""
 
 
-def float32_nodes(graph: ir.Graph, keep: Collection[str] = (), float32_interface: Collection[str] = ()) -> set[ir.Node]:
+def float32_nodes(
+    graph: ir.Graph,
+    keep: Collection[str] = (),
+    float32_interface: Collection[str] = (),
+    kernels: HalfKernels = STANDARD,
+) -> set[ir.Node]:
     """Return the nodes that stay float32: statistics, softmax, positions, masks, and operators without a half kernel.
 
     A node that only feeds such nodes stays float32 too, back to a matrix product or a convolution: so a mask is added
@@ -52,6 +61,7 @@ def float32_nodes(graph: ir.Graph, keep: Collection[str] = (), float32_interface
         graph: Float32 graph without subgraphs.
         keep: Names of nodes that stay float32 for another reason.
         float32_interface: Names of inputs and outputs that are float32.
+        kernels: Half-precision kernels of the target.
     """
     found = set()
     origins: dict[ir.Value | None, _Origin] = dict.fromkeys(graph.initializers.values(), _Origin.CONSTANT)
@@ -61,11 +71,11 @@ def float32_nodes(graph: ir.Graph, keep: Collection[str] = (), float32_interface
         origins.update(dict.fromkeys(node.outputs, origin))
         if (
             node.name in keep
-            or node.op_type in _STATISTICS
+            or node.op_type in _STATISTICS - kernels.float32_sums
             or origin is _Origin.POSITION
             or any(origins[value] is _Origin.POSITION for value in floats(node.inputs))
             or (origin is _Origin.CONSTANT and node.op_type not in MOVES)
-            or not _may_be_half(node, graph.opset_imports)
+            or not _may_be_half(node, graph.opset_imports, kernels)
         ):
             found.add(node)
     _add_feeding_nodes(graph, found, float32_interface)
@@ -117,8 +127,12 @@ def _is_number(value: ir.Value) -> bool:
     return value.is_initializer() and value.const_value is not None and value.const_value.size == 1
 
 
-def _may_be_half(node: ir.Node, opset_imports: dict[str, int]) -> bool:
-    """Return true if ONNX allows half for every float32 tensor of `node`, and none of them has a fixed type."""
+def _may_be_half(node: ir.Node, opset_imports: dict[str, int], kernels: HalfKernels) -> bool:
+    """Return true if half is possible for every float32 tensor of `node`, and none of them has a fixed type."""
+    if node.domain == CONTRIB:
+        return node.op_type in kernels.contrib
+    if node.op_type in _CONVOLUTIONS and node.attributes.get_int("group", 1) > 1 and not kernels.grouped_convolutions:
+        return False
     try:
         schema = onnx.defs.get_schema(node.op_type, opset_imports[node.domain], node.domain)
     except (KeyError, onnx.defs.SchemaError):

@@ -107,7 +107,8 @@ class TextTokenizer:
 
         Raises:
             OSError: There is no tokenizer; `AutoTokenizer` raises other errors too.
-            ValueError: transformers does not have its class. `AutoTokenizer` would load it as another one.
+            ValueError: transformers does not have its class, and `AutoTokenizer` would load it as another one; or its
+                unknown token is not one of its tokens.
         """
         settings = get_tokenizer_config(name, **options)
         kind = settings.get("tokenizer_class")
@@ -115,7 +116,12 @@ class TextTokenizer:
             return Speech2Text2Tokenizer.from_pretrained(name, **options)
         if kind is not None and "auto_map" not in settings and tokenizer_class_from_name(kind) is None:
             _require_tokenizer_json(name, kind, options)
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+        try:
+            _ = tokenizer.all_special_ids
+        except RecursionError:  # transformers looks for the unknown token in place of the unknown token
+            raise ValueError(f"its unk_token is {tokenizer.unk_token!r}, which is not one of its tokens") from None
+        return tokenizer
 
 
 def _as_trocr(decoder: dict[str, Any]) -> dict[str, Any]:

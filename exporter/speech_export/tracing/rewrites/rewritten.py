@@ -1,23 +1,25 @@
-"""Put the rewrites into effect while a model is traced: those that every target needs, and those for the CPU.
+"""Put the rewrites into effect while a model is traced: those that every target needs, and those of one target.
 
 Everything is active inside a context manager and undone after it; nothing is patched process-wide.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import torch
 from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 
 from ...families import decoder_family, encoder_family
+from ...precision.options import Target
 from .. import attention
 from ..attention import attention_implementation, frame_mask
-from . import fused_attention
+from . import fused_attention, onnx_attention
 from .adapter import channels_last_adapter
 from .conv_encoder import channels_last_extractor
 from .positional_convolution import positional_convolution
 from .replacement import replaced
+from .wavlm_attention import wavlm_attention
 
 
 @contextmanager
@@ -52,6 +54,23 @@ def rewritten_for_cpu(encoder: PreTrainedModel, quantized: bool = False) -> Iter
         replaced(encoder, channels_last_extractor, channels_last_adapter, positions),
     ):
         yield
+
+
+@contextmanager
+def rewritten_for_cuda(encoder: PreTrainedModel) -> Iterator[None]:
+    """Within this context, the attention of `encoder` is traced into one operator, which needs opset 24.
+
+    Enter it inside `rewritten_for_tracing`. A family with an attention of its own keeps the operations of that.
+    """
+    with attention_implementation(encoder, onnx_attention.IMPLEMENTATION), wavlm_attention(encoder):
+        yield
+
+
+def rewritten_for(target: Target, encoder: PreTrainedModel, quantized: bool = False) -> AbstractContextManager[None]:
+    """Return the context in which `encoder` is traced for a target; see `rewritten_for_cpu` for `quantized`."""
+    if target == "cpu":
+        return rewritten_for_cpu(encoder, quantized)
+    return rewritten_for_cuda(encoder) if target == "cuda" else nullcontext()
 
 
 @contextmanager
