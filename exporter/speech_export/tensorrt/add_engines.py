@@ -49,7 +49,7 @@ def add_engines(
     Raises:
         BundleError: There is no bundle, or it is damaged.
         EngineError: The limits exclude every input of the model.
-        ExportError: The graphs are for the CPU; or an engine cannot be built or written.
+        ExportError: The graphs are not for TensorRT; or an engine cannot be built or written.
     """
     tensorrt, options = tensorrt or import_tensorrt(), options or BuildOptions()
     options.check(tensorrt)
@@ -90,12 +90,13 @@ def check_target(directory: Path, manifest: Manifest) -> None:
     """Check that the graphs of the bundle in `directory` are standard ONNX, which TensorRT needs.
 
     Raises:
-        ExportError: They were exported for the CPU.
+        ExportError: They were exported for the CPU, or for CUDA.
     """
-    if manifest.target == "cpu":
+    if manifest.target != "tensorrt":
+        other = "the CPU" if manifest.target == "cpu" else "CUDA"
         raise ExportError(
-            f"{directory} was exported for the CPU, with operators that only ONNX Runtime knows; export the "
-            f"model for TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
+            f"{directory} was exported for {other}, with operators that only ONNX Runtime knows; export the model for "
+            f"TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
         )
 
 
