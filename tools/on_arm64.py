@@ -31,7 +31,8 @@ KINDS = {
     "int8-decoder": ("--decoder-precision", "int8", *AUDIO),
     "tensorrt": ("--target", "tensorrt"),
     "tensorrt-int8": ("--target", "tensorrt", "--precision", "int8", *AUDIO),
-    "cuda-static-cache": ("--target", "cuda", "--static-cache", "64"),
+    "cuda": ("--target", "cuda"),
+    "tensorrt-static-cache": ("--target", "tensorrt", "--static-cache", "64"),
 }
 """Flags for every precision and every set of operators that a CPU runs; half precision is for GPUs only."""
 THERE = Path("/opt/speech-export")

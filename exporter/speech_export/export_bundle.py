@@ -29,6 +29,7 @@ from .bundle_writer.configuration import write_configuration
 from .bundle_writer.manifest import file_facts, quantization, unverified_manifest
 from .bundle_writer.staging import staged
 from .errors import ExportError
+from .families import decoder_family
 from .limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits, OnStage
 from .passes.pipeline import optimize
 from .precision.accuracy_gate import convert_accurately
@@ -36,7 +37,7 @@ from .precision.conversion import conversion_for
 from .precision.options import PrecisionOptions
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite, check_model
-from .tracing.facts import check_static_cache, decoder_facts, encoder_facts
+from .tracing.facts import check_cache, decoder_facts, encoder_facts
 from .tracing.rewrites.rewritten import rewritten_for, rewritten_for_tracing
 from .tracing.tracer import OPSETS, save, trace, traceables
 from .verification.compare import NEW_TOKENS, judge, verification, verify
@@ -56,6 +57,7 @@ def export(
     precision: PrecisionOptions | None = None,
     top_k: int = DEFAULT_TOP_K,
     static_cache: int | None = None,
+    growing_cache: bool = False,
     audio: Sequence[str | Path] = (),
     calibration_audio: str | Path | None = None,
     limits: Limits | None = None,
@@ -77,8 +79,10 @@ def export(
         precision: Precision and target of the graphs; float32 on the CPU by default. Graphs for the CPU and for
             CUDA have operators that only ONNX Runtime knows; those for TensorRT are standard ONNX.
         top_k: Number of candidates that a step returns for each beam.
-        static_cache: Number of tokens of a self-attention cache of constant length, for GPUs: no shape changes from
+        static_cache: Number of tokens of a self-attention cache of constant length, for TensorRT: no shape changes from
             step to step, so that CUDA graphs can record a step. None for a cache that grows.
+        growing_cache: If true, the cache grows from step to step for CUDA too. By default the beams of an utterance
+            share one there, whose steps can be recorded; a family that cannot gets the growing one.
         audio: Files to verify on; noise and tones by default.
         calibration_audio: Directory with more files to verify on, and a `reference.tsv` with the columns file and text
             if their transcripts are known.
@@ -98,8 +102,7 @@ def export(
     options = precision or PrecisionOptions()
     if top_k < 2:
         raise ExportError(f"top_k is {top_k}; give 2 or more: beam search needs at least 2 candidates for each beam")
-    if static_cache is not None:
-        check_static_cache(static_cache, options.target)
+    check_cache(static_cache, options.target, growing=growing_cache)
     if calibration_audio is not None:
         audio_files(calibration_audio)
     with signals_handled() as interrupts, staged(Path(output_dir), overwrite=overwrite) as directory:
@@ -114,7 +117,10 @@ def export(
         float32.mkdir(exist_ok=True)
         with _in_evaluation_mode(composite.model):
             encoder = encoder_facts(composite.model.encoder)
-            decoder = decoder_facts(composite.model, top_k, static_cache)
+            shared = options.target == "cuda" and not growing_cache
+            decoder = decoder_facts(composite.model, top_k, static_cache, shared=shared)
+            if shared and decoder.cache == "growing":
+                _say_why_it_grows(composite.model)
             write_configuration(composite, encoder, decoder, float32)
             measured_on = _evaluation_audio(encoder, float32, audio, calibration_audio)
             decoder = _trace_and_optimize(composite.model, encoder, decoder, options, float32, begin)
@@ -164,6 +170,14 @@ def _in_evaluation_mode(model: SpeechEncoderDecoderModel) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+def _say_why_it_grows(model: SpeechEncoderDecoderModel) -> None:
+    logger.warning(
+        "The cache of %s grows from step to step, so its steps cannot be recorded as CUDA graphs: %s.",
+        model.decoder.config.model_type,
+        decoder_family(model.decoder).why_not_tree,
+    )
 
 
 def _evaluation_audio(

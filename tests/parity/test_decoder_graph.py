@@ -73,8 +73,8 @@ def graphs_of(export_once: ExportOnce) -> Callable[[str], Graphs]:
     """Decoder graphs of a tiny random composite, nothing decoded yet."""
 
     def make(family: str) -> Graphs:
-        options = PrecisionOptions(target="cuda")
-        return Graphs(family, export_once(f"{family}-cuda", composite(family), precision=options))
+        options = PrecisionOptions(target="tensorrt")
+        return Graphs(family, export_once(f"{family}-growing", composite(family), precision=options))
 
     return make
 

@@ -160,6 +160,10 @@ def test_what_rounds_as_torch_does_passes(encoder: str, decoder: str, target: Ta
         assert "; torch's own, float32 against float64, " in verification_lines(verified)[0]
 
 
+PLAIN, TRAINED = 1e-4, 0.1
+"""Limit without regard to torch's rounding, and a spread of weights above which attention matters."""
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("spread", [0.02, 0.2, 0.5])
 @pytest.mark.parametrize(
@@ -172,14 +176,17 @@ def test_every_family_rounds_less_than_an_error_makes(encoder: str, decoder: str
     audio = audio_set(encoder_facts(model.encoder), None, ())
     (expected, *_) = expectations(model, audio, TOKENS, whole=True)
     own = self_agreement(model, [expected])
-    allowed = np.fmax(1e-4, Limits().torch_roundings * own.rounding_in_proportion)
+    allowed = np.fmax(PLAIN, Limits().torch_roundings * own.rounding_in_proportion)
     assert own.caching_in_proportion <= allowed
     for plant in (swap_heads, scale_queries):
         wrong = copy.deepcopy(model)
         plant(getattr(wrong, half))
         batch = expected.batch.inputs, expected.batch.attention_mask
         found = Oracle(wrong, *batch).logprobs(expected.tokens)
-        assert float(in_proportion(expected.logprobs, found).max()) > allowed, plant.__name__
+        difference = float(in_proportion(expected.logprobs, found).max())
+        # Weights as small as a new model's hide an error from any limit; the wider one must not hide more of them.
+        assert difference > allowed or difference <= PLAIN, plant.__name__
+        assert difference > allowed or spread < TRAINED, plant.__name__
 
 
 def comparison(difference: float) -> tuple[Comparison, Verification]:

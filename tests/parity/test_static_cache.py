@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from composites import DECODERS, composite
 from conftest import CHECKPOINT, ONE_THREAD, ExportOnce, Pair
 from cuda_placement import obstacles
-from half_matrix import FP16
+from half_matrix import FP16_FOR_TENSORRT as FP16
 from matrix import clip_lengths, engine_bytes, padded_batch
 from speech_export import ExportError, export
 from speech_export.precision.options import PrecisionOptions
@@ -29,7 +29,7 @@ from speech_runtime.generation.decoding.decoder import CachedDecoder
 pytestmark = pytest.mark.usefixtures("short_verification")
 
 LENGTH = 40
-FOR_CUDA = PrecisionOptions(target="cuda")
+FOR_TENSORRT = PrecisionOptions(target="tensorrt")
 WITHOUT = {"prophetnet"}
 """Families that are refused."""
 
@@ -49,7 +49,7 @@ def static(export_once: ExportOnce) -> Callable[[str], Bundle]:
     """The bundle of a tiny random composite, with a static cache."""
 
     def make(family: str) -> Bundle:
-        settings: dict[str, Any] = {"precision": FOR_CUDA, "static_cache": LENGTH}
+        settings: dict[str, Any] = {"precision": FOR_TENSORRT, "static_cache": LENGTH}
         return Bundle.open(export_once(f"{family}-static", composite(family), **settings))
 
     return make
@@ -128,7 +128,7 @@ def decoders(bundle: Bundle, growing: Bundle, batch: int) -> tuple[CachedDecoder
 def test_every_step_says_what_that_of_the_growing_graph_says(
     static: Callable[[str], Bundle], export_once: ExportOnce, family: str
 ) -> None:
-    growing = Bundle.open(export_once(f"{family}-cuda", composite(family), precision=FOR_CUDA))
+    growing = Bundle.open(export_once(f"{family}-growing", composite(family), precision=FOR_TENSORRT))
     ours, theirs = decoders(static(family), growing, batch=2)
     random, past_beams, batch = np.random.default_rng(1), 1, 2
     for step in range(STEPS):
@@ -150,7 +150,7 @@ def test_every_step_says_what_that_of_the_growing_graph_says(
 
 
 def test_real_clips_of_which_some_end_early(export_once: ExportOnce, digits: Pair, references: dict[Path, str]) -> None:
-    directory = export_once("digits-static", CHECKPOINT, precision=FOR_CUDA, static_cache=64)
+    directory = export_once("digits-static", CHECKPOINT, precision=FOR_TENSORRT, static_cache=64)
     model = OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD)
     clips = [model.load(path) for path in sorted(references, key=lambda path: len(references[path]))]
     found, expected = (
@@ -201,19 +201,20 @@ def test_the_longest_sequence_fills_the_cache_and_no_longer_one_is_begun(static:
         (
             "bert",
             65,
-            "cuda",
+            "tensorrt",
             "the static cache has 65 tokens, and the decoder has 64 positions; set --static-cache to 64 or less",
         ),
-        ("bert", 1, "cuda", "the static cache has 1 tokens; a search needs at least 2"),
-        ("bert", 40, "cpu", "a static cache is for GPUs.* leave --static-cache out, or give --target cuda or tensorrt"),
-        ("prophetnet", 40, "cuda", "prophetnet cannot have a static cache: its cached path takes no mask"),
+        ("bert", 1, "tensorrt", "the static cache has 1 tokens; a search needs at least 2"),
+        ("bert", 40, "cpu", "a static cache is for TensorRT.* leave --static-cache out, or give --target tensorrt"),
+        ("bert", 40, "cuda", "for CUDA the steps can be recorded.*leave --static-cache out, or give --target tensorrt"),
+        ("prophetnet", 40, "tensorrt", "prophetnet cannot have a static cache: its cached path takes no mask"),
     ],
 )
 def test_a_cache_that_cannot_be_had_is_refused(
     family: str, length: int, target: Any, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        export(composite(family), tmp_path / "x", precision=replace(FOR_CUDA, target=target), static_cache=length)
+        export(composite(family), tmp_path / "x", precision=replace(FOR_TENSORRT, target=target), static_cache=length)
     assert not list(tmp_path.iterdir())
 
 

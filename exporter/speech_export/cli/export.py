@@ -92,7 +92,13 @@ _STAGES = 5
     "--static-cache",
     type=INTEGER,
     metavar="TOKENS",
-    help="Give the decoder a cache of this length, so that CUDA graphs can record its steps. [default: it grows]",
+    help="Give the decoder a cache of this length for TensorRT, so that CUDA graphs can record its steps. "
+    "[default: it grows]",
+)
+@click.option(
+    "--growing-cache",
+    is_flag=True,
+    help="Let the decoder's cache grow for CUDA too. [default: beams share one, and CUDA graphs can record steps]",
 )
 @click.option(
     "--audio", multiple=True, type=click.Path(), help="Audio file to verify on; repeatable. [default: noise and tones]"
@@ -129,6 +135,7 @@ def main(
     target: Target,
     top_k: int,
     static_cache: int | None,
+    growing_cache: bool,
     engines: EngineBuild | None,
     audio: tuple[str, ...],
     calibration_audio: str | None,
@@ -171,6 +178,7 @@ def main(
             precision=options,
             top_k=top_k,
             static_cache=static_cache,
+            growing_cache=growing_cache,
             audio=audio,
             calibration_audio=calibration_audio,
             limits=limits,

@@ -89,6 +89,7 @@ register_decoder(
         max_positions=_max_positions,
         max_tokens=1,
         why_not_static="its cached path takes no mask, which would hide the positions that are not written yet",
+        why_not_tree="its cached path takes no mask, which would hide the tokens of other beams",
     ),
     "prophetnet",
 )

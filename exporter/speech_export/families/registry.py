@@ -51,6 +51,7 @@ class DecoderFamily:
         max_tokens: Maximum number of tokens of one step; None for any number.
         masks_audio: If true, the decoder uses `encoder_mask`.
         why_not_static: Reason why it cannot have a static cache; None if it can.
+        why_not_tree: Reason why its beams cannot share a cache; None if they can.
     """
 
     adapt: Rewrite = _as_it_is
@@ -60,6 +61,7 @@ class DecoderFamily:
     max_tokens: int | None = None
     masks_audio: bool = True
     why_not_static: str | None = None
+    why_not_tree: str | None = None
 
 
 _encoders: dict[str, EncoderFamily] = {}

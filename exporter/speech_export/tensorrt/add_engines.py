@@ -87,7 +87,7 @@ def add_engines(
 
 
 def check_target(directory: Path, manifest: Manifest) -> None:
-    """Check that the graphs of the bundle in `directory` are standard ONNX, which TensorRT needs.
+    """Check that the graphs of the bundle in `directory` have only operators that TensorRT knows.
 
     Raises:
         ExportError: They were exported for the CPU, or for CUDA.

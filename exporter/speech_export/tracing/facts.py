@@ -53,13 +53,16 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
     return replace(facts, padding_neutral=neutral, frame_stride=stride, extra_frames=extra)
 
 
-def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: int | None = None) -> DecoderFacts:
+def decoder_facts(
+    model: SpeechEncoderDecoderModel, top_k: int, static_cache: int | None = None, *, shared: bool = False
+) -> DecoderFacts:
     """Return the facts of the text decoder of `model`.
 
     Args:
         model: Composite.
         top_k: Maximum number of candidates of a step; the vocabulary may be smaller.
-        static_cache: Length of a static cache in tokens, with which a step takes one token; None for a growing one.
+        static_cache: Length of a static cache in tokens, with which a step takes one token; None for another one.
+        shared: If true, the beams of an utterance share a cache ("tree") where the family can; else it grows.
 
     Raises:
         ExportError: Its family cannot be exported, or not with such a cache, or it cannot attend to an encoder.
@@ -90,7 +93,7 @@ def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: in
         masks_audio=family.masks_audio,
     )
     if static_cache is None:
-        return facts
+        return replace(facts, cache="tree") if shared and family.why_not_tree is None else facts
     if family.why_not_static is not None:
         raise ExportError(f"{name} cannot have a static cache: {family.why_not_static}; leave --static-cache out")
     if facts.max_positions is not None and static_cache > facts.max_positions:
@@ -101,21 +104,34 @@ def decoder_facts(model: SpeechEncoderDecoderModel, top_k: int, static_cache: in
     return replace(facts, cache="static", cache_length=static_cache, max_tokens=1)
 
 
-def check_static_cache(tokens: int, target: Target) -> None:
-    """Check that a static cache of `tokens` tokens is possible for `target`.
+def check_cache(static: int | None, target: Target, *, growing: bool) -> None:
+    """Check that a static cache of `static` tokens, or one that grows on request, is possible for `target`.
 
     Raises:
         ExportError: It is not.
     """
-    if tokens < _LEAST_STATIC:
+    if growing and target != "cuda":
         raise ExportError(
-            f"the static cache has {tokens} tokens; a search needs at least {_LEAST_STATIC}, the start token and one "
+            f"--growing-cache is for --target cuda, whose cache has another form by default; for {target} leave it out"
+        )
+    if static is None:
+        return
+    if growing:
+        raise ExportError("a cache cannot be static and grow; leave out --static-cache or --growing-cache")
+    if static < _LEAST_STATIC:
+        raise ExportError(
+            f"the static cache has {static} tokens; a search needs at least {_LEAST_STATIC}, the start token and one "
             "more: set --static-cache to the length of the longest sequence you expect"
         )
     if target == "cpu":
         raise ExportError(
-            "a static cache is for GPUs, where its steps can be recorded as CUDA graphs; on the CPU a step writes into "
-            "its cache in place, which is faster: leave --static-cache out, or give --target cuda or tensorrt"
+            "a static cache is for TensorRT, where its steps can be recorded as CUDA graphs; on the CPU a step writes "
+            "into its cache in place, which is faster: leave --static-cache out, or give --target tensorrt"
+        )
+    if target == "cuda":
+        raise ExportError(
+            "a static cache is for TensorRT; for CUDA the steps can be recorded as they are, and the cache gets more "
+            "room when it is full: leave --static-cache out, or give --target tensorrt"
         )
 
 

@@ -1,4 +1,4 @@
-"""The three graphs, as modules to trace: `Encoder`, `DecoderInit` and `DecoderWithPast`, or `DecoderWithStaticPast`.
+"""The three graphs, as modules to trace: `Encoder`, `DecoderInit` and `DecoderWithPast`, or one with another cache.
 
 Each calls the Hugging Face model unchanged. Names and shapes of inputs and outputs are part of the bundle's format
 (`speech_runtime.bundle.graph_io`).
@@ -12,11 +12,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 from transformers.cache_utils import CacheLayerMixin, DynamicCache, EncoderDecoderCache
 
+from speech_runtime.bundle.model_facts import DecoderFacts
+
 from ..families import decoder_family, encoder_family
+from . import static_cache, tree_cache
 from .attention import causal_mask
 from .beams import BeamLayer, cross_attentions, folded, repeated
+from .past_length import PastLength, PositionsFromInput
 from .rewrites.operations import TraceableOperations
-from .static_cache import PastLength, PositionsFromInput, StaticLayer, length_mask
+from .static_cache import StaticLayer, length_mask
+from .tree_cache import TreeLayer, merged_heads, slots_mask, split_heads
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -53,14 +58,18 @@ class DecoderInit(nn.Module):
     consumer, and tracing drops it.
     """
 
-    def __init__(self, model: SpeechEncoderDecoderModel, layers: int) -> None:
+    def __init__(self, model: SpeechEncoderDecoderModel, layers: int, *, merges_heads: bool = False) -> None:
         super().__init__()
         self.decoder: PreTrainedModel = model.decoder
         self.family = decoder_family(model.decoder)
         self.layers = layers
+        self.merges_heads = merges_heads
 
     def forward(self, encoder_hidden_states: Tensor) -> list[KeyValue]:
-        """Project encoder output [batch, frames, width] to pairs of [batch, heads, frames, head_dim], one a layer."""
+        """Project encoder output [batch, frames, width] to pairs of [batch, heads, frames, head_dim], one a layer.
+
+        With a tree cache the pairs are [batch, frames, heads · head_dim].
+        """
         batch, frames, _ = encoder_hidden_states.shape
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self.decoder(
@@ -71,20 +80,21 @@ class DecoderInit(nn.Module):
             past_key_values=cache,
             use_cache=True,
         )
-        return [_key_value(cache.cross_attention_cache, layer) for layer in range(self.layers)]
+        states = [_key_value(cache.cross_attention_cache, layer) for layer in range(self.layers)]
+        return [(merged_heads(key), merged_heads(value)) for key, value in states] if self.merges_heads else states
 
 
 class DecoderWithPast(nn.Module):
     """One step of the search: reorder the cache, decode the new tokens, keep the best candidates."""
 
-    def __init__(self, model: SpeechEncoderDecoderModel, layers: int, top_k: int) -> None:
+    def __init__(self, model: SpeechEncoderDecoderModel, decoder: DecoderFacts) -> None:
         super().__init__()
         self.decoder: PreTrainedModel = model.decoder
         self.family = decoder_family(model.decoder)
         self.cross_attentions = tuple(cross_attentions(model.decoder))
         self.token_types = _token_types(model.decoder)
-        self.layers = layers
-        self.top_k = top_k
+        self.layers, self.heads = decoder.layers, decoder.heads
+        self.top_k = decoder.top_k
 
     def forward(
         self,
@@ -110,10 +120,10 @@ class DecoderWithPast(nn.Module):
         batch, beams, tokens = input_ids.shape
         layers = [BeamLayer(layer, beam_idx) for layer in past]
         mask = causal_mask(batch * beams, tokens, past[0][0].shape[3])
-        best = self._decode(input_ids, encoder_attention_mask, layers, cross, mask)
+        best = self._decode_beams(input_ids, encoder_attention_mask, layers, cross, mask)
         return *best, [layer.present for layer in layers]
 
-    def _decode(
+    def _decode_beams(
         self,
         input_ids: Tensor,
         encoder_attention_mask: Tensor,
@@ -121,31 +131,43 @@ class DecoderWithPast(nn.Module):
         cross: list[KeyValue],
         mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode with a row for each beam, the beams folded into the queries of cross-attention."""
         batch, beams, tokens = input_ids.shape
         # A family whose cross-attention has an unknown name gets a cache for each beam, as in transformers.
         copies, queries = (1, beams * tokens) if self.cross_attentions else (beams, tokens)
+        cross = [(repeated(key, copies), repeated(value, copies)) for key, value in cross]
+        encoder_mask = self.family.encoder_mask(repeated(encoder_attention_mask, copies), queries)
+        with folded(self.cross_attentions, batch, beams):
+            logits = self._decode(input_ids.flatten(0, 1), encoder_mask, past, cross, mask)
+        return self._best(logits.view(batch, beams, tokens, -1))
+
+    def _decode(
+        self,
+        input_ids: Tensor,
+        encoder_mask: Tensor,
+        past: Sequence[CacheLayerMixin],
+        cross: list[KeyValue],
+        mask: Tensor,
+    ) -> Tensor:
+        """Return the logits of `input_ids` [rows, tokens] after the caches; the masks have the decoder's form."""
         self_cache, cross_cache = DynamicCache(), DynamicCache()
         self_cache.layers += past
-        for layer in range(self.layers):
-            key, value = (repeated(state, copies) for state in cross[layer])
+        for layer, (key, value) in enumerate(cross):
             cross_cache.update(key, value, layer)
         cache = EncoderDecoderCache(self_cache, cross_cache)
         cache.is_updated = dict.fromkeys(range(self.layers), True)
+        logits: Tensor = self.decoder(
+            input_ids=input_ids,
+            attention_mask=mask,
+            encoder_hidden_states=torch.zeros(1, 1, 1),  # not read, since its keys are cached; it must only not be None
+            encoder_attention_mask=encoder_mask,
+            past_key_values=cache,
+            use_cache=True,
+            **self.token_types,
+        ).logits
+        return logits
 
-        with folded(self.cross_attentions, batch, beams):
-            logits: Tensor = self.decoder(
-                input_ids=input_ids.flatten(0, 1),
-                attention_mask=mask,
-                encoder_hidden_states=torch.zeros(
-                    1, 1, 1
-                ),  # not read, since its keys are cached; it must only not be None
-                encoder_attention_mask=self.family.encoder_mask(repeated(encoder_attention_mask, copies), queries),
-                past_key_values=cache,
-                use_cache=True,
-                **self.token_types,
-            ).logits
-        logits = logits.view(batch, beams, tokens, -1)
-
+    def _best(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _, top_ids = torch.topk(logits, self.top_k, dim=-1)
         # A whole log-softmax is one fast kernel; a log-sum-exp of its parts would be several slow ones.
         top_logprobs = torch.log_softmax(logits, dim=-1).gather(-1, top_ids)
@@ -180,10 +202,49 @@ class DecoderWithStaticPast(DecoderWithPast):
         """
         batch, beams, _ = input_ids.shape
         with PositionsFromInput():
-            seen = PastLength(past_length)
+            seen = PastLength(past_length, static_cache.REMEDY)
             layers = [StaticLayer(layer, past_rows, seen) for layer in past]
             mask = length_mask(batch * beams, past[0][0].shape[3], seen)
-            best = self._decode(input_ids, encoder_attention_mask, layers, cross, mask)
+            best = self._decode_beams(input_ids, encoder_attention_mask, layers, cross, mask)
+        return *best, [layer.present for layer in layers]
+
+
+class DecoderWithTreePast(DecoderWithPast):
+    """The same step with a cache that the beams share; they are further tokens of their utterance."""
+
+    def forward(  # type: ignore[override]  # another graph, with other inputs
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        write_slot: Tensor,
+        slot_mask: Tensor,
+        encoder_attention_mask: Tensor,
+        past: list[KeyValue],
+        cross: list[KeyValue],
+    ) -> tuple[Tensor, Tensor, Tensor, list[KeyValue]]:
+        """Decode `tokens` new tokens of every beam: the queries, those of the first beam before those of the second.
+
+        Args:
+            input_ids: Token ids int64 [batch, beams, tokens].
+            position_ids: Position of each query's token, int64 [queries].
+            write_slot: Slot of the first query of each utterance, int64 [batch]; the others follow it.
+            slot_mask: Which slots each query sees, bool [batch, queries, slots]; its own is among them.
+            encoder_attention_mask: Mask int64 [batch, frames].
+            past: Self-attention cache, a pair of [batch, slots, heads · head_dim] per layer; where no query sees it, it
+                may hold any finite number.
+            cross: Cross-attention cache, a pair of [batch, frames, heads · head_dim] per layer.
+
+        Returns:
+            The results of `DecoderWithPast.forward`; `present` is `past` with the queries written into it.
+        """
+        batch, beams, tokens = input_ids.shape
+        with PositionsFromInput(beams, tokens):
+            seen = PastLength(position_ids, tree_cache.REMEDY)
+            layers = [TreeLayer(layer, write_slot, seen) for layer in past]
+            by_head = [(split_heads(key, self.heads), split_heads(value, self.heads)) for key, value in cross]
+            encoder_mask = self.family.encoder_mask(encoder_attention_mask, beams * tokens)
+            logits = self._decode(input_ids.flatten(1), encoder_mask, layers, by_head, slots_mask(slot_mask))
+            best = self._best(logits.view(batch, beams, tokens, -1))
         return *best, [layer.present for layer in layers]
 
 

@@ -11,18 +11,13 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime.bundle.graph_io import (
-    BEAM_IDX,
     DECODER_INIT,
     DECODER_WITH_PAST,
     ENCODER,
-    ENCODER_ATTENTION_MASK,
-    INPUT_IDS,
-    PAST_LENGTH,
-    PAST_ROWS,
     Cache,
     graph_inputs,
     graph_outputs,
@@ -32,21 +27,26 @@ from speech_runtime.interrupts import interruption
 
 from ..errors import ExportError, reason
 from ..precision.options import Target
+from . import tree_cache
 from .facts import encoder_width
-from .graphs import DecoderInit, DecoderWithPast, DecoderWithStaticPast, Encoder
+from .graphs import DecoderInit, DecoderWithPast, DecoderWithStaticPast, DecoderWithTreePast, Encoder
 from .rewrites import onnx_attention
+from .step_examples import SIZES, step_examples
 
 OPSET = 20
 OPSETS: dict[Target, int] = {"cpu": OPSET, "cuda": onnx_attention.OPSET, "tensorrt": OPSET}
 """ONNX opset of the graphs for each target: as old as can be, so that more parsers know it."""
+_STEPS: dict[Cache, type[DecoderWithPast]] = {
+    "growing": DecoderWithPast,
+    "static": DecoderWithStaticPast,
+    "tree": DecoderWithTreePast,
+}
 _EXTERNAL_DATA_FROM = 2**25
 """Size in bytes above which weights go to a file beside the graph, which is mapped into memory and not copied.
 
 A protobuf would be read, parsed and copied, and holds 2 GiB at most."""
 
-# Sizes of the examples that are traced. All differ and none is 0 or 1, so that tracing keeps every dimension dynamic,
-# and apart from the others.
-_BATCH, _BEAMS, _PAST_BEAMS, _TOKENS, _PAST, _FRAMES = 2, 3, 4, 6, 5, 23
+_BATCH, _FRAMES = SIZES["batch"], SIZES["frames"]
 _AUDIO_FRAMES = 7 * _FRAMES  # several blocks of a positional convolution; a single one would be a size of 1
 
 
@@ -80,46 +80,18 @@ def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder:
     yield Traceable(
         DECODER_INIT,
         model.decoder.config.model_type,
-        DecoderInit(model, decoder.layers).eval(),
+        DecoderInit(model, decoder.layers, merges_heads=decoder.cache == "tree").eval(),
         (torch.randn(_BATCH, _FRAMES, encoder_width(model)),),
         {"encoder_hidden_states": {0: "batch", 1: "frames"}},
     )
 
-    yield _step(model, decoder)
-
-
-def _step(model: SpeechEncoderDecoderModel, decoder: DecoderFacts) -> Traceable:
-    def cache(*shape: int) -> list[tuple[Tensor, Tensor]]:
-        return [(torch.randn(shape), torch.randn(shape)) for _ in range(decoder.layers)]
-
-    def integers(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=torch.int64)
-
-    static = decoder.cache == "static"
-    module = DecoderWithStaticPast if static else DecoderWithPast
-    past, cross = {0: "batch", 1: "past_beams"} | ({} if static else {3: "past"}), {0: "batch", 2: "frames"}
-    beams = {0: "batch", 1: "beams"}
-    places: dict[str, tuple[Tensor, dict[int, str]]] = {BEAM_IDX: (integers(_BATCH, _BEAMS), beams)}
-    if static:
-        places = {PAST_ROWS: places[BEAM_IDX], PAST_LENGTH: (torch.ones(1, dtype=torch.int64), {})}
-    return Traceable(
+    examples, dynamic_shapes = step_examples(decoder)
+    yield Traceable(
         DECODER_WITH_PAST,
         model.decoder.config.model_type,
-        module(model, decoder.layers, decoder.top_k).eval(),
-        (
-            integers(_BATCH, _BEAMS, decoder.max_tokens or _TOKENS),
-            *(example for example, _ in places.values()),
-            torch.ones(_BATCH, _FRAMES, dtype=torch.int64),
-            cache(_BATCH, _PAST_BEAMS, decoder.heads, decoder.cache_length or _PAST, decoder.head_dim),
-            cache(_BATCH, decoder.heads, _FRAMES, decoder.head_dim),
-        ),
-        {
-            INPUT_IDS: beams | ({2: "tokens"} if decoder.max_tokens is None else {}),
-            **{name: dynamic for name, (_, dynamic) in places.items()},
-            ENCODER_ATTENTION_MASK: {0: "batch", 1: "frames"},
-            "past": [(past, past)] * decoder.layers,
-            "cross": [(cross, cross)] * decoder.layers,
-        },
+        _STEPS[decoder.cache](model, decoder).eval(),
+        examples,
+        dynamic_shapes,
         decoder.cache,
     )
 
@@ -140,6 +112,7 @@ def trace(graph: Traceable, input_name: str, layers: int, opset: int = OPSET) ->
                 input_names=graph_inputs(graph.name, input_name, layers, graph.cache),
                 output_names=graph_outputs(graph.name, layers),
                 opset_version=opset,
+                custom_translation_table=tree_cache.TRANSLATIONS,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:

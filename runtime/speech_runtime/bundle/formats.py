@@ -7,22 +7,17 @@ import logging
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
-from math import prod
-from operator import mul
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..dataclass_json import FieldError, from_json, shown
+from ..dataclass_json import shown
 from ..errors import BundleError
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Format that this release writes."""
 _SOURCE = re.compile(r"[\w./~-]{1,200}")
-_MOST_CONVOLUTIONS = 100
 
 Content = Mapping[str, Any]
 """Parsed JSON of a manifest."""
@@ -37,7 +32,6 @@ def in_current_format(content: object, path: Path) -> object:
 
     Raises:
         BundleError: The format is neither this release's nor the one before it.
-        FieldError: A field that the conversion needs is missing or wrong.
     """
     version = content.get("format_version") if isinstance(content, dict) else None
     if version == FORMAT_VERSION and type(version) is int:
@@ -73,41 +67,10 @@ def _export_command(content: Content, path: Path) -> str:
     return " ".join(["speech-export", model, "-o", shlex.quote(str(path.parent)), "--overwrite", *flags])
 
 
-@dataclass(frozen=True)
-class _EncoderFacts1:
-    """Facts of the encoder in format 1: always a waveform encoder that begins with convolutions."""
-
-    input_name: Literal["input_values", "input_features"]
-    heads: int
-    conv_kernel: tuple[int, ...]
-    conv_stride: tuple[int, ...]
+def _from_2(content: Content) -> Content:
+    """Convert a manifest of format 2, which has all fields of format 3: only one kind of cache is new in it."""
+    return content
 
 
-def _from_1(content: Content) -> Content:
-    """Convert a manifest of format 1. The graphs' inputs and outputs are the same in both formats.
-
-    Format 1 does not state whether padding is neutral, so clips of different lengths are encoded one by one.
-    """
-    encoder, decoder = from_json(_EncoderFacts1, content.get("encoder"), "encoder"), content.get("decoder")
-    kernels, strides = encoder.conv_kernel, encoder.conv_stride
-    if len(kernels) != len(strides) or len(kernels) > _MOST_CONVOLUTIONS:
-        sizes = f"{len(kernels):,} and {len(strides):,} numbers"
-        raise FieldError([f"encoder.conv_kernel and encoder.conv_stride have {sizes}, expected as many of each"])
-    jumps = [1, *accumulate(strides, mul)]
-    return {
-        **content,
-        "encoder": {
-            "input_name": encoder.input_name,
-            "feature_size": None,
-            "heads": encoder.heads,
-            "min_length": 1 + sum((kernel - 1) * jump for kernel, jump in zip(kernels, jumps, strict=False)),
-            "max_length": None,
-            "stride": prod(strides),
-            "padding_neutral": False,
-        },
-        "decoder": {**decoder, "max_tokens": None} if isinstance(decoder, dict) else decoder,
-    }
-
-
-_CONVERTERS: Mapping[int, Callable[[Content], Content]] = {1: _from_1}
+_CONVERTERS: Mapping[int, Callable[[Content], Content]] = {2: _from_2}
 """Converters from format N - 1 to N, by N - 1. A new format replaces the entry."""

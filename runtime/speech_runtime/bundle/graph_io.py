@@ -18,6 +18,9 @@ INPUT_IDS = "input_ids"
 BEAM_IDX = "beam_idx"
 PAST_ROWS = "past_rows"
 PAST_LENGTH = "past_length"
+POSITION_IDS = "position_ids"
+WRITE_SLOT = "write_slot"
+SLOT_MASK = "slot_mask"
 LOGITS = "logits"
 TOP_LOGPROBS = "top_logprobs"
 TOP_IDS = "top_ids"
@@ -28,16 +31,23 @@ def cache_names(kind: str, layers: int) -> list[str]:
     return [f"{kind}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
 
-Cache = Literal["growing", "in_place", "static"]
+Cache = Literal["growing", "in_place", "static", "tree"]
 """Kind of self-attention cache of `decoder_with_past`.
 
 - `growing`: each step returns a longer cache, its rows selected by `beam_idx`;
 - `in_place`: each step writes after the `past_length` tokens in the cache, which has spare room;
 - `static`: the cache has a fixed length. Each step returns a new one with the rows `past_rows` of all
-  [batch × past_beams] and its own token after the first `past_length`. Anything beyond those is ignored.
+  [batch × past_beams] and its own token after the first `past_length`. Anything beyond those is ignored;
+- `tree`: the beams of an utterance share slots. Each step writes the tokens of all beams from `write_slot` on, and
+  `slot_mask` says which slots each of them sees.
 """
 
-_PLACES = {"growing": (BEAM_IDX,), "in_place": (PAST_LENGTH,), "static": (PAST_ROWS, PAST_LENGTH)}
+_PLACES = {
+    "growing": (BEAM_IDX,),
+    "in_place": (PAST_LENGTH,),
+    "static": (PAST_ROWS, PAST_LENGTH),
+    "tree": (POSITION_IDS, WRITE_SLOT, SLOT_MASK),
+}
 
 
 def graph_inputs(graph: str, input_name: str, layers: int, cache: Cache = "growing") -> list[str]:

@@ -1,7 +1,8 @@
 """Makes a tiny bundle beside this file, `format-N`, and what transformers answers with the same weights.
 
-Run it once for each format, with an exporter that writes it; format 1 was made at commit e868f03:
-`PYTHONPATH=exporter:runtime python make_bundle.py format-N`. `answers.npz` is the same for all of them.
+Run it once for each format, with an exporter that writes it:
+`PYTHONPATH=exporter:runtime python make_bundle.py format-N`. `answers.npz` is the same for all of them. That of format
+2 is for the CPU; that of format 3 is for CUDA, with the kind of cache that is new in it.
 """
 
 import sys
@@ -21,7 +22,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
-from speech_export import export
+from speech_export import PrecisionOptions, export
 
 VOCABULARY, START, EOS, PAD = 60, 1, 2, 3
 SPREAD = 0.2
@@ -93,6 +94,7 @@ def answers(model: SpeechEncoderDecoderModel, extractor: Wav2Vec2FeatureExtracto
 if __name__ == "__main__":
     here = Path(__file__).parent
     model, extractor = random_model(), Wav2Vec2FeatureExtractor(return_attention_mask=True)
-    export(model, here / sys.argv[1], feature_extractor=extractor, tokenizer=tokenizer())
+    for_cuda = PrecisionOptions(target="cuda")
+    export(model, here / sys.argv[1], feature_extractor=extractor, tokenizer=tokenizer(), precision=for_cuda)
     arrays: dict[str, Any] = answers(model, extractor)
     np.savez_compressed(here / "answers.npz", **arrays)

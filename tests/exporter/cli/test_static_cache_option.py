@@ -15,12 +15,13 @@ from speech_runtime.cli.transcribe import main as transcribe
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--static-cache", "64"], "a static cache is for GPUs"),
-        (
-            ["--static-cache", "1", "--target", "cuda"],
-            "has 1 tokens; a search needs at least 2",
-        ),
-        (["--static-cache", "9999", "--target", "cuda"], "set --static-cache to 64 or less"),
+        (["--static-cache", "64"], "a static cache is for TensorRT"),
+        (["--static-cache", "64", "--target", "cuda"], "leave --static-cache out, or give --target tensorrt"),
+        (["--static-cache", "1", "--target", "tensorrt"], "has 1 tokens; a search needs at least 2"),
+        (["--static-cache", "9999", "--target", "tensorrt"], "set --static-cache to 64 or less"),
+        (["--growing-cache"], "--growing-cache is for --target cuda, whose cache has another form by default"),
+        (["--growing-cache", "--static-cache", "64", "--target", "tensorrt"], "for tensorrt leave it out"),
+        (["--growing-cache", "--static-cache", "64", "--target", "cuda"], "a cache cannot be static and grow"),
     ],
 )
 def test_a_cache_that_cannot_be_had_is_refused_at_once(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from speech_export.errors import ExportError
-from speech_export.tracing.static_cache import PastLength, PositionsFromInput, StaticLayer, length_mask
+from speech_export.tracing.past_length import PastLength, PositionsFromInput
+from speech_export.tracing.static_cache import REMEDY, StaticLayer, length_mask
 
 SEEN = 5
 
 
 @pytest.fixture
 def past() -> PastLength:
-    return PastLength(torch.tensor([SEEN]))
+    return PastLength(torch.tensor([SEEN]), REMEDY)
 
 
 @pytest.mark.parametrize(
@@ -64,12 +65,12 @@ def test_a_step_puts_its_own_behind_what_was_seen_and_reads_nothing_of_what_was_
     past = torch.full((batch, 2, heads, length, width), torch.nan)
     past[:, :, :, :seen] = torch.arange(batch * 2.0).view(batch, 2, 1, 1, 1)
     rows = torch.tensor([[1, 0, 1], [2, 3, 3]])
-    layer = StaticLayer((past, past), rows, PastLength(torch.tensor([seen])))
+    layer = StaticLayer((past, past), rows, PastLength(torch.tensor([seen]), REMEDY))
     new = 100 + torch.arange(batch * beams * heads * width).view(batch * beams, heads, 1, width).float()
     keys, _ = layer.update(new, -new)
     assert keys.shape == (batch * beams, heads, length, width)
     torch.testing.assert_close(keys[:, 0, :seen, 0], rows.flatten().unsqueeze(1).expand(-1, seen).float())
     torch.testing.assert_close(keys[:, :, seen:], new.expand(-1, -1, length - seen, -1))
     assert layer.present[1].shape == (batch, beams, heads, length, width)
-    mask = length_mask(6, length, PastLength(torch.tensor([seen])))
+    mask = length_mask(6, length, PastLength(torch.tensor([seen]), REMEDY))
     assert (mask[0, 0, 0] == 0).tolist() == [True, True, True, False, False, False]

@@ -6,6 +6,7 @@ import torch
 from composites import composite
 from speech_export.tracing import beams as beams_module
 from speech_export.tracing.beams import cross_attentions
+from speech_export.tracing.facts import decoder_facts
 from speech_export.tracing.graphs import DecoderInit, DecoderWithPast
 from speech_export.tracing.rewrites.rewritten import rewritten_for_tracing
 
@@ -21,7 +22,7 @@ def logits_of_a_step(family: str) -> torch.Tensor:
         mask[1, 4:] = 0
         past = [(torch.randn(BATCH, 1, 3, 5, 8), torch.randn(BATCH, 1, 3, 5, 8)) for _ in range(LAYERS)]
         input_ids = torch.randint(4, 90, (BATCH, BEAMS, TOKENS))
-        step = DecoderWithPast(model, LAYERS, top_k=4)
+        step = DecoderWithPast(model, decoder_facts(model, top_k=4))
         logits: torch.Tensor = step(input_ids, torch.zeros(BATCH, BEAMS, dtype=torch.int64), mask, past, cross)[0]
     return logits
 

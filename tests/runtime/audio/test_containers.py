@@ -88,6 +88,11 @@ def patched(container: str, after: bytes, value: bytes, offset: int = 0, subtype
         (patched("AIFF", b"SSND", struct.pack(">I", 2**40 >> 10)), "is truncated"),
         (patched("AU", b".snd", struct.pack(">I", 32000), offset=4), "has 64,000 more bytes"),
         (patched("AU", b".snd", struct.pack(">I", 0), offset=4), "declares 0 bytes"),
+        (
+            patched("AU", b".snd", struct.pack(">I", 31), offset=16),
+            r"no whole number of frames of 62 bytes \(31 channels",
+        ),
+        (patched("CAF", b"desc", b"\0\0\0\x01", offset=28, subtype="ALAC_16"), "of 48,000 samples could be decoded"),
         (patched("CAF", b"data", struct.pack(">Q", 32004)), "has 64,0.* more bytes|malformed"),
         (patched("CAF", b"data", struct.pack(">Q", 9 * 2**40)), "is truncated: it has [0-9,]+ of 9,895,604,649,9"),
         (patched("W64", b"data", struct.pack("<Q", 9 * 2**40), offset=12), "is truncated"),

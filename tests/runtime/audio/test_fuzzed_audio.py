@@ -55,15 +55,24 @@ def damage(how: str, content: bytes, other: bytes, draw: random.Random) -> bytes
     return content[:at] + number.to_bytes(width, draw.choice(["little", "big"])) + content[at + width :]
 
 
-def misheard(how: str, damaged: bytes, samples: np.ndarray, expected: np.ndarray) -> bool:
+def added_samples(content: bytes) -> bytes:
+    """Return the field of an MP3 with the numbers of samples in front of the recording and after it; else nothing."""
+    begin = content.find(b"LAME", 0, 256)
+    return content[begin + 21 : begin + 24] if begin >= 0 else b""
+
+
+def misheard(how: str, whole: bytes, damaged: bytes, samples: np.ndarray, expected: np.ndarray) -> bool:
     """Return True if samples of the original are missing, or only the first of two files was read.
 
-    A changed sampling rate does not count: nothing in a file contradicts it.
+    A changed sampling rate does not count, nor a changed number of samples that an MP3 encoder added: nothing that
+    decoders read contradicts it.
     """
     if how == "splice":
         return samples.size < 1.9 * expected.size
     if how in ("truncate", "remove"):
         return not np.array_equal(samples[: expected.size], expected)
+    if added_samples(damaged) != added_samples(whole):
+        return False
     return samples.size < expected.size and soundfile.info(io.BytesIO(damaged)).samplerate == RATE
 
 
@@ -101,7 +110,7 @@ def tried(tries: int, seed: int) -> Tally:
             tally.wrong.append(f"{what}: {error!r}")
         else:
             tally.ends["heard"] += 1
-            if misheard(how, damaged, samples, answers[kind]):
+            if misheard(how, wholes[kind], damaged, samples, answers[kind]):
                 tally.wrong.append(f"{what}: {samples.size} of {answers[kind].size} samples are heard")
     return tally
 

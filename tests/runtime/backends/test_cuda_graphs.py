@@ -38,7 +38,7 @@ from speech_runtime.generation.decoding.decoder import CachedDecoder
 @pytest.fixture(scope="module")
 def static(export_once: ExportOnce) -> Callable[[str], Bundle]:
     def make(family: str) -> Bundle:
-        settings: dict[str, Any] = {"precision": PrecisionOptions(target="cuda"), "static_cache": 40}
+        settings: dict[str, Any] = {"precision": PrecisionOptions(target="tensorrt"), "static_cache": 40}
         return Bundle.open(export_once(f"{family}-static", composite(family), **settings))
 
     return make

@@ -48,7 +48,7 @@ class Rig:
 
 @pytest.fixture
 def load(export_once: ExportOnce, tmp_path: Path) -> Callable[..., Rig]:
-    settings: dict[str, Any] = {"precision": PrecisionOptions(target="cuda"), "static_cache": 40}
+    settings: dict[str, Any] = {"precision": PrecisionOptions(target="tensorrt"), "static_cache": 40}
     exported = export_once("bert-static", composite("bert"), **settings)
 
     def make(cuda_graphs: int, **facts: Any) -> Rig:

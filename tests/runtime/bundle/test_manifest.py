@@ -59,7 +59,7 @@ def test_all_damage_is_listed(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format_version=99), "format version 99, this release reads 1 and 2; upgrade with"),
+        (lambda m: m.update(format_version=99), "format version 99, this release reads 2 and 3; upgrade with"),
         (lambda m: m.pop("decoder"), "decoder is missing"),
         (lambda m: m["decoder"].update(layers="two"), "decoder.layers is 'two', expected int"),
         (lambda m: m.update(surprise=1), "surprise is not a known field"),

@@ -11,8 +11,7 @@ import numpy as np
 
 from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.generation.decoding.caches import buffer_pool
-from speech_runtime.generation.decoding.caches.buffer_pool import StepBufferPool
-from speech_runtime.generation.decoding.caches.static import StepBuffers
+from speech_runtime.generation.decoding.caches.buffer_pool import Lent, StepBufferPool
 
 FACTS = DecoderFacts(
     *(1, 1, 1),
@@ -48,7 +47,7 @@ def memories(recordings: int) -> StepBufferPool:
     return StepBufferPool(backend, FACTS)
 
 
-def lend(lender: StepBufferPool, search: Search, batch: int = 1) -> StepBuffers | None:
+def lend(lender: StepBufferPool, search: Search, batch: int = 1) -> Lent | None:
     return lender.lend(search, np.repeat(STATES, batch, axis=0), np.repeat(MASK, batch, axis=0), beams=1)
 
 

@@ -25,6 +25,8 @@ _EXTENSIBLE = 0xFFFE
 _LINEAR = {1: "PCM", 3: "floating-point"}
 _COMPANDED = {6: "A-law", 7: "mu-law"}
 _UNKNOWN_SIZE = 0xFFFFFFFF
+_AU_SAMPLE_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
+"""Bytes of a sample, by the encoding that the header of an AU file names; others are compressed."""
 _SPHERE_HEADER = re.compile(rb"NIST_1A\s+(\d+)\s")
 # Numbers are integers (-i), or strings with their length (-s1), as libsndfile writes some of them.
 _SPHERE_FIELD = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -(?:i|s\d+) (\d+)\s*$", re.MULTILINE)
@@ -75,7 +77,7 @@ def chunk_extent(source: Source, layout: Layout) -> Extent:
         DamagedError: The format chunk contradicts itself, the audio is not complete, there is more than one audio
             chunk, or something follows that is not a chunk.
     """
-    position, audio, large = layout.begin, None, 0
+    position, audio, large, frames = layout.begin, None, 0, 0
     while position < source.size:
         header = source.read_at(position, layout.header)
         name, begin = header[:_ID], position + layout.header
@@ -91,6 +93,8 @@ def chunk_extent(source: Source, layout: Layout) -> Extent:
             _check_format(source.read_at(begin, min(length, _FORMAT_BYTES)), layout.order)
         elif name == b"ds64":
             large = int.from_bytes(source.read_at(begin + 8, 8), "little")
+        elif name == b"pakt" and layout is CAF:
+            frames = max(0, int.from_bytes(source.read_at(begin + 8, 8), layout.order, signed=True))
         elif name == layout.audio:
             if audio is not None:
                 raise two_streams()
@@ -108,7 +112,7 @@ def chunk_extent(source: Source, layout: Layout) -> Extent:
         raise DamagedError("cannot be read as audio: it is damaged, or has no chunk of samples; copy it again")
     if position < source.size:
         check_rest(source, position, audio)
-    return Extent(audio)
+    return Extent(audio, frames)
 
 
 def _streamed(source: Source, position: int, layout: Layout) -> Extent:
@@ -170,11 +174,18 @@ def au_extent(source: Source, order: Literal["little", "big"]) -> Extent:
     Raises:
         DamagedError: The audio is not complete, or more data follows.
     """
-    header = source.read_at(4, 8)
+    header = source.read_at(4, 20)
     begin, length = (int.from_bytes(header[i : i + 4], order) for i in (0, 4))
     if length == _UNKNOWN_SIZE:
         return Extent(max(0, source.size - begin))
     check_span(source, begin, length)
+    encoding, _, channels = (int.from_bytes(header[i : i + 4], order) for i in (8, 12, 16))
+    frame = channels * _AU_SAMPLE_BYTES.get(encoding, 0)
+    if frame and length % frame:
+        raise DamagedError(
+            f"has a header that contradicts itself: {length:,} bytes of audio are no whole number of frames of "
+            f"{frame:,} bytes ({channels:,} channels); copy it again"
+        )
     return Extent(length)
 
 

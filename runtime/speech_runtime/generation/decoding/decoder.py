@@ -26,6 +26,7 @@ from .caches.buffer_pool import StepBufferPool
 from .caches.growing import GrowingCache
 from .caches.in_place import InPlaceCache
 from .caches.static import StaticCache, StepBuffers
+from .caches.tree import TreeBuffers, TreeCache
 
 _FULL_VOCAB, _BEST = (LOGITS,), (TOP_LOGPROBS, TOP_IDS)
 
@@ -74,21 +75,26 @@ class CachedDecoder:
             encoder_hidden_states: Output of the encoder.
             encoder_attention_mask: Mask of the encoder's output.
             buffers: Pool of buffers for recorded steps; without one, or if it is empty, steps are not recorded.
-            longest: Maximal length of a sequence; a cache that grows in place begins with no more room than that.
+            longest: Maximal length of a sequence; a cache that can get more room begins with no more than that.
             beams: Number of beams of the search, for buffers of their size.
         """
         self._backend = backend
         self._facts = facts
         lent = buffers and buffers.lend(self, encoder_hidden_states, encoder_attention_mask, beams)
+        self._lent = lent if isinstance(lent, TreeBuffers) else None
         if lent:
             self._fixed = lent.fixed
-            self._cache: SelfAttentionCache = StaticCache(lent, facts, recorded=True)
+            self._cache: SelfAttentionCache = (
+                TreeCache(lent, facts, batch, beams, longest, recorded=True)
+                if isinstance(lent, TreeBuffers)
+                else StaticCache(lent, facts, recorded=True)
+            )
         else:
             cross = backend.run(
                 DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
             )
             self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
-            self._cache = self._new_cache(batch, longest)
+            self._cache = self._new_cache(batch, longest, beams)
         self._prepared: _Step | None = None
         self._batch = batch
         self._active: NDArray[np.int64] | None = None  # None while every utterance in the caches is active
@@ -208,12 +214,20 @@ class CachedDecoder:
         step = self._prepared
         if step is None or step.bound is not bound or step.outputs is not outputs:
             step = self._prepared = self._prepare(bound, outputs)
+        if self._lent is None:
+            return self._outputs(step)
+        finite, self._lent.finite = self._lent.finite, False  # what an interrupted run has written is not known
+        found = self._outputs(step)
+        self._lent.finite = finite and all(np.isfinite(array.max(axis=-1)).all() for array in found)
+        return found
+
+    def _outputs(self, step: _Step) -> Sequence[NDArray[Any]]:
         results = step.run()
         self._cache.commit(results)
         if step.found is not None:
             return step.found
         made = {**results, **step.places}
-        return [self._backend.download(made[name]) for name in outputs]
+        return [self._backend.download(made[name]) for name in step.outputs]
 
     def _prepare(self, bound: Binding, outputs: Sequence[str]) -> _Step:
         inputs = {**bound.inputs, **self._fixed}
@@ -233,7 +247,9 @@ class CachedDecoder:
         run = self._backend.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **into})
         return _Step(bound, outputs, run, found, [array[:, :, -1] for array in found])
 
-    def _new_cache(self, batch: int, longest: int | None = None) -> SelfAttentionCache:
+    def _new_cache(self, batch: int, longest: int | None = None, beams: int = 1) -> SelfAttentionCache:
+        if self._facts.cache == "tree":
+            return TreeCache(TreeBuffers(self._backend, self._facts, batch), self._facts, batch, beams, longest)
         if self._facts.cache == "static":
             return StaticCache(StepBuffers(self._backend, self._facts, batch), self._facts)
         if self._facts.cache == "in_place":

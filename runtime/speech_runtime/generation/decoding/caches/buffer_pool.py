@@ -19,8 +19,12 @@ from ....bundle.graph_io import (
 )
 from ....bundle.model_facts import DecoderFacts
 from .static import StepBuffers
+from .tree import TreeBuffers
 
 logger = logging.getLogger(__name__)
+
+
+Lent = StepBuffers | TreeBuffers
 
 
 class Size(NamedTuple):
@@ -57,13 +61,13 @@ class StepBufferPool:
         self._facts = facts
         self._left = backend.recordings
         self._memory = MemoryBound(backend.recording_memory)
-        self._free: dict[Size, list[StepBuffers]] = {}
-        self._returned: deque[tuple[Size, StepBuffers]] = deque()
+        self._free: dict[Size, list[Lent]] = {}
+        self._returned: deque[tuple[Size, Lent]] = deque()
         self._lock = threading.Lock()
 
     def lend(
         self, borrower: object, encoder_hidden_states: Value, encoder_attention_mask: Value, beams: int
-    ) -> StepBuffers | None:
+    ) -> Lent | None:
         """Return buffers with the cross-attention cache in them, or None if none are left.
 
         They belong to `borrower` until Python collects it. Frames are padded to the size of their bucket, which
@@ -86,23 +90,34 @@ class StepBufferPool:
         self._backend.prepare(DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, [], cross)()
         return buffers
 
-    def _take(self, size: Size) -> StepBuffers | None:
+    def _take(self, size: Size) -> Lent | None:
         with self._lock:
             while self._returned:
                 returned, buffers = self._returned.popleft()
                 self._free.setdefault(returned, []).append(buffers)
-            if free := self._free.get(size):
-                return free.pop()
-            if not self._left:
-                return None
-            self._left -= 1
-        buffers = StepBuffers(self._backend, self._facts, size.batch, self._memory.take)
+            free = self._free.get(size)
+            taken = free.pop() if free else None
+            if taken is None:
+                if not self._left:
+                    return None
+                self._left -= 1
+        if taken is not None:
+            return _usable(taken)
+        kind = TreeBuffers if self._facts.cache == "tree" else StepBuffers
+        buffers = kind(self._backend, self._facts, size.batch, self._memory.take)
         if buffers.reserve(size.beams, size.frames):
             return buffers
         with self._lock:
             self._left += 1
         logger.debug("steps of %s are not recorded: their caches exceed cuda_graph_memory", size)
         return None
+
+
+def _usable(buffers: Lent) -> Lent:
+    """Return buffers without what would spoil another search."""
+    if isinstance(buffers, TreeBuffers) and not buffers.finite:
+        buffers.make_finite()
+    return buffers
 
 
 def _padded(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:

@@ -54,7 +54,7 @@ class StepTensors:
         self.fixed = {name: self._backend.allocate(*layout) for name, layout in fixed.items()}
         return True
 
-    def written(self, name: str, array: NDArray[np.int64]) -> Value:
+    def written(self, name: str, array: NDArray[np.int64] | NDArray[np.bool_]) -> Value:
         """Return the input `name` of a step, with `array` written into it."""
         tensor = self._tensor(name, array.shape, array.dtype)
         self._backend.write(tensor, np.ascontiguousarray(array))
