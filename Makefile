@@ -8,7 +8,7 @@ export PYTHON
 unexport VENV  # of the user's shell
 .NOTPARALLEL:  # all targets share .venv
 
-.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 matrix half convolutions host-time bench bench-quick lint types docs docs-serve lock lock-check clean
+.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 matrix half convolutions host-time bench bench-quick bench-gpu lint types docs docs-serve lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -37,9 +37,10 @@ test-gpu: .venv/installed-dev
 	$(BIN)/pytest tests/gpu -m "gpu and not alone" -rs -n 4 $(GPU_TESTS)
 	$(BIN)/pytest tests/gpu -m "gpu and alone" -rs $(GPU_TESTS)
 
-# Bundles for those tests, in build/gpu-bundles: export them on a machine without a GPU, and copy the folder there.
+# Bundles for those tests and for bench-gpu, in build/gpu-bundles: export them on a machine without a GPU, and copy the
+# folder there.
 gpu-bundles: .venv/installed-dev
-	PYTHONPATH=tests/helpers $(BIN)/python tools/gpu_bundles.py
+	PYTHONPATH=tests/helpers:benchmarks $(BIN)/python tools/gpu_bundles.py
 
 # The runtime on arm64, with bundles exported here: ROOT is the root of an arm64 Debian, see the script.
 test-arm64: .venv/installed-dev
@@ -69,6 +70,10 @@ bench: .venv/installed-bench
 # The bundled model only: build/bench/results. Under 5 minutes.
 bench-quick: .venv/installed-bench
 	$(BENCH) --quick
+
+# On a machine with an NVIDIA GPU, beside transformers: benchmarks/results/gpu. GPU=--help lists its options.
+bench-gpu: .venv/installed-dev
+	PYTHONPATH=benchmarks:tests/helpers $(BIN)/python -W ignore benchmarks/run_gpu.py $(GPU)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

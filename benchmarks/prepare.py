@@ -89,10 +89,22 @@ def export_bundle(checkpoint: Path, directory: Path, precision: str) -> str | No
     return done.stderr.strip().splitlines()[-1] if done.returncode else None
 
 
+def reference_shape() -> SpeechEncoderDecoderModel:
+    """Return the reference shape with random weights."""
+    return load_configs(json.dumps(ENCODER_CONFIG), json.dumps(DECODER_CONFIG)).model
+
+
 def checkpoint(directory: Path, _: Path) -> None:
     """The reference shape with random weights."""
-    composite = load_configs(json.dumps(ENCODER_CONFIG), json.dumps(DECODER_CONFIG))
-    composite.model.save_pretrained(directory)
+    reference_shape().save_pretrained(directory)
+
+
+def configuration(directory: Path, _: Path) -> None:
+    """The reference shape without weights, for peers that make them up."""
+    with torch.device("meta"):
+        model = reference_shape()
+    model.config.save_pretrained(directory)
+    model.generation_config.save_pretrained(directory)
 
 
 def plain_onnx(directory: Path, others: Path) -> None:
@@ -172,6 +184,7 @@ def ctranslate2_model(directory: Path, others: Path) -> None:
 
 RECIPES: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "checkpoint": (checkpoint, ()),
+    "configuration": (configuration, ()),
     "plain-onnx": (plain_onnx, ()),
     "plain-onnx-int8": (plain_onnx_int8, ()),
     "ctranslate2": (ctranslate2_model, ("ctranslate2",)),

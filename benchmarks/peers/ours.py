@@ -1,4 +1,4 @@
-"""A bundle on `speech_runtime`."""
+"""A bundle on `speech_runtime`. The variant is the device, with its default options; without one, the CPU."""
 
 import time
 
@@ -13,7 +13,8 @@ class Ours:
     """See `Peer`."""
 
     def __init__(self, job: Job) -> None:
-        self._backend, self._generator = load(Bundle.open(job.model), backend_options("cpu", threads_here()))
+        options = backend_options(job.variant or "cpu", threads_here())
+        self._backend, self._generator = load(Bundle.open(job.model), options)
         self._free = job.audio is not None
 
     def run(self, case: Case, clips: Samples) -> Sample:

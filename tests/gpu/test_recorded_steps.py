@@ -23,23 +23,39 @@ SLOWER = 1.1
 Record = Callable[[int], OnnxSpeechSeq2Seq]
 
 
-@pytest.fixture(scope="module", params=["cuda", "engines"])
-def recording(request: pytest.FixtureRequest) -> str:
-    """Yield the devices that record steps; skip those that this machine lacks something for."""
-    return usable(request, request.param)
+CASES = {
+    "cuda, beams share a cache": ("cuda", "digits, cuda"),
+    "cuda, static cache": ("cuda", "digits, tensorrt, static"),
+    "engines, static cache": ("engines", "digits, tensorrt, static"),
+}
+"""Devices that record steps, and bundles whose steps they record."""
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=list(CASES))
+def recorded(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Yield a device and the name of a bundle; skip devices that this machine lacks something for."""
+    device, bundle = request.param
+    return usable(request, device), bundle
 
 
 @pytest.fixture(scope="module")
-def record(recording: str, bundle_of: BundleOf, tmp_path_factory: pytest.TempPathFactory) -> Record:
-    """Load the bundled model with a static cache, and record so many sizes."""
-    static = bundle_of(DIGITS["digits, tensorrt, static"])
-    if recording == "engines":
-        copy = with_engines(static, tmp_path_factory)
+def recording(recorded: tuple[str, str]) -> str:
+    """The device that records."""
+    return recorded[0]
+
+
+@pytest.fixture(scope="module")
+def record(recorded: tuple[str, str], bundle_of: BundleOf, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """Load the bundled model, and record so many sizes."""
+    device, name = recorded
+    bundle = bundle_of(DIGITS[name])
+    if device == "engines":
+        copy = with_engines(bundle, tmp_path_factory)
         return lambda sizes: OnnxSpeechSeq2Seq.from_pretrained(copy, options=EngineOptions(cuda_graphs=sizes))
-    if recording == "cpu":
-        return lambda _: OnnxSpeechSeq2Seq.from_pretrained(static)
+    if device == "cpu":
+        return lambda _: OnnxSpeechSeq2Seq.from_pretrained(bundle)
     return lambda sizes: OnnxSpeechSeq2Seq.from_pretrained(
-        static, options=SessionOptions(device="cuda", cuda=CudaOptions(cuda_graphs=sizes))
+        bundle, options=SessionOptions(device="cuda", cuda=CudaOptions(cuda_graphs=sizes))
     )
 
 

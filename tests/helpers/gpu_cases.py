@@ -1,4 +1,4 @@
-"""The bundles that tests/gpu needs: what they are exported from, and how they come to a machine with a GPU.
+"""The bundles that tests/gpu and `make bench-gpu` need: what they are exported from, and how they come to a GPU.
 
 `make gpu-bundles` exports them beforehand, where there is no GPU, to archives in `build/gpu-bundles`.
 """
@@ -15,6 +15,7 @@ from transformers import SpeechEncoderDecoderModel
 from composites import composite
 from convolutions import REAL
 from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing
+from prepare import reference_shape
 from real_shapes import PAIRS, one_layer, real_shape
 from speech_export.precision.options import PrecisionOptions
 
@@ -77,20 +78,21 @@ DIGITS = {
 }
 """The bundled model."""
 
-WITHOUT_STATIC = {"prophetnet"}
-"""Decoders that take no static cache."""
+GROWS_ALWAYS = {"prophetnet"}
+"""Decoders that have a growing cache only."""
 
 
 def _family(row: Pairing) -> list[Case]:
     model = partial(composite, row.decoder, row.encoder)
     variants: dict[str, dict[str, Any]] = {"float32": {"precision": CUDA}, "half": {"precision": CUDA_HALF}}
-    if row in DECODER_ROWS and row.decoder not in WITHOUT_STATIC:
+    if row in DECODER_ROWS and row.decoder not in GROWS_ALWAYS:
+        variants["growing"] = {"precision": CUDA, "growing_cache": True}
         variants["static"] = {"precision": TENSORRT, "static_cache": STATIC_TOKENS}
     return [Case(f"{row.name}, {variant}", model, settings) for variant, settings in variants.items()]
 
 
 FAMILIES = [case for row in (*ENCODER_ROWS, *DECODER_ROWS) for case in _family(row)]
-"""Every row of docs/support.md."""
+"""Every row of docs/support.md, with each kind of cache."""
 
 SHAPES = [
     Case(f"{encoder} + {decoder}, {name}", partial(real_shape, encoder, decoder), {"precision": precision}, quick=False)
@@ -105,4 +107,7 @@ LAYERS = [
 ]
 """One layer of every encoder at its real width, in half precision: cuDNN refuses convolutions by their sizes."""
 
-CASES = [*DIGITS.values(), *FAMILIES, *LAYERS, *SHAPES]
+REFERENCE = Case("reference shape, half", reference_shape, {"precision": CUDA_HALF}, quick=False)
+"""What `make bench-gpu` measures."""
+
+CASES = [*DIGITS.values(), *FAMILIES, *LAYERS, *SHAPES, REFERENCE]

@@ -90,17 +90,14 @@ def check_target(directory: Path, manifest: Manifest) -> None:
     """Check that the graphs of the bundle in `directory` have only operators that TensorRT knows.
 
     Raises:
-        ExportError: They were exported for the CPU, or for CUDA with a cache that beams share.
+        ExportError: They were exported for the CPU, or for CUDA.
     """
-    remedy = (
-        f"export the model for TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
-    )
-    if manifest.target == "cpu":
+    if manifest.target != "tensorrt":
+        other = "the CPU" if manifest.target == "cpu" else "CUDA"
         raise ExportError(
-            f"{directory} was exported for the CPU, with operators that only ONNX Runtime knows; {remedy}"
+            f"{directory} was exported for {other}, with operators that only ONNX Runtime knows; export the model for "
+            f"TensorRT: speech-export MODEL -o {directory} --overwrite --target tensorrt --engines"
         )
-    if manifest.decoder.cache == "tree":
-        raise ExportError(f"{directory} was exported for CUDA, and TensorRT has no operator for its cache; {remedy}")
 
 
 def _with_cache_length(limits: ProfileLimits, decoder: DecoderFacts) -> ProfileLimits:

@@ -10,6 +10,14 @@ from .onnxruntime.backend import OnnxRuntimeBackend
 from .options import Device, Options, SessionOptions
 from .tensorrt.backend import TensorRtBackend
 
+_TARGETS: dict[Device, tuple[str, ...]] = {
+    "cpu": ("cpu", "cuda", "tensorrt"),
+    "cuda": ("cuda", "tensorrt"),
+    "tensorrt": ("tensorrt",),
+    "tensorrt_rtx": ("tensorrt",),
+}
+"""Targets whose graphs each device takes, its own first. Graphs for TensorRT are standard ONNX."""
+
 
 def load_backend(bundle: Bundle, options: Options, *, check_hashes: bool = True) -> tuple[Backend, Manifest]:
     """Load the graphs of `bundle`.
@@ -32,14 +40,10 @@ def load_backend(bundle: Bundle, options: Options, *, check_hashes: bool = True)
 
 
 def _check_target(bundle: Bundle, device: Device) -> None:
-    if device != "cpu" and bundle.manifest.target == "cpu":
-        target = "cuda" if device == "cuda" else "tensorrt"
+    made_for, takes = bundle.manifest.target, _TARGETS[device]
+    if made_for not in takes:
+        other = "the CPU" if made_for == "cpu" else "CUDA"
         raise EngineError(
-            f"{bundle.directory} was exported for the CPU, with operators that device {device!r} does not support or "
-            f"runs slowly: export the model again with --target {target}"
-        )
-    if device not in ("cpu", "cuda") and bundle.manifest.decoder.cache == "tree":
-        raise EngineError(
-            f"{bundle.directory} was exported for CUDA, and TensorRT has no operator for its cache: load it with "
-            "device 'cuda', or export the model again with --target tensorrt"
+            f"{bundle.directory} was exported for {other}, with operators that device {device!r} does not support or "
+            f"runs slowly: export the model again with --target {takes[0]}"
         )

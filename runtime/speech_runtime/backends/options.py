@@ -168,6 +168,9 @@ class SessionOptions:
         graph_optimization: Level of ONNX Runtime's graph optimisation at load; see its `GraphOptimizationLevel`.
         optimized_model_cache: Directory for the optimised graphs, for faster loading; see
             `backends.onnxruntime.optimized_graphs`. None for no cache.
+        profile: Directory for profiles of all runs, one JSON file for each graph, in the format of Perfetto. ONNX
+            Runtime writes them when the model is released. A recorded step is one entry; set `cuda.cuda_graphs` to 0 to
+            see its operators. None for no profiles.
         log_severity: Lowest severity of the messages that ONNX Runtime writes to stderr. Errors of a run are raised;
             they are written there too from "warning" on.
 
@@ -192,6 +195,7 @@ class SessionOptions:
     memory_pattern: bool = False
     graph_optimization: GraphOptimization = "all"
     optimized_model_cache: _Directory = None
+    profile: _Directory = None
     log_severity: LogSeverity = "error"
 
     def __post_init__(self) -> None:

@@ -82,6 +82,7 @@ def test_a_model_is_exported_for_tensorrt_and_with_engines(digits_for_tensorrt: 
         ((CHECKPOINT, "-o", "x", "--engines", "--trt-flavor", "tensorrt"), "pip install 'speech-export[tensorrt]'"),
         ((CHECKPOINT, "-o", "x", "--engines", "--target", "cpu"), "leave --target cpu out"),
         (("FOR_CPU", "--engines"), "speech-export MODEL -o FOR_CPU --overwrite --target tensorrt --engines"),
+        (("FOR_CUDA", "--engines"), "FOR_CUDA was exported for CUDA, with operators that only ONNX Runtime knows"),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_anything_is_done(
@@ -91,10 +92,11 @@ def test_what_cannot_be_built_is_refused_before_anything_is_done(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     bundle = make_bundle(tmp_path / "BUNDLE", target="tensorrt")
     make_bundle(tmp_path / "FOR_CPU")
+    make_bundle(tmp_path / "FOR_CUDA", target="cuda")
     result = run(*arguments)
     assert result.exit_code != 0
     assert message in result.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"BUNDLE", "FOR_CPU"}
+    assert {path.name for path in tmp_path.iterdir()} == {"BUNDLE", "FOR_CPU", "FOR_CUDA"}
     assert not (bundle / "engines").exists()
 
 

@@ -1,6 +1,5 @@
 """Test the options that are passed to the providers for NVIDIA GPUs; no GPU is needed."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,19 +227,21 @@ def test_what_the_cpu_build_says_to_a_gpu(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "target"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "tensorrt"), ("cuda:1", "cuda")]
+    ("made_for", "called", "device", "target"),
+    [
+        ("cpu", "the CPU", "tensorrt", "tensorrt"),
+        ("cpu", "the CPU", "tensorrt_rtx", "tensorrt"),
+        ("cpu", "the CPU", "cuda:1", "cuda"),
+        ("cuda", "CUDA", "tensorrt", "tensorrt"),
+        ("cuda", "CUDA", "tensorrt_rtx:1", "tensorrt"),
+    ],
 )
-def test_what_was_exported_for_the_cpu_goes_nowhere_else(device: str, target: str, tmp_path: Path) -> None:
-    for_cpu = make_bundle(tmp_path / "bundle")
-    with pytest.raises(EngineError, match=rf"was exported for the CPU, with .* again with --target {target}$"):
-        OnnxSpeechSeq2Seq.from_pretrained(for_cpu, device=device)
-
-
-@pytest.mark.parametrize("device", ["tensorrt", "tensorrt_rtx"])
-def test_a_cache_that_beams_share_is_for_cuda(device: str, tmp_path: Path) -> None:
-    for_cuda = make_bundle(tmp_path / "bundle", target="cuda", decoder=replace(DECODER, cache="tree"))
-    with pytest.raises(EngineError, match=r"for its cache: load it with device 'cuda', .* with --target tensorrt$"):
-        OnnxSpeechSeq2Seq.from_pretrained(for_cuda, device=device)
+def test_a_device_takes_only_graphs_that_it_can_run(
+    made_for: str, called: str, device: str, target: str, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", target=made_for)
+    with pytest.raises(EngineError, match=rf"was exported for {called}, with .* again with --target {target}$"):
+        OnnxSpeechSeq2Seq.from_pretrained(bundle, device=device)
 
 
 def test_the_profiles_hold_a_whole_transcription(digits: Pair) -> None:

@@ -1,5 +1,6 @@
 """Test session options: those refused, those passed to ONNX Runtime, and unavailable providers. The GPU is a stub."""
 
+import gc
 import re
 import sys
 from dataclasses import replace
@@ -294,6 +295,16 @@ def test_a_run_whose_provider_fails_is_not_repeated_on_the_cpu(bundle: Bundle) -
     session._sess = MagicMock(run=MagicMock(side_effect=error), is_webgpu_graph_capture_enabled=lambda: False)
     with pytest.raises(type(error), match="no plan"):
         session.run(None, inputs)
+
+
+def test_profiles_are_written_when_the_model_is_released(bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "profiles"
+    backend = OnnxRuntimeBackend(bundle, SessionOptions(profile=folder))
+    del backend
+    gc.collect()
+    assert sorted(path.name.partition("_2")[0] for path in folder.iterdir()) == sorted(GRAPHS)
+    with pytest.raises(EngineError, match=r"profile cannot be written: .*encoder\.onnx: File exists; choose another"):
+        OnnxRuntimeBackend(bundle, SessionOptions(profile=bundle.path("encoder.onnx")))
 
 
 def test_libraries_that_did_not_load_are_named(

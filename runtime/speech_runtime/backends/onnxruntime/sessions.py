@@ -140,6 +140,9 @@ class SessionLoader:
             )
         if self._plugin is not None:
             self._use_plugin(settings, dict(providers))
+        if self._options.profile is not None:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(_made(self._options.profile) / path.stem)
         try:
             # Without `enable_fallback=0` ONNX Runtime would print the provider's error and continue on the CPU.
             session = self._runtime.InferenceSession(
@@ -182,6 +185,17 @@ class SessionLoader:
             settings.add_session_config_entry(_SHARED_ARENA, "1")
         settings.log_severity_level = _SEVERITIES[options.log_severity]
         return settings
+
+
+def _made(directory: str | Path) -> Path:
+    """Make the directory for profiles, because ONNX Runtime would not say that it is missing."""
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError(
+            f"profile cannot be written: {directory}: {error.strerror}; choose another directory"
+        ) from error
+    return Path(directory)
 
 
 def run_options(runtime: Any, options: SessionOptions, number: str = NOT_RECORDED) -> Any:
