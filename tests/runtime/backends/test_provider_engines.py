@@ -6,9 +6,9 @@ The sessions are fakes that write the files that TensorRT would, and record the 
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import onnxruntime
@@ -18,9 +18,10 @@ from handmade_bundle import make_bundle
 from speech_runtime import Bundle, EngineError, SessionOptions, TensorRtOptions
 from speech_runtime.backends import cache_directory
 from speech_runtime.backends.cache_directory import RECORD
-from speech_runtime.backends.onnxruntime import providers
+from speech_runtime.backends.onnxruntime import providers, sessions
 from speech_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from speech_runtime.backends.onnxruntime.graph_providers import engine_cache
+from speech_runtime.backends.onnxruntime.sessions import SessionLoader
 from speech_runtime.backends.options import CPU, CUDA, TENSORRT, TENSORRT_RTX
 from speech_runtime.bundle.graph_io import ENCODER, GRAPHS
 
@@ -33,8 +34,10 @@ class FakeSession:
 
     found: list[str] = []  # noqa: RUF012 - a fixture replaces it
     built: list[str] = []  # noqa: RUF012
+    of_plugin: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, path: str, settings: Any, providers: list[Any], enable_fallback: int) -> None:
+    def __init__(self, path: str, settings: Any, providers: list[Any] | None, enable_fallback: int) -> None:
+        providers = providers or list(FakeSession.of_plugin.items())
         self._asked = [name for name, _ in providers]
         options = dict(providers)[self._asked[0]]
         self._cache = Path(options["nv_runtime_cache_path" if TENSORRT_RTX in self._asked else "trt_engine_cache_path"])
@@ -44,6 +47,9 @@ class FakeSession:
         if TENSORRT in self._asked and not (self._cache / f"{self.graph}.engine").exists():
             (self._cache / f"{self.graph}.engine").write_text(f"engine of {self.graph}")
             FakeSession.built.append(self.graph)
+
+    def disable_fallback(self) -> None:
+        """It has none."""
 
     def build_more(self) -> None:
         (self._cache / f"{self.graph}.engine").write_text(f"larger engine of {self.graph}")
@@ -67,6 +73,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeSession, "found", [])
     monkeypatch.setattr(FakeSession, "built", [])
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
+    monkeypatch.setattr(sessions, "plugin_device", lambda *_: object())
+    monkeypatch.setattr(
+        SessionLoader, "_use_plugin", lambda _, __, providers: monkeypatch.setattr(FakeSession, "of_plugin", providers)
+    )
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, TENSORRT_RTX, CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     for module in ("tensorrt", "tensorrt_rtx"):
