@@ -50,7 +50,8 @@ class SpeechGenerator:
         self._label_tokens = label_tokens or LabelTokens()
         self._backend = backend
         self._encoder = SpeechEncoder(backend, manifest.encoder)
-        self._buffers = StepBufferPool(backend, manifest.decoder) if backend.recordings else None
+        recorded = manifest.decoder.cache in ("static", "tree") and backend.recordings
+        self._buffers = StepBufferPool(backend, manifest.decoder) if recorded else None
 
     def __reduce__(self) -> NoReturn:
         """Refuse pickling and copying with an error that has the remedy."""

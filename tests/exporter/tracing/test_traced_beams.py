@@ -15,6 +15,7 @@ BATCH, BEAMS, TOKENS, FRAMES, LAYERS = 2, 3, 2, 7, 2
 
 def logits_of_a_step(family: str) -> torch.Tensor:
     model = composite(family)
+    facts = decoder_facts(model, top_k=4)  # runs the model as it is
     with torch.random.fork_rng(), rewritten_for_tracing(model):
         torch.manual_seed(0)
         cross = DecoderInit(model, LAYERS)(torch.randn(BATCH, FRAMES, 24))
@@ -22,7 +23,7 @@ def logits_of_a_step(family: str) -> torch.Tensor:
         mask[1, 4:] = 0
         past = [(torch.randn(BATCH, 1, 3, 5, 8), torch.randn(BATCH, 1, 3, 5, 8)) for _ in range(LAYERS)]
         input_ids = torch.randint(4, 90, (BATCH, BEAMS, TOKENS))
-        step = DecoderWithPast(model, decoder_facts(model, top_k=4))
+        step = DecoderWithPast(model, facts)
         logits: torch.Tensor = step(input_ids, torch.zeros(BATCH, BEAMS, dtype=torch.int64), mask, past, cross)[0]
     return logits
 
