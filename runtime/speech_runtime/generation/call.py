@@ -14,7 +14,7 @@ from .config import GenerationConfig
 from .decoding.caches.static import check_static_length
 from .decoding.caches.tree import ROOM
 from .decoding.loop import Decoder, DecodingLoop
-from .output import GenerateOutput
+from .output import GenerateOutput, joined
 from .prompts import Prompt
 from .search.base import SearchResult, rows_per_utterance
 from .search.stopping import Deadline
@@ -84,7 +84,7 @@ def generate(
         if stream is not None:
             stream.end(found[0][0].tokens)
         steps, scores, logits = steps + loop.steps, loop.scores, loop.logits
-    return GenerateOutput.of(found, config.fill_token_id, steps, rows_per_utterance(config), scores, logits)
+    return joined(found, config.fill_token_id, steps, rows_per_utterance(config), scores, logits)
 
 
 def _check(config: GenerationConfig, prompts: list[Prompt], options: CallOptions, tokenizer: Tokenizer | None) -> None:

@@ -13,8 +13,8 @@ from ..errors import GenerationError
 from .config import GenerationSettings
 from .search.stopping import StoppingCriterion
 from .streaming import Streamer
-from .token_scores.maths import Processor, Scores, Sequences
-from .transformers_arguments import GivenConfig
+from .token_scores.maths import LogitsProcessor, Scores, Sequences
+from .transformers_arguments import GenerationConfigLike
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CallOptions:
         return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone.
     """
 
-    logits_processor: Sequence[Processor] = ()
+    logits_processor: Sequence[LogitsProcessor] = ()
     stopping_criteria: Sequence[StoppingCriterion] = ()
     generator: np.random.Generator | None = None
     stream: Callable[[str], object] | None = None
@@ -65,7 +65,7 @@ class CallOptions:
         options = {name: value for name, value in keywords.items() if name in OPTION_NAMES and value is not None}
         return cls(**options), {name: value for name, value in keywords.items() if name not in OPTION_NAMES}
 
-    def checked_processors(self) -> tuple[Processor, ...]:
+    def checked_processors(self) -> tuple[LogitsProcessor, ...]:
         """Return `logits_processor` with a check that each returns floating-point values of the scores' shape."""
         return tuple(_checked_processor(function, i) for i, function in enumerate(self.logits_processor))
 
@@ -80,8 +80,8 @@ OPTION_NAMES = frozenset(field.name for field in fields(CallOptions))
 class SearchKeywords(GenerationSettings, total=False):
     """Keywords of `generate`: settings (see `GenerationConfig`) and options (see `CallOptions`)."""
 
-    generation_config: GivenConfig | None
-    logits_processor: Sequence[Processor]
+    generation_config: GenerationConfigLike | None
+    logits_processor: Sequence[LogitsProcessor]
     stopping_criteria: Sequence[StoppingCriterion]
     generator: np.random.Generator | None
     stream: Callable[[str], object] | None
@@ -117,7 +117,7 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 """Check of each option's type, and the words for it."""
 
 
-def _checked_processor(function: Processor, position: int) -> Processor:
+def _checked_processor(function: LogitsProcessor, position: int) -> LogitsProcessor:
     def apply(sequences: Sequences, scores: Scores) -> Scores:
         shape = scores.shape  # read first: the function may write into the scores
         found = _returned(function, f"logits_processor[{position}]", "floating-point", "f", shape, sequences, scores)

@@ -24,6 +24,7 @@ from .model_input import given_input, padded_rows
 from .output import GenerateOutput
 from .prompts import Prompts, check_tokens, prompts
 from .search.base import rows_per_utterance
+from .setting_help import with_setting_help
 from .text import decoded
 from .transformers_arguments import settings_of, without_arguments_of_transformers
 from .transition_scores import transition_scores
@@ -134,6 +135,7 @@ class SpeechGenerator:
         **keywords: Unpack[SearchKeywords],
     ) -> GenerateOutput: ...
 
+    @with_setting_help
     def generate(
         self,
         inputs: ArrayLike | None = None,
@@ -161,11 +163,9 @@ class SpeechGenerator:
                 `de_DE`). It sets the start token if the model starts with a language token, else the first new token.
             return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone; None for what
                 `generation_config` says.
-            keywords: Settings (see `GenerationConfig`), which override those of `generation_config`, and these override
-                those of the bundle's `generation_config.json`; and options of this call: `logits_processor` and
-                `stopping_criteria` (lists of functions), `generator` (a numpy random generator), `stream` (a function
-                that takes text), `streamer` (a streamer of transformers), `cancel` (a `threading.Event`),
-                `output_scores` and `output_logits` (booleans).
+            keywords: The settings and options below, and `generation_config`, a `GenerationConfig` (ours or that of
+                transformers) or a dictionary of settings. Keywords override it, and it overrides the bundle's
+                `generation_config.json`, whose values hold in place of the defaults below.
 
         Returns:
             Sequences int64 [batch × num_return_sequences, length]: start token, tokens, end token, padding.

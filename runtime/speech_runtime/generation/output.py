@@ -58,40 +58,39 @@ class GenerateOutput(NamedOutput):
     scores: tuple[NDArray[np.float32], ...] | None = None
     logits: tuple[NDArray[np.float32], ...] | None = None
 
-    @classmethod
-    def of(
-        cls,
-        found: Sequence[Sequence[SearchResult]],
-        fill: int,
-        steps: int,
-        beams: int,
-        scores: tuple[NDArray[np.float32], ...] | None = None,
-        logits: tuple[NDArray[np.float32], ...] | None = None,
-    ) -> "GenerateOutput":
-        """Join the results of all utterances in arrays.
 
-        Args:
-            found: Results for each utterance, best first, the same number for each.
-            fill: Token id to pad sequences with.
-            steps: As in `GenerateOutput`.
-            beams: Number of rows of `scores` for each utterance.
-            scores: As in `GenerateOutput`.
-            logits: As in `GenerateOutput`.
-        """
-        rows = [result for results in found for result in results]
-        beam_indices = _padded([result.beam_indices for result in rows], -1, np.int64)
-        first_row = np.repeat(np.arange(len(found)) * beams, len(found[0]))[:, None]
-        return cls(
-            sequences=_padded([result.tokens for result in rows], fill, np.int64),
-            sequences_scores=np.array([result.score for result in rows], dtype=np.float32),
-            token_logprobs=_padded([result.token_logprobs for result in rows], 0.0, np.float32),
-            beam_indices=np.where(beam_indices < 0, -1, beam_indices + first_row),
-            steps=steps,
-            lengths=np.array([len(result.tokens) for result in rows]),
-            finished=np.array([result.finish for result in rows], dtype="<U7"),
-            scores=scores,
-            logits=logits,
-        )
+def joined(
+    found: Sequence[Sequence[SearchResult]],
+    fill: int,
+    steps: int,
+    beams: int,
+    scores: tuple[NDArray[np.float32], ...] | None = None,
+    logits: tuple[NDArray[np.float32], ...] | None = None,
+) -> GenerateOutput:
+    """Join the results of all utterances in arrays.
+
+    Args:
+        found: Results for each utterance, best first, the same number for each.
+        fill: Token id to pad sequences with.
+        steps: As in `GenerateOutput`.
+        beams: Number of rows of `scores` for each utterance.
+        scores: As in `GenerateOutput`.
+        logits: As in `GenerateOutput`.
+    """
+    rows = [result for results in found for result in results]
+    beam_indices = _padded([result.beam_indices for result in rows], -1, np.int64)
+    first_row = np.repeat(np.arange(len(found)) * beams, len(found[0]))[:, None]
+    return GenerateOutput(
+        sequences=_padded([result.tokens for result in rows], fill, np.int64),
+        sequences_scores=np.array([result.score for result in rows], dtype=np.float32),
+        token_logprobs=_padded([result.token_logprobs for result in rows], 0.0, np.float32),
+        beam_indices=np.where(beam_indices < 0, -1, beam_indices + first_row),
+        steps=steps,
+        lengths=np.array([len(result.tokens) for result in rows]),
+        finished=np.array([result.finish for result in rows], dtype="<U7"),
+        scores=scores,
+        logits=logits,
+    )
 
 
 def _padded(rows: Sequence[Sequence[float]], filler: float, dtype: DTypeLike) -> NDArray[Any]:

@@ -16,7 +16,7 @@ class TransformersConfig(Protocol):
         """Return the settings that differ from transformers' defaults."""
 
 
-GivenConfig = GenerationConfig | TransformersConfig | Mapping[str, Any]
+GenerationConfigLike = GenerationConfig | TransformersConfig | Mapping[str, Any]
 """Settings of a call in one object: ours, transformers', or a dictionary."""
 
 _REFUSED = {
@@ -56,7 +56,7 @@ def without_arguments_of_transformers(keywords: Mapping[str, Any]) -> dict[str, 
     return {name: value for name, value in keywords.items() if name not in _REFUSED and name not in _WITHOUT_EFFECT}
 
 
-def settings_of(given: GivenConfig | None) -> dict[str, Any]:
+def settings_of(given: GenerationConfigLike | None) -> dict[str, Any]:
     """Return the settings of a `generation_config` by their names, without those that are None.
 
     Raises:
