@@ -304,23 +304,6 @@ def test_configurations_without_a_start_token_begin_with_token_0(caplog: pytest.
     assert token_ids(load_configs(*configs, decoder_start_token_id=4, eos_token_id=5).model) == (4, 5, 0)
 
 
-def test_texts_that_would_be_cut_are_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = composite("bert")
-    facts = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
-    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path)
-    assert "sets no max_length: texts are cut after 20 tokens" in caplog.text
-    assert caplog.text.count("max_length") == 1
-    caplog.clear()
-    weights = tuple(name for name, _ in model.named_parameters())
-    write_configuration(Composite(model, None, None, "a pair", weights[:1]), *facts, tmp_path)
-    assert caplog.text.count("max_length") == 1
-    caplog.clear()
-    write_configuration(Composite(model, None, None, "configurations", weights), *facts, tmp_path)
-    model.generation_config.max_length = 30
-    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path)
-    assert "max_length" not in caplog.text
-
-
 def test_a_seed_makes_the_same_weights_again() -> None:
     configs = ['{"model_type": "wav2vec2", "num_hidden_layers": 1}', '{"model_type": "bert", "num_hidden_layers": 1}']
     first, again, other = (load_configs(*configs, seed=seed).model.state_dict() for seed in (1, 1, 2))
