@@ -66,8 +66,8 @@ def _say_which_length(composite: Composite, settings: GenerationConfig, max_leng
     stored = composite.model.generation_config
     if max_length is None and stored.max_length is None and stored.max_new_tokens is None and not composite.is_random:
         logger.warning(
-            "%s sets no max_length: a text may have up to %d tokens, as many as the decoder takes (transformers cuts it "
-            "after %d). --max-length sets another length.",
+            "%s sets no max_length: a text may have up to %d tokens, as many as the decoder takes (transformers cuts "
+            "it after %d). --max-length sets another length.",
             composite.source,
             settings.max_length,
             DEFAULT_NEW_TOKENS,

@@ -58,10 +58,11 @@ def _check_max_length(max_length: int | None, decoder: DecoderFacts) -> None:
     if max_length is None:
         return
     if max_length < 2:
-        raise ExportError(f"max_length is {max_length}; give 2 tokens or more: the start token counts")
+        raise ExportError(f"max_length is {max_length}; give 2 tokens or more (--max-length): the start token counts")
     if decoder.longest is not None and max_length > decoder.longest:
         raise ExportError(
-            f"max_length is {max_length}, and the decoder has {decoder.longest} positions; give {decoder.longest} or less"
+            f"max_length is {max_length}, and the decoder has {decoder.longest} positions; give {decoder.longest} or "
+            "less (--max-length)"
         )
 
 

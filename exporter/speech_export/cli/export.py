@@ -104,8 +104,8 @@ _STAGES = 5
     "--max-length",
     type=INTEGER,
     metavar="TOKENS",
-    help="Maximal length of a text in tokens, unless a call sets its own. [default: the checkpoint's, or as long as the "
-    "decoder allows]",
+    help="Maximal length of a text in tokens, unless a call sets its own. [default: the checkpoint's, or as long as "
+    "the decoder allows]",
 )
 @click.option(
     "--audio", multiple=True, type=click.Path(), help="Audio file to verify on; repeatable. [default: noise and tones]"
