@@ -242,6 +242,8 @@ def _convert(
             audio.description,
         )
     limits = limits or (Limits(math.inf, 0.0) if composite.random_weights else QUANTIZED_LIMITS)
+    if not audio.speech:
+        limits = replace(limits, text_agreement=0.0)
     calibration = ((batch.inputs, batch.attention_mask) for batch in audio.batches)
     conversion = conversion_for(float32, manifest, options, calibration)
     expected = list(expectations(composite.model, audio, _new_tokens(manifest), whole=False))

@@ -207,6 +207,8 @@ def _limits(precision: PrecisionOptions, tolerance: float | None, min_agreement:
     """Return the limits of the command line; None if it gives none. A given tolerance has no allowance for rounding."""
     options = {"logprob_difference": tolerance, "agreement": min_agreement}
     given = {name: value for name, value in options.items() if value is not None}
+    if min_agreement is not None and precision.below_float32:
+        given["text_agreement"] = min(min_agreement, QUANTIZED_LIMITS.text_agreement)
     if tolerance is not None:
         given["torch_roundings"] = 0.0
     return replace(QUANTIZED_LIMITS if precision.below_float32 else Limits(), **given) if given else None
