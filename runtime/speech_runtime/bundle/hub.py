@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, SpeechError
+from ..install_hints import how_to_install
 from .loading import Bundle
 from .manifest import MANIFEST, Manifest
 from .safe_files import is_directory, similar_directory
@@ -172,7 +173,7 @@ def _client(purpose: str) -> Any:
                 f"{purpose}, huggingface-hub is needed. It is installed, but cannot be imported: {error}; fix that, or "
                 "install it again"
             ) from error
-        raise BundleError(f"{purpose}, huggingface-hub is needed: pip install 'speech-export[hub]'") from error
+        raise BundleError(f"{purpose}, huggingface-hub is needed: {how_to_install('hub')}") from error
     return huggingface_hub
 
 
