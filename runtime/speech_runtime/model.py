@@ -28,6 +28,7 @@ from .generation.likelihood import LabelTokens, checked_texts, sequence_logprobs
 from .generation.prompts import Prompts
 from .generation.text import token_ids, tokenizer_of
 from .input_checks import check_lengths, check_memory, fits_memory
+from .processor import SpeechProcessor
 from .transcribe.batching import PER_CLIP, ClipKeywords, transcribe_clips
 from .transcribe.results import Transcription, transcriptions
 
@@ -50,8 +51,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         label_tokens: LabelTokens | None = None,
     ) -> None:
         """Compose a model of its parts. Without feature extractor or tokenizer it cannot transcribe."""
-        super().__init__(backend, manifest, generation_config, tokenizer, label_tokens)
-        self.feature_extractor = feature_extractor
+        super().__init__(backend, manifest, generation_config, tokenizer, label_tokens, feature_extractor)
 
     @classmethod
     def from_pretrained(
@@ -106,6 +106,11 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             return model
 
         return load_whole(directory, load, check_hashes=check_hashes)
+
+    @property
+    def processor(self) -> SpeechProcessor:
+        """Feature extractor and tokenizer, to be called as a processor of transformers is."""
+        return SpeechProcessor(self.manifest.encoder.input_name, self.feature_extractor, self.tokenizer, self.load)
 
     def score(
         self,
@@ -323,7 +328,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     def _checked_call(self, keywords: ClipKeywords) -> tuple[CallOptions, GenerationConfig]:
         """Check the keywords of a call, and return its options and settings; by default one sequence is returned."""
         own = {name: value for name, value in keywords.items() if name not in ("language", "decoder_input_ids")}
-        options, config = self._options_and_settings({"num_return_sequences": 1, **own})
+        options, config = self._options_and_settings(own, num_return_sequences=1)
         if kept := [name for name in ("output_scores", "output_logits") if getattr(options, name)]:
             raise GenerationError(f"{' and '.join(kept)}: transcribe does not return them; call generate() instead")
         return options, config

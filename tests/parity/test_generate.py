@@ -97,7 +97,7 @@ def test_without_settings_transformers_defaults_hold_but_for_the_length(pair: Ca
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({}, "give either inputs or encoder_outputs"),
+        ({}, "the input is missing; give input_values"),
         ({"inputs": 0, "num_return_sequences": 2}, "num_return_sequences is 2 but num_beams only 1"),
         ({"inputs": 0, "max_new_tokens": 65}, "set max_new_tokens to 64 or less"),
         ({"inputs": 0, "decoder_input_ids": [[1], [1]]}, r"decoder_input_ids must be integers \[1, tokens\]"),

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("input_checks",),
     ("backends",),
     ("generation",),
-    ("transcribe",),
+    ("transcribe", "processor"),
     ("model",),
     ("bench",),
     ("cli",),

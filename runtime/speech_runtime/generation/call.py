@@ -18,7 +18,8 @@ from .output import GenerateOutput
 from .prompts import Prompt
 from .search.base import SearchResult, rows_per_utterance
 from .search.stopping import Deadline
-from .text import TextStream, stop_strings
+from .streaming import Stream, TextStream, TokenStream
+from .text import stop_strings
 from .token_scores.chain import Lengths
 
 _FLOAT_BYTES = 4
@@ -66,7 +67,7 @@ def generate(
         criteria = options.checked_criteria()
         if config.stops and tokenizer is not None:
             criteria = (*criteria, stop_strings(tokenizer, config.stops, length))
-        stream = TextStream(tokenizer, length, options.stream) if options.stream and tokenizer is not None else None
+        stream = _stream(prompt, options, tokenizer)
         loop = DecodingLoop(
             decoder(prompt.utterances, longest),
             facts,
@@ -90,10 +91,25 @@ def _check(config: GenerationConfig, prompts: list[Prompt], options: CallOptions
     if tokenizer is None and (config.stops or options.stream is not None):
         raise GenerationError("stop_strings and stream need the bundle's tokenizer.json, and it has none")
     utterances = sum(len(prompt.utterances) for prompt in prompts)
-    if options.stream is not None and utterances > 1:
-        raise GenerationError(f"stream takes the text of one utterance, this batch has {utterances}")
+    if options.stream is not None and options.streamer is not None:
+        raise GenerationError("stream and streamer are both given; give one of them")
+    for name, taken in (("stream", "text"), ("streamer", "tokens")):
+        if getattr(options, name) is not None and utterances > 1:
+            raise GenerationError(f"{name} takes the {taken} of one utterance, this batch has {utterances}")
+    if options.streamer is not None and config.num_return_sequences > config.num_beams:
+        raise GenerationError(
+            f"streamer takes the tokens of one sequence, num_return_sequences is {config.num_return_sequences}"
+        )
     if len(prompts) > 1 and (options.output_scores or options.output_logits):
         raise GenerationError("output_scores and output_logits need prompts of one length; generate them one by one")
+
+
+def _stream(prompt: Prompt, options: CallOptions, tokenizer: Tokenizer | None) -> Stream | None:
+    if options.streamer is not None:
+        return TokenStream(prompt.tokens, options.streamer)
+    if options.stream is not None and tokenizer is not None:
+        return TextStream(tokenizer, prompt.tokens.shape[1], options.stream)
+    return None
 
 
 def _check_memory(batch: int, longest: int, facts: DecoderFacts, config: GenerationConfig) -> None:

@@ -12,7 +12,9 @@ from ..dataclass_json import shown
 from ..errors import GenerationError
 from .config import GenerationSettings
 from .search.stopping import StoppingCriterion
+from .streaming import Streamer
 from .token_scores.maths import Processor, Scores, Sequences
+from .transformers_arguments import GivenConfig
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,23 @@ class CallOptions:
         stopping_criteria: Functions that take sequences int64 [rows, length] and return which of them end: bool [rows].
         generator: Source of random numbers for sampling; None for a new one.
         stream: Function that takes the text of the only utterance in whole words, as soon as it is decided.
+        streamer: Streamer of transformers, or an object of your own with `put` and `end`: it takes the prompt, int64
+            [1, tokens], then each new token of the only utterance, int64 [1], as numpy arrays.
         cancel: Event that ends the search after its present step; any thread may set it.
         output_scores: If true, return the processed scores of every step.
         output_logits: If true, return the logits of every step.
+        return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone.
     """
 
     logits_processor: Sequence[Processor] = ()
     stopping_criteria: Sequence[StoppingCriterion] = ()
     generator: np.random.Generator | None = None
     stream: Callable[[str], object] | None = None
+    streamer: Streamer | None = None
     cancel: Event | None = None
     output_scores: bool = False
     output_logits: bool = False
+    return_dict_in_generate: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type."""
@@ -73,10 +80,12 @@ OPTION_NAMES = frozenset(field.name for field in fields(CallOptions))
 class SearchKeywords(GenerationSettings, total=False):
     """Keywords of `generate`: settings (see `GenerationConfig`) and options (see `CallOptions`)."""
 
+    generation_config: GivenConfig | None
     logits_processor: Sequence[Processor]
     stopping_criteria: Sequence[StoppingCriterion]
     generator: np.random.Generator | None
     stream: Callable[[str], object] | None
+    streamer: Streamer | None
     cancel: Event | None
     output_scores: bool
     output_logits: bool
@@ -96,9 +105,14 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a numpy.random.Generator, as numpy.random.default_rng(seed) makes it",
     ),
     "stream": (callable, "a function that takes text, such as print"),
+    "streamer": (
+        lambda value: callable(getattr(value, "put", None)) and callable(getattr(value, "end", None)),
+        "an object with the methods put and end, such as transformers' TextStreamer",
+    ),
     "cancel": (lambda value: callable(getattr(value, "is_set", None)), "a threading.Event"),
     "output_scores": _FLAG,
     "output_logits": _FLAG,
+    "return_dict_in_generate": _FLAG,
 }
 """Check of each option's type, and the words for it."""
 

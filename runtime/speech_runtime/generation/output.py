@@ -1,7 +1,7 @@
 """Output of `generate`, with the sequences of all utterances in arrays."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import KeysView, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,29 @@ from numpy.typing import DTypeLike, NDArray
 from .search.base import SearchResult
 
 
+class NamedOutput:
+    """An output whose attributes can be read as items too, as in transformers: those that are not None."""
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the attributes that are not None."""
+        return self._items().keys()
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items()[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items()
+
+    def _items(self) -> dict[str, Any]:
+        named = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in named.items() if value is not None}
+
+
 @dataclass(frozen=True)
-class GenerateOutput:
+class GenerateOutput(NamedOutput):
     """Sequences and their details: those of `return_dict_in_generate` in transformers, and more.
 
-    Rows are utterances × `num_return_sequences`, the best first.
+    Rows are utterances × `num_return_sequences`, the best first. `output["sequences"]` is `output.sequences`.
 
     Attributes:
         sequences: Token ids int64 [rows, length]: prompt, tokens, end token, padding.
