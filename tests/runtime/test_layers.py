@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 
 ROOT = REPOSITORY / "runtime" / "speech_runtime"
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "dataclass_json", "system", "interrupts", "install_hints", "telemetry", "atomic"),
+    ("errors", "dataclass_json", "system", "control_groups", "interrupts", "install_hints", "telemetry", "atomic"),
     ("bundle",),
     ("audio",),
     ("input_checks",),
