@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass, RemoveUnusedNodesPass
 
 from .patterns.projections import initializer
 
@@ -22,11 +22,12 @@ def plain_shapes(model: ir.Model) -> None:
 
     Expressions that are then equal are computed once.
     """
+    IdentityEliminationPass()(model)  # First: an Identity between two Reshapes hides one from the other.
     graph = model.graph
     _as_vectors(graph)
     sizes = _Sizes(graph)
     for node in list(graph):
-        if node.op_type == "Expand" and _is_broadcast_anyway(node):
+        if node.op_type == "Expand" and (_changes_nothing(node) or _is_broadcast_anyway(node)):
             ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
         if node.op_type == "Reshape":
             _simplify(node, sizes)
@@ -137,6 +138,13 @@ def _wanted(source: ir.Shape, output: ir.Shape) -> Iterator[int | str]:
             yield 0
         else:
             yield str(size)
+
+
+def _changes_nothing(node: ir.Node) -> bool:
+    """Return true if an Expand has an input of the shape that it expands to."""
+    source, expanded = node.inputs[0], node.outputs[0]
+    known = _is_known(source.shape) and _is_known(expanded.shape) and not expanded.is_graph_output()
+    return known and _names(source.shape) == _names(expanded.shape)
 
 
 def _is_broadcast_anyway(node: ir.Node) -> bool:

@@ -16,7 +16,7 @@ from speech_runtime.bundle.model_facts import DecoderFacts
 
 from ..families import decoder_family, encoder_family
 from . import static_cache, tree_cache
-from .attention import causal_mask
+from .attention import calls_interface, causal_mask
 from .beams import BeamLayer, cross_attentions, folded, repeated
 from .past_length import PastLength, PositionsFromInput
 from .rewrites.operations import TraceableOperations
@@ -242,7 +242,9 @@ class DecoderWithTreePast(DecoderWithPast):
             seen = PastLength(position_ids, tree_cache.REMEDY)
             layers = [TreeLayer(layer, write_slot, seen) for layer in past]
             by_head = [(split_heads(key, self.heads), split_heads(value, self.heads)) for key, value in cross]
-            encoder_mask = self.family.encoder_mask(encoder_attention_mask, beams * tokens)
+            # One row for all queries: so `onnx_attention` knows that only padding is hidden.
+            rows = 1 if calls_interface(self.decoder) else beams * tokens
+            encoder_mask = self.family.encoder_mask(encoder_attention_mask, rows)
             logits = self._decode(input_ids.flatten(1), encoder_mask, layers, by_head, slots_mask(slot_mask))
             best = self._best(logits.view(batch, beams, tokens, -1))
         return *best, [layer.present for layer in layers]
