@@ -197,7 +197,7 @@ def _instrument(model: ir.Model) -> dict[str, list[str]]:
     for node in original:
         for value in floats(node.outputs):
             if node.op_type in MOVES:
-                copies[str(value.name)] = [str(source.name) for source in floats(node.inputs)]
+                copies[str(value.name)] = [str(source.name) for source in _measured(node)]
             else:
                 graph.outputs.append(_measure(graph, value))
     return copies
@@ -248,7 +248,7 @@ def _session(model: ir.Model, weights: Path) -> onnxruntime.InferenceSession:
 
 def _problem(node: ir.Node, ranges: Mapping[str, ValueRange], masks: Collection[ir.Value]) -> OutOfRange | None:
     """Return the first tensor of `node` that is out of range, apart from `masks`."""
-    for value in floats([*node.inputs, *node.outputs]):
+    for value in (*_measured(node), *floats(node.outputs)):
         if value in masks:
             continue
         seen = ranges[str(value.name)]
@@ -256,6 +256,11 @@ def _problem(node: ir.Node, ranges: Mapping[str, ValueRange], masks: Collection[
             reason = "too large" if seen.overflows else "too small"
             return OutOfRange(str(node.name), node.op_type, str(value.name), seen.largest, reason)
     return None
+
+
+def _measured(node: ir.Node) -> list[ir.Value]:
+    """Return the float32 inputs of `node` but for the number that a Pad adds, which may be an infinity."""
+    return floats(node.inputs[:1] if node.op_type == "Pad" else node.inputs)
 
 
 def _is_small_addend(node: ir.Node, value: ir.Value) -> bool:

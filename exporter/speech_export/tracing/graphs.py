@@ -18,6 +18,7 @@ from ..families import decoder_family, encoder_family
 from . import static_cache, tree_cache
 from .attention import calls_interface, causal_mask
 from .beams import BeamLayer, cross_attentions, folded, repeated
+from .best_words import best_words
 from .past_length import PastLength, PositionsFromInput
 from .rewrites.operations import TraceableOperations
 from .static_cache import StaticLayer, length_mask
@@ -237,7 +238,7 @@ class DecoderWithTreePast(DecoderWithPast):
         Returns:
             The results of `DecoderWithPast.forward`; `present` is `past` with the queries written into it.
         """
-        batch, beams, tokens = input_ids.shape
+        _, beams, tokens = input_ids.shape
         with PositionsFromInput(beams, tokens):
             seen = PastLength(position_ids, tree_cache.REMEDY)
             layers = [TreeLayer(layer, write_slot, seen) for layer in past]
@@ -246,7 +247,7 @@ class DecoderWithTreePast(DecoderWithPast):
             rows = 1 if calls_interface(self.decoder) else beams * tokens
             encoder_mask = self.family.encoder_mask(encoder_attention_mask, rows)
             logits = self._decode(input_ids.flatten(1), encoder_mask, layers, by_head, slots_mask(slot_mask))
-            best = self._best(logits.view(batch, beams, tokens, -1))
+            best = best_words(logits, self.top_k, beams, tokens)
         return *best, [layer.present for layer in layers]
 
 

@@ -15,8 +15,8 @@ from .masks import mask_nodes
 FLOAT = ir.DataType.FLOAT
 
 MOVES = frozenset(
-    {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split"}
-    | {"Squeeze", "TensorScatter", "Tile", "Transpose", "Unsqueeze"}
+    {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad", "Reshape", "Slice"}
+    | {"Split", "Squeeze", "TensorScatter", "Tile", "TopK", "Transpose", "Unsqueeze"}
 )
 """Operators that only copy numbers."""
 
