@@ -108,8 +108,7 @@ def _simplify(node: ir.Node, sizes: _Sizes) -> None:
         source = before.inputs[0]
     if not _is_known(source.shape) or not _is_known(output.shape):
         return
-    if _names(source.shape) == _names(output.shape) and not output.is_graph_output():
-        ir.convenience.replace_all_uses_with(output, source)
+    if _names(source.shape) == _names(output.shape) and _replace(node, source):
         return
     wanted = tuple(_wanted(source.shape, output.shape))
     unknown = [size for size in wanted if isinstance(size, str) and not sizes.knows(size)]
@@ -118,6 +117,21 @@ def _simplify(node: ir.Node, sizes: _Sizes) -> None:
     node.attributes.pop("allowzero", None)  # A 0 means the size of the input here.
     node.replace_input_with(0, source)
     node.replace_input_with(1, sizes.shape(tuple(-1 if size in unknown else size for size in wanted)))
+
+
+def _replace(node: ir.Node, source: ir.Value) -> bool:
+    """Let all that reads the result of `node` read `source`, a graph's output too; return false if that cannot be."""
+    output, name = node.outputs[0], node.outputs[0].name
+    if not output.is_graph_output():
+        ir.convenience.replace_all_uses_with(output, source)
+        return True
+    if source.producer() is None or source.is_graph_output():
+        return False
+    ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
+    assert node.graph is not None  # noqa: S101 - the node was found in a graph
+    node.graph.remove(node, safe=True)
+    source.name = name
+    return True
 
 
 def _is_known(shape: ir.Shape | None) -> bool:

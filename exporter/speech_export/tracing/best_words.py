@@ -47,13 +47,13 @@ def parts_of(words: int, count: int) -> int:
 
 def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the largest of logits [batch, queries, words], and their words."""
-    words = logits.shape[2]
+    batch, queries, words = logits.shape
     parts = parts_of(words, count)
     if parts == 1:
         return torch.topk(logits, count)
     width = -(-words // parts)
     padded = pad(logits, (0, parts * width - words), value=-torch.inf)
-    best, places = torch.topk(padded.unflatten(2, (parts, width)), count)
+    best, places = torch.topk(padded.view(batch, queries, parts, width), count)
     ids = places + torch.arange(0, parts * width, width)[:, None]
     best, winners = torch.topk(best.flatten(2), count)
     return best, ids.flatten(2).gather(2, winners)

@@ -16,11 +16,12 @@ from speech_runtime.bundle.model_facts import DecoderFacts
 
 from ..families import decoder_family, encoder_family
 from . import static_cache, tree_cache
-from .attention import calls_interface, causal_mask
+from .attention import causal_mask
 from .beams import BeamLayer, cross_attentions, folded, repeated
 from .best_words import best_words
 from .past_length import PastLength, PositionsFromInput
 from .rewrites.operations import TraceableOperations
+from .rewrites.own_attention import is_one_operator
 from .static_cache import StaticLayer, length_mask
 from .tree_cache import TreeLayer, merged_heads, slots_mask, split_heads
 
@@ -244,7 +245,7 @@ class DecoderWithTreePast(DecoderWithPast):
             layers = [TreeLayer(layer, write_slot, seen) for layer in past]
             by_head = [(split_heads(key, self.heads), split_heads(value, self.heads)) for key, value in cross]
             # One row for all queries: so `onnx_attention` knows that only padding is hidden.
-            rows = 1 if calls_interface(self.decoder) else beams * tokens
+            rows = 1 if is_one_operator(self.decoder) else beams * tokens
             encoder_mask = self.family.encoder_mask(encoder_attention_mask, rows)
             logits = self._decode(input_ids.flatten(1), encoder_mask, layers, by_head, slots_mask(slot_mask))
             best = best_words(logits, self.top_k, beams, tokens)

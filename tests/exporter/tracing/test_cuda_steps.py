@@ -24,8 +24,12 @@ FAMILIES = [
     "bert",
     "mbart",
     "gpt2",
+    "trocr",
     pytest.param("bart", marks=FULL),
     pytest.param("whisper", marks=FULL),
+    pytest.param("xglm", marks=FULL),
+    pytest.param("mvp", marks=FULL),
+    pytest.param("rembert", marks=FULL),
     pytest.param("roberta-prelayernorm", marks=FULL),
 ]
 

@@ -19,6 +19,7 @@ from ..attention import attention_implementation, frame_mask
 from . import fused_attention, onnx_attention
 from .adapter import channels_last_adapter
 from .conv_encoder import channels_last_extractor
+from .own_attention import own_attention
 from .positional_convolution import positional_convolution
 from .replacement import replaced
 from .single_operators import linear_layer, tanh_gelu
@@ -63,7 +64,8 @@ def rewritten_for_cpu(encoder: PreTrainedModel, quantized: bool = False) -> Iter
 def rewritten_for_cuda(model: SpeechEncoderDecoderModel, cache: Cache) -> Iterator[None]:
     """Within this context, attention is traced into one operator, which needs opset 24, and so are some modules.
 
-    Enter it inside `rewritten_for_tracing`. A family with an attention of its own keeps the operations of that.
+    Enter it inside `rewritten_for_tracing`. A family with an attention of its own that is not known keeps its
+    operations.
 
     Args:
         model: Composite, changed within the context.
@@ -72,9 +74,15 @@ def rewritten_for_cuda(model: SpeechEncoderDecoderModel, cache: Cache) -> Iterat
     with (
         attention_implementation(model.encoder, onnx_attention.IMPLEMENTATION),
         wavlm_attention(model.encoder),
-        attention_implementation(model.decoder, onnx_attention.IMPLEMENTATION) if cache == "tree" else nullcontext(),
+        _decoder_for_cuda(model.decoder) if cache == "tree" else nullcontext(),
         replaced(model.decoder, linear_layer, tanh_gelu),
     ):
+        yield
+
+
+@contextmanager
+def _decoder_for_cuda(decoder: PreTrainedModel) -> Iterator[None]:
+    with attention_implementation(decoder, onnx_attention.IMPLEMENTATION), own_attention(decoder):
         yield
 
 
