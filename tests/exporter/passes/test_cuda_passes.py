@@ -15,6 +15,7 @@ from speech_export.passes.cuda.key_lengths import count_keys_fast
 from speech_export.passes.cuda.needless_biases import drop_needless_biases
 from speech_export.passes.cuda.packed_projections import pack_projections
 from speech_export.passes.cuda.skip_layer_norm import fuse_skip_layer_norms
+from speech_export.passes.plain_shapes import plain_shapes
 from text_graphs import operators, run_as_it_is, text_graph
 
 WIDTH = 16
@@ -284,3 +285,39 @@ def test_what_only_looks_like_a_count_of_keys_stays(old: str, new: str) -> None:
     before = operators(model)
     count_keys_fast(model)
     assert operators(model) == before
+
+
+STATES = ["batch", "frames", WIDTH]
+THERE_AND_BACK = """
+  bent = Relu (x)
+  split = Reshape (bent, by_head)  same = Identity (split)  merged = Reshape (same, whole)
+  wide = Shape (merged)  expanded = Expand (merged, wide)
+  y = Reshape (expanded, whole)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (THERE_AND_BACK, {"Relu": 1}),
+        # What makes the result is another result, or an input, and keeps its name.
+        (THERE_AND_BACK.replace("y =", "z = Neg (bent)  y ="), {"Relu": 1, "Neg": 1}),
+        ("z = Relu (x)  y = Reshape (z, whole)", {"Relu": 1, "Reshape": 1}),
+        ("z = Relu (x)  y = Reshape (x, whole)", {"Relu": 1, "Reshape": 1}),
+    ],
+    ids=["nothing else", "another result", "is a result", "is an input"],
+)
+def test_what_does_not_change_a_shape_goes(body: str, left: dict[str, int]) -> None:
+    shape = f"float[batch, frames, {WIDTH}]"
+    outputs = f"{shape} y, {shape} z" if "z =" in body else f"{shape} y"
+    constants = f"int64[4] by_head = {{0, 0, 2, {WIDTH // 2}}}, int64[3] whole = {{0, 0, {WIDTH}}}"
+    model = text_graph(f"{shape} x", outputs, body, {}, constants)
+    x = {"x": RANDOM.standard_normal((2, 3, WIDTH)).astype(np.float32)}
+    expected, names = run_as_it_is(model, **x), [value.name for value in model.graph.outputs]
+    for value in [node.outputs[0] for node in model.graph if node.op_type != "Shape"]:  # as traced: sizes have names
+        value.shape = ir.Shape(["batch", "frames", 2, WIDTH // 2] if value.name in ("split", "same") else STATES)
+    plain_shapes(model)
+    assert operators(model) == left
+    assert [value.name for value in model.graph.outputs] == names
+    for wanted, found in zip(expected, run_as_it_is(model, **x), strict=True):
+        np.testing.assert_array_equal(found, wanted)
