@@ -10,6 +10,7 @@ from composites import composite
 from speech_export.passes.half.convert import to_half
 from speech_export.passes.half.kernels import CUDA
 from speech_export.passes.pipeline import optimize
+from speech_export.tracing import best_words
 from speech_export.tracing.facts import decoder_facts
 from speech_export.tracing.rewrites.rewritten import rewritten_for, rewritten_for_tracing
 from speech_export.tracing.tracer import OPSETS, step_of, trace
@@ -37,8 +38,12 @@ FAMILIES = [
 @cache
 def step(family: str) -> ir.Model:
     """The step of a tiny composite with two layers, in float32."""
+    return traced_step(family)
+
+
+def traced_step(family: str, top_k: int = 4) -> ir.Model:
     model = composite(family)
-    facts = decoder_facts(model, top_k=4, shared=True)
+    facts = decoder_facts(model, top_k, shared=True)
     with rewritten_for_tracing(model), rewritten_for("cuda", model, facts.cache):
         traced = trace(step_of(model, facts), "input_values", facts.layers, OPSETS["cuda"])
     optimize(traced, DECODER_WITH_PAST, "cuda", facts)
@@ -78,3 +83,13 @@ def test_all_layers_share_a_mask_and_lengths(family: str) -> None:
     assert {node.inputs[3] for node in cross if len(node.inputs) > 3} <= {None}
     lengths = {node.inputs[6] for node in cross if len(node.inputs) > 6}
     assert len(lengths) == (0 if family == "whisper" else 1)
+
+
+def test_twelve_layers_and_a_large_vocabulary_have_257_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the decoder of mBART has them, counted in one of two layers; its 90 words are cut into parts all the same."""
+    monkeypatch.setattr(best_words, "_WORTHWHILE", 80)
+    monkeypatch.setattr(best_words, "_IN_ORDER", 40)
+    model = traced_step("mbart", top_k=12)
+    assert len(list(model.graph)) + 10 * LAYER.total() == 257
+    to_half(model, (), {LOGITS, TOP_LOGPROBS}, CUDA)
+    assert len(list(model.graph)) + 10 * LAYER.total() == 260
