@@ -8,7 +8,7 @@ export PYTHON
 unexport VENV  # of the user's shell
 .NOTPARALLEL:  # all targets share .venv
 
-.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 matrix half convolutions host-time bench bench-quick bench-gpu lint types docs docs-serve lock lock-check clean
+.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 test-versions matrix half convolutions host-time bench bench-quick bench-gpu lint types docs docs-serve lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -41,6 +41,11 @@ test-gpu: .venv/installed-dev
 # folder there.
 gpu-bundles: .venv/installed-dev
 	PYTHONPATH=tests/helpers:benchmarks $(BIN)/python tools/gpu_bundles.py
+
+# A core of the tests with the lowest versions that pyproject.toml allows, some between, and the newest: docs/install.md.
+# 20 minutes and 7 GB each; VERSIONS=lowest for one of them.
+test-versions: build/lock/installed
+	PATH="$(CURDIR)/build/lock/bin:$$PATH" python tools/versions.py $(VERSIONS)
 
 # The runtime on arm64, with bundles exported here: ROOT is the root of an arm64 Debian, see the script.
 test-arm64: .venv/installed-dev

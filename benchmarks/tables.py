@@ -27,7 +27,7 @@ def reference_table(comparison: Comparison) -> list[str]:
         for name, outcome in comparison.items()
         if not outcome.absent
     ]
-    columns = ("", "encoder, ms", "step, ms", "utterance, ms", "audio s / s at batch 8", "peak GiB", "load, s")
+    columns = ("", "encoder, ms", "step, ms", "utterance, ms", "× real time at batch 8", "peak GiB", "load, s")
     return table(columns, rows)
 
 

@@ -20,7 +20,7 @@ from speech_export import export, export_bundle
 from speech_export.cli.export import main
 from speech_export.precision.options import PrecisionOptions
 from speech_export.tracing.tracer import Traceable
-from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions
+from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions, install_hints
 from tally import Tally, TallyUp
 
 pytest_plugins = ["gpu_fixtures"]
@@ -58,6 +58,12 @@ class ExportOnce(Protocol):
     """Export under a name, or find what another worker has exported under it; see `speech_export.export`."""
 
     def __call__(self, name: str, model: SpeechEncoderDecoderModel | Path, **settings: Any) -> Path: ...
+
+
+@pytest.fixture(autouse=True)
+def installed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let remedies name the package, and not the checkout that these tests run in."""
+    monkeypatch.setattr(install_hints, "source", lambda: "speech-export")
 
 
 @pytest.fixture(scope="module")

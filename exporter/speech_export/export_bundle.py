@@ -58,6 +58,7 @@ def export(
     top_k: int = DEFAULT_TOP_K,
     static_cache: int | None = None,
     growing_cache: bool = False,
+    max_length: int | None = None,
     audio: Sequence[str | Path] = (),
     calibration_audio: str | Path | None = None,
     limits: Limits | None = None,
@@ -83,6 +84,8 @@ def export(
             step to step, so that CUDA graphs can record a step. None for a cache that grows.
         growing_cache: If true, the cache grows from step to step for CUDA too. By default the beams of an utterance
             share one there, whose steps can be recorded; a family that cannot gets the growing one.
+        max_length: Maximal length of a sequence in tokens, the start token included, for calls that set none. By
+            default the checkpoint's; if it has none, as long as the decoder allows.
         audio: Files to verify on; noise and tones by default.
         calibration_audio: Directory with more files to verify on, and a `reference.tsv` with the columns file and text
             if their transcripts are known.
@@ -121,7 +124,7 @@ def export(
             decoder = decoder_facts(composite.model, top_k, static_cache, shared=shared)
             if shared and decoder.cache == "growing":
                 _say_why_it_grows(composite.model)
-            write_configuration(composite, encoder, decoder, float32)
+            write_configuration(composite, encoder, decoder, float32, max_length)
             measured_on = _evaluation_audio(encoder, float32, audio, calibration_audio)
             decoder = _trace_and_optimize(composite.model, encoder, decoder, options, float32, begin)
         manifest = unverified_manifest(float32, composite.source, options, encoder, decoder)
@@ -240,6 +243,8 @@ def _convert(
             audio.description,
         )
     limits = limits or (Limits(math.inf, 0.0) if composite.random_weights else QUANTIZED_LIMITS)
+    if not audio.speech:
+        limits = replace(limits, text_agreement=0.0)
     calibration = ((batch.inputs, batch.attention_mask) for batch in audio.batches)
     conversion = conversion_for(float32, manifest, options, calibration)
     expected = list(expectations(composite.model, audio, _new_tokens(manifest), whole=False))

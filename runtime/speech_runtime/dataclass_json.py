@@ -97,8 +97,8 @@ def _field_problems(name: str, kind: Any, value: Any) -> list[str]:
         item_kind = get_args(listed_kind)[0]
         items = [item for item in value if not _acceptor(item_kind)(item)]
         if items:
-            return [f"{name} has {shown(item)}; give {_words(item_kind)}" for item in items]
-    return [f"{name} is {shown(value)}; give {_words(kind)}"]
+            return [f"{name} has {shown(item)}; give {allowed_values(item_kind)}" for item in items]
+    return [f"{name} is {shown(value)}; give {allowed_values(kind)}"]
 
 
 @cache
@@ -144,18 +144,19 @@ _WORDS: dict[Any, str] = {
 }
 
 
-def _words(kind: Any) -> str:
+def allowed_values(kind: Any) -> str:
     """Return a description of the values to give for a field of the type `kind`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return " and ".join(rule.words for rule in arguments[1:] if isinstance(rule, Rule)) or _words(arguments[0])
+        rules = [rule.words for rule in arguments[1:] if isinstance(rule, Rule)]
+        return " and ".join(rules) or allowed_values(arguments[0])
     if origin in (Union, types.UnionType):
-        return ", or ".join(map(_words, arguments))
+        return ", or ".join(map(allowed_values, arguments))
     if origin is Literal:
         options = list(map(repr, arguments))
         return f"one of {', '.join(options)}" if len(options) > 2 else " or ".join(options)
     if origin is tuple and arguments[-1] is ...:
-        return f"a tuple; each item: {_words(arguments[0])}"
+        return f"a tuple; each item: {allowed_values(arguments[0])}"
     return _WORDS.get(origin or kind) or str(getattr(kind, "__name__", kind))
 
 

@@ -1,8 +1,11 @@
 """Optional packages: how to install them, and imports that fail with that remedy."""
 
+import json
 import sys
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from .errors import AudioError
 
@@ -22,12 +25,26 @@ def how_to_install(*extras: str, first: str = "") -> str:
         first: Command to run before.
 
     Returns:
-        Text such as "pip install 'speech-export[cuda,tensorrt]'".
+        Text such as "pip install 'speech-export[cuda,tensorrt]'", with the path of the checkout if this package was
+        installed from one.
     """
     absent = [_NO_BUILD_FOR_MACOS[extra] for extra in extras if extra in _NO_BUILD_FOR_MACOS]
     if absent and sys.platform == "darwin":
         return f"there is no {' and no '.join(absent)} for macOS; export without --target and give device='cpu'"
-    return f"{first and f'{first}, then '}pip install 'speech-export[{','.join(extras)}]'"
+    return f"{first and f'{first}, then '}pip install '{source()}[{','.join(extras)}]'"
+
+
+def source() -> str:
+    """Return what pip is to install this package from: the directory that it was installed from, or its name.
+
+    pip keeps the directory in `direct_url.json`: https://packaging.python.org/en/latest/specifications/direct-url/
+    """
+    name = "speech-export"
+    try:
+        origin = json.loads(distribution(name).read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return name
+    return unquote(urlsplit(origin["url"]).path) if "dir_info" in origin else name
 
 
 def import_audio_library(library: str) -> Any:

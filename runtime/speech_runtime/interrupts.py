@@ -142,6 +142,17 @@ def held() -> Iterator[None]:
             signal.raise_signal(arrived[0])
 
 
+def raise_if_interrupted(error: BaseException) -> None:
+    """Raise the interrupt that caused `error`, so that it is not taken for a fault of a file or an engine.
+
+    An interrupt that a library's callback dropped leaves no trace in `error`; it counts if `signals_handled` noted it.
+    """
+    if _active is not None:
+        _active.check()
+    if (interrupt := interruption(error)) is not None:
+        raise interrupt
+
+
 def interruption(error: BaseException) -> KeyboardInterrupt | None:
     """Return the interrupt that caused `error`, where a library raised its own error instead."""
     seen: set[int] = set()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .audio import Audio, AudioLimits, Clip, Samples, clip_of
+from .audio import Audio, AudioLimits, Clip, Samples, clip_of, is_clip
 from .audio.features import FeatureExtractor, feature_extractor_of
 from .backends.base import Backend
 from .backends.load import load_backend
@@ -28,6 +28,7 @@ from .generation.likelihood import LabelTokens, checked_texts, sequence_logprobs
 from .generation.prompts import Prompts
 from .generation.text import token_ids, tokenizer_of
 from .input_checks import check_lengths, check_memory, fits_memory
+from .processor import SpeechProcessor
 from .transcribe.batching import PER_CLIP, ClipKeywords, transcribe_clips
 from .transcribe.results import Transcription, transcriptions
 
@@ -50,8 +51,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         label_tokens: LabelTokens | None = None,
     ) -> None:
         """Compose a model of its parts. Without feature extractor or tokenizer it cannot transcribe."""
-        super().__init__(backend, manifest, generation_config, tokenizer, label_tokens)
-        self.feature_extractor = feature_extractor
+        super().__init__(backend, manifest, generation_config, tokenizer, label_tokens, feature_extractor)
 
     @classmethod
     def from_pretrained(
@@ -107,6 +107,11 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
         return load_whole(directory, load, check_hashes=check_hashes)
 
+    @property
+    def processor(self) -> SpeechProcessor:
+        """Feature extractor and tokenizer, to be called as a processor of transformers is."""
+        return SpeechProcessor(self.manifest.encoder.input_name, self.feature_extractor, self.tokenizer, self.load)
+
     def score(
         self,
         audio: Audio,
@@ -147,7 +152,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         return sequence_logprobs(self._decoder(encoded), sequences, self.manifest.decoder.vocab_size)
 
     @overload
-    def transcribe(
+    def transcribe(  # type: ignore[overload-overlap]  # a string is a sequence of strings too, and means one file
         self,
         audio: Audio,
         *,
@@ -160,7 +165,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     @overload
     def transcribe(
         self,
-        audio: list[Any],  # of Audio; but a list[Path] is not a list[Audio]
+        audio: Sequence[Audio],
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
@@ -170,7 +175,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
     def transcribe(
         self,
-        audio: Audio | list[Any],
+        audio: Audio | Sequence[Audio],
         *,
         sampling_rate: int | None = None,
         batch_size: int = BATCH_SIZE,
@@ -181,19 +186,23 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
         Args:
             audio: Path, bytes or open file; array of mono floating-point samples; dictionary of samples and
-                "sampling_rate", as `datasets` has them; or (rate, samples), as gradio has them. Or a list of these.
-            sampling_rate: Sampling rate of arrays, Hz; that of the model if None. Other forms have their own.
+                "sampling_rate", as `datasets` has them; or (rate, samples), as gradio has them. Or a list or another
+                sequence of these.
+            sampling_rate: Sampling rate of arrays, Hz; that of the model if None: the text of an array at another rate
+                is wrong, and only some are noticed, with a warning. Other forms have their own.
             batch_size: Largest number of clips that are encoded and searched together.
             limits: Largest size of a clip.
             keywords: Settings and options, see `generate`.
 
         Warns:
-            UserWarning: A text is cut off, such as by its maximal length. Once per call.
+            UserWarning: A text is cut off, such as by its maximal length; once per call. Or an array without
+                `sampling_rate` looks as if it had another rate than the model.
 
         Raises:
             AudioError: A clip, which is named, cannot be transcribed. `transcribe_iter` continues after it.
         """
-        clips = audio if isinstance(audio, list) else [audio]
+        several = isinstance(audio, Sequence) and not is_clip(audio)
+        clips: Any = audio if several else [audio]
         texts: list[str] = []
         warned = False
         settings: dict[str, Any] = {"sampling_rate": sampling_rate, "batch_size": batch_size, "limits": limits}
@@ -204,7 +213,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
                 warnings.warn(f"audio[{len(texts)}]: {result.cut}; transcribe_iter marks all such texts", stacklevel=2)
                 warned = True
             texts.append(result.text)
-        return texts if isinstance(audio, list) else texts[0]
+        return texts if several else texts[0]
 
     def transcribe_iter(
         self,
@@ -323,7 +332,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     def _checked_call(self, keywords: ClipKeywords) -> tuple[CallOptions, GenerationConfig]:
         """Check the keywords of a call, and return its options and settings; by default one sequence is returned."""
         own = {name: value for name, value in keywords.items() if name not in ("language", "decoder_input_ids")}
-        options, config = self._options_and_settings({"num_return_sequences": 1, **own})
+        options, config = self._options_and_settings(own, num_return_sequences=1)
         if kept := [name for name in ("output_scores", "output_logits") if getattr(options, name)]:
             raise GenerationError(f"{' and '.join(kept)}: transcribe does not return them; call generate() instead")
         return options, config

@@ -5,16 +5,15 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from .control_groups import ROOT, cpu_quotas, memory_limits, read
 
 MIB = 2**20
 
-_CGROUP_LIMITS = ("memory.max", "memory.limit_in_bytes")
-"""Files of version 2 and of version 1 of control groups."""
 _CPUINFO = Path("/proc/cpuinfo")
 _BYTE_PRODUCTS = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
 """Instruction sets that add products of bytes in 32 bits."""
@@ -59,18 +58,32 @@ def free_memory_bytes() -> int:
 
 
 @cache
-def memory_limit_bytes(root: Path = Path("/")) -> int:
+def memory_limit_bytes(root: Path = ROOT) -> int:
     """Return the bytes of the machine's memory, or of this process's control group if that has fewer.
 
     Args:
         root: Directory that contains the file systems `proc` and `sys`.
     """
-    return min([_physical_memory(), *_cgroup_limits(root)])
+    return min([_physical_memory(), *memory_limits(root)])
+
+
+def usable_cpus(root: Path = ROOT) -> int:
+    """Return how many processors this process may keep busy, at least 1.
+
+    Its affinity counts, and the quotas of its control groups, rounded down: threads in excess of a quota are stopped
+    until the next period.
+
+    Args:
+        root: Directory that contains the file systems `proc` and `sys`.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    present = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, int(min([present, *cpu_quotas(root)])))
 
 
 def available_memory() -> int | None:
     """Return the bytes that a new process may allocate without swapping; None if the system does not tell."""
-    found = re.search(r"^MemAvailable:\s*(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", read(Path("/proc/meminfo")), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
 
@@ -83,7 +96,7 @@ def return_freed_memory() -> None:
 
 def instruction_sets() -> frozenset[str]:
     """Return the instruction sets of this processor, as Linux names them; empty on other systems."""
-    flags = re.search(r"^flags\s*:\s*(.+)$", _read(_CPUINFO), re.MULTILINE)
+    flags = re.search(r"^flags\s*:\s*(.+)$", read(_CPUINFO), re.MULTILINE)
     return frozenset(flags[1].split()) if flags else frozenset()
 
 
@@ -103,12 +116,13 @@ class Machine:
 
     Attributes:
         processor: Name of the processor.
-        cores: Number of cores that this process may use.
+        cores: Number of cores that this process may use, within its affinity and the quota of its container.
         features: Instruction sets that decide how fast the processor multiplies.
         memory: Physical memory in bytes.
         system: Name and release of the operating system.
         versions: Versions of packages, by name.
         gpu: Name of the GPU; None if nothing runs on it.
+        present: Number of cores of the machine, if this process may not use all of them.
     """
 
     processor: str
@@ -118,36 +132,35 @@ class Machine:
     system: str
     versions: dict[str, str]
     gpu: str | None = None
+    present: int | None = None
 
     @classmethod
     def here(cls, packages: tuple[str, ...] = _PACKAGES, gpu: str | None = None) -> "Machine":
         """Describe this machine, with the versions of those `packages` that are installed."""
-        name, known = re.search(r"^model name\s*:\s*(.+)$", _read(_CPUINFO), re.MULTILINE), instruction_sets()
+        cores, present = usable_cpus(), os.cpu_count()
+        name, known = re.search(r"^model name\s*:\s*(.+)$", read(_CPUINFO), re.MULTILINE), instruction_sets()
         return cls(
             processor=name[1] if name else platform.processor() or platform.machine(),
-            cores=_cores(),
+            cores=cores,
             features=tuple(feature for feature in _SPEED_FEATURES if feature in known),
             memory=_physical_memory(),
             system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
             versions=_versions(packages if gpu is None else (*packages, *_GPU_PACKAGES)),
             gpu=gpu,
+            present=present if present is not None and present > cores else None,
         )
 
     def describe(self) -> str:
         """Return one line for people."""
         features = ", ".join(self.features) or "features unknown"
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        cores = f"{self.cores} cores" if self.present is None else f"{self.cores} of {self.present} cores"
         gpu = "" if self.gpu is None else f"{self.gpu}; "
-        return f"{gpu}{self.processor}, {self.cores} cores ({features}), {self.memory / 2**30:.0f} GiB; {versions}"
+        return f"{gpu}{self.processor}, {cores} ({features}), {self.memory / 2**30:.0f} GiB; {versions}"
 
 
 def _physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
@@ -160,31 +173,7 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _cgroup_limits(root: Path) -> Iterator[int]:
-    """Yield the limits of this process's control groups and of the groups around them."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        mount = root / "sys/fs/cgroup" / controllers
-        inside = PurePosixPath(path.lstrip("/"))
-        # A container may see the path of its host, while its own group is at the root.
-        for group in (inside, *inside.parents):
-            for name in _CGROUP_LIMITS:
-                limit = _read(mount / group / name).strip()
-                if limit.isdigit():  # "max" stands for no limit
-                    yield int(limit)
-
-
 def _status_bytes(name: str) -> int | None:
     """Return a size from Linux's status of this process, in bytes; None on other systems."""
-    found = re.search(rf"^{name}:\s*(\d+) kB$", _read(Path("/proc/self/status")), re.MULTILINE)
+    found = re.search(rf"^{name}:\s*(\d+) kB$", read(Path("/proc/self/status")), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
-
-
-def _read(path: Path) -> str:
-    """Read a file of the system; return an empty string if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

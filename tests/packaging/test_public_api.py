@@ -29,27 +29,59 @@ PUBLIC = {
         "load_pair",
     ],
     "speech_runtime": [
+        "ArenaGrowth",
+        "Audio",
         "AudioError",
         "AudioLimits",
         "BenchError",
         "Bundle",
         "BundleError",
+        "Cache",
+        "ClipKeywords",
+        "ConvolutionSearch",
         "CudaOptions",
+        "DecoderFacts",
+        "Device",
+        "EncoderFacts",
         "EncoderOutput",
         "EngineError",
         "EngineMemoryError",
         "EngineOptions",
+        "EngineSet",
+        "FeatureExtractor",
+        "FileFacts",
+        "Finish",
+        "Flavor",
         "ForwardOutput",
         "GenerateOutput",
         "GenerationConfig",
+        "GenerationConfigLike",
         "GenerationError",
+        "GenerationSettings",
+        "GraphOptimization",
         "Hypothesis",
+        "Language",
+        "LogSeverity",
+        "LogitsProcessor",
+        "Manifest",
+        "ModelInput",
         "OnnxSpeechSeq2Seq",
         "ProfileLimits",
+        "Prompts",
+        "Provider",
+        "Quantization",
+        "Range",
+        "Samples",
+        "SearchKeywords",
         "SessionOptions",
         "SpeechError",
+        "SpeechProcessor",
+        "StoppingCriterion",
+        "Streamer",
         "TensorRtOptions",
         "Transcription",
+        "TransformersConfig",
+        "Verification",
         "push_to_hub",
     ],
 }
@@ -58,12 +90,15 @@ USE_OF_THE_RUNTIME = """
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speech_runtime import AudioError, AudioLimits, EncoderOutput, ForwardOutput, GenerateOutput, Hypothesis
 from speech_runtime import OnnxSpeechSeq2Seq, SessionOptions, SpeechError, Transcription, push_to_hub
+from speech_runtime import Audio, ClipKeywords, Finish, GenerationConfig, Language, LogitsProcessor, ModelInput, Prompts
+from speech_runtime import Samples, SpeechProcessor, StoppingCriterion, Streamer
 
 
 def transcribe(model: OnnxSpeechSeq2Seq, files: list[Path]) -> tuple[str, list[str], list[str]]:
@@ -72,6 +107,46 @@ def transcribe(model: OnnxSpeechSeq2Seq, files: list[Path]) -> tuple[str, list[s
     texts: list[str] = model.transcribe(files, do_sample=True, top_p=0.9)
     model.transcribe(files[0], stream=sys.stdout.write)
     return text, mixed, texts
+
+
+def transcribe_sequences(
+    model: OnnxSpeechSeq2Seq, names: list[str], pair: tuple[str, Path], contents: list[bytes], clips: list[Samples]
+) -> list[str]:
+    texts: list[str] = model.transcribe(names)
+    texts += model.transcribe(pair) + model.transcribe(contents) + model.transcribe(clips)
+    rows = [{"array": clips[0], "sampling_rate": 16000}]
+    return texts + model.transcribe(rows) + model.transcribe([(16000, clips[0])]) + [model.transcribe(rows[0])]
+
+
+class Printer:
+    def put(self, value: NDArray[np.int64]) -> None:
+        print(value)
+
+    def end(self) -> None:
+        print()
+
+
+def as_with_transformers(model: OnnxSpeechSeq2Seq, clips: list[Audio], language: Language | None) -> list[str]:
+    processor: SpeechProcessor = model.processor
+    inputs: ModelInput = processor(clips, sampling_rate=16000, padding=True, return_tensors="np")
+    streamer: Streamer = Printer()
+    without_5: LogitsProcessor = lambda ids, scores: np.where(np.arange(scores.shape[-1]) == 5, -np.inf, scores)
+    long: StoppingCriterion = lambda ids: np.full(len(ids), ids.shape[1] > 9)
+    prompts: Prompts = [[5], [6, 7]]
+    ids: NDArray[np.int64] = model.generate(
+        **inputs, language=language, logits_processor=[without_5], stopping_criteria=[long], decoder_input_ids=prompts
+    )
+    model.generate(input_values=inputs["input_values"], generation_config=GenerationConfig(num_beams=2))
+    model.generate([np.zeros(900), np.zeros(800)], streamer=streamer, generation_config={"num_beams": 2})
+    output = model.generate(**inputs, return_dict_in_generate=True, output_scores=True)
+    scores: NDArray[np.float32] = model.compute_transition_scores(output.sequences, output.scores or ())
+    print(scores, output["sequences"], model.decode(ids))
+    return processor.batch_decode(ids, skip_special_tokens=True)
+
+
+def wrapped(model: OnnxSpeechSeq2Seq, file: Audio, **keywords: Unpack[ClipKeywords]) -> dict[Finish, str]:
+    return {found.finished: found.text for found in model.transcribe_iter([file], **keywords)
+            if isinstance(found, Transcription)}
 
 
 def transcribe_many(model: OnnxSpeechSeq2Seq, files: Iterable[str]) -> list[str]:
@@ -136,6 +211,13 @@ def main() -> str:
         return f"{__version__}: {error}"
     return OnnxSpeechSeq2Seq.from_pretrained(bundle.directory).transcribe("a.wav", num_beams=4)
 """
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_a_package_is_a_command(package: str) -> None:
+    command = [sys.executable, "-m", package, "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout.startswith(f"Usage: python -m {package} [OPTIONS]")
 
 
 @pytest.mark.parametrize("package", PUBLIC)

@@ -16,7 +16,7 @@ from conftest import Pair
 from parity.agreement import Batch, Settings, reference, verdicts
 from parity.cases import Case, Noise, cases
 from speech_runtime.generation.output import GenerateOutput
-from speech_runtime.generation.token_scores.maths import Processor, Scores, Sequences
+from speech_runtime.generation.token_scores.maths import LogitsProcessor, Scores, Sequences
 from tally import Tally, TallyUp, Verdict
 
 CASES = 200
@@ -28,7 +28,7 @@ def unchanged(_: Sequences, scores: Scores) -> Scores:
     return scores
 
 
-def found(model: Pair, batch: Batch, settings: Settings, *processors: Processor) -> GenerateOutput:
+def found(model: Pair, batch: Batch, settings: Settings, *processors: LogitsProcessor) -> GenerateOutput:
     return model.exported.generate(
         batch.inputs, batch.mask, return_dict_in_generate=True, logits_processor=processors, **settings
     )

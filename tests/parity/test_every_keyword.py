@@ -63,8 +63,10 @@ KEYWORDS: dict[str, tuple[dict[str, Any], object]] = {
 }
 """For each keyword the settings that it needs beside it, and a value that changes something."""
 
-NO_SETTINGS = {"generator", "stream", "cancel", "language", "output_scores", "output_logits"}
-"""Keywords with a test of their own, here or beside `generate`."""
+NO_SETTINGS = {
+    *("generator", "stream", "streamer", "cancel", "language", "generation_config", "output_scores", "output_logits")
+}
+"""Keywords with a test of their own, here, in `test_moving_over.py` or beside `generate`."""
 
 UNSEEN = {"pad_token_id"}
 """Keywords whose effect lies behind the end token."""

@@ -74,7 +74,7 @@ def test_prompts_are_continued(pair: Callable[[str], Pair]) -> None:
     for prompt in ([[1, 30, 31], [1, 40, 41]], [[30, 31], [40, 41]]):
         ids = np.array(prompt)
         expected = reference_tokens(model, batch, num_beams=3, decoder_input_ids=torch.from_numpy(ids))
-        found = model.exported.generate(*batch, num_beams=3, decoder_input_ids=ids)
+        found = model.exported.generate(*batch, num_beams=3, max_new_tokens=20, decoder_input_ids=ids)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -87,15 +87,17 @@ def test_encoder_output_can_be_used_again(pair: Callable[[str], Pair]) -> None:
         )
 
 
-def test_without_settings_transformers_defaults_hold(pair: Callable[[str], Pair]) -> None:
+def test_without_settings_transformers_defaults_hold_but_for_the_length(pair: Callable[[str], Pair]) -> None:
     model, batch = pair("mbart"), padded_batch([1603])
-    np.testing.assert_array_equal(model.exported.generate(*batch), reference_tokens(model, batch))
+    np.testing.assert_array_equal(model.exported.generate(*batch, max_new_tokens=20), reference_tokens(model, batch))
+    positions = model.exported.manifest.decoder.longest
+    np.testing.assert_array_equal(model.exported.generate(*batch), reference_tokens(model, batch, max_length=positions))
 
 
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({}, "give either inputs or encoder_outputs"),
+        ({}, "the input is missing; give input_values"),
         ({"inputs": 0, "num_return_sequences": 2}, "num_return_sequences is 2 but num_beams only 1"),
         ({"inputs": 0, "max_new_tokens": 65}, "set max_new_tokens to 64 or less"),
         ({"inputs": 0, "decoder_input_ids": [[1], [1]]}, r"decoder_input_ids must be integers \[1, tokens\]"),

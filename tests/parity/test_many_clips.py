@@ -1,7 +1,7 @@
 """Test that a list of any number of clips is transcribed as each clip alone."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,29 @@ def test_order_and_answers_do_not_depend_on_batches(digits: Pair, clips: dict[st
     audio = [clips["files"][i] if i % 2 else model.load(clips["files"][i]) for i in order]
     texts = model.transcribe(audio, batch_size=batch_size)
     assert texts == [clips["texts"][i] for i in order]
+
+
+def test_any_sequence_is_a_list_of_clips(digits: Pair, clips: dict[str, Any]) -> None:
+    class Files(Sequence[Any]):
+        """Such as a column of a data set."""
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, position: Any) -> Any:
+            return files[position]
+
+    model, files = digits.exported, [str(file) for file in clips["files"][:2]]
+    sequences: list[Sequence[Any]] = [files, tuple(files), Files(), [Path(file).read_bytes() for file in files]]
+    for sequence in sequences:
+        assert model.transcribe(sequence) == clips["texts"][:2]
+    samples = model.load(files[0])
+    singles: list[Any] = [files[0], Path(files[0]).read_bytes(), samples, (16000, samples)]
+    for single in singles:
+        assert model.transcribe(single) == clips["texts"][0]
+    assert model.transcribe(()) == []
+    with pytest.raises(AudioError, match=r"expected mono samples \[samples\], got shape \[2, 800\]"):
+        model.transcribe(np.ones((2, 800), dtype=np.float32))
 
 
 def test_errors_come_in_their_places(digits: Pair, clips: dict[str, Any]) -> None:

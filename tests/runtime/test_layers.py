@@ -10,13 +10,13 @@ from conftest import REPOSITORY
 
 ROOT = REPOSITORY / "runtime" / "speech_runtime"
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "dataclass_json", "system", "interrupts", "install_hints", "telemetry", "atomic"),
+    ("errors", "dataclass_json", "system", "control_groups", "interrupts", "install_hints", "telemetry", "atomic"),
     ("bundle",),
     ("audio",),
     ("input_checks",),
     ("backends",),
     ("generation",),
-    ("transcribe",),
+    ("transcribe", "processor"),
     ("model",),
     ("bench",),
     ("cli",),

@@ -20,7 +20,13 @@ from .generation_settings import write_settings
 logger = logging.getLogger(__name__)
 
 
-def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: DecoderFacts, directory: Path) -> None:
+def write_configuration(
+    composite: Composite,
+    encoder: EncoderFacts,
+    decoder: DecoderFacts,
+    directory: Path,
+    max_length: int | None = None,
+) -> None:
     """Write all files but the graphs, and let the runtime read them, so that it refuses a model before tracing.
 
     Args:
@@ -28,6 +34,7 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
         encoder: Facts of its encoder, which the feature extractor must fit.
         decoder: Facts of its decoder, which token ids must fit.
         directory: Directory of the new bundle.
+        max_length: Maximal length of a sequence in tokens; by default the checkpoint's.
 
     Raises:
         ExportError: A file does not fit the model, or the runtime does not support it.
@@ -38,7 +45,7 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
         )
     try:
         composite.model.config.save_pretrained(directory)
-        write_settings(composite.model.generation_config, directory / GENERATION_CONFIG)
+        write_settings(composite.model.generation_config, decoder, directory / GENERATION_CONFIG, max_length)
         settings = GenerationConfig.from_file(directory / GENERATION_CONFIG, decoder.vocab_size)
         settings.start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
@@ -47,18 +54,24 @@ def write_configuration(composite: Composite, encoder: EncoderFacts, decoder: De
         raise ExportError(f"the runtime does not take this model ({composite.source}): {message}") from error
     except (ValueError, TypeError) as error:  # transformers cannot write the configuration.
         raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
-    if settings.max_length is None and settings.max_new_tokens is None and not composite.is_random:
-        logger.warning(
-            "%s sets no max_length: texts are cut after %d tokens, as in transformers. Set it in the checkpoint's %s "
-            "and export again, or set the length of each call (max_new_tokens, speech-transcribe --max-new-tokens).",
-            composite.source,
-            DEFAULT_NEW_TOKENS,
-            GENERATION_CONFIG,
-        )
+    _say_which_length(composite, settings, max_length)
     if composite.tokenizer is not None:
         check_tokenizer(composite.tokenizer, decoder.vocab_size)
         composite.tokenizer.save_pretrained(directory)
         runtime_tokenizer(composite.tokenizer).save(str(directory / TOKENIZER))
+
+
+def _say_which_length(composite: Composite, settings: GenerationConfig, max_length: int | None) -> None:
+    """Warn if the checkpoint sets no length: texts may then be longer than those of transformers."""
+    stored = composite.model.generation_config
+    if max_length is None and stored.max_length is None and stored.max_new_tokens is None and not composite.is_random:
+        logger.warning(
+            "%s sets no max_length: a text may have up to %d tokens, as many as the decoder takes (transformers cuts "
+            "it after %d). --max-length sets another length.",
+            composite.source,
+            settings.max_length,
+            DEFAULT_NEW_TOKENS,
+        )
 
 
 def _write_feature_extractor(extractor: Any | None, encoder: EncoderFacts, directory: Path) -> None:

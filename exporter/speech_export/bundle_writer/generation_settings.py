@@ -11,27 +11,59 @@ from transformers import GenerationConfig as TorchConfig
 from transformers import PreTrainedModel
 
 from speech_runtime import GenerationConfig, GenerationError
+from speech_runtime.bundle.model_facts import DecoderFacts
+
+from ..errors import ExportError
 
 logger = logging.getLogger(__name__)
 
 _TOKENS = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 _DEFAULTS = TorchConfig()
+_LENGTHS = ("max_length", "max_new_tokens")
+_WITHOUT_POSITIONS = 1024
+"""Maximal length for a decoder that has no limit of its own."""
 _FOR_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
 
 
-def write_settings(config: TorchConfig, path: Path) -> None:
+def write_settings(config: TorchConfig, decoder: DecoderFacts, path: Path, max_length: int | None = None) -> None:
     """Write a `generation_config.json` that means to the runtime what `config` means to transformers.
 
     Settings that transformers does not know either are left out with a warning; so are sampling settings that the
-    runtime refuses, if sampling is off.
+    runtime refuses, if sampling is off. If no length is set, texts may be as long as the decoder allows; transformers
+    cuts them after 20 tokens.
+
+    Args:
+        config: Settings of the checkpoint.
+        decoder: Facts of the decoder.
+        path: File to write.
+        max_length: Maximal length of a sequence in tokens, which replaces the lengths in `config`.
+
+    Raises:
+        ExportError: `max_length` does not fit the decoder.
     """
+    _check_max_length(max_length, decoder)
     settings = {name: value for name, value in config.to_diff_dict().items() if value is not None}
     ignored = {name: value for name, value in settings.items() if _is_ignored(name, value, settings)}
     if ignored:
         listed = ", ".join(f"{name} ({value!r})" for name, value in sorted(ignored.items()))
         logger.warning("The runtime does not follow these settings of generation_config.json, left out: %s", listed)
     kept = {name: value for name, value in settings.items() if name not in ignored}
+    if max_length is not None or not any(name in kept for name in _LENGTHS):
+        kept.pop("max_new_tokens", None)
+        kept["max_length"] = max_length or decoder.longest or _WITHOUT_POSITIONS
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _check_max_length(max_length: int | None, decoder: DecoderFacts) -> None:
+    if max_length is None:
+        return
+    if max_length < 2:
+        raise ExportError(f"max_length is {max_length}; give 2 tokens or more (--max-length): the start token counts")
+    if decoder.longest is not None and max_length > decoder.longest:
+        raise ExportError(
+            f"max_length is {max_length}, and the decoder has {decoder.longest} positions; give {decoder.longest} or "
+            "less (--max-length)"
+        )
 
 
 def _is_ignored(name: str, value: Any, settings: dict[str, Any]) -> bool:

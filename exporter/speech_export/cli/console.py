@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import click
 
 from speech_runtime.cli.console import complain
+from speech_runtime.install_hints import how_to_install
 
 
 class Progress:
@@ -56,9 +57,7 @@ def export_libraries() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"{error.name} is needed to export: pip install 'speech-export[export,cpu]'"
-        ) from error
+        raise click.ClickException(f"{error.name} is needed to export: {how_to_install('export', 'cpu')}") from error
     except ImportError as error:  # a part of a library is missing, or the memory for it
         raise click.ClickException(f"a library that exports need is installed, but fails to load: {error}") from error
     _silence_libraries()

@@ -101,6 +101,13 @@ _STAGES = 5
     help="Let the decoder's cache grow for CUDA too. [default: beams share one, and CUDA graphs can record steps]",
 )
 @click.option(
+    "--max-length",
+    type=INTEGER,
+    metavar="TOKENS",
+    help="Maximal length of a text in tokens, unless a call sets its own. [default: the checkpoint's, or as long as "
+    "the decoder allows]",
+)
+@click.option(
     "--audio", multiple=True, type=click.Path(), help="Audio file to verify on; repeatable. [default: noise and tones]"
 )
 @click.option(
@@ -136,6 +143,7 @@ def main(
     top_k: int,
     static_cache: int | None,
     growing_cache: bool,
+    max_length: int | None,
     engines: EngineBuild | None,
     audio: tuple[str, ...],
     calibration_audio: str | None,
@@ -179,6 +187,7 @@ def main(
             top_k=top_k,
             static_cache=static_cache,
             growing_cache=growing_cache,
+            max_length=max_length,
             audio=audio,
             calibration_audio=calibration_audio,
             limits=limits,
@@ -198,6 +207,8 @@ def _limits(precision: PrecisionOptions, tolerance: float | None, min_agreement:
     """Return the limits of the command line; None if it gives none. A given tolerance has no allowance for rounding."""
     options = {"logprob_difference": tolerance, "agreement": min_agreement}
     given = {name: value for name, value in options.items() if value is not None}
+    if min_agreement is not None and precision.below_float32:
+        given["text_agreement"] = min(min_agreement, QUANTIZED_LIMITS.text_agreement)
     if tolerance is not None:
         given["torch_roundings"] = 0.0
     return replace(QUANTIZED_LIMITS if precision.below_float32 else Limits(), **given) if given else None

@@ -19,7 +19,7 @@ HEADINGS = {
         *("precision", "encoder_precision", "decoder_precision", "op_kinds", "keep_float32", "block_size"),
         "accuracy_level",
     ),
-    "Target and graphs": ("target", "static_cache", "growing_cache", "top_k"),
+    "Target and graphs": ("target", "static_cache", "growing_cache", "top_k", "max_length"),
     "TensorRT engines": ("engines", "trt_"),
     "Verification": ("audio", "calibration_audio", "tolerance", "min_agreement"),
 }

@@ -67,7 +67,7 @@ def convert_accurately(
     limits: Limits,
     on_stage: Callable[[str], None],
 ) -> Converted:
-    """Convert into `directory`, and keep as little in float32 as `limits.agreement` allows.
+    """Convert into `directory`, and keep as little in float32 as `limits` allow.
 
     Raises:
         VerificationError: More than half of the weights would have to stay float32.
@@ -80,9 +80,9 @@ def convert_accurately(
 
     kept = conversion.kept
     converted = attempt(kept)
-    if converted.result.agreement >= limits.agreement:
+    if not converted.result.shortfalls(limits):
         return converted
-    on_stage(f"{converted.result.agreement:.2%} of the tokens agree: looking for the most harmful layers")
+    on_stage(f"{'; '.join(converted.result.shortfalls(limits))}: looking for the most harmful layers")
     found = layers([part for part in conversion.parts if part.name not in kept])
     candidates = [layer for layer in found if layer.parameters]
     ranking = most_harmful_first(candidates, lambda layer: _drift_of(layer, conversion, directory, expected))
@@ -94,14 +94,13 @@ def convert_accurately(
         if sum(part.parameters for part in conversion.parts if part.name in chosen) > most or count > len(ranking):
             tried = ", ".join(layer.name for layer in ranking[: count // 2]) or "nothing"
             raise VerificationError(
-                f"only {converted.result.agreement:.2%} of the tokens are the same, the limit is "
-                f"{limits.agreement:.2%} (--min-agreement), with {tried} in float32, and more would be over half of "
-                "the weights; export with --precision fp32"
+                f"{'; '.join(converted.result.shortfalls(limits))}, with {tried} in float32, and more would be over "
+                "half of the weights; export with --precision fp32"
             )
         converted = attempt(chosen)
-        agreement = converted.result.agreement
-        logger.info("with %s in float32: %.2f %%", ", ".join(layer.name for layer in harmful), 100 * agreement)
-        if agreement >= limits.agreement:
+        share = 100 * converted.result.agreement
+        logger.info("with %s in float32: %.2f %%", ", ".join(layer.name for layer in harmful), share)
+        if not converted.result.shortfalls(limits):
             return converted
         count *= 2
 

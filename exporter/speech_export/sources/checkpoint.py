@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle.manifest import MANIFEST
@@ -15,7 +16,7 @@ from .composite import Composite
 from .hub import (
     DEFAULT_HUB,
     HubOptions,
-    check_directory,
+    check_source,
     load,
     load_config,
     load_extractor,
@@ -52,7 +53,7 @@ def load_checkpoint(
         ExportError: There is no such checkpoint, it is not a composite, it has an adapter beside it, weights are
             missing or left over, or there is no tokenizer or feature extractor.
     """
-    check_directory(name)
+    check_source(name, hub)
     if is_there(Path(name) / MANIFEST):
         raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
     refuse_adapters(name, hub)
@@ -61,8 +62,7 @@ def load_checkpoint(
     config = speech2text2_config(settings) or load_config(name, hub)
     if config.model_type != COMPOSITE:
         raise ExportError(
-            f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; to join it with "
-            "another one, give --encoder and --decoder"
+            f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; {_who_takes(config)}"
         )
     _check_generation_config(name, hub)
     flax_weights = find_flax_weights(name, hub)
@@ -103,6 +103,21 @@ def _check_generation_config(name: str, hub: HubOptions) -> None:
     """Check that generation settings can be read if there are any: transformers would silently ignore the file."""
     if cached_file(name, GENERATION_CONFIG_NAME, **hub.keywords(), _raise_exceptions_for_missing_entries=False):
         load(GenerationConfig, name, f"generation settings ({GENERATION_CONFIG_NAME})", hub)
+
+
+def _who_takes(config: PretrainedConfig) -> str:
+    """Return what can be done with a model that is not a composite."""
+    if any(name.endswith("ForCTC") for name in config.architectures or ()):
+        return (
+            "a CTC model has no decoder, and optimum-cli export onnx takes it as it is; to give it one, name it with "
+            "--encoder and a text model with --decoder, and fine-tune both"
+        )
+    if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
+        return (
+            "speech models with a decoder of their own cannot be exported yet; optimum-cli export onnx takes some of "
+            "them, such as Whisper. To join its encoder with another decoder, give --encoder and --decoder"
+        )
+    return "to join it with another one, give --encoder and --decoder"
 
 
 def _architecture(config: PretrainedConfig) -> str:

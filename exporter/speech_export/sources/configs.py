@@ -20,7 +20,7 @@ from speech_runtime.bundle.safe_files import is_directory, parse_json, read_json
 from ..errors import ExportError, reason
 from ..families import check_not_refused
 from .composite import Composite
-from .hub import DEFAULT_HUB, HubOptions, load_config
+from .hub import DEFAULT_HUB, HubOptions, check_source, load_config
 from .pair import as_decoder
 from .special_tokens import FLAGS, TokenIds, complete_special_tokens
 
@@ -81,6 +81,7 @@ def read_config(given: str, hub: HubOptions = DEFAULT_HUB) -> PretrainedConfig:
         return _of_json(lambda: parse_json(given), f"the configuration {given[:80]}")
     if os.path.lexists(given) and not is_directory(given):
         return _of_json(lambda: read_json(Path(given)), given)
+    check_source(given, hub)
     return load_config(given, hub)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 
+from speech_runtime import BundleError
+from speech_runtime.bundle.hub import check_reachable
 from speech_runtime.bundle.safe_files import is_directory, similar_directory
 
 from ..errors import ExportError, reason, shortened
@@ -90,6 +92,21 @@ def check_directory(name: str) -> None:
         raise ExportError(f"{name} is a file; give the directory that it is in: {Path(name).parent}")
     if not os.access(name, os.R_OK | os.X_OK):
         raise ExportError(f"{name} cannot be read: {os.strerror(errno.EACCES)}; check its permissions")
+
+
+def check_source(name: str, hub: HubOptions) -> None:
+    """Check that `name` is a directory, or that the Hub can be asked for it.
+
+    Raises:
+        ExportError: It is neither.
+    """
+    check_directory(name)
+    if is_directory(name) or hub.offline:
+        return
+    try:
+        check_reachable(name, "config.json", revision=hub.revision, token=hub.token, cache_dir=hub.cache_dir)
+    except BundleError as error:
+        raise ExportError(str(error).replace("local_files_only", "--offline")) from error
 
 
 def load(

@@ -18,7 +18,7 @@ from ..errors import ExportError
 from ..families import check_not_refused
 from .checkpoint import COMPOSITE
 from .composite import Composite
-from .hub import DEFAULT_HUB, HubOptions, check_directory, load_config, load_extractor, load_tokenizer, refuse_adapters
+from .hub import DEFAULT_HUB, HubOptions, check_source, load_config, load_extractor, load_tokenizer, refuse_adapters
 from .special_tokens import TokenIds, complete_special_tokens
 from .weights import load_part
 
@@ -52,7 +52,7 @@ def load_pair(
         ExportError: There is no such checkpoint, or one is not a speech encoder, or cannot be its decoder.
     """
     for half in (encoder, decoder):
-        check_directory(half)
+        check_source(half, hub)
         refuse_adapters(half, hub)
     encoder_config, decoder_config = load_config(encoder, hub), load_config(decoder, hub)
     if COMPOSITE in (encoder_config.model_type, decoder_config.model_type):

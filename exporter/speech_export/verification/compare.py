@@ -14,6 +14,7 @@ from transformers import SpeechEncoderDecoderModel
 
 from speech_runtime import OnnxSpeechSeq2Seq
 from speech_runtime.bundle.manifest import Verification
+from speech_runtime.generation.output import GenerateOutput
 
 from ..bundle_writer.generation_settings import only_tokens
 from ..errors import VerificationError
@@ -21,7 +22,7 @@ from ..limits import Limits, OnStage
 from .evaluation_audio import AudioSet
 from .reference import BEAMS, Expectation, best_words, expectations
 from .self_agreement import SelfAgreement, in_proportion, larger, self_agreement
-from .word_errors import word_error_rate
+from .word_errors import edit_distance, word_error_rate
 
 NEW_TOKENS = 32
 
@@ -32,6 +33,7 @@ class Comparison:
 
     Attributes:
         equal: Number of equal tokens and of all tokens of free searches, by number of beams.
+        text_errors: Number of tokens that greedy search replaces, leaves out or adds, and of all its tokens in torch.
         next_equal: Number of positions with the same best next token after the same tokens, and of all positions.
         differences: Differences of the log-probabilities of torch's best words, float32 arrays.
         largest: Largest difference of any log-probability that is compared.
@@ -41,6 +43,7 @@ class Comparison:
     """
 
     equal: dict[int, list[int]] = field(default_factory=lambda: {1: [0, 0], BEAMS: [0, 0]})
+    text_errors: list[int] = field(default_factory=lambda: [0, 0])
     next_equal: list[int] = field(default_factory=lambda: [0, 0])
     differences: list[NDArray[np.float32]] = field(default_factory=list)
     largest: float = 0.0
@@ -59,6 +62,23 @@ class Comparison:
     def agreement(self) -> float:
         """Share of positions of torch's sequences with the same best next token."""
         return self.next_equal[0] / max(self.next_equal[1], 1)
+
+    @property
+    def text_agreement(self) -> float:
+        """Share of equal tokens in the texts of greedy search, by edit distance; at least 0."""
+        return max(1 - self.text_errors[0] / max(self.text_errors[1], 1), 0.0)
+
+    def shortfalls(self, limits: Limits) -> list[str]:
+        """Return where too few tokens are equal for a bundle below float32, as parts of an error."""
+        shares = {
+            "tokens are the same (next token)": (self.agreement, limits.agreement),
+            "text is the same (greedy)": (self.text_agreement, limits.text_agreement),
+        }
+        return [
+            f"only {share:.2%} of the {what}, the limit is {limit:.2%} (--min-agreement)"
+            for what, (share, limit) in shares.items()
+            if share < limit
+        ]
 
     @property
     def drift(self) -> float:
@@ -129,6 +149,9 @@ def compare(expected: Iterable[Expectation], exported: OnnxSpeechSeq2Seq, *, sea
                 result.equal[each.beams][index] += count
             if each.words is None and (same := _same_rows(each.tokens, found.sequences)).any():
                 result.note(each.scores[same], torch.from_numpy(found.sequences_scores[same]))
+            if each.beams == 1:
+                for index, count in enumerate(_text_errors(each, found)):
+                    result.text_errors[index] += count
             if each.beams == BEAMS:
                 result.texts += _texts(exported, each, found.sequences)
     return result
@@ -169,8 +192,8 @@ def judge(
         result: Result of `compare`.
         verified: The same in the manifest's terms.
         limits: Largest differences allowed.
-        free_searches: If true, apply `limits.agreement` to free searches, else to each next token alone: in a
-            quantised model, one different token may change all later ones.
+        free_searches: If true, apply `limits.agreement` to free searches, else to each next token alone, and
+            `limits.text_agreement` to the texts: in a quantised model, one different token may change all later ones.
         own: Agreement of torch with itself, if measured. Its rounding is allowed for; if torch contradicts itself,
             the error names torch instead of the graphs.
 
@@ -193,12 +216,16 @@ def judge(
             problem += _own_rounding(own, limits)
         problems.append(problem)
     agreements = {"greedy": verified.greedy_agreement, f"{BEAMS} beams": verified.beam_agreement}
-    for search, agreement in (agreements if free_searches else {"next token": result.agreement}).items():
-        if agreement < limits.agreement:
-            problems.append(
-                f"only {agreement:.2%} of the tokens are the same ({search}), the limit is {limits.agreement:.2%} "
-                "(--min-agreement)"
-            )
+    problems += (
+        [
+            f"only {agreement:.2%} of the tokens are the same ({search}), the limit is {limits.agreement:.2%} "
+            "(--min-agreement)"
+            for search, agreement in agreements.items()
+            if agreement < limits.agreement
+        ]
+        if free_searches
+        else result.shortfalls(limits)
+    )
     if problems and own is not None and not own.caching_in_proportion <= allowed:
         raise VerificationError(
             f"the torch model does not agree with itself in transformers {version('transformers')}: log-probabilities "
@@ -225,6 +252,17 @@ def _equal(expected: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[int, 
         for sequences, filler in ((expected, -1), (found, -2))
     ]
     return int((padded[0] == padded[1]).sum()), padded[0].size
+
+
+def _text_errors(each: Expectation, found: GenerateOutput) -> tuple[int, int]:
+    """Return the edit distance of all texts, and the number of torch's tokens; start and end tokens do not count."""
+    errors = tokens = 0
+    for row, spoken in enumerate(each.spoken):
+        of_torch = each.tokens[row][spoken][1:].tolist()
+        ended = found.finished[row] == "end"
+        errors += edit_distance(of_torch, found.sequences[row, 1 : found.lengths[row] - ended].tolist())
+        tokens += len(of_torch)
+    return errors, tokens
 
 
 def _texts(exported: OnnxSpeechSeq2Seq, each: Expectation, found: NDArray[np.int64]) -> list[tuple[str, str, str]]:

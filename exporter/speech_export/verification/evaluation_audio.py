@@ -10,7 +10,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from speech_runtime.audio import read_audio
+from speech_runtime.audio import AUDIO_SUFFIXES, read_audio
 from speech_runtime.audio.features import FeatureExtractor, WaveformExtractor
 from speech_runtime.bundle.model_facts import EncoderFacts
 from speech_runtime.bundle.safe_files import is_directory, is_there
@@ -20,7 +20,6 @@ from ..errors import ExportError, shortened
 REFERENCES = "reference.tsv"
 """Name of the table of transcripts in a directory, with the columns `file` and `text` and a tab between them."""
 
-_SUFFIXES = frozenset({".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
 _CLIPS = 4
 _PAUSE = 0.01
 """Loudness between bursts, as a share of theirs. In digital silence all frames would be equal: their equal rounding
@@ -119,14 +118,14 @@ def audio_files(directory: str | Path) -> list[Path]:
     if not is_directory(directory):
         raise ExportError(f"--calibration-audio {directory} is not a directory; name one with audio files in it")
     try:
-        files = sorted(path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES)
+        files = sorted(path for path in directory.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
     except OSError as error:
         raise ExportError(
             f"--calibration-audio {directory} cannot be read: {error.strerror}; check its permissions"
         ) from error
     if not files:
         raise ExportError(
-            f"--calibration-audio {directory} has no audio ({', '.join(sorted(_SUFFIXES))}); put some speech of the "
+            f"--calibration-audio {directory} has no audio (.wav, .flac, .mp3 or alike); put some speech of the "
             "kind that the model is for in it, or leave the option out"
         )
     return files

@@ -16,8 +16,8 @@ def word_error_rate(references: Sequence[str], transcripts: Sequence[str]) -> fl
     return errors / words if words else float(errors > 0)
 
 
-def edit_distance(expected: Sequence[str], found: Sequence[str]) -> int:
-    """Return the smallest number of words to replace, remove or insert to get `found` from `expected` (Levenshtein)."""
+def edit_distance(expected: Sequence[object], found: Sequence[object]) -> int:
+    """Return the smallest number of items to replace, remove or insert to get `found` from `expected` (Levenshtein)."""
     row = list(range(len(found) + 1))
     for index, wanted in enumerate(expected, start=1):
         diagonal, row[0] = row[0], index

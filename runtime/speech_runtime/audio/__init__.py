@@ -3,10 +3,11 @@
 from .checks import Samples, array_of, prepare
 from .clips import Audio, Clip, clip_of, is_clip
 from .limits import AudioLimits
-from .reading import read_audio
+from .reading import AUDIO_SUFFIXES, read_audio
 from .sources import AudioFile
 
 __all__ = [
+    "AUDIO_SUFFIXES",
     "Audio",
     "AudioFile",
     "AudioLimits",

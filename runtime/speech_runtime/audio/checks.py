@@ -89,7 +89,8 @@ def _floats(samples: object, name: str) -> NDArray[np.floating]:
     if not np.issubdtype(array.dtype, np.floating):
         raise AudioError(
             f"{name}: expected floating-point samples of full scale ±1, got {array.dtype}; "
-            "convert first, 16-bit integers for example with samples.astype('float32') / 32768"
+            "convert first, 16-bit integers for example with samples.astype('float32') / 32768, and give the rate of "
+            "their file as sampling_rate"
         )
     if array.ndim != 1:
         raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; mix the channels")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import AudioError
+from .assumed_rate import warn_of_assumed_rate
 from .checks import Samples, array_of, prepare
 from .limits import AudioLimits
 from .mixing import Mixer
@@ -51,11 +52,16 @@ class Clip:
     def load(self, sampling_rate: int, limits: AudioLimits | None = None) -> Samples:
         """Read or check the clip and return float32 [samples] at `sampling_rate` Hz.
 
+        Warns:
+            UserWarning: Samples without a rate look as if it were not `sampling_rate`.
+
         Raises:
             AudioError: It cannot be transcribed.
         """
         if is_file(self.audio):
             return read_audio(self.audio, sampling_rate, limits)
+        if self.rate is None:
+            warn_of_assumed_rate(self.audio, sampling_rate, self.name)
         rate = sampling_rate if self.rate is None else self.rate
         samples = _mono(self.audio, rate, self.name, AudioLimits.of(limits)) if self.from_gradio else self.audio
         return prepare(samples, rate, sampling_rate, self.name, limits)

@@ -46,6 +46,15 @@ def duration(file: AudioFile) -> float:
         return 0.0
 
 
+AUDIO_SUFFIXES = frozenset(
+    (
+        *(".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus"),
+        *(".rf64", ".snd", ".sph", ".w64", ".wav", ".webm", ".wma"),
+    )
+)
+"""Suffixes of the audio files in a directory, in lower case; a few are there to be refused by name, not passed over."""
+
+
 def read_audio(file: AudioFile, sampling_rate: int, limits: AudioLimits | None = None) -> Samples:
     """Read an audio file, mix it to mono and resample it.
 

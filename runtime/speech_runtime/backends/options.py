@@ -151,8 +151,10 @@ class SessionOptions:
         device: Device that runs the graphs. "tensorrt" runs on CUDA the operators that TensorRT does not support,
             "tensorrt_rtx" on the CPU.
         device_id: Number of the GPU.
-        intra_op_threads: Number of threads for one operator, at most 64 or four for each core; 0 leaves the choice to
-            ONNX Runtime (all cores). A decoder smaller than 2 MiB takes one thread, which is faster.
+        intra_op_threads: Number of threads for one operator, at most 64 or four for each core. 0 stands for
+            `OMP_NUM_THREADS`, else for as many as this process may use: its affinity and the quota of its container
+            (cgroup versions 1 and 2) count, and otherwise all physical cores. A decoder smaller than 2 MiB takes one
+            thread, which is faster.
         inter_op_threads: Number of operators that run at a time. More than 1 selects ONNX Runtime's parallel mode,
             which has no memory pattern.
         cuda: Options of CUDA, if `device` uses it.

@@ -11,13 +11,19 @@ from .measure import Measurement, Spread
 _COLUMNS = (
     *("bundle", "audio, s", "batch", "beams", "tokens", "threads"),
     *("encoder", "cross-attention", "first token", "per token", "utterance"),
-    *("seconds of audio per second", "peak MiB"),
+    *("× real time", "peak MiB"),
 )
 
 _LEGEND = (
-    "Read the utterance column first: it is what a user waits for. Times are milliseconds for the whole batch, as "
-    "p50 / p90 / p99 of the runs. First token: from the audio to the first token. Cross-attention: its keys and "
-    "values, computed once for each utterance."
+    "Read the utterance column first: it is what a user waits for. It is the sum of encoder, cross-attention (its keys "
+    "and values, computed once for each utterance) and per token × tokens, plus features and the search. First token "
+    "is from the audio to the first token, so it contains the encoder. Times are milliseconds for the whole batch, as "
+    "p50 / p90 / p99 of the runs; × real time is seconds of audio / seconds of utterance."
+)
+_SMALL = 32 * MIB
+_SMALL_INT8 = (
+    "{bundle} is so small that starting an operator takes longer than its product: int8 saves memory here, and hardly "
+    "any time. Measure a model of the size that you will deploy."
 )
 
 
@@ -31,6 +37,8 @@ def as_markdown(measurements: Sequence[Measurement], machine: Machine) -> str:
     lines = [
         machine.describe(),
         "",
+        *_answers(measurements),
+        "",
         _LEGEND,
         "",
         *table(
@@ -41,6 +49,23 @@ def as_markdown(measurements: Sequence[Measurement], machine: Machine) -> str:
         *table(("bundle", "precision", "MiB on disk", "load, s", "checking hashes, s"), _bundles(measurements)),
     ]
     return "\n".join(lines)
+
+
+def _answers(measurements: Sequence[Measurement]) -> list[str]:
+    """Return a sentence for each bundle about its first case, which is the reference."""
+    first = {measurement.bundle: measurement for measurement in reversed(measurements)}
+    lines = []
+    for bundle in dict.fromkeys(measurement.bundle for measurement in measurements):
+        measured, name = first[bundle], Path(bundle).name
+        case, seconds = measured.case, measured.utterance.p50
+        clips = f"{case.seconds:g} s of audio" if case.batch == 1 else f"{case.batch} clips of {case.seconds:g} s"
+        lines.append(
+            f"**{name}: {clips} take {seconds:.2g} s: {measured.throughput:.3g} × real time**; "
+            f"{min(measured.encoder.p50 / seconds, 1):.0%} of that is the encoder."
+        )
+        if measured.precision in ("int8", "int4") and measured.size < _SMALL:
+            lines.append(_SMALL_INT8.format(bundle=name))
+    return lines
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, SpeechError
+from ..install_hints import how_to_install
 from .loading import Bundle
 from .manifest import MANIFEST, Manifest
 from .safe_files import is_directory, similar_directory
@@ -54,6 +55,8 @@ def bundle_directory(
     where: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     at = f" at {revision}" if revision else ""
     failure = f"{name} is not a directory, and no bundle of this name{at} could be downloaded from the Hub"
+    if not local_files_only:
+        check_reachable(name, MANIFEST, revision=revision, token=token, cache_dir=cache_dir)
     with _explained(failure):
         snapshot = Path(hub.hf_hub_download(name, MANIFEST, revision=revision, **where)).parent
     manifest = Manifest.read(snapshot)
@@ -65,6 +68,42 @@ def bundle_directory(
     commit = snapshot.name  # another one may be pushed between the two downloads
     with _explained(failure):
         return Path(hub.snapshot_download(name, revision=commit, allow_patterns=_patterns(manifest, engines), **where))
+
+
+def check_reachable(
+    name: str,
+    filename: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> None:
+    """Ask the Hub once for a file that is not in the cache: without a network its client would try for half a minute.
+
+    Args:
+        name: Hub id.
+        filename: Name of a file that the repository should have.
+        revision: Branch, tag or commit.
+        token: Token for private repositories.
+        cache_dir: Directory that downloads are kept in.
+
+    Raises:
+        BundleError: huggingface-hub is missing, or nothing answers. Answers such as "not found" raise nothing here.
+    """
+    hub = _client(f"{name} is not a directory; to look for it on the Hub")
+    cached = hub.try_to_load_from_cache(name, filename, cache_dir=cache_dir, revision=revision)
+    if hub.constants.HF_HUB_OFFLINE or isinstance(cached, str):
+        return
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(name, filename, revision=revision), token=token)
+    except hub.errors.HfHubHTTPError:
+        return
+    except Exception as error:  # errors of the HTTP library, which share no base class
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BundleError(
+            f"{name} is not a directory, and the Hub cannot be reached ({reason}); give a local directory, or check "
+            "the connection. local_files_only uses what has been downloaded before, without asking"
+        ) from error
 
 
 _HUB_REMEDY = "if it is an id on the Hub, give a revision too, such as 'main'"
@@ -134,7 +173,7 @@ def _client(purpose: str) -> Any:
                 f"{purpose}, huggingface-hub is needed. It is installed, but cannot be imported: {error}; fix that, or "
                 "install it again"
             ) from error
-        raise BundleError(f"{purpose}, huggingface-hub is needed: pip install 'speech-export[hub]'") from error
+        raise BundleError(f"{purpose}, huggingface-hub is needed: {how_to_install('hub')}") from error
     return huggingface_hub
 
 

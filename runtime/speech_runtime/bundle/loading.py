@@ -44,19 +44,7 @@ class Bundle:
         """
         directory = Path(directory)
         with pinned_bundle(directory) as pin:
-            return cls(directory, cls.of_pinned(directory, pin, check_hashes=check_hashes).manifest)
-
-    @classmethod
-    def of_pinned(cls, directory: Path, pin: PinnedDirectory, *, check_hashes: bool) -> "Bundle":
-        """Read and check the bundle in a pinned directory, and watch every file of it; see `open`."""
-        pin.watch(MANIFEST)
-        manifest = Manifest.read_through(pin.path, directory)
-        if problems := list(_file_problems(pin, manifest, check_hashes)):
-            raise BundleError(
-                f"the bundle {directory} is damaged: {listed(problems)}. Copy it again, or export it again "
-                "with speech-export"
-            )
-        return cls(directory, manifest, pin.path)
+            return cls(directory, _of_pinned(directory, pin, check_hashes=check_hashes).manifest)
 
     def path(self, name: str) -> Path:
         """Return the path of the file `name` of this bundle."""
@@ -91,7 +79,7 @@ def load_whole(directory: str | Path, load: Callable[[Bundle], Loaded], *, check
     for _ in range(_TRIES):
         with pinned_bundle(directory) as pin:
             try:
-                loaded = load(Bundle.of_pinned(directory, pin, check_hashes=check_hashes))
+                loaded = load(_of_pinned(directory, pin, check_hashes=check_hashes))
             except SpeechError as error:
                 if pin.unchanged():
                     raise _named(error, pin.path, directory) from error.__cause__
@@ -105,6 +93,18 @@ def load_whole(directory: str | Path, load: Callable[[Bundle], Loaded], *, check
     raise BundleError(
         f"the bundle {directory} was replaced {_TRIES} times while it was loaded; try again when nobody writes to it"
     )
+
+
+def _of_pinned(directory: Path, pin: PinnedDirectory, *, check_hashes: bool) -> Bundle:
+    """Read and check the bundle in a pinned directory, and watch every file of it; see `Bundle.open`."""
+    pin.watch(MANIFEST)
+    manifest = Manifest.read_through(pin.path, directory)
+    if problems := list(_file_problems(pin, manifest, check_hashes)):
+        raise BundleError(
+            f"the bundle {directory} is damaged: {listed(problems)}. Copy it again, or export it again "
+            "with speech-export"
+        )
+    return Bundle(directory, manifest, pin.path)
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

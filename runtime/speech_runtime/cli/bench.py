@@ -78,7 +78,10 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
         machine = Machine.here(gpu=None if gpu is None else gpu.name)
     except SpeechError as error:
         raise click.ClickException(with_flags(str(error))) from error
+    click.echo(as_markdown(measurements, machine))  # first: a file that cannot be written must not cost the minutes
     if json_file is not None:
         text = json.dumps(as_json(measurements, machine), indent=2, ensure_ascii=False)
-        write_text(Path(json_file), text + "\n")
-    click.echo(as_markdown(measurements, machine))
+        try:
+            write_text(Path(json_file), text + "\n")
+        except OSError as error:
+            raise click.FileError(json_file, f"{error.strerror}; give another file (--json)") from error

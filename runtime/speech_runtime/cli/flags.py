@@ -1,6 +1,5 @@
 """Flags that several commands share, and their types: numbers in ASCII digits, token ids and JSON."""
 
-import inspect
 import re
 from collections.abc import Callable
 from dataclasses import fields
@@ -12,6 +11,7 @@ from ..audio import AudioLimits
 from ..audio.limits import flag_name
 from ..bundle.safe_files import parse_json
 from ..generation.config import GenerationConfig
+from ..generation.setting_help import descriptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -108,13 +108,13 @@ def setting_flags(command: Command) -> Command:
 
 
 def _setting_options() -> list[Callable[[Command], Command]]:
-    types, descriptions = get_type_hints(GenerationConfig), _descriptions(GenerationConfig)
+    types, texts = get_type_hints(GenerationConfig), descriptions(GenerationConfig)
     types["decoder_start_token_id"] = int  # a command has one token for all files
     names = [name for name in _SETTINGS if name != "num_return_sequences"]  # --n-best has a default of its own
     prompt = click.option(
         "--decoder-input-ids", type=token_ids, metavar="IDS", help="Tokens that every text continues."
     )
-    return [*(_setting_option(name, types[name], descriptions.get(name, "")) for name in names), prompt]
+    return [*(_setting_option(name, types[name], texts.get(name, "")) for name in names), prompt]
 
 
 def _setting_option(name: str, kind: Any, description: str) -> Callable[[Command], Command]:
@@ -129,13 +129,6 @@ def _setting_option(name: str, kind: Any, description: str) -> Callable[[Command
         multiple=repeatable,
         metavar=_METAVARS.get(chosen),
     )
-
-
-def _descriptions(record: type) -> dict[str, str]:
-    """Read the descriptions of a class's attributes from its docstring, which Python drops with -OO."""
-    attributes = (inspect.getdoc(record) or "").partition("Attributes:\n")[2]
-    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
 
 
 def given_settings(options: dict[str, Any]) -> dict[str, Any]:

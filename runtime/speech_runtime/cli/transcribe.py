@@ -1,5 +1,6 @@
 """The `speech-transcribe` command."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -11,8 +12,10 @@ from typing import Any, BinaryIO, cast
 import click
 import numpy as np
 
-from ..audio import AudioFile
+from ..audio import AUDIO_SUFFIXES, AudioFile
 from ..backends.options import DEVICES, SessionOptions, options_for, with_cuda_graphs
+from ..bundle.manifest import MANIFEST
+from ..bundle.safe_files import is_directory, is_there
 from ..errors import AudioError, SpeechError
 from ..model import BATCH_SIZE, OnnxSpeechSeq2Seq
 from ..transcribe.batching import MOST_CLIPS
@@ -100,7 +103,9 @@ def main(
     local_files_only: bool,
     **settings: Any,
 ) -> None:
-    """Transcribe audio FILES with the exported model in BUNDLE, a directory or a Hub id; `-` is audio from stdin.
+    """Transcribe audio FILES with the exported model in BUNDLE, a directory or a Hub id.
+
+    A directory among FILES stands for all audio in it and below, in the order of the names; `-` is audio from stdin.
 
     Text goes to stdout in the order of FILES: one line per file, or one per hypothesis with --n-best. A file that
     cannot be transcribed is named on stderr and gets an empty line. A text that is cut off by its length or by
@@ -112,6 +117,8 @@ def main(
     """
     if files.count("-") > 1:
         raise click.UsageError("stdin (-) can be read only once")
+    _check_order(bundle, files)
+    files = tuple(found for file in files for found in _audio_files(file))
     try:
         limits = take_audio_limits(settings)
     except AudioError as error:
@@ -147,6 +154,34 @@ def main(
     if failed:
         complain(f"{failed} of {len(files)} files could not be transcribed")
         sys.exit(SOME_FAILED)
+
+
+def _check_order(bundle: str, files: tuple[str, ...]) -> None:
+    """Refuse arguments that are swapped."""
+    swapped = next((file for file in files if is_there(Path(file) / MANIFEST)), None)
+    if swapped is not None:
+        raise click.UsageError(
+            f"{swapped} is a bundle, not audio; the bundle comes first: speech-transcribe {swapped} {bundle}"
+        )
+
+
+def _audio_files(file: str) -> list[str]:
+    """Return the audio files in and below a directory; anything else as it is."""
+    if not is_directory(file):
+        return [file]
+    found = [
+        os.path.join(directory, name)  # noqa: PTH118 - a name need not be UTF-8
+        for directory, _, names in os.walk(file, onerror=_refuse)
+        for name in names
+        if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122
+    ]
+    if not found:
+        raise click.UsageError(f"{file} is a directory without audio: no name in it ends in .wav, .flac, .mp3 or alike")
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise click.UsageError(f"{error.filename} cannot be read: {error.strerror}; check its permissions") from error
 
 
 class _Stdin:

@@ -14,11 +14,12 @@ from .config import GenerationConfig
 from .decoding.caches.static import check_static_length
 from .decoding.caches.tree import ROOM
 from .decoding.loop import Decoder, DecodingLoop
-from .output import GenerateOutput
+from .output import GenerateOutput, joined
 from .prompts import Prompt
 from .search.base import SearchResult, rows_per_utterance
 from .search.stopping import Deadline
-from .text import TextStream, stop_strings
+from .streaming import Stream, TextStream, TokenStream
+from .text import stop_strings
 from .token_scores.chain import Lengths
 
 _FLOAT_BYTES = 4
@@ -66,7 +67,7 @@ def generate(
         criteria = options.checked_criteria()
         if config.stops and tokenizer is not None:
             criteria = (*criteria, stop_strings(tokenizer, config.stops, length))
-        stream = TextStream(tokenizer, length, options.stream) if options.stream and tokenizer is not None else None
+        stream = _stream(prompt, options, tokenizer)
         loop = DecodingLoop(
             decoder(prompt.utterances, longest),
             facts,
@@ -83,17 +84,32 @@ def generate(
         if stream is not None:
             stream.end(found[0][0].tokens)
         steps, scores, logits = steps + loop.steps, loop.scores, loop.logits
-    return GenerateOutput.of(found, config.fill_token_id, steps, rows_per_utterance(config), scores, logits)
+    return joined(found, config.fill_token_id, steps, rows_per_utterance(config), scores, logits)
 
 
 def _check(config: GenerationConfig, prompts: list[Prompt], options: CallOptions, tokenizer: Tokenizer | None) -> None:
     if tokenizer is None and (config.stops or options.stream is not None):
         raise GenerationError("stop_strings and stream need the bundle's tokenizer.json, and it has none")
     utterances = sum(len(prompt.utterances) for prompt in prompts)
-    if options.stream is not None and utterances > 1:
-        raise GenerationError(f"stream takes the text of one utterance, this batch has {utterances}")
+    if options.stream is not None and options.streamer is not None:
+        raise GenerationError("stream and streamer are both given; give one of them")
+    for name, taken in (("stream", "text"), ("streamer", "tokens")):
+        if getattr(options, name) is not None and utterances > 1:
+            raise GenerationError(f"{name} takes the {taken} of one utterance, this batch has {utterances}")
+    if options.streamer is not None and config.num_return_sequences > config.num_beams:
+        raise GenerationError(
+            f"streamer takes the tokens of one sequence, num_return_sequences is {config.num_return_sequences}"
+        )
     if len(prompts) > 1 and (options.output_scores or options.output_logits):
         raise GenerationError("output_scores and output_logits need prompts of one length; generate them one by one")
+
+
+def _stream(prompt: Prompt, options: CallOptions, tokenizer: Tokenizer | None) -> Stream | None:
+    if options.streamer is not None:
+        return TokenStream(prompt.tokens, options.streamer)
+    if options.stream is not None and tokenizer is not None:
+        return TextStream(tokenizer, prompt.tokens.shape[1], options.stream)
+    return None
 
 
 def _check_memory(batch: int, longest: int, facts: DecoderFacts, config: GenerationConfig) -> None:

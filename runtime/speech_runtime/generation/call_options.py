@@ -12,7 +12,9 @@ from ..dataclass_json import shown
 from ..errors import GenerationError
 from .config import GenerationSettings
 from .search.stopping import StoppingCriterion
-from .token_scores.maths import Processor, Scores, Sequences
+from .streaming import Streamer
+from .token_scores.maths import LogitsProcessor, Scores, Sequences
+from .transformers_arguments import GenerationConfigLike
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,23 @@ class CallOptions:
         stopping_criteria: Functions that take sequences int64 [rows, length] and return which of them end: bool [rows].
         generator: Source of random numbers for sampling; None for a new one.
         stream: Function that takes the text of the only utterance in whole words, as soon as it is decided.
+        streamer: Streamer of transformers, or an object of your own with `put` and `end`: it takes the prompt, int64
+            [1, tokens], then each new token of the only utterance, int64 [1], as numpy arrays.
         cancel: Event that ends the search after its present step; any thread may set it.
         output_scores: If true, return the processed scores of every step.
         output_logits: If true, return the logits of every step.
+        return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone.
     """
 
-    logits_processor: Sequence[Processor] = ()
+    logits_processor: Sequence[LogitsProcessor] = ()
     stopping_criteria: Sequence[StoppingCriterion] = ()
     generator: np.random.Generator | None = None
     stream: Callable[[str], object] | None = None
+    streamer: Streamer | None = None
     cancel: Event | None = None
     output_scores: bool = False
     output_logits: bool = False
+    return_dict_in_generate: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type."""
@@ -58,7 +65,7 @@ class CallOptions:
         options = {name: value for name, value in keywords.items() if name in OPTION_NAMES and value is not None}
         return cls(**options), {name: value for name, value in keywords.items() if name not in OPTION_NAMES}
 
-    def checked_processors(self) -> tuple[Processor, ...]:
+    def checked_processors(self) -> tuple[LogitsProcessor, ...]:
         """Return `logits_processor` with a check that each returns floating-point values of the scores' shape."""
         return tuple(_checked_processor(function, i) for i, function in enumerate(self.logits_processor))
 
@@ -73,10 +80,12 @@ OPTION_NAMES = frozenset(field.name for field in fields(CallOptions))
 class SearchKeywords(GenerationSettings, total=False):
     """Keywords of `generate`: settings (see `GenerationConfig`) and options (see `CallOptions`)."""
 
-    logits_processor: Sequence[Processor]
+    generation_config: GenerationConfigLike | None
+    logits_processor: Sequence[LogitsProcessor]
     stopping_criteria: Sequence[StoppingCriterion]
     generator: np.random.Generator | None
     stream: Callable[[str], object] | None
+    streamer: Streamer | None
     cancel: Event | None
     output_scores: bool
     output_logits: bool
@@ -96,14 +105,19 @@ _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a numpy.random.Generator, as numpy.random.default_rng(seed) makes it",
     ),
     "stream": (callable, "a function that takes text, such as print"),
+    "streamer": (
+        lambda value: callable(getattr(value, "put", None)) and callable(getattr(value, "end", None)),
+        "an object with the methods put and end, such as transformers' TextStreamer",
+    ),
     "cancel": (lambda value: callable(getattr(value, "is_set", None)), "a threading.Event"),
     "output_scores": _FLAG,
     "output_logits": _FLAG,
+    "return_dict_in_generate": _FLAG,
 }
 """Check of each option's type, and the words for it."""
 
 
-def _checked_processor(function: Processor, position: int) -> Processor:
+def _checked_processor(function: LogitsProcessor, position: int) -> LogitsProcessor:
     def apply(sequences: Sequences, scores: Scores) -> Scores:
         shape = scores.shape  # read first: the function may write into the scores
         found = _returned(function, f"logits_processor[{position}]", "floating-point", "f", shape, sequences, scores)

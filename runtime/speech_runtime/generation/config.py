@@ -306,12 +306,14 @@ def _as_tuple(tokens: int | tuple[int, ...] | None) -> tuple[int, ...]:
 
 
 def _with_suggestions(found: Iterable[str], settings: Sequence[str], keywords: Iterable[str]) -> list[str]:
-    """Add to each unknown setting the known name that it resembles, or at the end all of them."""
-    known, lines, resembles_none = [*settings, *keywords], [], False
+    """Add to each unknown setting the known name that it resembles, or where all of them are listed."""
+    known, lines = [*settings, *keywords], []
     for problem in found:
         name, unknown, _ = problem.partition(" is not a known field")
-        similar = get_close_matches(name, known, 1) if unknown else []
-        resembles_none |= bool(unknown and not similar)
-        unsuggested = f"{name} is not a known setting" if unknown else problem
-        lines.append(f"{unsuggested}; did you mean {similar[0]}?" if similar else unsuggested)
-    return [*lines, f"known settings are {', '.join(settings)}"] if resembles_none else lines
+        if not unknown:
+            lines.append(problem)
+            continue
+        similar = get_close_matches(name, known, 1)
+        remedy = f"did you mean {similar[0]}?" if similar else "help(OnnxSpeechSeq2Seq.generate) lists all of them"
+        lines.append(f"{name} is not a known setting; {remedy}")
+    return lines

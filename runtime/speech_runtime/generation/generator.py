@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer
 
+from ..audio.features import FeatureExtractor
 from ..backends.base import Backend
 from ..bundle.manifest import Manifest
-from ..dataclass_json import shown
 from ..errors import GenerationError
 from .call import generate
 from .call_options import OPTION_NAMES, CallOptions, SearchKeywords
@@ -20,15 +20,23 @@ from .encoder import EncoderOutput, SpeechEncoder
 from .language import with_language
 from .likelihood import ForwardOutput, LabelTokens, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
+from .model_input import given_input, padded_rows
 from .output import GenerateOutput
 from .prompts import Prompts, check_tokens, prompts
 from .search.base import rows_per_utterance
+from .setting_help import with_setting_help
+from .text import decoded
+from .transformers_arguments import settings_of, without_arguments_of_transformers
+from .transition_scores import transition_scores
 
 Language = str | Sequence[str]
 """One language for a batch, or one for each utterance."""
 
 
-_OTHER_KEYWORDS = ("language", "decoder_input_ids", "return_dict_in_generate", "sampling_rate", "batch_size", "limits")
+_OTHER_KEYWORDS = (
+    *("inputs", "input_values", "input_features", "attention_mask", "encoder_outputs", "generation_config"),
+    *("language", "decoder_input_ids", "sampling_rate", "batch_size", "limits"),
+)
 """Other keywords of `generate` and `transcribe`, to suggest for misspelt ones."""
 
 
@@ -42,10 +50,12 @@ class SpeechGenerator:
         generation_config: GenerationConfig,
         tokenizer: Tokenizer | None,
         label_tokens: LabelTokens | None = None,
+        feature_extractor: FeatureExtractor | None = None,
     ) -> None:
-        """Compose a generator of its parts. Languages, stop strings and streaming need a tokenizer."""
+        """Compose a generator of its parts. Languages, stop strings and text need a tokenizer."""
         self.manifest = manifest
         self.generation_config = generation_config
+        self.feature_extractor = feature_extractor
         self.tokenizer = tokenizer
         self._label_tokens = label_tokens or LabelTokens()
         self._backend = backend
@@ -62,20 +72,34 @@ class SpeechGenerator:
             "Threads can share one model"
         )
 
-    def encode(self, inputs: ArrayLike, attention_mask: ArrayLike | None = None) -> EncoderOutput:
+    def encode(
+        self,
+        inputs: ArrayLike | None = None,
+        attention_mask: ArrayLike | None = None,
+        *,
+        input_values: ArrayLike | None = None,
+        input_features: ArrayLike | None = None,
+    ) -> EncoderOutput:
         """Run the encoder.
 
         Args:
-            inputs: Samples float32 [batch, samples], padded and normalised as the checkpoint expects, or features
-                [batch, time, features].
+            inputs: Samples float32 [batch, samples], normalised as the checkpoint expects, or features [batch, time,
+                features]. A list of rows of several lengths is padded as the checkpoint's feature extractor pads.
             attention_mask: Mask int64 [batch, samples or time], 1 where there is audio, 0 for padding at the end; None
-                for all ones.
+                for all ones, and for the lengths of the rows of a list.
+            input_values: Samples, instead of `inputs`; the name that feature extractors have for them.
+            input_features: Features, instead of `inputs`; the name that feature extractors have for them.
 
         Raises:
             AudioError: The inputs have another shape or dtype, are not finite, shorter than one frame, or too long for
                 this machine.
+            GenerationError: The inputs are missing, given twice, or those of another encoder.
         """
-        return self._encoder(inputs, attention_mask)
+        name = self.manifest.encoder.input_name
+        given = given_input(name, inputs=inputs, input_values=input_values, input_features=input_features)
+        if given is None:
+            raise GenerationError(f"the input is missing; give {name}, which model.processor makes of audio")
+        return self._encoder(*padded_rows(given, attention_mask, self.feature_extractor, name))
 
     def frame_mask(self, encoded: EncoderOutput) -> NDArray[np.int64]:
         """Return the mask of an encoded batch: int64 [batch, frames], 1 where a frame holds audio."""
@@ -87,10 +111,12 @@ class SpeechGenerator:
         inputs: ArrayLike | None = None,
         attention_mask: ArrayLike | None = None,
         *,
+        input_values: ArrayLike | None = None,
+        input_features: ArrayLike | None = None,
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: Prompts | None = None,
         language: Language | None = None,
-        return_dict_in_generate: Literal[False] = False,
+        return_dict_in_generate: Literal[False] | None = None,
         **keywords: Unpack[SearchKeywords],
     ) -> NDArray[np.int64]: ...
 
@@ -100,6 +126,8 @@ class SpeechGenerator:
         inputs: ArrayLike | None = None,
         attention_mask: ArrayLike | None = None,
         *,
+        input_values: ArrayLike | None = None,
+        input_features: ArrayLike | None = None,
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: Prompts | None = None,
         language: Language | None = None,
@@ -107,15 +135,18 @@ class SpeechGenerator:
         **keywords: Unpack[SearchKeywords],
     ) -> GenerateOutput: ...
 
+    @with_setting_help
     def generate(
         self,
         inputs: ArrayLike | None = None,
         attention_mask: ArrayLike | None = None,
         *,
+        input_values: ArrayLike | None = None,
+        input_features: ArrayLike | None = None,
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: Prompts | None = None,
         language: Language | None = None,
-        return_dict_in_generate: bool = False,
+        return_dict_in_generate: bool | None = None,
         **keywords: Unpack[SearchKeywords],
     ) -> NDArray[np.int64] | GenerateOutput:
         """Generate token ids, as `SpeechEncoderDecoderModel.generate` of transformers does.
@@ -123,16 +154,18 @@ class SpeechGenerator:
         Args:
             inputs: As in `encode`.
             attention_mask: As in `encode`.
-            encoder_outputs: Output of `encode`, instead of `inputs`.
+            input_values: As in `encode`.
+            input_features: As in `encode`.
+            encoder_outputs: Output of `encode`, instead of the input.
             decoder_input_ids: Prompts int64 [batch, tokens], or a list for each utterance, of any lengths. The start
                 token is put in front where it is missing.
             language: Language to write in, or one for each utterance, as the tokenizer's language tokens name it (`de`,
                 `de_DE`). It sets the start token if the model starts with a language token, else the first new token.
-            return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone.
-            keywords: Settings (see `GenerationConfig`), which override those of the bundle's `generation_config.json`,
-                and options of this call: `logits_processor` and `stopping_criteria` (lists of functions), `generator`
-                (a numpy random generator), `stream` (a function that takes text), `cancel` (a `threading.Event`),
-                `output_scores` and `output_logits` (booleans).
+            return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone; None for what
+                `generation_config` says.
+            keywords: The settings and options below, and `generation_config`, a `GenerationConfig` (ours or that of
+                transformers) or a dictionary of settings. Keywords override it, and it overrides the bundle's
+                `generation_config.json`, whose values hold in place of the defaults below.
 
         Returns:
             Sequences int64 [batch × num_return_sequences, length]: start token, tokens, end token, padding.
@@ -142,18 +175,21 @@ class SpeechGenerator:
             GenerationError: A setting is unknown or out of range, settings contradict each other, or sequences do not
                 fit the decoder.
         """
-        if not isinstance(return_dict_in_generate, bool | np.bool_ | None):
-            raise GenerationError(f"return_dict_in_generate is {shown(return_dict_in_generate)}; give True or False")
-        options, config = self._options_and_settings(keywords)
-        encoded = self._encoded(inputs, attention_mask, encoder_outputs)
+        own = {} if return_dict_in_generate is None else {"return_dict_in_generate": return_dict_in_generate}
+        options, config = self._options_and_settings({**keywords, **own})
+        encoded = self._encoded(
+            encoder_outputs, inputs, attention_mask, input_values=input_values, input_features=input_features
+        )
         found, _ = self._search(encoded, decoder_input_ids, language, options, config)
-        return found if return_dict_in_generate else found.sequences
+        return found if options.return_dict_in_generate else found.sequences
 
     def forward(
         self,
         inputs: ArrayLike | None = None,
         attention_mask: ArrayLike | None = None,
         *,
+        input_values: ArrayLike | None = None,
+        input_features: ArrayLike | None = None,
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: ArrayLike | None = None,
         labels: ArrayLike | None = None,
@@ -163,7 +199,9 @@ class SpeechGenerator:
         Args:
             inputs: As in `encode`.
             attention_mask: As in `encode`.
-            encoder_outputs: Output of `encode`, instead of `inputs`.
+            input_values: As in `encode`.
+            input_features: As in `encode`.
+            encoder_outputs: Output of `encode`, instead of the input.
             decoder_input_ids: Token ids int64 [batch, tokens], the start token included.
             labels: Expected token ids int64 [batch, tokens], instead of `decoder_input_ids`; -100 is not counted. As in
                 transformers, the start token in front of them is that of config.json, or of the settings if
@@ -174,7 +212,9 @@ class SpeechGenerator:
         """
         if (labels is None) == (decoder_input_ids is None):
             raise GenerationError("give either decoder_input_ids or labels, and not both")
-        encoded = self._encoded(inputs, attention_mask, encoder_outputs)
+        encoded = self._encoded(
+            encoder_outputs, inputs, attention_mask, input_values=input_values, input_features=input_features
+        )
         config, vocab_size = self.generation_config, self.manifest.decoder.vocab_size
         if labels is None:
             tokens = check_tokens(decoder_input_ids, encoded.batch, vocab_size)  # type: ignore[arg-type]
@@ -184,9 +224,52 @@ class SpeechGenerator:
         logits = self._decoder(encoded).logits(tokens)
         return ForwardOutput(logits, cross_entropy(logits, checked))
 
-    def _options_and_settings(self, keywords: Mapping[str, Any]) -> tuple[CallOptions, GenerationConfig]:
-        """Check the keywords of a search before anything runs, and return its options and settings."""
-        options, settings = CallOptions.split(keywords)
+    def compute_transition_scores(
+        self,
+        sequences: ArrayLike,
+        scores: Sequence[ArrayLike],
+        beam_indices: ArrayLike | None = None,
+        normalize_logits: bool = False,
+    ) -> NDArray[np.float32]:
+        """Return the score of each new token of an output of `generate`, as transformers does.
+
+        `GenerateOutput.token_logprobs` has the model's own log-probabilities, without `output_scores`.
+
+        Args:
+            sequences: Sequences of the output.
+            scores: Scores of the output, with `output_scores`.
+            beam_indices: Beam indices of the output; None for one sequence and one beam per utterance.
+            normalize_logits: If true, turn scores into log-probabilities first: greedy search and sampling have logits.
+
+        Returns:
+            float32 [rows, new tokens]; 0 after the end of a sequence if `beam_indices` are given.
+
+        Raises:
+            GenerationError: There are no scores, or the arrays do not fit together.
+        """
+        return transition_scores(sequences, scores, beam_indices, normalize_logits)
+
+    def decode(
+        self, token_ids: ArrayLike | Sequence[ArrayLike], *, skip_special_tokens: bool = True
+    ) -> str | list[str]:
+        """Return the text of token ids [tokens], or the texts of [batch, tokens], by default without special tokens.
+
+        Raises:
+            BundleError: The bundle has no tokenizer.
+            GenerationError: They are not integers.
+        """
+        return decoded(self.tokenizer, token_ids, skip_special_tokens=skip_special_tokens)
+
+    def _options_and_settings(
+        self, keywords: Mapping[str, Any], **defaults: Any
+    ) -> tuple[CallOptions, GenerationConfig]:
+        """Check the keywords of a search before anything runs, and return its options and settings.
+
+        Defaults come before the settings of the bundle, but after all that the call gives.
+        """
+        own = {name: value for name, value in keywords.items() if name != "generation_config"}
+        merged = {**defaults, **settings_of(keywords.get("generation_config")), **own}
+        options, settings = CallOptions.split(without_arguments_of_transformers(merged))
         config = self.generation_config.updated(settings, (*OPTION_NAMES, *_OTHER_KEYWORDS))
         if config is not self.generation_config:
             config.check_vocabulary(self.manifest.decoder.vocab_size)
@@ -214,15 +297,19 @@ class SpeechGenerator:
         return generate(decoder, facts, self.tokenizer, config, given, options), config
 
     def _encoded(
-        self, inputs: ArrayLike | None, attention_mask: ArrayLike | None, encoder_outputs: EncoderOutput | None
+        self, encoder_outputs: EncoderOutput | None, *inputs: ArrayLike | None, **named: ArrayLike | None
     ) -> EncoderOutput:
-        if (inputs is None) == (encoder_outputs is None):
-            raise GenerationError("give either inputs or encoder_outputs, and not both")
-        if encoder_outputs is not None and not isinstance(encoder_outputs, EncoderOutput):
+        if encoder_outputs is None:
+            return self.encode(*inputs, **named)
+        if any(given is not None for given in (inputs[0], *named.values())):
+            raise GenerationError(
+                f"give either {self.manifest.encoder.input_name} or encoder_outputs, and not both of them"
+            )
+        if not isinstance(encoder_outputs, EncoderOutput):
             raise GenerationError(
                 f"encoder_outputs is of type {type(encoder_outputs).__name__}, it must be the result of encode()"
             )
-        return encoder_outputs or self.encode(inputs, attention_mask)  # type: ignore[arg-type]
+        return encoder_outputs
 
     def _decoder(self, encoded: EncoderOutput, longest: int | None = None, beams: int = 1) -> CachedDecoder:
         facts = self.manifest.decoder

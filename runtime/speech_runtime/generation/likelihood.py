@@ -13,6 +13,7 @@ from ..dataclass_json import shown
 from ..errors import BundleError, GenerationError
 from .config import GenerationConfig
 from .decoding.decoder import CachedDecoder
+from .output import NamedOutput
 from .prompts import check_tokens, token_array
 from .search.base import Tokens
 from .token_scores.maths import log_softmax
@@ -27,8 +28,8 @@ _LABEL_TOKENS = ("decoder_start_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
-class ForwardOutput:
-    """Output of `forward`.
+class ForwardOutput(NamedOutput):
+    """Output of `forward`. `output["loss"]` is `output.loss`.
 
     Attributes:
         logits: Logits of the token after each given one, float32 [batch, tokens, vocabulary].

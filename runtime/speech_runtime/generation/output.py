@@ -1,7 +1,7 @@
 """Output of `generate`, with the sequences of all utterances in arrays."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import KeysView, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,29 @@ from numpy.typing import DTypeLike, NDArray
 from .search.base import SearchResult
 
 
+class NamedOutput:
+    """An output whose attributes can be read as items too, as in transformers: those that are not None."""
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the attributes that are not None."""
+        return self._items().keys()
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items()[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items()
+
+    def _items(self) -> dict[str, Any]:
+        named = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in named.items() if value is not None}
+
+
 @dataclass(frozen=True)
-class GenerateOutput:
+class GenerateOutput(NamedOutput):
     """Sequences and their details: those of `return_dict_in_generate` in transformers, and more.
 
-    Rows are utterances × `num_return_sequences`, the best first.
+    Rows are utterances × `num_return_sequences`, the best first. `output["sequences"]` is `output.sequences`.
 
     Attributes:
         sequences: Token ids int64 [rows, length]: prompt, tokens, end token, padding.
@@ -40,40 +58,39 @@ class GenerateOutput:
     scores: tuple[NDArray[np.float32], ...] | None = None
     logits: tuple[NDArray[np.float32], ...] | None = None
 
-    @classmethod
-    def of(
-        cls,
-        found: Sequence[Sequence[SearchResult]],
-        fill: int,
-        steps: int,
-        beams: int,
-        scores: tuple[NDArray[np.float32], ...] | None = None,
-        logits: tuple[NDArray[np.float32], ...] | None = None,
-    ) -> "GenerateOutput":
-        """Join the results of all utterances in arrays.
 
-        Args:
-            found: Results for each utterance, best first, the same number for each.
-            fill: Token id to pad sequences with.
-            steps: As in `GenerateOutput`.
-            beams: Number of rows of `scores` for each utterance.
-            scores: As in `GenerateOutput`.
-            logits: As in `GenerateOutput`.
-        """
-        rows = [result for results in found for result in results]
-        beam_indices = _padded([result.beam_indices for result in rows], -1, np.int64)
-        first_row = np.repeat(np.arange(len(found)) * beams, len(found[0]))[:, None]
-        return cls(
-            sequences=_padded([result.tokens for result in rows], fill, np.int64),
-            sequences_scores=np.array([result.score for result in rows], dtype=np.float32),
-            token_logprobs=_padded([result.token_logprobs for result in rows], 0.0, np.float32),
-            beam_indices=np.where(beam_indices < 0, -1, beam_indices + first_row),
-            steps=steps,
-            lengths=np.array([len(result.tokens) for result in rows]),
-            finished=np.array([result.finish for result in rows], dtype="<U7"),
-            scores=scores,
-            logits=logits,
-        )
+def joined(
+    found: Sequence[Sequence[SearchResult]],
+    fill: int,
+    steps: int,
+    beams: int,
+    scores: tuple[NDArray[np.float32], ...] | None = None,
+    logits: tuple[NDArray[np.float32], ...] | None = None,
+) -> GenerateOutput:
+    """Join the results of all utterances in arrays.
+
+    Args:
+        found: Results for each utterance, best first, the same number for each.
+        fill: Token id to pad sequences with.
+        steps: As in `GenerateOutput`.
+        beams: Number of rows of `scores` for each utterance.
+        scores: As in `GenerateOutput`.
+        logits: As in `GenerateOutput`.
+    """
+    rows = [result for results in found for result in results]
+    beam_indices = _padded([result.beam_indices for result in rows], -1, np.int64)
+    first_row = np.repeat(np.arange(len(found)) * beams, len(found[0]))[:, None]
+    return GenerateOutput(
+        sequences=_padded([result.tokens for result in rows], fill, np.int64),
+        sequences_scores=np.array([result.score for result in rows], dtype=np.float32),
+        token_logprobs=_padded([result.token_logprobs for result in rows], 0.0, np.float32),
+        beam_indices=np.where(beam_indices < 0, -1, beam_indices + first_row),
+        steps=steps,
+        lengths=np.array([len(result.tokens) for result in rows]),
+        finished=np.array([result.finish for result in rows], dtype="<U7"),
+        scores=scores,
+        logits=logits,
+    )
 
 
 def _padded(rows: Sequence[Sequence[float]], filler: float, dtype: DTypeLike) -> NDArray[Any]:

@@ -1,19 +1,17 @@
-"""Text of sequences: the tokenizer of a bundle, strings that end a sequence, and streaming."""
+"""Text of sequences: the tokenizer of a bundle, and strings that end a sequence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer
 
 from ..bundle.loading import Bundle
 from ..bundle.manifest import TOKENIZER
-from ..errors import BundleError, EngineMemoryError
+from ..errors import BundleError, EngineMemoryError, GenerationError
 from .search.base import Tokens
 from .search.stopping import StoppingCriterion
-
-_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-"""Character that a tokenizer decodes an incomplete character to: its remaining bytes are in tokens still to come."""
 
 
 def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
@@ -45,14 +43,16 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
     return tokenizer
 
 
-def texts_of(tokenizer: Tokenizer, sequences: Sequence[Sequence[int]]) -> list[str]:
-    """Decode sequences without special tokens.
+def texts_of(
+    tokenizer: Tokenizer, sequences: Sequence[Sequence[int]], *, skip_special_tokens: bool = True
+) -> list[str]:
+    """Decode sequences, by default without special tokens.
 
     Raises:
         EngineMemoryError: The library has no memory left.
     """
     try:
-        texts: list[str] = tokenizer.decode_batch(sequences, skip_special_tokens=True)
+        texts: list[str] = tokenizer.decode_batch(sequences, skip_special_tokens=skip_special_tokens)
     except Exception:
         raise
     except BaseException as error:
@@ -61,6 +61,33 @@ def texts_of(tokenizer: Tokenizer, sequences: Sequence[Sequence[int]]) -> list[s
             raise
         raise EngineMemoryError(f"the memory is exhausted, the tokenizer could not decode: {error}") from error
     return texts
+
+
+def decoded(tokenizer: Tokenizer | None, token_ids: Any, *, skip_special_tokens: bool) -> str | list[str]:
+    """Decode token ids [tokens] to a text, or several rows of them, of any lengths, to a list of texts.
+
+    Negative ids are left out: they fill a batch where there is no padding token.
+
+    Raises:
+        BundleError: There is no tokenizer.
+        GenerationError: They are not integers.
+    """
+    if tokenizer is None:
+        raise BundleError(f"the bundle has no {TOKENIZER}: token ids cannot be decoded")
+    given: Any = [token_ids] if isinstance(token_ids, int | np.integer) else token_ids
+    several = len(given) > 0 and np.ndim(given[0]) > 0
+    rows = [_token_list(row) for row in (given if several else [given])]
+    texts = texts_of(tokenizer, rows, skip_special_tokens=skip_special_tokens)
+    return texts if several else texts[0]
+
+
+def _token_list(row: ArrayLike) -> list[int]:
+    given = np.asarray(row)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise GenerationError(
+            f"token ids must be integers [tokens] or [batch, tokens], a row is {given.dtype} {list(given.shape)}"
+        )
+    return [token for token in given.tolist() if token >= 0]
 
 
 def token_ids(tokenizer: Tokenizer | None, text: str) -> list[int]:
@@ -86,42 +113,3 @@ def stop_strings(tokenizer: Tokenizer, strings: tuple[str, ...], prompt_length: 
         return np.array([any(string in text for string in strings) for text in texts])
 
     return ended
-
-
-class TextStream:
-    """Passes on the text of a sequence, word by word, as soon as the search has decided on it."""
-
-    def __init__(self, tokenizer: Tokenizer, prompt_length: int, write: Callable[[str], object]) -> None:
-        self._tokenizer = tokenizer
-        self._prompt_length = prompt_length
-        self._write = write
-        self._written = ""
-
-    def __call__(self, decided: list[list[int]]) -> None:
-        """Write the complete words in the decided tokens of the only utterance; the prompt is among the tokens."""
-        text = self._text(decided[0])
-        self._write_new(text[: _complete_length(text)])
-
-    def end(self, sequence: Sequence[int]) -> None:
-        """Write the rest of the final sequence."""
-        self._write_new(self._text(sequence))
-
-    def _text(self, sequence: Sequence[int]) -> str:
-        return texts_of(self._tokenizer, [sequence[self._prompt_length :]])[0]
-
-    def _write_new(self, text: str) -> None:
-        if len(text) > len(self._written) and text.startswith(self._written):
-            self._write(text[len(self._written) :])
-            self._written = text
-
-
-def _complete_length(text: str) -> int:
-    """Return the length of the text up to the end of its last complete word, as `transformers.TextStreamer` does.
-
-    Chinese and Japanese characters are complete words.
-    """
-    if text.endswith(_INCOMPLETE):
-        return len(text[: text.index(_INCOMPLETE)].rpartition(" ")[0])
-    if text and 0x2E80 <= ord(text[-1]) <= 0x9FFF:
-        return len(text)
-    return len(text.rpartition(" ")[0])

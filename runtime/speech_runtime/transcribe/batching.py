@@ -13,6 +13,7 @@ from ..errors import AudioError, EngineError, GenerationError
 from ..generation.call_options import SearchKeywords
 from ..generation.generator import Language
 from ..generation.prompts import Prompts
+from ..interrupts import raise_if_interrupted
 from .results import Transcription
 
 Item = TypeVar("Item")
@@ -94,6 +95,7 @@ def transcribe_clips(
             try:
                 return list(transcribe(samples, **shared, **own))
             except (EngineError, MemoryError) as error:
+                raise_if_interrupted(error)
                 if not half:
                     return [_failed(batch[0], error)]
         return transcribe_halves(batch[:half]) + transcribe_halves(batch[half:])
@@ -176,6 +178,7 @@ def _clip(audio: Audio, sampling_rate: float | None, name: str) -> Clip | AudioE
     try:
         return clip_of(audio, sampling_rate, name)
     except AudioError as error:
+        raise_if_interrupted(error)
         return error
 
 
@@ -185,8 +188,10 @@ def _load(load: Callable[[Clip], Samples], position: int, clip: Clip | AudioErro
     try:
         return _Loaded(position, clip.name, load(clip))
     except AudioError as error:
+        raise_if_interrupted(error)
         return error
     except MemoryError as error:
+        raise_if_interrupted(error)
         return AudioError(f"{clip.name}: does not fit into memory ({error}); split the audio into shorter pieces")
 
 

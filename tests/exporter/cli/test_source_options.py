@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
     GenerationConfig,
     OPTConfig,
     ParakeetEncoderConfig,
@@ -25,22 +27,21 @@ from transformers import (
     SeamlessM4TFeatureExtractor,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
+    Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
+    WhisperConfig,
     WhisperFeatureExtractor,
 )
 
 from composites import DECODERS, ENCODERS, composite, encoder_model
 from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError, export
-from speech_export.bundle_writer.configuration import write_configuration
 from speech_export.cli.export import main
 from speech_export.sources.checkpoint import load_checkpoint
-from speech_export.sources.composite import Composite
 from speech_export.sources.configs import load_configs
 from speech_export.sources.hub import HubOptions, load
 from speech_export.sources.pair import load_pair
-from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_runtime import BundleError, OnnxSpeechSeq2Seq
 from tiny_checkpoint import save_tokenizer
 
@@ -166,6 +167,41 @@ def test_a_revision_is_found_in_a_cache_of_ones_own(tmp_path: Path) -> None:
     assert load_checkpoint("someone/digits", hub=hub).source == "someone/digits"
     with pytest.raises(ExportError, match="could not be loaded from the Hub"):
         load_checkpoint("someone/digits", hub=HubOptions(cache_dir=str(tmp_path), offline=True))
+
+
+def test_without_a_network_the_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def no_network(url: str, token: str | None) -> None:
+        asked.append(url)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_network)
+    hub = HubOptions(cache_dir=str(tmp_path))
+    loaders: list[Callable[[], object]] = [
+        lambda: load_checkpoint("someone/digits", hub=hub),
+        lambda: load_pair("someone/digits", "someone/else", hub=hub),
+        lambda: load_configs("someone/digits", "someone/else", hub=hub),
+    ]
+    for loader in loaders:
+        with pytest.raises(ExportError, match=r"cannot be reached \(Name or service not known\).*--offline"):
+            loader()
+    assert len(asked) == len(loaders)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Wav2Vec2Config(architectures=["Wav2Vec2ForCTC"]), "a CTC model has no decoder, and optimum-cli export onnx"),
+        (WhisperConfig(architectures=["WhisperForConditionalGeneration"]), "optimum-cli export onnx takes some of"),
+        (BertConfig(architectures=["BertModel"]), "to join it with another one, give --encoder and --decoder"),
+    ],
+    ids=["ctc", "whisper", "bert"],
+)
+def test_other_models_are_told_who_takes_them(config: PretrainedConfig, message: str, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match=message):
+        load_checkpoint(str(tmp_path))
 
 
 def test_the_hub_is_asked_as_told() -> None:
@@ -302,23 +338,6 @@ def test_configurations_without_a_start_token_begin_with_token_0(caplog: pytest.
     assert token_ids(load_configs(*configs).model) == (0, None, 0)
     assert "it is set to 0. --decoder-start-token-id changes it" in caplog.text
     assert token_ids(load_configs(*configs, decoder_start_token_id=4, eos_token_id=5).model) == (4, 5, 0)
-
-
-def test_texts_that_would_be_cut_are_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = composite("bert")
-    facts = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
-    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path)
-    assert "sets no max_length: texts are cut after 20 tokens" in caplog.text
-    assert caplog.text.count("max_length") == 1
-    caplog.clear()
-    weights = tuple(name for name, _ in model.named_parameters())
-    write_configuration(Composite(model, None, None, "a pair", weights[:1]), *facts, tmp_path)
-    assert caplog.text.count("max_length") == 1
-    caplog.clear()
-    write_configuration(Composite(model, None, None, "configurations", weights), *facts, tmp_path)
-    model.generation_config.max_length = 30
-    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path)
-    assert "max_length" not in caplog.text
 
 
 def test_a_seed_makes_the_same_weights_again() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,13 @@ def test_settings_mean_to_the_runtime_what_they_mean_to_transformers(
 def test_what_the_runtime_does_not_follow_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = TorchConfig(**TOKENS, temperature=0.0, top_p=2.0)
     config.trained_by = "somebody"
-    write_settings(config, tmp_path / "generation_config.json")
+    write_settings(config, decoder_facts(composite("bert"), top_k=4), tmp_path / "generation_config.json")
     assert "left out: temperature (0.0), top_p (2.0), trained_by ('somebody')" in caplog.text
-    assert set(json.loads((tmp_path / "generation_config.json").read_text())) == {*TOKENS, "transformers_version"}
+    assert set(json.loads((tmp_path / "generation_config.json").read_text())) == {
+        *TOKENS,
+        "max_length",
+        "transformers_version",
+    }
 
 
 @pytest.mark.parametrize(
@@ -150,3 +155,46 @@ def test_another_models_tokenizer_is_refused(tmp_path: Path, caplog: pytest.LogC
     tokenizer.add_special_tokens({"additional_special_tokens": ["<pad2>"]})
     check_tokenizer(tokenizer, VOCABULARY + 7)
     assert "'<pad2>' (97)" in caplog.text
+
+
+def stored_length(directory: Path) -> int:
+    return json.loads((directory / "generation_config.json").read_text())["max_length"]
+
+
+def test_without_a_maximal_length_texts_have_all_positions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = composite("bert")
+    facts = encoder_facts(model.encoder), decoder_facts(model, top_k=4)
+    positions = facts[1].longest
+    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path)
+    assert f"mine sets no max_length: a text may have up to {positions} tokens" in caplog.text
+    assert caplog.text.count("max_length") == 1
+    assert stored_length(tmp_path) == positions
+    caplog.clear()
+    weights = tuple(name for name, _ in model.named_parameters())
+    write_configuration(Composite(model, None, None, "a pair", weights[:1]), *facts, tmp_path)
+    assert caplog.text.count("max_length") == 1
+    caplog.clear()
+    write_configuration(Composite(model, None, None, "configurations", weights), *facts, tmp_path)
+    assert stored_length(tmp_path) == positions
+    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path, max_length=15)
+    assert stored_length(tmp_path) == 15
+    model.generation_config.max_new_tokens = 30
+    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path)
+    assert "max_length" not in json.loads((tmp_path / "generation_config.json").read_text())
+    write_configuration(Composite(model, None, None, "mine"), *facts, tmp_path, max_length=15)
+    assert json.loads((tmp_path / "generation_config.json").read_text()).keys() >= {"max_length"}
+    assert "max_new_tokens" not in json.loads((tmp_path / "generation_config.json").read_text())
+    assert "max_length" not in caplog.text
+
+
+def test_a_decoder_without_positions_gets_a_maximal_length_too(tmp_path: Path) -> None:
+    facts = replace(decoder_facts(composite("bert"), top_k=4), max_positions=None)
+    write_settings(TorchConfig(), facts, tmp_path / "generation_config.json")
+    assert stored_length(tmp_path) == 1024
+
+
+@pytest.mark.parametrize(("length", "message"), [(1, "give 2 tokens or more"), (10**6, "the decoder has 64 positions")])
+def test_a_maximal_length_must_fit(length: int, message: str, tmp_path: Path) -> None:
+    facts = replace(decoder_facts(composite("bert"), top_k=4), max_positions=64)
+    with pytest.raises(ExportError, match=message):
+        write_settings(TorchConfig(), facts, tmp_path / "generation_config.json", length)

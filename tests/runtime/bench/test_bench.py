@@ -221,6 +221,20 @@ def test_the_table_has_a_row_a_case_and_one_a_bundle() -> None:
     assert "| build/other | int8 | 3.0 | 1.50 | 0.50 |" in text
 
 
+def test_the_report_begins_with_the_answer() -> None:
+    seconds, encoder = Spread(0.43, 0.5, 0.6, 9), Spread(0.2752, 0.3, 0.4, 9)
+    slow = measurement(utterance=seconds, encoder=encoder, throughput=23.26)
+    other = measurement(
+        bundle="build/other", precision="int8", case=Case(1, 16, 1, 1, 2), utterance=seconds, throughput=37.2
+    )
+    text = as_markdown([slow, other, measurement(throughput=1.0)], MACHINE)
+    assert "**model: 10 s of audio take 0.43 s: 23.3 × real time**; 64% of that is the encoder." in text
+    assert "**other: 16 clips of 1 s take 0.43 s: 37.2 × real time**" in text
+    assert "other is so small that starting operators takes longer" in text
+    assert text.count("× real time**") == 2
+    assert text.count("is so small") == 1
+
+
 def test_on_a_gpu_its_memory_is_in_the_table() -> None:
     machine = replace(MACHINE, gpu="NVIDIA L4")
     text = as_markdown([measurement(gpu_bytes=2**31), measurement()], machine)

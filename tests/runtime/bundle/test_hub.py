@@ -18,7 +18,7 @@ from huggingface_hub import errors
 from conftest import ONE_THREAD, Pair
 from handmade_bundle import add_engine_set, make_bundle
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
-from speech_runtime.bundle.hub import bundle_directory
+from speech_runtime.bundle.hub import bundle_directory, check_reachable
 
 COMMIT = "0123456789" * 4
 REPOSITORY = "someone/digits"
@@ -74,6 +74,7 @@ def hub(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubHu
         (bundle / name).parent.mkdir(exist_ok=True)
         (bundle / name).write_text("no part of the bundle")
     stub = StubHub(bundle, tmp_path / "downloaded")
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, token: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", stub.hf_hub_download)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", stub.snapshot_download)
     return stub
@@ -204,11 +205,37 @@ def test_each_answer_of_the_hub_has_its_remedy(error: Exception, message: str, m
     def refuse(*_: Any, **__: Any) -> str:
         raise error
 
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, token: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(BundleError, match=message) as raised:
         OnnxSpeechSeq2Seq.from_pretrained("someone/digits", revision="v2")
     assert str(raised.value).startswith("someone/digits is not a directory")
     assert "no bundle of this name at v2 could be downloaded from the Hub: " in str(raised.value)
+
+
+def test_without_a_network_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its client would try six times, in 24 s."""
+    asked = []
+
+    def no_network(url: str, token: str | None) -> None:
+        asked.append(url)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_network)
+    with pytest.raises(BundleError, match=r"cannot be reached \(Name or service not known\); give a local directory"):
+        OnnxSpeechSeq2Seq.from_pretrained("someone/digits", cache_dir=tmp_path)
+    assert len(asked) == 1
+    assert asked[0].endswith("someone/digits/resolve/main/bundle.json")
+
+
+def test_what_is_in_the_cache_is_not_asked_for_first(
+    cache: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: Any, **__: Any) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_network)
+    check_reachable(REPOSITORY, "bundle.json", cache_dir=cache)
 
 
 def test_a_directory_is_a_directory(bundle: Path, hub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:

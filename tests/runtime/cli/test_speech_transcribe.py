@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -312,6 +313,30 @@ def test_where_nothing_can_be_written(digits: Pair, references: dict[Path, str],
     result = run(digits.directory, clip, "--output-dir", tmp_path / "out")
     assert result.exit_code == 1
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{clip.stem}.txt"]
+
+
+def test_a_directory_is_all_audio_in_and_below_it(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:
+    clips = sorted(references)[:3]
+    (tmp_path / "b").mkdir()
+    for clip, place in zip(clips, ("b/1" + clips[0].suffix, "c.OTHER", "a" + clips[2].suffix.upper()), strict=True):
+        shutil.copy(clip, tmp_path / place)
+    done = run(digits.directory, tmp_path, clips[1])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [references[clips[index]] for index in (2, 0, 1)]
+
+
+def test_a_directory_without_audio_is_refused(digits: Pair, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no audio")
+    done = run(digits.directory, tmp_path)
+    assert done.exit_code == 2
+    assert f"{tmp_path} is a directory without audio" in done.stderr
+
+
+def test_swapped_arguments_are_put_right(digits: Pair, references: dict[Path, str]) -> None:
+    clip = next(iter(references))
+    done = run(clip, digits.directory)
+    assert done.exit_code == 2
+    assert f"the bundle comes first: speech-transcribe {digits.directory} {clip}" in done.stderr
 
 
 def test_audio_from_stdin(digits: Pair, references: dict[Path, str], tmp_path: Path) -> None:

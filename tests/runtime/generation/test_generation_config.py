@@ -18,6 +18,7 @@ from transformers import GenerationConfig as ReferenceConfig
 from speech_runtime import BundleError, GenerationConfig, GenerationError
 from speech_runtime.cli.flags import token_ids
 from speech_runtime.cli.transcribe import main
+from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationSettings
 from speech_runtime.generation.generator import SpeechGenerator
 
@@ -36,7 +37,7 @@ def test_read_from_what_transformers_writes(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"num_beam": 4}, r"num_beam is not a known setting; did you mean num_beams\?"),
-        ({"surprise": 3}, "surprise is not a known setting; known settings are max_new_tokens, "),
+        ({"surprise": 3}, r"surprise is not a known setting; help\(OnnxSpeechSeq2Seq.generate\) lists"),
         ({"num_beams": 0}, "num_beams is 0; give 1 to 1,024"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3 but num_beams only 2"),
         ({"num_beams": "four"}, "num_beams is 'four', expected int"),
@@ -91,8 +92,8 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 
 @pytest.mark.parametrize("value", ["no", 0, 1, np.array([True])])
 def test_return_dict_in_generate_is_a_boolean(value: Any) -> None:
-    with pytest.raises(GenerationError, match="return_dict_in_generate is .*; give True or False"):
-        SpeechGenerator.generate(None, return_dict_in_generate=value)
+    with pytest.raises(GenerationError, match="return_dict_in_generate is .*, it must be True or False"):
+        CallOptions(return_dict_in_generate=value)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from transformers.generation import logits_process as theirs
 
 from speech_runtime import GenerationError
 from speech_runtime.generation.token_scores import processors, warpers
-from speech_runtime.generation.token_scores.maths import Processor, Scores, Sequences, log_softmax
+from speech_runtime.generation.token_scores.maths import LogitsProcessor, Scores, Sequences, log_softmax
 from speech_runtime.generation.token_scores.sampling import sample, sample_without_replacement
 
-Pair = tuple[Processor, Any]
+Pair = tuple[LogitsProcessor, Any]
 EOS = [1, 2]
 
 

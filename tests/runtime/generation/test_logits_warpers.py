@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
 from speech_runtime.generation.token_scores import warpers
-from speech_runtime.generation.token_scores.maths import Processor, Scores, softmax
+from speech_runtime.generation.token_scores.maths import LogitsProcessor, Scores, softmax
 
 NO_SEQUENCES = np.zeros((1, 1, 1), dtype=np.int64)
 SHARES = (0.05, 0.3, 0.5, 0.8, 0.95)
 
 
 class Warper(NamedTuple):
-    ours: Callable[..., Processor]
+    ours: Callable[..., LogitsProcessor]
     theirs: Callable[..., Any]
     values: tuple[float, ...]
 

@@ -292,4 +292,4 @@ def test_a_language_that_is_none_is_named(language: Any) -> None:
 @pytest.mark.parametrize("given", [{"hidden_states": 1}, (1, 2), np.ones(3)], ids=str)
 def test_encoder_outputs_of_another_kind_are_named(given: Any) -> None:
     with pytest.raises(GenerationError, match="encoder_outputs is of type .*, it must be the result of encode"):
-        SpeechGenerator._encoded(None, None, None, given)
+        SpeechGenerator._encoded(None, given, None)

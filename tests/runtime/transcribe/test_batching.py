@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from speech_runtime import AudioError, AudioLimits, EngineError, GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.errors import EngineMemoryError
 from speech_runtime.generation.text import texts_of
+from speech_runtime.interrupts import signals_handled
 from speech_runtime.transcribe.batching import in_batches, transcribe_clips
 
 
@@ -224,3 +226,22 @@ def test_the_old_name_of_transcribe_iter_is_deprecated() -> None:
     with pytest.warns(DeprecationWarning, match="transcribe_all is now called transcribe_iter"):
         found: Iterator[Any] = OnnxSpeechSeq2Seq.transcribe_all(Stub(), ["a.wav"], batch_size=2)
     assert list(found) == [(["a.wav"], {"batch_size": 2})]
+
+
+@pytest.mark.parametrize("traced", [True, False], ids=["another error", "dropped by a callback"])
+def test_an_interrupt_is_not_the_fault_of_a_clip(traced: bool) -> None:
+    """A library raised its own error instead, or its callback dropped the interrupt and read no further."""
+
+    def load(clip: object) -> Any:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            failed = AudioError("a.wav: is truncated")
+            failed.__cause__ = error if traced else None
+        raise failed
+
+    found: list[object] = []
+    keywords: dict[str, Any] = {"load": load, "fits": lambda _: True, "transcribe": lambda *_, **__: [], "keywords": {}}
+    with pytest.raises(KeyboardInterrupt), signals_handled():
+        found += transcribe_clips([np.zeros(1600, np.float32)], **keywords, model_rate=16_000, batch_size=1)
+    assert found == []

@@ -19,6 +19,7 @@ from .graph_providers import graph_providers
 from .optimized_graphs import cache_entry, open_through_cache
 from .plugin import plugin_device
 from .providers import check_providers, preload_libraries, raise_provider_failure
+from .threads import operator_threads
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -92,6 +93,7 @@ class SessionLoader:
             )
         self._not_loaded = preload_libraries(runtime, options)
         self._plugin = plugin_device(runtime, options.device_id) if options.device == "tensorrt_rtx" else None
+        self._threads = operator_threads(options.intra_op_threads)
         self._shares_arena = options.device == "cpu" and options.cpu_memory_arena
         if self._shares_arena:
             share_arena(runtime)
@@ -106,7 +108,7 @@ class SessionLoader:
         bundle, path, version = self._bundle, self._bundle.path(f"{graph}.onnx"), self._runtime.__version__
         providers = graph_providers(self._options, bundle, graph, width, version)
         alone = self._options.device == "cpu" and graph != ENCODER and _is_small(bundle, graph)
-        threads = 1 if alone else self._options.intra_op_threads
+        threads = 1 if alone else self._threads
         # A step that writes in place always has the same shapes, so its memory is planned once.
         repeats = graph == DECODER_WITH_PAST and bundle.manifest.decoder.cache == "in_place"
         open_graph = partial(self._open, providers, threads, repeats or self._options.memory_pattern)

@@ -7,7 +7,7 @@ from ..config import GenerationConfig
 from ..search.base import Candidates, Tokens
 from ..search.ranking import continuations_kept
 from .constraints import Ban, Force, most_banned
-from .maths import Processor
+from .maths import LogitsProcessor
 from .processors import (
     bad_words,
     exponential_decay,
@@ -19,7 +19,7 @@ from .processors import (
 )
 from .warpers import epsilon_cutoff, eta_cutoff, min_p, temperature, top_h, top_k, top_p, typical_p
 
-Link = Ban | Force | Processor
+Link = Ban | Force | LogitsProcessor
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ProcessorChain:
 
 
 def processor_chain(
-    config: GenerationConfig, lengths: Lengths, top_k: int, vocab_size: int, own: Sequence[Processor] = ()
+    config: GenerationConfig, lengths: Lengths, top_k: int, vocab_size: int, own: Sequence[LogitsProcessor] = ()
 ) -> ProcessorChain:
     """Return the processors of one search.
 
@@ -118,7 +118,7 @@ def _bad_words(config: GenerationConfig) -> Iterator[Link]:
         yield Ban(banned, lambda _: True)
 
 
-def _warpers(config: GenerationConfig) -> Iterator[Processor]:
+def _warpers(config: GenerationConfig) -> Iterator[LogitsProcessor]:
     keep = max(2, len(config.eos_token_ids) + 1) if config.num_beams > 1 else 1
     if config.temperature != 1.0:
         yield temperature(config.temperature)

@@ -11,7 +11,7 @@ Scores = NDArray[np.float32]
 Sequences = NDArray[np.int64]
 """Tokens so far: [batch, beams, length], the prompt included."""
 
-Processor = Callable[[Sequences, Scores], Scores]
+LogitsProcessor = Callable[[Sequences, Scores], Scores]
 """Changes scores, as a `LogitsProcessor` of transformers does. It leaves its arguments as they are.
 
 Where nothing changes, it returns the array that it was given.

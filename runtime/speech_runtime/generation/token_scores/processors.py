@@ -13,10 +13,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ...errors import GenerationError
-from .maths import Processor, Scores, Sequences, stable_log_softmax
+from .maths import LogitsProcessor, Scores, Sequences, stable_log_softmax
 
 
-def repetition_penalty(penalty: float) -> Processor:
+def repetition_penalty(penalty: float) -> LogitsProcessor:
     """Divide positive and multiply negative scores of tokens that occurred (`RepetitionPenaltyLogitsProcessor`).
 
     The penalty applies once, however often a token occurred. Tokens outside the vocabulary are ignored.
@@ -34,7 +34,7 @@ def repetition_penalty(penalty: float) -> Processor:
     return apply
 
 
-def no_repeat_ngram(size: int) -> Processor:
+def no_repeat_ngram(size: int) -> LogitsProcessor:
     """Ban tokens that would repeat a sequence of `size` tokens (`NoRepeatNGramLogitsProcessor`)."""
 
     def apply(sequences: Sequences, scores: Scores) -> Scores:
@@ -52,7 +52,7 @@ def no_repeat_ngram(size: int) -> Processor:
     return apply
 
 
-def sequence_bias(bias: Mapping[tuple[int, ...], float]) -> Processor:
+def sequence_bias(bias: Mapping[tuple[int, ...], float]) -> LogitsProcessor:
     """Add to the scores of tokens that complete a sequence (`SequenceBiasLogitsProcessor`).
 
     The biases of all sequences that a token completes add up, that of the token alone included. Sequences longer than
@@ -90,7 +90,7 @@ def sequence_bias(bias: Mapping[tuple[int, ...], float]) -> Processor:
     return apply
 
 
-def bad_words(sequences: Collection[Sequence[int]], eos_token_ids: Collection[int]) -> Processor:
+def bad_words(sequences: Collection[Sequence[int]], eos_token_ids: Collection[int]) -> LogitsProcessor:
     """Ban tokens that would complete one of `sequences` (`NoBadWordsLogitsProcessor`).
 
     End tokens on their own are not banned, and empty sequences are ignored.
@@ -102,7 +102,7 @@ def bad_words(sequences: Collection[Sequence[int]], eos_token_ids: Collection[in
     return sequence_bias({words: -np.inf for words in map(tuple, sequences) if words and words not in ends})
 
 
-def exponential_decay(start: int, factor: float, eos_token_ids: Collection[int], prompt_length: int) -> Processor:
+def exponential_decay(start: int, factor: float, eos_token_ids: Collection[int], prompt_length: int) -> LogitsProcessor:
     """Raise the scores of end tokens with every token (`ExponentialDecayLengthPenalty`).
 
     From the `start`-th new token on, n tokens later, a score rises by |score| · (`factor` ** n - 1).
@@ -126,7 +126,7 @@ def exponential_decay(start: int, factor: float, eos_token_ids: Collection[int],
     return apply
 
 
-def remove_invalid() -> Processor:
+def remove_invalid() -> LogitsProcessor:
     """Replace NaN by 0, and ±inf by the largest and smallest float32 (`InfNanRemoveLogitsProcessor`)."""
     limits = np.finfo(np.float32)
 
@@ -137,7 +137,7 @@ def remove_invalid() -> Processor:
     return apply
 
 
-def renormalize() -> Processor:
+def renormalize() -> LogitsProcessor:
     """Turn scores into log-probabilities (`LogitNormalization`)."""
     return lambda _, scores: stable_log_softmax(scores)
 

@@ -11,14 +11,14 @@ without a finite score, or with NaN, stays as it is (where transformers does not
 import numpy as np
 from numpy.typing import NDArray
 
-from .maths import Processor, Scores, Sequences, entropy, softmax, stable_log_softmax
+from .maths import LogitsProcessor, Scores, Sequences, entropy, softmax, stable_log_softmax
 from .selection import best, greatest, least_of_best, passing
 
 _TOP_H_CANDIDATES = 100
 """Number of candidates that `TopHLogitsWarper` looks at."""
 
 
-def temperature(value: float) -> Processor:
+def temperature(value: float) -> LogitsProcessor:
     """Divide scores float32 [batch, beams, candidates] by `value` > 0 (`TemperatureLogitsWarper`)."""
 
     def apply(_: Sequences, scores: Scores) -> Scores:
@@ -28,7 +28,7 @@ def temperature(value: float) -> Processor:
     return apply
 
 
-def top_k(k: int, min_tokens_to_keep: int = 1) -> Processor:
+def top_k(k: int, min_tokens_to_keep: int = 1) -> LogitsProcessor:
     """Keep the `k` best candidates and all that equal the last of them (`TopKLogitsWarper`)."""
 
     def apply(_: Sequences, scores: Scores) -> Scores:
@@ -39,7 +39,7 @@ def top_k(k: int, min_tokens_to_keep: int = 1) -> Processor:
     return apply
 
 
-def top_p(p: float, min_tokens_to_keep: int = 1) -> Processor:
+def top_p(p: float, min_tokens_to_keep: int = 1) -> LogitsProcessor:
     """Keep the fewest best candidates whose probabilities add up to `p` (`TopPLogitsWarper`).
 
     As in transformers, probabilities are added up from the smallest on: those whose sum does not exceed 1 - `p` go.
@@ -57,7 +57,7 @@ def top_p(p: float, min_tokens_to_keep: int = 1) -> Processor:
     return apply
 
 
-def min_p(p: float, min_tokens_to_keep: int = 1) -> Processor:
+def min_p(p: float, min_tokens_to_keep: int = 1) -> LogitsProcessor:
     """Keep the candidates that are at least `p` times as likely as the best one (`MinPLogitsWarper`)."""
 
     def apply(_: Sequences, scores: Scores) -> Scores:
@@ -68,7 +68,7 @@ def min_p(p: float, min_tokens_to_keep: int = 1) -> Processor:
     return apply
 
 
-def typical_p(mass: float, min_tokens_to_keep: int = 1) -> Processor:
+def typical_p(mass: float, min_tokens_to_keep: int = 1) -> LogitsProcessor:
     """Keep the candidates whose surprise is closest to the entropy (`TypicalLogitsWarper`).
 
     As many are kept as have probability `mass` together; https://arxiv.org/abs/2202.00666.
@@ -86,7 +86,7 @@ def typical_p(mass: float, min_tokens_to_keep: int = 1) -> Processor:
     return apply
 
 
-def epsilon_cutoff(epsilon: float, min_tokens_to_keep: int = 1) -> Processor:
+def epsilon_cutoff(epsilon: float, min_tokens_to_keep: int = 1) -> LogitsProcessor:
     """Keep the candidates with a probability of at least `epsilon` (`EpsilonLogitsWarper`)."""
 
     def apply(_: Sequences, scores: Scores) -> Scores:
@@ -95,7 +95,7 @@ def epsilon_cutoff(epsilon: float, min_tokens_to_keep: int = 1) -> Processor:
     return apply
 
 
-def eta_cutoff(epsilon: float, min_tokens_to_keep: int = 1) -> Processor:
+def eta_cutoff(epsilon: float, min_tokens_to_keep: int = 1) -> LogitsProcessor:
     """Do as `epsilon_cutoff`, with a lower bound where the distribution is flat (`EtaLogitsWarper`).
 
     The bound is min(ε, √ε · exp(-entropy)); https://arxiv.org/abs/2210.15191.
@@ -111,7 +111,7 @@ def eta_cutoff(epsilon: float, min_tokens_to_keep: int = 1) -> Processor:
     return apply
 
 
-def top_h(h: float) -> Processor:
+def top_h(h: float) -> LogitsProcessor:
     """Keep the best candidates that have `h` times the entropy together (`TopHLogitsWarper`).
 
     Only the 100 best ones are looked at, and the best one is always kept; https://arxiv.org/abs/2509.02510.
