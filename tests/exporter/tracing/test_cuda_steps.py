@@ -12,6 +12,7 @@ from speech_export.passes.half.kernels import CUDA
 from speech_export.passes.pipeline import optimize
 from speech_export.tracing import best_words
 from speech_export.tracing.facts import decoder_facts
+from speech_export.tracing.rewrites import own_attention
 from speech_export.tracing.rewrites.rewritten import rewritten_for, rewritten_for_tracing
 from speech_export.tracing.tracer import OPSETS, step_of, trace
 from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, LOGITS, TOP_LOGPROBS
@@ -83,6 +84,12 @@ def test_all_layers_share_a_mask_and_lengths(family: str) -> None:
     assert {node.inputs[3] for node in cross if len(node.inputs) > 3} <= {None}
     lengths = {node.inputs[6] for node in cross if len(node.inputs) > 6}
     assert len(lengths) == (0 if family == "whisper" else 1)
+
+
+def test_a_decoder_with_an_unknown_attention_keeps_its_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_attention, "_LIKE_BART", frozenset())
+    found = Counter(node.op_type for node in traced_step("trocr").graph)
+    assert (found["Attention"], found["Softmax"]) == (0, 4)
 
 
 def test_twelve_layers_and_a_large_vocabulary_have_257_operators(monkeypatch: pytest.MonkeyPatch) -> None:
