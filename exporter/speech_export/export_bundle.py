@@ -201,7 +201,8 @@ def _trace_and_optimize(
     begin: OnStage,
 ) -> DecoderFacts:
     """Write the three graphs in float32; return the decoder's facts, which optimisation may change."""
-    with rewritten_for_tracing(model), rewritten_for(options.target, model.encoder, options.encoder_in_bytes):
+    rewrites = rewritten_for(options.target, model, decoder.cache, options.encoder_in_bytes)
+    with rewritten_for_tracing(model), rewrites:
         for graph in traceables(model, encoder, decoder):
             begin(f"tracing {graph.name}")
             traced = trace(graph, encoder.input_name, decoder.layers, OPSETS[options.target])

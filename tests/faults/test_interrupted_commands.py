@@ -26,9 +26,10 @@ def seconds_of(run: Callable[[], object]) -> float:
 def test_transcriptions_end_with_whole_json(tries: int, digits: Pair, references: dict[Path, str]) -> None:
     files = [*references] * 3
 
-    def whole(ended: Ended) -> None:
+    def whole(ended: Ended) -> bool:
         entries = json.loads(ended.stdout) if ended.stdout else []
         assert [entry.get("text", entry) for entry in entries] == [references[file] for file in files[: len(entries)]]
+        return len(entries) == len(files)
 
     arguments = command("transcribe", digits.directory, *files, "--format", "json", "--batch-size", 1, "--threads", 1)
     codes = interrupt_at_random(arguments, tries, 4.0, whole)
@@ -41,10 +42,11 @@ def test_exports_leave_the_old_bundle(tries: int, digits: Pair, tmp_path: Path) 
     shutil.copytree(digits.directory, target)
     old = Bundle.open(target).manifest
 
-    def whole(ended: Ended) -> None:
+    def whole(ended: Ended) -> bool:
         assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
         # An interrupt in the last moments comes when the new bundle is in place already, whole.
         assert Bundle.open(target).manifest == old or "verifying against torch … " in ended.stderr
+        return "verified against torch" in ended.stdout
 
     arguments = command("export", CHECKPOINT, "-o", target, "--overwrite")
     assert interrupt_at_random(arguments, tries, 20.0, whole, shortest=1.0).total() == tries

@@ -28,9 +28,23 @@ def _problems(node: ir.Node) -> Iterator[str]:
         if mask is not None and (mask.shape is None or len(mask.shape) > 1):
             yield "a mask that is no vector means the slowest kernel"
     if node.op_type == "Attention" and not node.domain:
-        lengths = (*node.inputs, *[None] * 7)[6]
-        if lengths is None and (*node.inputs, None, None)[3] is not None and _hides_padding(node.inputs[3]):
-            yield "padding as a mask rules out the fastest kernel; give lengths"
+        yield from _attention_problems(node)
+    if node.op_type == "Split" and len(node.inputs) > 1 and _is_unequal(node.inputs[1]):
+        yield "parts of different sizes are copied by a table from the host"
+
+
+def _attention_problems(node: ir.Node) -> Iterator[str]:
+    mask, lengths = ((*node.inputs, *[None] * 7)[index] for index in (3, 6))
+    if any(value.shape is not None and len(value.shape) != 3 for value in node.inputs[:3]):
+        yield "states by head are transposed in each call; give them as the products return them"
+    if mask is not None and mask.dtype == ir.DataType.BOOL:
+        yield "a mask of booleans is converted in every layer"
+    if lengths is None and mask is not None and _hides_padding(mask):
+        yield "padding as a mask rules out the fastest kernel; give lengths"
+
+
+def _is_unequal(sizes: ir.Value | None) -> bool:
+    return sizes is not None and sizes.const_value is not None and len(set(sizes.const_value.numpy().tolist())) > 1
 
 
 def _hides_padding(mask: ir.Value) -> bool:

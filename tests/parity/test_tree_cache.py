@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from composites import DECODERS, PAD, composite
 from conftest import CHECKPOINT, ONE_THREAD, ExportOnce, Pair
 from cuda_placement import obstacles
+from cuda_rules import violations
 from matrix import clip_lengths, padded_batch
 from speech_export import export
 from speech_export.families import decoder_family
@@ -36,7 +37,7 @@ FOR_CUDA = PrecisionOptions(target="cuda")
 WITHOUT = {"prophetnet"}
 """Families whose cache grows."""
 
-USUAL = {"bert", "roberta", "whisper"}
+USUAL = {"bert", "roberta", "whisper", "trocr"}
 FAMILIES = [
     pytest.param(family, marks=[] if family in USUAL else [pytest.mark.full])
     for family in DECODERS
@@ -221,7 +222,7 @@ def test_what_is_in_unused_slots_does_not_matter(
 def test_nothing_is_in_the_way_of_a_cuda_graph(exported: Callable[[str], Bundle], family: str) -> None:
     bundle = exported(family)
     path = bundle.path(f"{DECODER_WITH_PAST}.onnx")
-    assert obstacles(path) == []
+    assert (obstacles(path), violations(path)) == ([], [])
     assert dynamic_sizes(path) == {"batch", "beams", "tokens", "queries", "slots", "frames"}
     assert dynamic_sizes(bundle.path(f"{DECODER_INIT}.onnx")) == {"batch", "frames"}
 

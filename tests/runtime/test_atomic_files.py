@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from speech_runtime.atomic.writing import write_text
+from speech_runtime.atomic.writing import write_output
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
-    write_text(tmp_path / "file", "new")
+    write_output(tmp_path / "file", "new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]
 
 
@@ -21,7 +21,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: heard.append(pipe.read_text()))
     reader.start()
-    write_text(pipe, "new")
+    write_output(pipe, "new")
     reader.join()
     assert heard == ["new"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
@@ -33,10 +33,10 @@ def test_a_device_is_written_to(tmp_path: Path) -> None:
     try:
         os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
         os.mknod(full, stat.S_IFCHR | 0o666, os.makedev(1, 7))
-        write_text(null, "new")
+        write_output(null, "new")
     except PermissionError:
         pytest.skip("this container may make no devices")
     with pytest.raises(OSError, match="No space left"):
-        write_text(full, "new")
+        write_output(full, "new")
     assert all(stat.S_ISCHR(path.stat().st_mode) for path in (null, full))
     assert len(list(tmp_path.iterdir())) == 2

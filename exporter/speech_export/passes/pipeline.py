@@ -20,6 +20,7 @@ from .cpu.in_place_cache import keep_cache_in_place
 from .cpu.scaled_queries import scale_queries
 from .cuda.frame_counts import count_frames_fast
 from .cuda.instance_norm import prefer_instance_norms
+from .cuda.key_lengths import count_keys_fast
 from .cuda.needless_biases import drop_needless_biases
 from .cuda.packed_projections import pack_projections
 from .cuda.skip_layer_norm import fuse_skip_layer_norms
@@ -82,6 +83,7 @@ def passes_for_cuda(graph: str, decoder: DecoderFacts) -> list[Pass]:  # noqa: A
         name_after_modules,  # Before the others: nodes that they make are named after those they replace.
         prefer_instance_norms,
         count_frames_fast,
+        count_keys_fast,
         plain_shapes,  # Before the next: with it the projections are next to the attention.
         drop_needless_biases,
         pack_projections,  # After drop_needless_biases: the biases that are left are added to a part of the product.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass, RemoveUnusedNodesPass
 
 from .patterns.projections import initializer
 
@@ -22,11 +22,12 @@ def plain_shapes(model: ir.Model) -> None:
 
     Expressions that are then equal are computed once.
     """
+    IdentityEliminationPass()(model)  # First: an Identity between two Reshapes hides one from the other.
     graph = model.graph
     _as_vectors(graph)
     sizes = _Sizes(graph)
     for node in list(graph):
-        if node.op_type == "Expand" and _is_broadcast_anyway(node):
+        if node.op_type == "Expand" and (_changes_nothing(node) or _is_broadcast_anyway(node)):
             ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
         if node.op_type == "Reshape":
             _simplify(node, sizes)
@@ -107,8 +108,7 @@ def _simplify(node: ir.Node, sizes: _Sizes) -> None:
         source = before.inputs[0]
     if not _is_known(source.shape) or not _is_known(output.shape):
         return
-    if _names(source.shape) == _names(output.shape) and not output.is_graph_output():
-        ir.convenience.replace_all_uses_with(output, source)
+    if _names(source.shape) == _names(output.shape) and _replace(node, source):
         return
     wanted = tuple(_wanted(source.shape, output.shape))
     unknown = [size for size in wanted if isinstance(size, str) and not sizes.knows(size)]
@@ -117,6 +117,21 @@ def _simplify(node: ir.Node, sizes: _Sizes) -> None:
     node.attributes.pop("allowzero", None)  # A 0 means the size of the input here.
     node.replace_input_with(0, source)
     node.replace_input_with(1, sizes.shape(tuple(-1 if size in unknown else size for size in wanted)))
+
+
+def _replace(node: ir.Node, source: ir.Value) -> bool:
+    """Let all that reads the result of `node` read `source`, a graph's output too; return false if that cannot be."""
+    output, name = node.outputs[0], node.outputs[0].name
+    if not output.is_graph_output():
+        ir.convenience.replace_all_uses_with(output, source)
+        return True
+    if source.producer() is None or source.is_graph_output():
+        return False
+    ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
+    assert node.graph is not None  # noqa: S101 - the node was found in a graph
+    node.graph.remove(node, safe=True)
+    source.name = name
+    return True
 
 
 def _is_known(shape: ir.Shape | None) -> bool:
@@ -137,6 +152,13 @@ def _wanted(source: ir.Shape, output: ir.Shape) -> Iterator[int | str]:
             yield 0
         else:
             yield str(size)
+
+
+def _changes_nothing(node: ir.Node) -> bool:
+    """Return true if an Expand has an input of the shape that it expands to."""
+    source, expanded = node.inputs[0], node.outputs[0]
+    known = _is_known(source.shape) and _is_known(expanded.shape) and not expanded.is_graph_output()
+    return known and _names(source.shape) == _names(expanded.shape)
 
 
 def _is_broadcast_anyway(node: ir.Node) -> bool:

@@ -20,6 +20,7 @@ from speech_runtime.bundle.loading import Bundle
 from ..errors import ExportError
 from ..passes.half.convert import HALF
 from ..passes.half.float32_nodes import FLOAT, MOVES, floats, reads_shape_only
+from ..passes.half.masks import mask_nodes
 from .calibration import ModelInput, record
 
 _HEADROOM = 4.0
@@ -178,8 +179,10 @@ def nodes_out_of_range(
         ranges: Ranges of its tensors, by name.
         float32: Nodes that stay float32 anyway.
     """
-    nodes = (node for node in graph if node not in float32 and not reads_shape_only(node))
-    return [found for node in nodes if (found := _problem(node, ranges)) is not None]
+    hiding = mask_nodes(graph)
+    nodes = (node for node in graph if node not in float32 and node not in hiding and not reads_shape_only(node))
+    masks = {value for node in hiding for value in node.outputs}
+    return [found for node in nodes if (found := _problem(node, ranges, masks)) is not None]
 
 
 def _instrument(model: ir.Model) -> dict[str, list[str]]:
@@ -194,7 +197,7 @@ def _instrument(model: ir.Model) -> dict[str, list[str]]:
     for node in original:
         for value in floats(node.outputs):
             if node.op_type in MOVES:
-                copies[str(value.name)] = [str(source.name) for source in floats(node.inputs)]
+                copies[str(value.name)] = [str(source.name) for source in _measured(node)]
             else:
                 graph.outputs.append(_measure(graph, value))
     return copies
@@ -243,14 +246,21 @@ def _session(model: ir.Model, weights: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(proto, settings, providers=["CPUExecutionProvider"])
 
 
-def _problem(node: ir.Node, ranges: Mapping[str, ValueRange]) -> OutOfRange | None:
-    """Return the first tensor of `node` that is out of range."""
-    for value in floats([*node.inputs, *node.outputs]):
+def _problem(node: ir.Node, ranges: Mapping[str, ValueRange], masks: Collection[ir.Value]) -> OutOfRange | None:
+    """Return the first tensor of `node` that is out of range, apart from `masks`."""
+    for value in (*_measured(node), *floats(node.outputs)):
+        if value in masks:
+            continue
         seen = ranges[str(value.name)]
         if seen.overflows or (seen.underflows and not _is_small_addend(node, value)):
             reason = "too large" if seen.overflows else "too small"
             return OutOfRange(str(node.name), node.op_type, str(value.name), seen.largest, reason)
     return None
+
+
+def _measured(node: ir.Node) -> list[ir.Value]:
+    """Return the float32 inputs of `node` but for the number that a Pad adds, which may be an infinity."""
+    return floats(node.inputs[:1] if node.op_type == "Pad" else node.inputs)
 
 
 def _is_small_addend(node: ir.Node, value: ir.Value) -> bool:

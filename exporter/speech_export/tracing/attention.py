@@ -137,6 +137,14 @@ def frame_mask(
     return torch.arange(frames) < lengths.unsqueeze(1)
 
 
+def calls_interface(model: PreTrainedModel) -> bool:
+    """Return true if the layers of `model` call the registered function, so that `attention_implementation` has effect.
+
+    Older families have an attention of their own, some of which want a mask with a row for each query.
+    """
+    return bool(model._can_set_attn_implementation())
+
+
 @contextmanager
 def attention_implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
     """Within this context, `model` calls the attention function that is registered as `name`, if it can be replaced.

@@ -18,8 +18,10 @@ from ..families import decoder_family, encoder_family
 from . import static_cache, tree_cache
 from .attention import causal_mask
 from .beams import BeamLayer, cross_attentions, folded, repeated
+from .best_words import best_words
 from .past_length import PastLength, PositionsFromInput
 from .rewrites.operations import TraceableOperations
+from .rewrites.own_attention import is_one_operator
 from .static_cache import StaticLayer, length_mask
 from .tree_cache import TreeLayer, merged_heads, slots_mask, split_heads
 
@@ -237,14 +239,16 @@ class DecoderWithTreePast(DecoderWithPast):
         Returns:
             The results of `DecoderWithPast.forward`; `present` is `past` with the queries written into it.
         """
-        batch, beams, tokens = input_ids.shape
+        _, beams, tokens = input_ids.shape
         with PositionsFromInput(beams, tokens):
             seen = PastLength(position_ids, tree_cache.REMEDY)
             layers = [TreeLayer(layer, write_slot, seen) for layer in past]
             by_head = [(split_heads(key, self.heads), split_heads(value, self.heads)) for key, value in cross]
-            encoder_mask = self.family.encoder_mask(encoder_attention_mask, beams * tokens)
+            # One row for all queries: so `onnx_attention` knows that only padding is hidden.
+            rows = 1 if is_one_operator(self.decoder) else beams * tokens
+            encoder_mask = self.family.encoder_mask(encoder_attention_mask, rows)
             logits = self._decode(input_ids.flatten(1), encoder_mask, layers, by_head, slots_mask(slot_mask))
-            best = self._best(logits.view(batch, beams, tokens, -1))
+            best = best_words(logits, self.top_k, beams, tokens)
         return *best, [layer.present for layer in layers]
 
 

@@ -84,9 +84,13 @@ def traceables(model: SpeechEncoderDecoderModel, encoder: EncoderFacts, decoder:
         (torch.randn(_BATCH, _FRAMES, encoder_width(model)),),
         {"encoder_hidden_states": {0: "batch", 1: "frames"}},
     )
+    yield step_of(model, decoder)
 
+
+def step_of(model: SpeechEncoderDecoderModel, decoder: DecoderFacts) -> Traceable:
+    """Return the decoder's step of `model`, ready to trace."""
     examples, dynamic_shapes = step_examples(decoder)
-    yield Traceable(
+    return Traceable(
         DECODER_WITH_PAST,
         model.decoder.config.model_type,
         _STEPS[decoder.cache](model, decoder).eval(),

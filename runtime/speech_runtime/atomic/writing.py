@@ -42,18 +42,24 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
     write_bytes(path, text.encode("utf-8", errors))
 
 
+def write_output(path: Path, text: str) -> None:
+    """Write `text` to a path that a user names: a device or a pipe, such as /dev/stdout, stays what it is.
+
+    Raises:
+        OSError: The file cannot be written; a regular one is unchanged.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_text(text, encoding="utf-8")
+    else:
+        write_text(path, text)
+
+
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write `content` to `path`. A reader finds the old content or the new one, after a power cut too.
-
-    A device or a pipe, such as /dev/stdout, is written to and stays what it is.
 
     Raises:
         OSError: The file cannot be written. The old one is unchanged, and nothing is left beside it.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        with path.open("wb") as file:
-            file.write(content)
-        return
     partial = path.with_name(f".{path.name[:_NAME]}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with partial.open("xb") as file:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..atomic.writing import write_text
+from ..atomic.writing import write_output
 from ..backends.options import DEVICES, ENGINES
 from ..bench.measure import gpu_of
 from ..bench.options import QUICK, BenchOptions
@@ -82,6 +82,6 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
     if json_file is not None:
         text = json.dumps(as_json(measurements, machine), indent=2, ensure_ascii=False)
         try:
-            write_text(Path(json_file), text + "\n")
+            write_output(Path(json_file), text + "\n")
         except OSError as error:
             raise click.FileError(json_file, f"{error.strerror}; give another file (--json)") from error

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from speech_export.passes.cuda.frame_counts import count_frames_fast
 from speech_export.passes.cuda.instance_norm import prefer_instance_norms
+from speech_export.passes.cuda.key_lengths import count_keys_fast
 from speech_export.passes.cuda.needless_biases import drop_needless_biases
 from speech_export.passes.cuda.packed_projections import pack_projections
 from speech_export.passes.cuda.skip_layer_norm import fuse_skip_layer_norms
+from speech_export.passes.plain_shapes import plain_shapes
 from text_graphs import operators, run_as_it_is, text_graph
 
 WIDTH = 16
@@ -226,3 +228,96 @@ def test_a_group_norm_of_single_channels_is_an_instance_norm(groups: int, operat
     prefer_instance_norms(model)
     assert operators(model) == {operator: 1}
     np.testing.assert_allclose(run_as_it_is(model, x=x)[0], expected[0], rtol=1e-5, atol=1e-5)
+
+
+COUNTED = """
+  seen = Cast <to = 9> (mask)  added = Where (seen, zero, lowest)  row = Unsqueeze (added, axes)
+  a = Gather <axis = 1> (row, index)  b = Gather <axis = 1> (a, index)
+  shown = Equal (b, zero)  one = Cast <to = 7> (shown)  count = ReduceSum <keepdims = 0> (one, last)
+  most = Max (count, least)
+  y = Attention <q_num_heads = 2, kv_num_heads = 2> (x, x, x, , , , most)
+"""
+COUNTED_CONSTANTS = (
+    "float zero = {0}, float lowest = {-3e38}, int64[2] axes = {1, 2}, int64 index = {0}, int64[1] last = {-1}, "
+    "int64 least = {1}"
+)
+
+
+def counted(body: str = COUNTED, constants: str = COUNTED_CONSTANTS) -> ir.Model:
+    return text_graph(f"float[b, n, {WIDTH}] x, int64[b, n] mask", f"float[b, n, {WIDTH}] y", body, {}, constants)
+
+
+def masked(*lengths: int) -> dict[str, Array]:
+    x = np.random.default_rng(0).standard_normal((len(lengths), 5, WIDTH)).astype(np.float32)
+    return {"x": x, "mask": (np.arange(5) < np.array(lengths)[:, None]).astype(np.int64)}
+
+
+@pytest.mark.parametrize(
+    ("source", "left"),
+    [
+        ("seen = Cast <to = 9> (mask)", {"ReduceSum": 1, "Max": 1, "Attention": 1}),
+        # A mask that is made of something else is counted once it is made.
+        ("half = Sub (mask, axes_1)  seen = GreaterOrEqual (half, half_0)", None),
+    ],
+    ids=["given", "computed"],
+)
+def test_the_keys_of_each_utterance_are_counted_in_its_mask(source: str, left: dict[str, int] | None) -> None:
+    constants = f"{COUNTED_CONSTANTS}, int64 axes_1 = {{1}}, int64 half_0 = {{0}}"
+    body = COUNTED.replace("seen = Cast <to = 9> (mask)", source)
+    expected = run_as_it_is(counted(body, constants), **masked(5, 3, 0))
+    model = counted(body, constants)
+    count_keys_fast(model)
+    found = operators(model)
+    assert found == left if left else not found.keys() & {"Where", "Gather", "Equal", "Unsqueeze"}
+    np.testing.assert_array_equal(run_as_it_is(model, **masked(5, 3, 0))[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("zero, lowest", "lowest, zero"),  # hides where the mask is 1
+        ("Where (seen, zero, lowest)", "Where (seen, zero, zero)"),  # hides nothing
+        ("Equal (b, zero)", "Equal (b, lowest)"),  # counts what is hidden
+    ],
+)
+def test_what_only_looks_like_a_count_of_keys_stays(old: str, new: str) -> None:
+    model = counted(COUNTED.replace(old, new))
+    before = operators(model)
+    count_keys_fast(model)
+    assert operators(model) == before
+
+
+STATES = ["batch", "frames", WIDTH]
+THERE_AND_BACK = """
+  bent = Relu (x)
+  split = Reshape (bent, by_head)  same = Identity (split)  merged = Reshape (same, whole)
+  wide = Shape (merged)  expanded = Expand (merged, wide)
+  y = Reshape (expanded, whole)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (THERE_AND_BACK, {"Relu": 1}),
+        # What makes the result is another result, or an input, and keeps its name.
+        (THERE_AND_BACK.replace("y =", "z = Neg (bent)  y ="), {"Relu": 1, "Neg": 1}),
+        ("z = Relu (x)  y = Reshape (z, whole)", {"Relu": 1, "Reshape": 1}),
+        ("z = Relu (x)  y = Reshape (x, whole)", {"Relu": 1, "Reshape": 1}),
+    ],
+    ids=["nothing else", "another result", "is a result", "is an input"],
+)
+def test_what_does_not_change_a_shape_goes(body: str, left: dict[str, int]) -> None:
+    shape = f"float[batch, frames, {WIDTH}]"
+    outputs = f"{shape} y, {shape} z" if "z =" in body else f"{shape} y"
+    constants = f"int64[4] by_head = {{0, 0, 2, {WIDTH // 2}}}, int64[3] whole = {{0, 0, {WIDTH}}}"
+    model = text_graph(f"{shape} x", outputs, body, {}, constants)
+    x = {"x": RANDOM.standard_normal((2, 3, WIDTH)).astype(np.float32)}
+    expected, names = run_as_it_is(model, **x), [value.name for value in model.graph.outputs]
+    for value in [node.outputs[0] for node in model.graph if node.op_type != "Shape"]:  # as traced: sizes have names
+        value.shape = ir.Shape(["batch", "frames", 2, WIDTH // 2] if value.name in ("split", "same") else STATES)
+    plain_shapes(model)
+    assert operators(model) == left
+    assert [value.name for value in model.graph.outputs] == names
+    for wanted, found in zip(expected, run_as_it_is(model, **x), strict=True):
+        np.testing.assert_array_equal(found, wanted)

@@ -58,6 +58,42 @@ def test_a_layer_of_fused_operators_needs_no_cast() -> None:
     assert {value.dtype for node in model.graph for value in node.outputs if value.name} == {HALF}
 
 
+HIDDEN = """
+  added = Where (seen, zero, lowest)  mask = Unsqueeze (added, axes)
+  y = Attention <q_num_heads = 2, kv_num_heads = 2> (x, x, x, mask)
+"""
+HIDING = "float zero = {0}, float lowest = {-3.4e38}, int64[1] axes = {1}"
+
+
+def with_mask(body: str = HIDDEN) -> ir.Model:
+    return text_graph(f"{STATES} x, bool[b, n, n] seen", f"{STATES} y", body, {}, HIDING)
+
+
+def test_a_mask_that_hides_keys_is_made_in_half_with_its_lowest_number(tmp_path: Path) -> None:
+    ir.save(with_mask(), tmp_path / "graph.onnx")
+    meter = RangeMeter(tmp_path / "graph.onnx")
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 4, WIDTH)).astype(np.float32)}
+    feeds["seen"] = np.tril(np.ones((2, 4, 4), dtype=np.bool_))
+    meter.add(feeds)
+    assert nodes_out_of_range(with_mask().graph, meter.ranges) == []
+    model = halved(with_mask())
+    assert casts(model) == []
+    assert model.graph.initializers["lowest"].const_value.numpy() == np.finfo(np.float16).min
+    (expected,) = run_as_it_is(with_mask(), **feeds)
+    (found,) = run_as_it_is(rounded(model), x=feeds["x"].astype(np.float16), seen=feeds["seen"])
+    np.testing.assert_allclose(found.astype(np.float32), expected, atol=2e-3)
+
+
+def test_numbers_that_are_added_to_the_scores_besides_a_mask_are_measured(tmp_path: Path) -> None:
+    body = HIDDEN.replace("mask = Unsqueeze", "both = Add (added, added)  mask = Unsqueeze").replace(
+        "(added, axes)", "(both, axes)"
+    )
+    ir.save(with_mask(body), tmp_path / "graph.onnx")
+    meter = RangeMeter(tmp_path / "graph.onnx")
+    meter.add({"x": np.ones((1, 2, WIDTH), dtype=np.float32), "seen": np.zeros((1, 2, 2), dtype=np.bool_)})
+    assert "layer.y" in [each.node for each in nodes_out_of_range(with_mask(body).graph, meter.ranges)]
+
+
 def test_another_target_sums_in_float32_itself() -> None:
     made = {str(node.name): node.outputs[0].dtype for node in halved(layer(), STANDARD).graph}
     assert [made[f"layer.{name}"] for name in ("normed", "y", "attended")] == [FLOAT, FLOAT, HALF]

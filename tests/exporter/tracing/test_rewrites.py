@@ -1,4 +1,6 @@
-"""Test that the encoder modules rewritten for the CPU compute the same as the originals."""
+"""Test that modules which are rewritten for a target compute the same as the originals."""
+
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
@@ -8,10 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
+from transformers.pytorch_utils import Conv1D
 
-from composites import composite
+from composites import composite, decoder_model
 from matrix import Array
+from speech_export.errors import ExportError
 from speech_export.passes.cpu.fast_mask_sum import count_mask_fast
 from speech_export.passes.unmasked_attention import drop_needless_masks
 from speech_export.tracing.attention import attention_implementation
@@ -24,8 +29,10 @@ from speech_export.tracing.rewrites.first_convolution import (
     LayerNormedConvolution,
 )
 from speech_export.tracing.rewrites.fourier_convolution import FourierConvolution
-from speech_export.tracing.rewrites.replacement import replaced
+from speech_export.tracing.rewrites.own_attention import is_one_operator, own_attention
+from speech_export.tracing.rewrites.replacement import Replacement, replaced
 from speech_export.tracing.rewrites.rewritten import rewritten_for_cpu
+from speech_export.tracing.rewrites.single_operators import linear_layer, tanh_gelu
 
 HEADS, HEAD_DIM, FRAMES = 2, 4, 7
 
@@ -97,6 +104,50 @@ def test_the_positional_convolution(kind: type[nn.Module], kernel: int, groups: 
     hidden_states = noise(2, frames, 12)
     expected = conv(hidden_states.transpose(1, 2))[:, :, :frames].transpose(1, 2)
     torch.testing.assert_close(kind(conv)(hidden_states), expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "module"),
+    [
+        (tanh_gelu, NewGELUActivation()),
+        (tanh_gelu, FastGELUActivation()),
+        (linear_layer, Conv1D(6, 4)),
+    ],
+)
+def test_a_module_of_several_operators_is_replaced_by_one_that_computes_the_same(
+    rule: Callable[[nn.Module], Replacement | None], module: nn.Module
+) -> None:
+    parent = nn.Sequential(module, nn.GELU())
+    x = noise(2, 3, 4)
+    expected = parent(x)
+    with replaced(parent, rule):
+        assert type(parent[0]) is not type(module)
+        torch.testing.assert_close(parent(x), expected, atol=1e-5, rtol=0)
+    assert list(parent) == [module, parent[1]]
+
+
+@pytest.mark.parametrize(("family", "own"), [("trocr", 4), ("roformer", 4), ("bert", 0)])
+def test_attention_of_a_decoder_s_own_is_replaced_for_a_while(family: str, own: int) -> None:
+    decoder = decoder_model(family)
+    assert is_one_operator(decoder)
+
+    def replaced_layers() -> int:
+        return sum("forward" in vars(module) for module in decoder.modules())
+
+    with own_attention(decoder):
+        assert replaced_layers() == own
+    assert replaced_layers() == 0
+
+
+def test_attention_that_nobody_knows_is_left_alone() -> None:
+    assert not is_one_operator(decoder_model("prophetnet"))
+
+
+def test_what_may_change_the_scores_is_refused_by_its_name() -> None:
+    decoder = decoder_model("mvp")
+    layer = next(module for name, module in decoder.named_modules() if name.endswith("self_attn"))
+    with own_attention(decoder), pytest.raises(ExportError, match="MvpAttention is given attn_prompt"):
+        layer(noise(1, 2, 24), attn_prompt=noise(1, 2, 24))
 
 
 def test_rewrites_are_undone() -> None:

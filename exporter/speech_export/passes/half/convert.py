@@ -6,6 +6,7 @@ No node mixes the two types, so a graph of standard ONNX is a strongly typed net
 
 from collections.abc import Collection
 
+import numpy as np
 import onnx_ir as ir
 
 from .float32_nodes import FLOAT, MOVES, float32_nodes, floats, reads_shape_only
@@ -98,11 +99,24 @@ def _convert_weight(graph: ir.Graph, value: ir.Value, single: Collection[ir.Node
 
 
 def _weight_as(value: ir.Value, to: ir.DataType, name: str) -> ir.Value:
-    """Return a weight in another dtype. It is converted when it is written, so that memory holds it only once."""
+    """Return a weight in another dtype, within its range: a number that hides keys stays finite.
+
+    It is converted when it is written, so that memory holds it only once.
+    """
     weight = value.const_value
     assert weight is not None  # noqa: S101 - an initializer has a value
+
+    def converted() -> ir.Tensor:
+        numbers = weight.numpy()
+        with np.errstate(over="ignore"):
+            rounded = np.asarray(numbers.astype(to.numpy()))
+        if np.isinf(rounded).any():
+            limits = np.finfo(to.numpy())
+            rounded = np.where(np.isinf(numbers), rounded, np.clip(rounded, limits.min, limits.max))
+        return ir.Tensor(rounded, name=name)
+
     numbers = ir.LazyTensor(
-        lambda: ir.Tensor(weight.numpy().astype(to.numpy()), name=name),
+        converted,
         dtype=to,
         shape=ir.Shape(weight.shape),
         name=name,

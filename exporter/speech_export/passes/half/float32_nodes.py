@@ -10,12 +10,13 @@ import onnx
 import onnx_ir as ir
 
 from .kernels import CONTRIB, STANDARD, HalfKernels
+from .masks import mask_nodes
 
 FLOAT = ir.DataType.FLOAT
 
 MOVES = frozenset(
-    {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split"}
-    | {"Squeeze", "TensorScatter", "Tile", "Transpose", "Unsqueeze"}
+    {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad", "Reshape", "Slice"}
+    | {"Split", "Squeeze", "TensorScatter", "Tile", "TopK", "Transpose", "Unsqueeze"}
 )
 """Operators that only copy numbers."""
 
@@ -43,7 +44,7 @@ class _Origin(Enum):
     POSITION = auto()
     """Counted from integers and constants. Half cannot hold 2049, so positions stay float32 until a sine or cosine."""
     SIGNAL = auto()
-    """Activations of the network, and rows that are looked up in a table."""
+    """Activations of the network, rows that are looked up in a table, and what hides keys from Attention."""
 
 
 def float32_nodes(
@@ -63,11 +64,11 @@ def float32_nodes(
         float32_interface: Names of inputs and outputs that are float32.
         kernels: Half-precision kernels of the target.
     """
-    found = set()
+    found, masks = set(), mask_nodes(graph)
     origins: dict[ir.Value | None, _Origin] = dict.fromkeys(graph.initializers.values(), _Origin.CONSTANT)
     origins.update(dict.fromkeys(graph.inputs, _Origin.SIGNAL))
     for node in graph:
-        origin = _origin(node, origins)
+        origin = _Origin.SIGNAL if node in masks else _origin(node, origins)
         origins.update(dict.fromkeys(node.outputs, origin))
         if (
             node.name in keep

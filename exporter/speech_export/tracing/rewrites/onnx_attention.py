@@ -36,7 +36,8 @@ def onnx_attention(
     lengths = None
     if attention_mask is not None and attention_mask.shape[1:3] == (1, 1):
         # At least 1: without any key there is nothing to average, and the result may be NaN.
-        lengths, attention_mask = (attention_mask[:, 0, 0] == 0).sum(-1).clamp(min=1), None
+        counted = (attention_mask[:, 0, 0] == 0).sum(-1)
+        lengths, attention_mask = torch.maximum(counted, torch.ones((), dtype=torch.int64)), None
     given = [each for each in (attention_mask, position_bias) if each is not None]
     attended = torch.onnx.ops.symbolic(
         "Attention",

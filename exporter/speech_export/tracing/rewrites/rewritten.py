@@ -10,6 +10,8 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 
+from speech_runtime.bundle.graph_io import Cache
+
 from ...families import decoder_family, encoder_family
 from ...precision.options import Target
 from .. import attention
@@ -17,8 +19,10 @@ from ..attention import attention_implementation, frame_mask
 from . import fused_attention, onnx_attention
 from .adapter import channels_last_adapter
 from .conv_encoder import channels_last_extractor
+from .own_attention import own_attention
 from .positional_convolution import positional_convolution
 from .replacement import replaced
+from .single_operators import linear_layer, tanh_gelu
 from .wavlm_attention import wavlm_attention
 
 
@@ -57,20 +61,38 @@ def rewritten_for_cpu(encoder: PreTrainedModel, quantized: bool = False) -> Iter
 
 
 @contextmanager
-def rewritten_for_cuda(encoder: PreTrainedModel) -> Iterator[None]:
-    """Within this context, the attention of `encoder` is traced into one operator, which needs opset 24.
+def rewritten_for_cuda(model: SpeechEncoderDecoderModel, cache: Cache) -> Iterator[None]:
+    """Within this context, attention is traced into one operator, which needs opset 24, and so are some modules.
 
-    Enter it inside `rewritten_for_tracing`. A family with an attention of its own keeps the operations of that.
+    Enter it inside `rewritten_for_tracing`. A family with an attention of its own that is not known keeps its
+    operations.
+
+    Args:
+        model: Composite, changed within the context.
+        cache: Cache of the decoder. Only with "tree" are its keys and values stored as the operator takes them.
     """
-    with attention_implementation(encoder, onnx_attention.IMPLEMENTATION), wavlm_attention(encoder):
+    with (
+        attention_implementation(model.encoder, onnx_attention.IMPLEMENTATION),
+        wavlm_attention(model.encoder),
+        _decoder_for_cuda(model.decoder) if cache == "tree" else nullcontext(),
+        replaced(model.decoder, linear_layer, tanh_gelu),
+    ):
         yield
 
 
-def rewritten_for(target: Target, encoder: PreTrainedModel, quantized: bool = False) -> AbstractContextManager[None]:
-    """Return the context in which `encoder` is traced for a target; see `rewritten_for_cpu` for `quantized`."""
+@contextmanager
+def _decoder_for_cuda(decoder: PreTrainedModel) -> Iterator[None]:
+    with attention_implementation(decoder, onnx_attention.IMPLEMENTATION), own_attention(decoder):
+        yield
+
+
+def rewritten_for(
+    target: Target, model: SpeechEncoderDecoderModel, cache: Cache = "growing", quantized: bool = False
+) -> AbstractContextManager[None]:
+    """Return the context in which `model` is traced for a target; see `rewritten_for_cpu` and `rewritten_for_cuda`."""
     if target == "cpu":
-        return rewritten_for_cpu(encoder, quantized)
-    return rewritten_for_cuda(encoder) if target == "cuda" else nullcontext()
+        return rewritten_for_cpu(model.encoder, quantized)
+    return rewritten_for_cuda(model, cache) if target == "cuda" else nullcontext()
 
 
 @contextmanager
