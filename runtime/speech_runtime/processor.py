@@ -24,6 +24,10 @@ class ModelInput(dict[str, Any]):
         except KeyError:
             raise AttributeError(f"the model input has no {name!r}; it has {', '.join(self)}") from None
 
+    def to(self, *_: object, **__: object) -> "ModelInput":
+        """Return it as it is: the runtime takes arrays of the host, and copies them to its device."""
+        return self
+
 
 class SpeechProcessor:
     """Turns audio into model input and token ids into text.
@@ -48,11 +52,12 @@ class SpeechProcessor:
 
     def __call__(
         self,
-        audio: Audio | Sequence[Any],
+        audio: Audio | Sequence[Any] = (),
         *,
         sampling_rate: int | None = None,
         padding: bool | Literal["longest", "do_not_pad"] = True,
         return_tensors: Literal["np"] | None = "np",
+        text: None = None,
     ) -> ModelInput:
         """Turn clips into model input, for `model.generate(**inputs)`.
 
@@ -61,6 +66,7 @@ class SpeechProcessor:
             sampling_rate: Sampling rate of arrays, Hz; that of the model if None. At another rate they are resampled.
             padding: True or "longest": clips are padded to the longest. False or "do_not_pad": they are not.
             return_tensors: "np" for arrays; None also allows lists of arrays of several lengths, without padding.
+            text: Refused: this turns audio into model input only.
 
         Returns:
             `input_values` float32 [batch, samples] or `input_features` float32 [batch, time, features], and
@@ -72,6 +78,8 @@ class SpeechProcessor:
         """
         if self.feature_extractor is None:
             raise BundleError(f"the bundle has no {PREPROCESSOR_CONFIG}: make the model input yourself")
+        if text is not None:
+            raise AudioError("texts are not taken here; model.tokenizer.encode(text).ids has their token ids")
         if return_tensors not in ("np", None):
             raise AudioError(f"return_tensors is {shown(return_tensors)}; give 'np', the model takes numpy arrays")
         if padding not in (True, False, "longest", "do_not_pad"):

@@ -1,7 +1,7 @@
 """`SpeechGenerator`: an exported model, from model input to token ids."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,7 @@ from .search.base import rows_per_utterance
 from .setting_help import with_setting_help
 from .text import decoded
 from .transformers_arguments import settings_of, without_arguments_of_transformers
+from .transformers_names import missing
 from .transition_scores import transition_scores
 
 Language = str | Sequence[str]
@@ -223,6 +224,13 @@ class SpeechGenerator:
         checked, tokens = shifted_right(labels, start, pad, vocab_size)
         logits = self._decoder(encoded).logits(tokens)
         return ForwardOutput(logits, cross_entropy(logits, checked))
+
+    __call__ = forward  # as a model of transformers is called
+
+    if not TYPE_CHECKING:  # a type checker must go on refusing unknown names
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(f"an {type(self).__name__}", name)
 
     def compute_transition_scores(
         self,

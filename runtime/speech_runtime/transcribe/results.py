@@ -94,7 +94,8 @@ def _hypotheses(found: GenerateOutput, config: GenerationConfig, tokenizer: Toke
 
 
 _CUTS: dict[Finish, str] = {
-    "length": "the text is cut off at its maximal length; allow more tokens with max_new_tokens",
+    "length": "the text is cut off at its maximal length; allow more tokens with max_new_tokens, or split the audio if "
+    "the decoder takes no more",
     "time": "the text is cut off because its time was over; allow more time with max_time",
     "stopped": "the text is cut off because the search was cancelled",
 }
