@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "install.md"
 BEGIN, END = "<!-- `make test-versions` writes this table -->\n", "<!-- the table of versions ends here -->\n"
 SHOWN = ("transformers", "torch", "onnxruntime", "onnx", "numpy")
-EXTRAS = "cpu,audio,export,hub"
+EXTRAS = "cpu,audio,export,hub,tensorrt-rtx"
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "filelock", "jiwer")
 CORE = (
     *(f"tests/parity/test_{name}.py" for name in ("families", "digits", "generate", "padding", "outputs")),
@@ -51,7 +51,7 @@ class VersionSet:
 SETS = {
     "lowest": VersionSet(("3.11",), ("--resolution", "lowest-direct")),
     "between": VersionSet(
-        ("3.12", "3.11"), pins={"transformers": "5.17.0", "torch": "2.11.0", "onnxruntime": "1.31.0", "onnx": "1.20.1"}
+        ("3.12", "3.11"), pins={"transformers": "5.22.2", "torch": "2.12.1", "onnxruntime": "1.30.0", "onnx": "1.22.0"}
     ),
     "newest": VersionSet(("3.14", "3.13", "3.12")),
 }
