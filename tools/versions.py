@@ -74,7 +74,7 @@ class Environment:
     def install(self, versions: VersionSet) -> None:
         """Make it, with this project and the tools of its tests; the tools change no version of the project's."""
         shutil.rmtree(self.directory, ignore_errors=True)
-        for python in versions.pythons:
+        for python in filter(None, [*map(_here, versions.pythons), *versions.pythons]):  # uv fetches one if it must
             if (
                 subprocess.run(["uv", "venv", "--quiet", "--python", python, self.directory], check=False).returncode
                 == 0
@@ -108,6 +108,15 @@ class Environment:
     def _uv(self, *arguments: object) -> str:
         command = ["uv", "--no-config", "pip", arguments[0], "--python", self.python, *arguments[1:]]
         return subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _here(version: str) -> str | None:
+    """Return the path of a Python that runs; pyenv keeps its own off PATH."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for candidate in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))):
+        if candidate and subprocess.run([candidate, "--version"], capture_output=True, check=False).returncode == 0:
+            return str(candidate)
+    return None
 
 
 def row(name: str, environment: Environment, outcome: str) -> tuple[str, markdown_table.Cells]:
