@@ -18,10 +18,9 @@ from transformers import (
 from speech_runtime.bundle.safe_files import is_directory, parse_json, read_json, unreadable
 
 from ..errors import ExportError, reason
-from ..families import check_not_refused
 from .composite import Composite
 from .hub import DEFAULT_HUB, HubOptions, check_source, load_config
-from .pair import as_decoder
+from .pair import as_decoder, check_decoder
 from .special_tokens import FLAGS, TokenIds, complete_special_tokens
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def load_configs(
         ExportError: There is no such configuration, or no model can be made of it.
     """
     encoder_config, decoder_config = read_config(encoder, hub), as_decoder(read_config(decoder, hub))
-    check_not_refused(decoder_config)
+    check_decoder(decoder_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

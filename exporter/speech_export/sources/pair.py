@@ -6,6 +6,7 @@ from typing import Unpack
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModel,
     AutoModelForCausalLM,
     GenerationConfig,
@@ -57,7 +58,7 @@ def load_pair(
     encoder_config, decoder_config = load_config(encoder, hub), load_config(decoder, hub)
     if COMPOSITE in (encoder_config.model_type, decoder_config.model_type):
         raise ExportError("--encoder and --decoder take one half each; give a composite checkpoint as MODEL")
-    check_not_refused(decoder_config)
+    check_decoder(decoder_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder_model, missing = load_part(AutoModel, encoder, encoder_config, encoder_config, hub)
@@ -80,6 +81,20 @@ def load_pair(
         f"{encoder} + {decoder}",
         tuple(random_weights),
     )
+
+
+def check_decoder(config: PretrainedConfig) -> None:
+    """Check that a text decoder can be made of `config`.
+
+    Raises:
+        ExportError: Its family has none, or cannot be exported.
+    """
+    check_not_refused(config)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ExportError(
+            f"{config.model_type} cannot be a decoder: transformers has no language model of that type; "
+            "speech-export --list-families names those that can"
+        )
 
 
 def as_decoder(config: PretrainedConfig) -> PretrainedConfig:

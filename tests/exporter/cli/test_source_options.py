@@ -204,6 +204,12 @@ def test_other_models_are_told_who_takes_them(config: PretrainedConfig, message:
         load_checkpoint(str(tmp_path))
 
 
+def test_a_speech_encoder_is_no_decoder() -> None:
+    config = '{"model_type": "wav2vec2", "num_hidden_layers": 1}'
+    with pytest.raises(ExportError, match="wav2vec2 cannot be a decoder: .* speech-export --list-families names"):
+        load_configs(config, config)
+
+
 def test_the_hub_is_asked_as_told() -> None:
     asked: dict[str, object] = {}
 

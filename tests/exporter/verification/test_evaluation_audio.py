@@ -39,7 +39,7 @@ def test_without_files_there_is_noise() -> None:
 
 def test_a_directory_without_audio_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("one")
-    with pytest.raises(ExportError, match=r"has no audio \(.*\.wav\); put some speech"):
+    with pytest.raises(ExportError, match=r"has no audio \(\.wav, .*\); put some speech"):
         audio_set(WAVEFORM, EXTRACTOR, [], tmp_path)
     with pytest.raises(ExportError, match="is not a directory"):
         audio_set(WAVEFORM, EXTRACTOR, [], tmp_path / "notes.txt")

@@ -230,7 +230,7 @@ def test_the_report_begins_with_the_answer() -> None:
     text = as_markdown([slow, other, measurement(throughput=1.0)], MACHINE)
     assert "**model: 10 s of audio take 0.43 s: 23.3 × real time**; 64% of that is the encoder." in text
     assert "**other: 16 clips of 1 s take 0.43 s: 37.2 × real time**" in text
-    assert "other is so small that starting operators takes longer" in text
+    assert "other is so small that starting an operator takes longer" in text
     assert text.count("× real time**") == 2
     assert text.count("is so small") == 1
 
