@@ -45,8 +45,9 @@ def write_configuration(
         )
     try:
         composite.model.config.save_pretrained(directory)
-        write_settings(composite.model.generation_config, decoder, directory / GENERATION_CONFIG, max_length)
-        settings = GenerationConfig.from_file(directory / GENERATION_CONFIG, decoder.vocab_size)
+        path = directory / GENERATION_CONFIG
+        without_length = write_settings(composite.model.generation_config, decoder, path, max_length)
+        settings = GenerationConfig.from_file(path, decoder.vocab_size)
         settings.start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:
@@ -54,17 +55,7 @@ def write_configuration(
         raise ExportError(f"the runtime does not take this model ({composite.source}): {message}") from error
     except (ValueError, TypeError) as error:  # transformers cannot write the configuration.
         raise ExportError(f"the model's configuration cannot be written: {reason(error)}") from error
-    _say_which_length(composite, settings, max_length)
-    if composite.tokenizer is not None:
-        check_tokenizer(composite.tokenizer, decoder.vocab_size)
-        composite.tokenizer.save_pretrained(directory)
-        runtime_tokenizer(composite.tokenizer).save(str(directory / TOKENIZER))
-
-
-def _say_which_length(composite: Composite, settings: GenerationConfig, max_length: int | None) -> None:
-    """Warn if the checkpoint sets no length: texts may then be longer than those of transformers."""
-    stored = composite.model.generation_config
-    if max_length is None and stored.max_length is None and stored.max_new_tokens is None and not composite.is_random:
+    if without_length and not composite.is_random:
         logger.warning(
             "%s sets no max_length: a text may have up to %d tokens, as many as the decoder takes (transformers cuts "
             "it after %d). --max-length sets another length.",
@@ -72,6 +63,10 @@ def _say_which_length(composite: Composite, settings: GenerationConfig, max_leng
             settings.max_length,
             DEFAULT_NEW_TOKENS,
         )
+    if composite.tokenizer is not None:
+        check_tokenizer(composite.tokenizer, decoder.vocab_size)
+        composite.tokenizer.save_pretrained(directory)
+        runtime_tokenizer(composite.tokenizer).save(str(directory / TOKENIZER))
 
 
 def _write_feature_extractor(extractor: Any | None, encoder: EncoderFacts, directory: Path) -> None:

@@ -25,7 +25,7 @@ _WITHOUT_POSITIONS = 1024
 _FOR_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
 
 
-def write_settings(config: TorchConfig, decoder: DecoderFacts, path: Path, max_length: int | None = None) -> None:
+def write_settings(config: TorchConfig, decoder: DecoderFacts, path: Path, max_length: int | None = None) -> bool:
     """Write a `generation_config.json` that means to the runtime what `config` means to transformers.
 
     Settings that transformers does not know either are left out with a warning; so are sampling settings that the
@@ -38,6 +38,9 @@ def write_settings(config: TorchConfig, decoder: DecoderFacts, path: Path, max_l
         path: File to write.
         max_length: Maximal length of a sequence in tokens, which replaces the lengths in `config`.
 
+    Returns:
+        True if no length is set, and texts may be longer than those of transformers.
+
     Raises:
         ExportError: `max_length` does not fit the decoder.
     """
@@ -48,10 +51,12 @@ def write_settings(config: TorchConfig, decoder: DecoderFacts, path: Path, max_l
         listed = ", ".join(f"{name} ({value!r})" for name, value in sorted(ignored.items()))
         logger.warning("The runtime does not follow these settings of generation_config.json, left out: %s", listed)
     kept = {name: value for name, value in settings.items() if name not in ignored}
-    if max_length is not None or not any(name in kept for name in _LENGTHS):
+    without_length = max_length is None and not any(name in kept for name in _LENGTHS)
+    if max_length is not None or without_length:
         kept.pop("max_new_tokens", None)
         kept["max_length"] = max_length or decoder.longest or _WITHOUT_POSITIONS
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return without_length
 
 
 def _check_max_length(max_length: int | None, decoder: DecoderFacts) -> None:

@@ -125,7 +125,8 @@ _STAGES = 5
 @click.option(
     "--min-agreement",
     type=FLOAT,
-    help=f"Share of tokens that must be the same. [default: {Limits.agreement:g}; "
+    help="Share of tokens that must be the same; a low one also lowers that of the text of greedy search "
+    f"({QUANTIZED_LIMITS.text_agreement:g} below fp32, on speech). [default: {Limits.agreement:g}; "
     f"quantised: {QUANTIZED_LIMITS.agreement:g}]",
 )
 @list_families_flag

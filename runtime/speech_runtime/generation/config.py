@@ -251,14 +251,11 @@ class GenerationConfig:
                 "raise max_length or set max_new_tokens"
             )
         if max_positions is not None and longest > max_positions + 1:
+            by_length = self.max_new_tokens is None and self.max_length is not None
+            name, taken = ("max_length", 0) if by_length else ("max_new_tokens", prompt_length)
             raise GenerationError(
                 f"{longest - prompt_length} new tokens after a prompt of {prompt_length} do not fit the decoder's "
-                f"{max_positions} positions; set "
-                + (
-                    f"max_new_tokens to {max_positions + 1 - prompt_length} or less"
-                    if self.max_new_tokens is not None or self.max_length is None
-                    else f"max_length to {max_positions + 1} or less"
-                )
+                f"{max_positions} positions; set {name} to {max_positions + 1 - taken} or less"
             )
         shortest = self.min_length or 0
         if self.min_new_tokens is not None:
