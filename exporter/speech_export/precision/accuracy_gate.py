@@ -80,9 +80,9 @@ def convert_accurately(
 
     kept = conversion.kept
     converted = attempt(kept)
-    if not converted.result.shortfalls(limits):
+    if not (shortfalls := converted.result.shortfalls(limits)):
         return converted
-    on_stage(f"{'; '.join(converted.result.shortfalls(limits))}: looking for the most harmful layers")
+    on_stage(f"{'; '.join(shortfalls)}: looking for the most harmful layers")
     found = layers([part for part in conversion.parts if part.name not in kept])
     candidates = [layer for layer in found if layer.parameters]
     ranking = most_harmful_first(candidates, lambda layer: _drift_of(layer, conversion, directory, expected))
@@ -94,13 +94,13 @@ def convert_accurately(
         if sum(part.parameters for part in conversion.parts if part.name in chosen) > most or count > len(ranking):
             tried = ", ".join(layer.name for layer in ranking[: count // 2]) or "nothing"
             raise VerificationError(
-                f"{'; '.join(converted.result.shortfalls(limits))}, with {tried} in float32, and more would be over "
-                "half of the weights; export with --precision fp32"
+                f"{'; '.join(shortfalls)}, with {tried} in float32, and more would be over half of the weights; export "
+                "with --precision fp32"
             )
         converted = attempt(chosen)
         share = 100 * converted.result.agreement
         logger.info("with %s in float32: %.2f %%", ", ".join(layer.name for layer in harmful), share)
-        if not converted.result.shortfalls(limits):
+        if not (shortfalls := converted.result.shortfalls(limits)):
             return converted
         count *= 2
 

@@ -171,7 +171,7 @@ def _audio_files(file: str) -> list[str]:
         return [file]
     found = [
         os.path.join(directory, name)  # noqa: PTH118 - a name need not be UTF-8
-        for directory, _, names in os.walk(file, onerror=_refuse)
+        for directory, _, names in os.walk(file, onerror=_name_unreadable)
         for name in names
         if os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122
     ]
@@ -180,7 +180,7 @@ def _audio_files(file: str) -> list[str]:
     return sorted(found)
 
 
-def _refuse(error: OSError) -> None:
+def _name_unreadable(error: OSError) -> None:
     raise click.UsageError(f"{error.filename} cannot be read: {error.strerror}; check its permissions") from error
 
 
