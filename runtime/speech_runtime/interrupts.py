@@ -31,10 +31,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Signal that arrived while signals were handled, or None."""
+    """What arrived while signals were handled.
+
+    Attributes:
+        signum: Signal, or None.
+        is_told: Whether the user has been told. `timeout`, for example, sends its signal twice.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.is_told = False
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal arrived, even if its exception was lost."""

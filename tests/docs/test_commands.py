@@ -154,6 +154,8 @@ def run(line: Command, where: str) -> None:
         return
     command, arguments = ours
     paths = [path for word in arguments for path in (sorted(glob.glob(word)) if "*" in word else [word])]  # noqa: PTH207
+    if command is export_command and "-o" in arguments and "--overwrite" not in arguments:  # as the first time
+        shutil.rmtree(arguments[arguments.index("-o") + 1], ignore_errors=True)
     result = CliRunner().invoke(command, paths, input=audio)
     assert result.exit_code == 0, f"{where}: {' '.join(words)}\n{result.output}"
     if line.output:

@@ -94,6 +94,18 @@ def test_it_decides_how_a_command_ends(
     assert [signal.getsignal(each) for each in CODES] == before
 
 
+def test_a_second_signal_is_told_no_second_time(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    """GNU timeout sends its signal to the process, and then to the group of the process."""
+    with pytest.raises(SystemExit) as ended, exit_when_interrupted():
+        try:
+            with exit_when_interrupted():
+                signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)
+    assert ended.value.code == CODES[number]
+    assert capsys.readouterr().err.strip() == "Interrupted"
+
+
 def test_a_held_signal_waits_and_a_second_does_not(number: signal.Signals) -> None:
     done = []
     with pytest.raises(Interrupted), signals_handled():

@@ -63,6 +63,18 @@ def staged(target: Path, *, overwrite: bool) -> Iterator[Path]:
             _publish(staging, target, overwrite)
 
 
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Check what `staged` checks when it begins; this needs none of the libraries of an export.
+
+    Raises:
+        ExportError: `target` exists already and is not to be replaced.
+    """
+    with _explained(target.absolute()):
+        followed = _followed(target.absolute())
+        if os.path.lexists(followed):
+            _check_replaceable(followed, overwrite)
+
+
 @contextmanager
 def full_disk_named(directory: Path) -> Iterator[None]:
     """Within this context, raise an ExportError that names `directory` if the disk is full."""

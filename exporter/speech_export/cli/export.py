@@ -16,6 +16,7 @@ from speech_runtime.cli.entry import exit_when_interrupted
 from speech_runtime.cli.flags import FLOAT, INTEGER, IntegerRange
 from speech_runtime.system import MIB
 
+from ..bundle_writer.staging import check_target
 from ..errors import shortened
 from ..limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from ..precision.options import OpKind, Precision, PrecisionOptions, Target
@@ -172,7 +173,11 @@ def main(
     if engines is not None:
         engines.prepare()
         target = target_for_engines(target)
-    source.check()
+    try:
+        source.check()
+        check_target(Path(output), overwrite=overwrite)
+    except SpeechError as error:
+        raise click.ClickException(str(error)) from error
     begin = time.perf_counter()
     progress = Progress(_STAGES)
     with export_libraries():

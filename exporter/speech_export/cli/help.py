@@ -44,7 +44,7 @@ Examples:
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options under headings, in the order given."""
+    """A command whose help lists its options under headings, in the order given; it takes one argument, MODEL."""
 
     def __init__(self, *arguments: Any, headings: Mapping[str, Sequence[str]], **keywords: Any) -> None:
         """Make a command.
@@ -56,6 +56,17 @@ class GroupedCommand(click.Command):
         """
         super().__init__(*arguments, **keywords)
         self.headings = headings
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; a second argument is answered with the option that was meant."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if not error.message.startswith("Got unexpected extra argument"):
+                raise
+            raise click.UsageError(
+                f"{error.message}; the directory of the bundle follows -o: speech-export MODEL -o BUNDLE", ctx
+            ) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their headings; those that no heading names come last."""

@@ -10,6 +10,8 @@ import click
 from speech_runtime.cli.console import complain
 from speech_runtime.cli.flags import INTEGER, IntegerRange, hub_flags
 
+from ..sources.directories import check_configured, check_directory
+
 if TYPE_CHECKING:
     from ..sources.composite import Composite
 
@@ -94,7 +96,12 @@ class Source:
     local_files_only: bool
 
     def check(self) -> None:
-        """Check that the model is named in one way, and completely."""
+        """Check that the model is named in one way, and completely, and that directories have a configuration.
+
+        Raises:
+            click.UsageError: The flags do not name one model.
+            ExportError: A directory is not a checkpoint's.
+        """
         ways = ((self.model,), (self.encoder, self.decoder), (self.encoder_config, self.decoder_config))
         named = [way for way in ways if any(name is not None for name in way)]
         if len(named) != 1 or any(name is None for name in named[0]):
@@ -111,6 +118,11 @@ class Source:
                 "--processor goes with MODEL or a pair: a bundle of configurations has no feature extractor and no "
                 "tokenizer"
             )
+        if named[0] is not ways[2]:
+            for name in filter(None, named[0]):
+                check_configured(name)
+        if self.processor is not None:
+            check_directory(self.processor)
 
     def load(self) -> "Composite":
         """Load the model, and warn of random weights."""

@@ -60,9 +60,10 @@ def one_token(decoder: PreTrainedModel) -> Iterator[None]:
 
 
 def _cached_positions(
-    embeddings: Any, inputs_shape: tuple[int, int], device: torch.device, past_key_values: Any
+    embeddings: Any, inputs_shape: tuple[int, int], device: torch.device, cache: Any = None, past_key_values: Any = None
 ) -> tuple[Tensor, Tensor]:
-    past = past_key_values.get_seq_length()
+    """Return the embedded position and its id; transformers named the cache `past_key_values` before 5.24."""
+    past = (past_key_values if cache is None else cache).get_seq_length()
     if isinstance(past, int) and past == 0:  # only the projections of the encoder are traced without a past
         result: tuple[Tensor, Tensor] = type(embeddings).forward(embeddings, inputs_shape, device)
         return result

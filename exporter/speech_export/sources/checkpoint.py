@@ -19,8 +19,7 @@ from .hub import (
     check_source,
     load,
     load_config,
-    load_extractor,
-    load_tokenizer,
+    load_parts,
     read_settings,
     refuse_adapters,
 )
@@ -65,10 +64,9 @@ def load_checkpoint(
             f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; {_who_takes(config)}"
         )
     _check_generation_config(name, hub)
+    extractor, tokenizer = load_parts(processor or name, processor or name, hub, without)
     flax_weights = find_flax_weights(name, hub)
     model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
-    parts = processor or name
-    extractor, tokenizer = load_extractor(parts, hub, without), load_tokenizer(parts, hub, without)
     stored = model.generation_config
     if stored.decoder_start_token_id is None and stored.bos_token_id is None:
         complete_special_tokens(stored, name, token_ids, (stored, config, config.decoder), tokenizer)

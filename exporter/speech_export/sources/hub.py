@@ -1,9 +1,5 @@
 """Load configurations, feature extractors, tokenizers and weights of transformers from a directory or the Hub."""
 
-import errno
-import os
-import re
-import stat
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +13,15 @@ from speech_runtime import BundleError
 from speech_runtime.bundle.hub import check_reachable
 from speech_runtime.bundle.safe_files import is_directory, similar_directory
 
-from ..errors import ExportError, reason, shortened
+from ..errors import ExportError, reason
+from .directories import CONFIG_FILES, SAVE_PRETRAINED, check_directory, missing_files
 from .legacy.speech2text2 import TextTokenizer
 
 FEATURE_EXTRACTOR, TOKENIZER = "feature-extractor", "tokenizer"
 """Parts that a bundle can do without."""
 
-_CONFIG_FILES = ("config.json",)
 _EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "*.bpe")
-_SAVE_PRETRAINED = (
-    "; give a directory that save_pretrained wrote (config.json, model.safetensors, preprocessor_config.json and "
-    "tokenizer.json)"
-)
-_HUB_ID = re.compile(r"(?!.*\.json$)\w[\w.-]*(/[\w.-]+)?", re.ASCII)
 
 _ASKS_TO_RUN_CODE = "custom code"
 """Words in the error of transformers for a checkpoint that needs code of its own."""
@@ -71,29 +62,6 @@ DEFAULT_HUB = HubOptions()
 """The main branch, and the defaults of the Hub's own client."""
 
 
-def check_directory(name: str) -> None:
-    """Check that `name` is a directory or a possible Hub id: transformers takes any other path for a Hub id.
-
-    Raises:
-        ExportError: `name` is a file, cannot be read, or is neither an existing path nor a possible Hub id.
-    """
-    try:
-        mode = os.stat(name).st_mode  # noqa: PTH116 - it may be a Hub id
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        if not _HUB_ID.fullmatch(name):
-            raise ExportError(
-                f"{name}: there is no such file or directory{similar_directory(Path(name))}; give a directory, or "
-                "a Hub id like owner/name"
-            ) from None
-        return
-    except OSError as error:
-        raise ExportError(f"{name} cannot be read: {error.strerror}; check its name and permissions") from error
-    if not stat.S_ISDIR(mode):
-        raise ExportError(f"{name} is a file; give the directory that it is in: {Path(name).parent}")
-    if not os.access(name, os.R_OK | os.X_OK):
-        raise ExportError(f"{name} cannot be read: {os.strerror(errno.EACCES)}; check its permissions")
-
-
 def check_source(name: str, hub: HubOptions) -> None:
     """Check that `name` is a directory, or that the Hub can be asked for it.
 
@@ -104,7 +72,9 @@ def check_source(name: str, hub: HubOptions) -> None:
     if is_directory(name) or hub.offline:
         return
     try:
-        check_reachable(name, "config.json", revision=hub.revision, token=hub.token, cache_dir=hub.cache_dir)
+        check_reachable(
+            name, "config.json", "a checkpoint", revision=hub.revision, token=hub.token, cache_dir=hub.cache_dir
+        )
     except BundleError as error:
         raise ExportError(str(error).replace("local_files_only", "--offline")) from error
 
@@ -149,17 +119,8 @@ def load(
 def _why(name: str, files: Collection[str], error: Exception) -> str:
     if not is_directory(name):
         return f"from the Hub, and there is no directory of that name{similar_directory(Path(name))}: {reason(error)}"
-    if files and not any(next(Path(name).glob(pattern), None) for pattern in files):
-        found = shortened(sorted(path.name for path in Path(name).iterdir()), 6) or "nothing"
-        wanted = " or ".join(file for file in files if "*" not in file)
-        return f"from this directory: it has no {wanted}{_checkpoint_below(name, files)}; it holds {found}"
-    return f"from this directory: {reason(error)}"
-
-
-def _checkpoint_below(name: str, files: Collection[str]) -> str:
-    """Return a hint if a subdirectory, such as a trainer's checkpoint-500, has the files; else an empty string."""
-    below = sorted(path.parent for pattern in files for path in Path(name).glob(f"*/{pattern}"))
-    return f" (did you mean {below[-1]}?)" if below else ""
+    missing = missing_files(name, files) if files else ""
+    return f"from this directory: {missing or reason(error)}"
 
 
 class _RawConfig:
@@ -177,7 +138,7 @@ def read_settings(name: str, hub: HubOptions) -> dict[str, Any]:
     Raises:
         ExportError: It is missing or cannot be read.
     """
-    settings: dict[str, Any] = load(_RawConfig, name, "a configuration", hub, _SAVE_PRETRAINED, _CONFIG_FILES)
+    settings: dict[str, Any] = load(_RawConfig, name, "a configuration", hub, SAVE_PRETRAINED, CONFIG_FILES)
     return settings
 
 
@@ -211,27 +172,46 @@ def refuse_adapters(name: str, hub: HubOptions) -> None:
 
 def load_config(name: str, hub: HubOptions) -> PretrainedConfig:
     """Load the configuration of any model."""
-    return load(AutoConfig, name, "a configuration", hub, _SAVE_PRETRAINED, _CONFIG_FILES)
+    return load(AutoConfig, name, "a configuration", hub, SAVE_PRETRAINED, CONFIG_FILES)
 
 
-def load_extractor(name: str, hub: HubOptions, without: Collection[str] = ()) -> Any:
-    """Load the feature extractor of a speech encoder; return None if `without` names it."""
-    if FEATURE_EXTRACTOR in without:
-        return None
-    what = "a feature extractor (preprocessor_config.json)"
-    return load(AutoFeatureExtractor, name, what, hub, _elsewhere(FEATURE_EXTRACTOR), _EXTRACTOR_FILES)
+def load_parts(
+    extractor: str, tokenizer: str, hub: HubOptions = DEFAULT_HUB, without: Collection[str] = ()
+) -> tuple[Any, Any]:
+    """Load the feature extractor of a speech encoder and the tokenizer of a text decoder.
+
+    Args:
+        extractor: Directory or Hub id of the feature extractor.
+        tokenizer: Directory or Hub id of the tokenizer.
+        hub: Options for the Hub.
+        without: `feature-extractor` or `tokenizer`; None is returned for it.
+
+    Raises:
+        ExportError: One of them is missing or damaged, or both; the error names both then.
+    """
+    parts: list[Any] = []
+    errors: dict[str, ExportError] = {}
+    wanted = {FEATURE_EXTRACTOR: (load_extractor, extractor), TOKENIZER: (load_tokenizer, tokenizer)}
+    for part, (load_part, name) in wanted.items():
+        try:
+            parts.append(None if part in without else load_part(name, hub))
+        except ExportError as error:
+            errors[part] = error
+    if errors:
+        them = "both" if len(errors) > 1 else "it"
+        raise ExportError(
+            f"{'. Besides, '.join(map(str, errors.values()))}; save {them} there, name a "
+            "directory with both feature extractor and tokenizer (--processor), or do without "
+            f"({' '.join(f'--without {part}' for part in errors)})"
+        ) from next(iter(errors.values()))
+    return parts[0], parts[1]
 
 
-def load_tokenizer(name: str, hub: HubOptions, without: Collection[str] = ()) -> Any:
-    """Load the tokenizer of a text decoder; return None if `without` names it."""
-    if TOKENIZER in without:
-        return None
-    what = "a tokenizer (tokenizer.json)"
-    return load(TextTokenizer, name, what, hub, _elsewhere(TOKENIZER), _TOKENIZER_FILES)
+def load_extractor(name: str, hub: HubOptions = DEFAULT_HUB) -> Any:
+    """Load the feature extractor of a speech encoder."""
+    return load(AutoFeatureExtractor, name, "a feature extractor (preprocessor_config.json)", hub, "", _EXTRACTOR_FILES)
 
 
-def _elsewhere(part: str) -> str:
-    return (
-        "; save it there, name a directory with both feature extractor and tokenizer (--processor), or do without "
-        f"(--without {part})"
-    )
+def load_tokenizer(name: str, hub: HubOptions = DEFAULT_HUB) -> Any:
+    """Load the tokenizer of a text decoder."""
+    return load(TextTokenizer, name, "a tokenizer (tokenizer.json)", hub, "", _TOKENIZER_FILES)

@@ -19,7 +19,7 @@ from ..errors import ExportError
 from ..families import check_not_refused
 from .checkpoint import COMPOSITE
 from .composite import Composite
-from .hub import DEFAULT_HUB, HubOptions, check_source, load_config, load_extractor, load_tokenizer, refuse_adapters
+from .hub import DEFAULT_HUB, HubOptions, check_source, load_config, load_parts, refuse_adapters
 from .special_tokens import TokenIds, complete_special_tokens
 from .weights import load_part
 
@@ -65,22 +65,16 @@ def load_pair(
         if encoder_config.is_encoder_decoder:
             encoder_model = encoder_model.get_encoder()
         _check_encoder(encoder_model, encoder)
+        extractor, tokenizer = load_parts(processor or encoder, processor or decoder, hub, without)
         decoder_model, random_weights = load_part(
             AutoModelForCausalLM, decoder, as_decoder(decoder_config), decoder_config, hub
         )
         model = SpeechEncoderDecoderModel(encoder=encoder_model, decoder=decoder_model).eval()
     random_weights = [*missing, *(f"decoder.{name}" for name in random_weights)]
     random_weights += [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj")]
-    tokenizer = load_tokenizer(processor or decoder, hub, without)
     model.generation_config = GenerationConfig()
     complete_special_tokens(model.generation_config, decoder, token_ids, (decoder_model.generation_config,), tokenizer)
-    return Composite(
-        model,
-        load_extractor(processor or encoder, hub, without),
-        tokenizer,
-        f"{encoder} + {decoder}",
-        tuple(random_weights),
-    )
+    return Composite(model, extractor, tokenizer, f"{encoder} + {decoder}", tuple(random_weights))
 
 
 def check_decoder(config: PretrainedConfig) -> None:

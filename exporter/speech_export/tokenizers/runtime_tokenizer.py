@@ -59,6 +59,14 @@ def runtime_tokenizer(tokenizer: Any) -> Tokenizer:
     raise ExportError(_error(tokenizer, samples[max(agreed, 0)], nearest))
 
 
+def has_words(tokenizer: Any) -> bool:
+    """Return whether a tokenizer has more than special tokens: without a file, transformers makes one of these.
+
+    That of mBART has a space, too.
+    """
+    return len(set(tokenizer.get_vocab().values()) - _special_ids(tokenizer)) > 1
+
+
 def check_tokenizer(tokenizer: Any, vocab_size: int) -> None:
     """Check that the words of a tokenizer are in the model's vocabulary.
 
@@ -71,13 +79,13 @@ def check_tokenizer(tokenizer: Any, vocab_size: int) -> None:
     Raises:
         ExportError: It has no ordinary words, or some are not in the vocabulary: it belongs to another model.
     """
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    if special.issuperset(tokenizer.get_vocab().values()):
+    if not has_words(tokenizer):
         raise ExportError(
             "the tokenizer has no words, only special tokens: its vocabulary file is missing; name a directory that "
             "has it (--processor), or do without (--without tokenizer)"
         )
     beyond = {token: f"{name!r} ({token})" for name, token in tokenizer.get_vocab().items() if token >= vocab_size}
+    special = _special_ids(tokenizer)
     words = [beyond[token] for token in sorted(beyond) if token not in special]
     if words:
         raise ExportError(
@@ -129,6 +137,10 @@ def _texts(tokenizer: Any) -> dict[int, str]:
         except (IndexError, KeyError, TypeError, ValueError):
             continue
     return texts
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    return set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
 
 
 def _special(tokenizer: Any, texts: dict[int, str]) -> set[int]:

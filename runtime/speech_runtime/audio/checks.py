@@ -16,13 +16,13 @@ _LOUDEST = 2.0**31
 
 
 def prepare(
-    samples: object, rate: float, sampling_rate: int, name: str = "audio", limits: AudioLimits | None = None
+    samples: object, rate: float | None, sampling_rate: int, name: str = "audio", limits: AudioLimits | None = None
 ) -> Samples:
     """Check samples and resample them from `rate` to `sampling_rate` Hz.
 
     Args:
         samples: Floating-point [samples], full scale ±1.
-        rate: Rate of `samples` in Hz.
+        rate: Rate of `samples` in Hz; None if they came without one, for that of the result.
         sampling_rate: Rate of the result in Hz.
         name: Name of the audio in errors.
         limits: Limits of a clip; None for the defaults.
@@ -32,8 +32,9 @@ def prepare(
             valid; or they exceed the limits.
     """
     limits = AudioLimits.of(limits)
+    array = _floats(samples, name, rate_is_known=rate is not None)
+    rate = sampling_rate if rate is None else rate
     limits.check_rate(rate, name)
-    array = _floats(samples, name)
     limits.check_size(array.size, 1, rate, name)
     with np.errstate(over="ignore"):  # values that are too large become infinite, and are refused below
         array = array.astype(np.float32, copy=False)
@@ -70,7 +71,7 @@ def array_of(values: object, name: str) -> NDArray[Any]:
     return array
 
 
-def _floats(samples: object, name: str) -> NDArray[np.floating]:
+def _floats(samples: object, name: str, *, rate_is_known: bool) -> NDArray[np.floating]:
     array = array_of(samples, name)
     if array.ndim == 0 and array.dtype.kind in "biufc":
         raise AudioError(
@@ -89,8 +90,8 @@ def _floats(samples: object, name: str) -> NDArray[np.floating]:
     if not np.issubdtype(array.dtype, np.floating):
         raise AudioError(
             f"{name}: expected floating-point samples of full scale ±1, got {array.dtype}; "
-            "convert first, 16-bit integers for example with samples.astype('float32') / 32768, and give the rate of "
-            "their file as sampling_rate"
+            "convert first, 16-bit integers for example with samples.astype('float32') / 32768"
+            f"{'' if rate_is_known else ', and give the rate of their file as sampling_rate'}"
         )
     if array.ndim != 1:
         raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; mix the channels")

@@ -62,9 +62,10 @@ class Clip:
             return read_audio(self.audio, sampling_rate, limits)
         if self.rate is None:
             warn_of_assumed_rate(self.audio, sampling_rate, self.name)
-        rate = sampling_rate if self.rate is None else self.rate
-        samples = _mono(self.audio, rate, self.name, AudioLimits.of(limits)) if self.from_gradio else self.audio
-        return prepare(samples, rate, sampling_rate, self.name, limits)
+        samples = self.audio
+        if self.from_gradio and self.rate is not None:
+            samples = _mono(samples, self.rate, self.name, AudioLimits.of(limits))
+        return prepare(samples, self.rate, sampling_rate, self.name, limits)
 
 
 def is_clip(audio: object) -> bool:

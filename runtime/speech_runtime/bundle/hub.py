@@ -56,7 +56,7 @@ def bundle_directory(
     at = f" at {revision}" if revision else ""
     failure = f"{name} is not a directory, and no bundle of this name{at} could be downloaded from the Hub"
     if not local_files_only:
-        check_reachable(name, MANIFEST, revision=revision, token=token, cache_dir=cache_dir)
+        check_reachable(name, MANIFEST, "a bundle", revision=revision, token=token, cache_dir=cache_dir)
     with _explained(failure):
         snapshot = Path(hub.hf_hub_download(name, MANIFEST, revision=revision, **where)).parent
     manifest = Manifest.read(snapshot)
@@ -73,6 +73,7 @@ def bundle_directory(
 def check_reachable(
     name: str,
     filename: str,
+    what: str,
     *,
     revision: str | None = None,
     token: str | None = None,
@@ -83,6 +84,7 @@ def check_reachable(
     Args:
         name: Hub id.
         filename: Name of a file that the repository should have.
+        what: What `name` should be, such as "a bundle", for the error.
         revision: Branch, tag or commit.
         token: Token for private repositories.
         cache_dir: Directory that downloads are kept in.
@@ -101,8 +103,8 @@ def check_reachable(
     except Exception as error:  # errors of the HTTP library, which share no base class
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BundleError(
-            f"{name} is not a directory, and the Hub cannot be reached ({reason}); give a local directory, or check "
-            "the connection. local_files_only uses what has been downloaded before, without asking"
+            f"{name} is not a directory, and the Hub cannot be reached ({reason}); give the directory of {what}, or "
+            "check the connection. local_files_only uses what has been downloaded before, without asking"
         ) from error
 
 

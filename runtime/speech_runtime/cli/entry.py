@@ -8,19 +8,22 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
-from ..interrupts import Interrupted, signals_handled
+from ..interrupts import Interrupted, Interrupts, signals_handled
 
 
 @contextmanager
 def exit_when_interrupted() -> Iterator[None]:
     """Exit with a message and code 130 on Ctrl-C, 143 on SIGTERM. This is a decorator, too."""
+    interrupts = Interrupts()
     try:
-        with signals_handled():
+        with signals_handled() as interrupts:
             yield
     except KeyboardInterrupt as interrupt:
         from .console import complain  # imported here, since signals must be handled before slow imports
 
-        complain("\nInterrupted")
+        if not interrupts.is_told:
+            interrupts.is_told = True
+            complain("\nInterrupted")
         sys.exit(interrupt.exit_code if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT).exit_code)
 
 

@@ -219,6 +219,7 @@ def _opened(file: str) -> AudioFile:
 def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: bool) -> int:
     """Write each result as soon as it is known; return the number of files that could not be transcribed."""
     failed = 0
+    told: set[str] = set()
     hidden = not bar or len(files) == 1
     with click.progressbar(length=len(files), label="Transcribing", file=sys.stderr, hidden=hidden) as progress:
         for file, result in zip(files, results, strict=True):
@@ -227,6 +228,7 @@ def _write(files: tuple[str, ...], results: Iterator[Any], write: Writer, bar: b
                 complain(f"Error: {result}")
                 failed += 1
             elif result.cut:
-                complain(f"Warning: {file}: {with_flags(result.cut)}")
+                complain(f"Warning: {file}: {'cut off, too' if result.cut in told else with_flags(result.cut)}")
+                told.add(result.cut)
             progress.update(1)
     return failed

@@ -438,6 +438,48 @@ def test_missing_parts_are_named(tmp_path: Path, missing: str, message: str) -> 
     assert not (tmp_path / "bundle").exists()
 
 
+def test_both_missing_parts_are_named_at_once(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    copies = {name: tmp_path / name for name in ("checkpoint", "encoder", "decoder")}
+    for copy, original in zip(copies.values(), (CHECKPOINT, *halves), strict=True):
+        shutil.copytree(original, copy)
+        for path in (*copy.glob("preprocessor*"), *copy.glob("tokenizer*"), *copy.glob("vocab*")):
+            path.unlink()
+    checkpoint, encoder, decoder = copies.values()
+    for names in ((checkpoint,), ("--encoder", encoder, "--decoder", decoder)):
+        result = run(*names, "-o", tmp_path / "bundle")
+        assert result.exit_code == 1
+        for said in (
+            "it has no preprocessor_config.json",
+            "it has no tokenizer.json",
+            "save both there",
+            "(--without feature-extractor --without tokenizer)",
+        ):
+            assert said in result.stderr
+
+
+def test_wrong_directories_are_refused_before_the_libraries_are_loaded(tmp_path: Path) -> None:
+    """They take 20 s where the disk is cold."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bundle").mkdir()
+    wrong = {
+        ("empty", "-o", "new"): "it has no config.json; it holds nothing",
+        ("nowhere/x/y", "-o", "new"): "there is no such file or directory",
+        ("--encoder", "empty", "--decoder", "empty", "-o", "new"): "it has no config.json",
+        (str(CHECKPOINT), "--processor", "nowhere/x/y", "-o", "new"): "there is no such file or directory",
+        (str(CHECKPOINT), "-o", "bundle"): "bundle exists already; give --overwrite",
+        (str(CHECKPOINT), "bundle"): "the directory of the bundle follows -o: speech-export MODEL -o BUNDLE",
+    }
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; "
+        "from speech_export.cli.export import main; main()"
+    )
+    for arguments, said in wrong.items():
+        command = [sys.executable, "-c", code, *arguments]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode in (1, 2)
+        assert said in result.stderr
+
+
 def test_a_directory_of_nearly_the_same_name_is_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(CHECKPOINT, "run/checkpoint-500")

@@ -214,6 +214,7 @@ def test_a_pair_names_decoder_layers_left_over(tmp_path: Path) -> None:
     config = DECODERS["bart"]()
     transformers.BartForConditionalGeneration(config).save_pretrained(tmp_path / "decoder")
     save_tokenizer(tmp_path / "decoder")
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "encoder")
     fewer = Copies(tmp_path / "decoder", tmp_path)({"config.json": {"decoder_layers": 1}})
     with pytest.raises(ExportError, match=r"no place for \d+ of its weights: model.decoder.layers.1"):
         load_pair(str(tmp_path / "encoder"), str(fewer))
@@ -268,8 +269,12 @@ def test_a_tokenizer_without_words_is_refused(copies: Copies, tmp_path: Path) ->
     (copy / "tokenizer_config.json").write_text(
         '{"tokenizer_class": "BartTokenizer"}'
     )  # transformers loads five tokens
-    with pytest.raises(ExportError, match="the tokenizer has no words"):
+    with pytest.raises(ExportError, match=r"it has no tokenizer\.json"):
         export(str(copy), tmp_path / "bundle")
+    model = SpeechEncoderDecoderModel.from_pretrained(copy)
+    empty = transformers.AutoTokenizer.from_pretrained(copy)
+    with pytest.raises(ExportError, match="the tokenizer has no words"):
+        export(model, tmp_path / "bundle", tokenizer=empty)
 
 
 def test_a_reason_is_neither_cut_to_its_heading_nor_a_bare_key() -> None:

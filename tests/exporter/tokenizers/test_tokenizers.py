@@ -16,8 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from conftest import CHECKPOINT
 from speech_export import ExportError
-from speech_export.sources.checkpoint import load_tokenizer
-from speech_export.sources.hub import DEFAULT_HUB
+from speech_export.sources.hub import DEFAULT_HUB, load_tokenizer
 from speech_export.tokenizers.evidence import decoded
 from speech_export.tokenizers.runtime_tokenizer import runtime_tokenizer
 from vocabularies import TOKENIZERS
@@ -159,6 +158,14 @@ def test_the_last_call_of_a_tokenizer_is_not_written(tmp_path: Path) -> None:
     assert (written.truncation, written.padding, backend.to_str()) == (None, None, before)
     for text in ("five", "five nine eight two"):
         assert written.encode(text, add_special_tokens=False).ids == tokenizer(text, add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bart", "mbart", "xlm-roberta", "electra"])
+def test_a_tokenizer_without_a_vocabulary_is_missing(family: str, tmp_path: Path) -> None:
+    """Beside such a configuration, transformers makes one of special tokens, of which the text would be empty."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    with pytest.raises(ExportError, match=r"it has no tokenizer\.json; it holds config\.json"):
+        load_tokenizer(str(tmp_path), DEFAULT_HUB)
 
 
 def test_a_tokenizer_that_transformers_does_not_have_is_not_taken_for_another(tmp_path: Path) -> None:

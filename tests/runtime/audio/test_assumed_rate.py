@@ -66,3 +66,5 @@ def test_integers_are_refused_with_the_rate_among_the_remedies() -> None:
     integers = (noise(4000) * 32767).astype(np.int16)
     with pytest.raises(AudioError, match=r"got int16; convert first.*give the rate of their file as sampling_rate"):
         clip_of(integers, None, "audio").load(16000)
+    with pytest.raises(AudioError, match=r"got int16; convert first, .* / 32768$"):
+        clip_of(integers, 8000, "audio").load(16000)

@@ -222,7 +222,7 @@ def test_without_a_network_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatc
         raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_network)
-    with pytest.raises(BundleError, match=r"cannot be reached \(Name or service not known\); give a local directory"):
+    with pytest.raises(BundleError, match=r"be reached \(Name or service not known\); give the directory of a bundle"):
         OnnxSpeechSeq2Seq.from_pretrained("someone/digits", cache_dir=tmp_path)
     assert len(asked) == 1
     assert asked[0].endswith("someone/digits/resolve/main/bundle.json")
@@ -235,7 +235,7 @@ def test_what_is_in_the_cache_is_not_asked_for_first(
         raise AssertionError("asked")
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_network)
-    check_reachable(REPOSITORY, "bundle.json", cache_dir=cache)
+    check_reachable(REPOSITORY, "bundle.json", "a bundle", cache_dir=cache)
 
 
 def test_a_directory_is_a_directory(bundle: Path, hub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:

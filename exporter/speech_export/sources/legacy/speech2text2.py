@@ -17,6 +17,7 @@ from transformers.utils import cached_file
 from speech_runtime.bundle.safe_files import read_json, unreadable
 
 from ...errors import ExportError
+from ...tokenizers.runtime_tokenizer import has_words
 
 _MODEL_TYPE = "speech_to_text_2"
 _HEAD = {r"^decoder\.lm_head\.": "decoder.output_projection."}
@@ -107,8 +108,8 @@ class TextTokenizer:
 
         Raises:
             OSError: There is no tokenizer; `AutoTokenizer` raises other errors too.
-            ValueError: transformers does not have its class, and `AutoTokenizer` would load it as another one; or its
-                unknown token is not one of its tokens.
+            ValueError: transformers does not have its class, and `AutoTokenizer` would load it as another one; its
+                unknown token is not one of its tokens; or there is no vocabulary.
         """
         settings = get_tokenizer_config(name, **options)
         kind = settings.get("tokenizer_class")
@@ -121,6 +122,8 @@ class TextTokenizer:
             _ = tokenizer.all_special_ids
         except RecursionError:  # transformers looks for the unknown token in place of the unknown token
             raise ValueError(f"its unk_token is {tokenizer.unk_token!r}, which is not one of its tokens") from None
+        if not has_words(tokenizer):
+            raise ValueError("it has no vocabulary, only special tokens")
         return tokenizer
 
 
