@@ -22,8 +22,8 @@ def spectrogram_facts(encoder: PreTrainedModel) -> EncoderFacts:
     )
 
 
-def every_patch(_: PreTrainedModel, frames: int, attention_mask: Tensor) -> Tensor:
-    """Return a mask of all patches and the two tokens before them: transformers' composite attends to all of them."""
+def every_frame(_: PreTrainedModel, frames: int, attention_mask: Tensor) -> Tensor:
+    """Return a mask of all frames: transformers' decoder attends to all of them, padding too."""
     return torch.ones(attention_mask.shape[0], frames, dtype=torch.bool)
 
 
@@ -55,7 +55,7 @@ def wav2vec2_bert_facts(encoder: PreTrainedModel) -> EncoderFacts:
 
 
 register_encoder(
-    EncoderFamily(facts=spectrogram_facts, frame_mask=every_patch, takes_mask=False), "audio-spectrogram-transformer"
+    EncoderFamily(facts=spectrogram_facts, frame_mask=every_frame, takes_mask=False), "audio-spectrogram-transformer"
 )
 register_encoder(EncoderFamily(facts=speech_to_text_facts), "speech_to_text")
 register_encoder(EncoderFamily(facts=wav2vec2_bert_facts), "wav2vec2-bert")

@@ -19,6 +19,10 @@ def _as_it_is(_: PreTrainedModel) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def _unchanged(inputs: Tensor) -> Tensor:
+    return inputs
+
+
 @dataclass(frozen=True)
 class EncoderFamily:
     """A family of speech encoders.
@@ -30,12 +34,14 @@ class EncoderFamily:
         frame_mask: Function (encoder, frames, mask of the input) that returns a mask bool [batch, frames], true for the
             frames with audio.
         takes_mask: If true, transformers accepts an attention mask for this encoder in a composite.
+        arrange: Function that turns model input [batch, time, features] into the form that the encoder takes.
     """
 
     facts: Callable[[PreTrainedModel], EncoderFacts] | None = None
     rewrite: Rewrite = _as_it_is
     frame_mask: Callable[[PreTrainedModel, int, Tensor], Tensor] = frame_mask
     takes_mask: bool = True
+    arrange: Callable[[Tensor], Tensor] = _unchanged
 
 
 @dataclass(frozen=True)

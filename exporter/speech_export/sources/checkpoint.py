@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle.manifest import MANIFEST
@@ -25,6 +24,7 @@ from .hub import (
 )
 from .legacy.flax import find_flax_weights, load_flax
 from .legacy.speech2text2 import renamed_weights, speech2text2_config
+from .native import as_composite, is_native, load_native
 from .special_tokens import TokenIds, complete_special_tokens, override_special_tokens
 from .weights import load_weights
 
@@ -59,14 +59,19 @@ def load_checkpoint(
     settings = read_settings(name, hub)
     _check_halves(name, settings)
     config = speech2text2_config(settings) or load_config(name, hub)
-    if config.model_type != COMPOSITE:
+    native = is_native(config)
+    if config.model_type != COMPOSITE and not native:
         raise ExportError(
             f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; {_who_takes(config)}"
         )
     _check_generation_config(name, hub)
     extractor, tokenizer = load_parts(processor or name, processor or name, hub, without)
-    flax_weights = find_flax_weights(name, hub)
-    model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
+    if native:
+        model = as_composite(load_native(name, config, hub))
+    elif flax_weights := find_flax_weights(name, hub):
+        model = load_flax(name, flax_weights, config, hub)
+    else:
+        model = _load_torch(name, config, hub)
     stored = model.generation_config
     if stored.decoder_start_token_id is None and stored.bos_token_id is None:
         complete_special_tokens(stored, name, token_ids, (stored, config, config.decoder), tokenizer)
@@ -109,11 +114,6 @@ def _who_takes(config: PretrainedConfig) -> str:
         return (
             "a CTC model has no decoder, and optimum-cli export onnx takes it as it is; to give it one, name it with "
             "--encoder and a text model with --decoder, and fine-tune both"
-        )
-    if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
-        return (
-            "speech models with a decoder of their own cannot be exported yet; optimum-cli export onnx takes some of "
-            "them, such as Whisper. To join its encoder with another decoder, give --encoder and --decoder"
         )
     return "to join it with another one, give --encoder and --decoder"
 

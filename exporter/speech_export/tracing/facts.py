@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 
 from ..errors import ExportError, reason
-from ..families import decoder_family, encoder_family
+from ..families import EncoderFamily, decoder_family, encoder_family
 from ..precision.options import Target
 
 _FRAMES = 3
@@ -45,7 +45,7 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
     try:
         facts = (family.facts or _waveform_facts)(encoder)
         neutral = not family.takes_mask or _padding_is_neutral(encoder, facts)
-        stride, extra = _output_frames(encoder, facts, family.takes_mask)
+        stride, extra = _output_frames(encoder, facts, family)
     except ExportError:
         raise
     except Exception as error:  # an inconsistent configuration can fail anywhere
@@ -182,7 +182,7 @@ def _padding_is_neutral(encoder: PreTrainedModel, facts: EncoderFacts) -> bool:
     return True
 
 
-def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, takes_mask: bool) -> tuple[int, int]:
+def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, family: EncoderFamily) -> tuple[int, int]:
     """Return `frame_stride` and `extra_frames`; they are measured, since adapters have strides of their own."""
     most = facts.max_length or sys.maxsize
     lengths = [min(facts.min_length + frames * facts.stride, most) for frames in (0, _NEAR, _FAR)]
@@ -191,7 +191,7 @@ def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, takes_mask: bo
         width = () if facts.feature_size is None else (facts.feature_size,)
         inputs, mask = torch.zeros((1, length, *width)), torch.ones(1, length, dtype=torch.int64)
         with torch.no_grad():
-            hidden_states = encoder(inputs, attention_mask=mask if takes_mask else None)[0]
+            hidden_states = encoder(family.arrange(inputs), attention_mask=mask if family.takes_mask else None)[0]
         if bool(hidden_states.isnan().any()):
             name = encoder.config.model_type
             raise ExportError(

@@ -36,9 +36,9 @@ class Oracle:
         """
         self._model = model
         self._decoder = decoder_family(model.decoder)
-        self._inputs = torch.from_numpy(inputs).to(model.dtype)
-        takes_mask = encoder_family(model.encoder).takes_mask
-        self._mask = {"attention_mask": torch.from_numpy(attention_mask)} if takes_mask else {}
+        encoder = encoder_family(model.encoder)
+        self._inputs = encoder.arrange(torch.from_numpy(inputs)).to(model.dtype)
+        self._mask = {"attention_mask": torch.from_numpy(attention_mask)} if encoder.takes_mask else {}
 
     def generate(self, **settings: Any) -> NDArray[np.int64]:
         """Run `model.generate` with these settings alone; return int64 [batch × num_return_sequences, length]."""
