@@ -160,6 +160,11 @@ def _load(
     if isinstance(model, (str, Path)):
         begin("loading the model")
         return load_checkpoint(str(model))
+    if hasattr(model, "merge_and_unload"):
+        raise ExportError(
+            f"cannot export a {type(model).__name__}, whose adapter is not merged; give model.merge_and_unload(), or "
+            "load_checkpoint(BASE, adapter=DIRECTORY)"
+        )
     raise ExportError(
         f"cannot export a {type(model).__name__}; give a SpeechEncoderDecoderModel, a checkpoint directory or a Hub id"
     )

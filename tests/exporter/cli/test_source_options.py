@@ -34,6 +34,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from adapters import save_adapter
 from composites import DECODERS, ENCODERS, composite, encoder_model
 from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError, export
@@ -517,3 +518,36 @@ def test_a_hub_id_is_found_in_the_cache(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert loaded.stdout == "someone/digits\n"
+
+
+def test_an_adapter_goes_with_weights(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    configs = ("--encoder-config", "e.json", "--decoder-config", "d.json", "--random-weights", "-o", tmp_path / "b")
+    for flag in ("--adapter", "--target-lang"):
+        assert f"{flag} goes with MODEL or a pair: configurations have no weights" in run(*configs, flag, "x").stderr
+    for name, said in (
+        (tmp_path / "nowhere", "there is no such file"),
+        (halves[0], "is not an adapter of peft: it has"),
+    ):
+        for source in ((CHECKPOINT,), ("--encoder", halves[0], "--decoder", halves[1])):
+            refused = run(*source, "--adapter", name, "-o", tmp_path / "bundle")
+            assert f"{name}" in refused.stderr
+            assert said in refused.stderr
+
+
+def test_an_adapter_is_merged_and_exported(tmp_path: Path) -> None:
+    save_adapter(SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT), tmp_path / "adapter", base=CHECKPOINT)
+    given = run(CHECKPOINT, "--adapter", tmp_path / "adapter", "-o", tmp_path / "given")
+    assert given.exit_code == 0, given.output
+    alone = run(tmp_path / "adapter", "-o", tmp_path / "alone")
+    assert alone.exit_code == 0, alone.output
+    samples = np.random.default_rng(0).standard_normal((1, 9000)).astype(np.float32)
+    prompt = np.array([[1, 2]])
+    bundles = [OnnxSpeechSeq2Seq.from_pretrained(tmp_path / name) for name in ("given", "alone")]
+    found = [bundle.forward(samples, decoder_input_ids=prompt).logits for bundle in bundles]
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_language_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    refused = run(CHECKPOINT, "--target-lang", "fra", "-o", tmp_path / "bundle")
+    assert "--target-lang fra:" in refused.stderr
+    assert "has no language adapters" in refused.stderr.replace("\n", " ")
