@@ -5,6 +5,7 @@ from .seamless import SeamlessExtractor
 from .spectrogram import SpectrogramExtractor
 from .speech_to_text import SpeechToTextExtractor
 from .waveform import WaveformExtractor
+from .whisper import WhisperExtractor
 
 __all__ = [
     "EXTRACTORS",
@@ -13,6 +14,7 @@ __all__ = [
     "SpectrogramExtractor",
     "SpeechToTextExtractor",
     "WaveformExtractor",
+    "WhisperExtractor",
     "check_fit",
     "feature_extractor_of",
     "read_feature_extractor",

@@ -18,6 +18,7 @@ from .seamless import SeamlessExtractor
 from .spectrogram import SpectrogramExtractor
 from .speech_to_text import SpeechToTextExtractor
 from .waveform import WaveformExtractor
+from .whisper import WhisperExtractor
 
 
 class FeatureExtractor(Protocol):
@@ -68,6 +69,7 @@ EXTRACTORS: Mapping[str, type[FeatureExtractor]] = {
     "SeamlessM4TFeatureExtractor": SeamlessExtractor,
     "Speech2TextFeatureExtractor": SpeechToTextExtractor,
     "Wav2Vec2FeatureExtractor": WaveformExtractor,
+    "WhisperFeatureExtractor": WhisperExtractor,
 }
 """Extractors by the `feature_extractor_type` that transformers writes. Each is a frozen dataclass; its fields are the
 settings that change the features, with transformers' defaults."""
