@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import SpeechEncoderDecoderModel
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME
 
-from speech_runtime.bundle.safe_files import is_directory, read_json, unreadable
+from speech_runtime.bundle.safe_files import read_json, unreadable
 from speech_runtime.install_hints import how_to_install
 
 from ..errors import ExportError, reason, shortened
@@ -151,14 +151,14 @@ def refuse_adapter(name: str, hub: HubOptions) -> None:
 
 
 def merge_adapter(
-    model: SpeechEncoderDecoderModel, adapter: Adapter, base: str, random_weights: Sequence[str] = ()
+    model: SpeechEncoderDecoderModel, adapter: Adapter, bases: Sequence[str], random_weights: Sequence[str] = ()
 ) -> list[str]:
     """Merge an adapter into a model, in place and in float32.
 
     Args:
         model: Model to change; the adapter may be one of the whole, of its encoder, or of its decoder.
         adapter: Adapter to merge.
-        base: Name of the model.
+        bases: Name of the model's checkpoint, or of the two that it was joined from.
         random_weights: Names of weights of the model that are random.
 
     Returns:
@@ -167,13 +167,15 @@ def merge_adapter(
     Raises:
         ExportError: peft is missing, the files of the adapter are damaged, or it does not fit the model.
     """
-    peft = _peft(adapter)
     weights, directory = read_tensors(adapter.weights, f"the adapter {adapter.name}"), str(adapter.weights.parent)
-    half = _half(model, weights)
+    half, peft = _half(model, weights), _peft(adapter)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they are about is refused, or prevented by `_untie`
-            adapted = peft.get_peft_model(model.get_submodule(half), peft.PeftConfig.from_pretrained(directory))
+            config = peft.PeftConfig.from_pretrained(directory)
+            _check_known(adapter, config)
+            config.task_type = None  # with one, peft adds what generation and training need
+            adapted = peft.get_peft_model(model.get_submodule(half), config)
             loaded = adapted.load_adapter(directory, _NAME, torch_device="cpu")
             _check_complete(loaded)
             _check_no_change_of_random(adapted, half, random_weights)
@@ -182,10 +184,10 @@ def merge_adapter(
     except Exception as error:  # peft raises anything for modules and shapes that it does not find
         trained = f"was trained on {adapter.base}" if adapter.base else "does not say what it was trained on"
         raise ExportError(
-            f"the adapter {adapter.name} cannot be merged into {base}: {reason(error)}. It {trained}; give the model "
-            "that it belongs to"
+            f"the adapter {adapter.name} cannot be merged into {' + '.join(bases)}: {reason(error)}. It {trained}; "
+            "give the model that it belongs to"
         ) from error
-    _warn_of_other_base(adapter, base)
+    _warn_of_other_base(adapter, bases)
     saved = {f"{half}.{name}".lstrip(".") for name in _names(weights)}
     return [name for name in random_weights if name not in saved]
 
@@ -269,6 +271,15 @@ def _half(model: SpeechEncoderDecoderModel, weights: dict[str, Tensor]) -> str:
     return max(("", "encoder", "decoder"), key=found)
 
 
+def _check_known(adapter: Adapter, config: Any) -> None:
+    """Check that peft knows every setting that an adapter uses: it leaves out those of later releases, and warns."""
+    unknown = sorted(key for key, value in adapter.settings.items() if value and not hasattr(config, key))
+    if unknown:
+        raise ValueError(
+            f"the installed peft does not know {shortened(unknown)} of its {ADAPTER_CONFIG}: pip install -U peft"
+        )
+
+
 def _check_complete(loaded: Any) -> None:
     """Check that every weight of the file has found its place, and every place its weight: peft only warns."""
     if loaded.unexpected_keys:
@@ -307,21 +318,17 @@ def _untie(model: nn.Module) -> None:
                 setattr(model.get_submodule(module), attribute, nn.Parameter(parameter.detach().clone()))
 
 
-def _warn_of_other_base(adapter: Adapter, base: str) -> None:
-    """Warn if the base has another name than the recorded one; a directory that was moved keeps its last part."""
-    if (
-        adapter.base is not None
-        and Path(adapter.base).name != Path(base).resolve().name
-        and not _is_same(adapter, base)
-    ):
-        logger.warning(
-            "The adapter %s was trained on %s, and fits %s in its shapes; check that the two are the same model.",
-            adapter.name,
-            adapter.base,
-            base,
-        )
+def _warn_of_other_base(adapter: Adapter, bases: Sequence[str]) -> None:
+    """Warn if no base has the recorded name; a directory that was moved keeps the last part of its path."""
+    if adapter.base is None or any(_last_part(base) == _last_part(adapter.base) for base in bases):
+        return
+    logger.warning(
+        "The adapter %s was trained on %s, and fits %s in its shapes; check that the two are the same model.",
+        adapter.name,
+        adapter.base,
+        " + ".join(bases),
+    )
 
 
-def _is_same(adapter: Adapter, base: str) -> bool:
-    recorded = str(adapter.base)
-    return is_directory(recorded) and Path(recorded).resolve() == Path(base).resolve()
+def _last_part(name: str) -> str:
+    return Path(name).resolve().name

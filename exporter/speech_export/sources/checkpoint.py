@@ -74,7 +74,7 @@ def load_checkpoint(
     model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
     choose_language(model.encoder, name, target_lang, hub)
     if merged is not None:
-        merge_adapter(model, merged, name)
+        merge_adapter(model, merged, (name,))
     stored = model.generation_config
     if stored.decoder_start_token_id is None and stored.bos_token_id is None:
         complete_special_tokens(stored, name, token_ids, (stored, config, config.decoder), tokenizer)

@@ -84,12 +84,12 @@ def load_pair(
         *(f"decoder.{name}" for name in random_weights),
     ]
     random_weights += [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj")]
-    source = f"{encoder} + {decoder}"
     if given_adapter is not None:
-        random_weights = merge_adapter(model, given_adapter, source, random_weights)
+        random_weights = merge_adapter(model, given_adapter, (encoder, decoder), random_weights)
     model.generation_config = GenerationConfig()
     complete_special_tokens(model.generation_config, decoder, token_ids, (decoder_model.generation_config,), tokenizer)
-    return Composite(model, extractor, tokenizer, source_name(source, adapter, target_lang), tuple(random_weights))
+    source = source_name(f"{encoder} + {decoder}", adapter, target_lang)
+    return Composite(model, extractor, tokenizer, source, tuple(random_weights))
 
 
 def check_decoder(config: PretrainedConfig) -> None:
