@@ -12,7 +12,8 @@ from speech_runtime.bundle.manifest import MANIFEST
 from speech_runtime.bundle.safe_files import is_there
 
 from ..errors import ExportError, shortened
-from .adapters import base_and_adapter, merge_adapter
+from .adapter_merging import merge_adapter
+from .adapters import base_and_adapter
 from .composite import Composite, source_name
 from .hub import (
     DEFAULT_HUB,

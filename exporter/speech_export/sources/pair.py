@@ -17,7 +17,8 @@ from transformers import (
 
 from ..errors import ExportError
 from ..families import check_not_refused
-from .adapters import merge_adapter, open_adapter, refuse_adapter
+from .adapter_merging import merge_adapter
+from .adapters import open_adapter, refuse_adapter
 from .checkpoint import COMPOSITE
 from .composite import Composite, source_name
 from .hub import DEFAULT_HUB, HubOptions, check_source, load_config, load_parts

@@ -222,6 +222,41 @@ def test_kinds_that_cannot_be_merged_are_refused(settings: dict[str, object], sa
         load_checkpoint(str(loras({CONFIG: settings})))
 
 
+def test_modules_that_peft_cannot_merge_are_refused(base: Path, tmp_path: Path) -> None:
+    save_adapter(of(base), tmp_path / "grouped", target_modules=["conv"], base=base)
+    with pytest.raises(ExportError, match=r"cannot be merged into .*groups > 1.*; train one that leaves such modules"):
+        load_checkpoint(str(tmp_path / "grouped"))
+
+
+def test_a_merged_model_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    """The attention of WavLM reads the weights of its projections: an adapter has no effect until it is merged."""
+    wavlm = save_tiny(tmp_path / "wavlm", encoder="wavlm")
+    save_adapter(of(wavlm), tmp_path / "adapter", target_modules=["q_proj", "query"])
+    with pytest.raises(ExportError, match=r"differs from the one with its adapter by \d.* in log-probabilities"):
+        load_checkpoint(str(wavlm), adapter=str(tmp_path / "adapter"))
+    expected = logits(save_adapter(of(wavlm), tmp_path / "other", target_modules=["intermediate_dense", "query"]))
+    merged = load_checkpoint(str(wavlm), adapter=str(tmp_path / "other")).model
+    torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "encoder", "shape"),
+    [("gpt2", "wav2vec2-bert, relative_key", (60, 160)), ("mbart", "audio-spectrogram-transformer", (100, 24))],
+)
+def test_other_inputs_and_layers(decoder: str, encoder: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    """The encoders take features; GPT-2 has `Conv1D` layers, whose weights are transposed."""
+    other = save_tiny(tmp_path / "other", decoder, encoder)
+    features = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    wrapped = save_adapter(of(other), tmp_path / "adapter", target_modules="all-linear")
+    merged = load_checkpoint(str(other), adapter=str(tmp_path / "adapter")).model
+    with torch.no_grad():
+        found, expected, before = (
+            model(inputs=features, decoder_input_ids=PROMPT[:1]).logits for model in (merged, wrapped, of(other))
+        )
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (before - expected).abs().max() > 0.01
+
+
 def test_an_adapter_beside_weights_is_merged_only_if_asked_to(
     base: Path, lora: Path, loras: Copies, tmp_path: Path
 ) -> None:
