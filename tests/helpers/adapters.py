@@ -14,7 +14,6 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "LoRA and biases": ("LoraConfig", {"bias": "all"}),
     "LoRA of tied embeddings": ("LoraConfig", {"target_modules": ["query", "word_embeddings"]}),
     "LoRA and new tokens": ("LoraConfig", {"trainable_token_indices": {"word_embeddings": [5, 6]}}),
-    "LoRA for sequence-to-sequence": ("LoraConfig", {"task_type": "SEQ_2_SEQ_LM"}),
     "AdaLoRA": ("AdaLoraConfig", {"total_step": 10}),
     "LoHa": ("LoHaConfig", {}),
     "LoKr": ("LoKrConfig", {}),

@@ -36,7 +36,7 @@ Examples:
   With TensorRT engines, in one step or for a bundle that was exported with --target tensorrt:
     speech-export checkpoint -o bundle --engines
     speech-export bundle --engines
-  With an adapter of peft, such as LoRA, which is merged; its directory alone is enough if it knows where its base is:
+  The same with an adapter of peft, such as LoRA, merged into it:
     speech-export checkpoint --adapter adapter -o bundle
   Two halves that are to be fine-tuned later:
     speech-export --encoder facebook/wav2vec2-base --decoder google-bert/bert-base-uncased -o bundle

@@ -1,26 +1,16 @@
-"""Adapters of peft, such as LoRA: find one and the model that it was trained on, and merge it into that model."""
+"""Adapters of peft, such as LoRA: find one, and the model that it was trained on."""
 
-import logging
-import warnings
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-from transformers import SpeechEncoderDecoderModel
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME
 
-from speech_runtime.bundle.safe_files import is_directory, read_json, unreadable
-from speech_runtime.install_hints import how_to_install
+from speech_runtime.bundle.safe_files import read_json, unreadable
 
-from ..errors import ExportError, reason, shortened
+from ..errors import ExportError
 from .directories import ADAPTER_CONFIG, check_adapter
 from .hub import HubOptions, check_source, find_file, read_settings, stores_weights
-from .tensor_file import read_tensors
-
-logger = logging.getLogger(__name__)
 
 MERGED_KINDS = (
     *("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "VERA", "OFT", "HRA", "FOURIERFT", "LN_TUNING"),
@@ -32,12 +22,8 @@ _PROMPT_KINDS = (
 )
 _SETTINGS = {"peft_type": str, "base_model_name_or_path": str | None, "revision": str | None}
 """Settings of an adapter that are read here, and their types."""
-_PREFIX = "base_model.model."
-"""What peft writes before the names of a model's modules."""
 _WEIGHTS_NAMES = (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME)
 """Files of weights; peft takes the first that is there."""
-_NAME = "default"
-"""Name of the adapter within peft, while it is merged."""
 
 
 @dataclass(frozen=True)
@@ -150,46 +136,6 @@ def refuse_adapter(name: str, hub: HubOptions) -> None:
         )
 
 
-def merge_adapter(
-    model: SpeechEncoderDecoderModel, adapter: Adapter, base: str, random_weights: Sequence[str] = ()
-) -> list[str]:
-    """Merge an adapter into a model, in place and in float32.
-
-    Args:
-        model: Model to change; the adapter may be one of the whole, of its encoder, or of its decoder.
-        adapter: Adapter to merge.
-        base: Name of the model.
-        random_weights: Names of weights of the model that are random.
-
-    Returns:
-        Those of `random_weights` that the adapter does not bring along.
-
-    Raises:
-        ExportError: peft is missing, the files of the adapter are damaged, or it does not fit the model.
-    """
-    peft = _peft(adapter)
-    weights, directory = read_tensors(adapter.weights, f"the adapter {adapter.name}"), str(adapter.weights.parent)
-    half = _half(model, weights)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they are about is refused, or prevented by `_untie`
-            adapted = peft.get_peft_model(model.get_submodule(half), peft.PeftConfig.from_pretrained(directory))
-            loaded = adapted.load_adapter(directory, _NAME, torch_device="cpu")
-            _check_complete(loaded)
-            _check_no_change_of_random(adapted, half, random_weights)
-            _untie(adapted)
-            adapted.merge_and_unload()
-    except Exception as error:  # peft raises anything for modules and shapes that it does not find
-        trained = f"was trained on {adapter.base}" if adapter.base else "does not say what it was trained on"
-        raise ExportError(
-            f"the adapter {adapter.name} cannot be merged into {base}: {reason(error)}. It {trained}; give the model "
-            "that it belongs to"
-        ) from error
-    _warn_of_other_base(adapter, base)
-    saved = {f"{half}.{name}".lstrip(".") for name in _names(weights)}
-    return [name for name in random_weights if name not in saved]
-
-
 def _check_own_adapter(name: str, beside: Adapter | None, adapter: str, hub: HubOptions) -> None:
     """Check that a base which has an adapter of its own has weights too, and that the adapter is the one to merge."""
     if beside is None:
@@ -238,90 +184,3 @@ def _base_of(adapter: Adapter, hub: HubOptions) -> str:
             f"{adapter.name} is an adapter of {adapter.base}, which cannot be loaded ({error}); {remedy}"
         ) from error
     return adapter.base
-
-
-def _peft(adapter: Adapter) -> Any:
-    try:
-        import peft  # heavy, and optional
-    except ImportError as error:
-        raise ExportError(
-            f"peft is needed to merge the adapter {adapter.name} ({reason(error)}): {how_to_install('peft')}"
-        ) from error
-    return peft
-
-
-def _names(weights: dict[str, Tensor]) -> list[str]:
-    """Return the names of weights as the model of the adapter has them."""
-    return [name.removeprefix(_PREFIX) for name in weights]
-
-
-def _half(model: SpeechEncoderDecoderModel, weights: dict[str, Tensor]) -> str:
-    """Return the part of a model that has the modules of an adapter: "encoder", "decoder", or "" for the whole."""
-
-    def found(part: str) -> int:
-        modules = {name for name, _ in model.get_submodule(part).named_modules()}
-        return sum(
-            ".".join(parts[:depth]) in modules
-            for parts in (name.split(".") for name in _names(weights))
-            for depth in range(1, len(parts))
-        )
-
-    return max(("", "encoder", "decoder"), key=found)
-
-
-def _check_complete(loaded: Any) -> None:
-    """Check that every weight of the file has found its place, and every place its weight: peft only warns."""
-    if loaded.unexpected_keys:
-        raise ValueError(f"the model has no place for {_counted(loaded.unexpected_keys)}")
-    if loaded.missing_keys:
-        raise ValueError(f"the adapter lacks {_counted(loaded.missing_keys)}")
-
-
-def _counted(keys: Sequence[str]) -> str:
-    names = sorted(key.removeprefix(_PREFIX).replace(f".{_NAME}", "") for key in keys)
-    return f"{len(names)} of the adapter's weights: {shortened(names)}"
-
-
-def _check_no_change_of_random(adapted: Any, half: str, random_weights: Sequence[str]) -> None:
-    """Check that the adapter changes trained weights only: it was trained on others than the random ones here."""
-    random_modules = {name.rpartition(".")[0] for name in random_weights}
-    targets = [f"{half}.{name}".lstrip(".") for name in adapted.base_model.targeted_module_names]
-    changed = sorted(random_modules.intersection(targets))
-    if changed:
-        raise ValueError(f"it changes weights that are in neither checkpoint, and so are random: {shortened(changed)}")
-
-
-def _untie(model: nn.Module) -> None:
-    """Give adapted modules weights of their own.
-
-    peft leaves a module that is tied to an adapted one as it was, an output layer for example. Merging in place would
-    change both.
-    """
-    names: dict[nn.Parameter, list[str]] = defaultdict(list)
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names[parameter].append(name)
-    for parameter, tied in names.items():
-        for name in tied if len(tied) > 1 else ():
-            module, _, attribute = name.rpartition(".")
-            if module.endswith(".base_layer"):
-                setattr(model.get_submodule(module), attribute, nn.Parameter(parameter.detach().clone()))
-
-
-def _warn_of_other_base(adapter: Adapter, base: str) -> None:
-    """Warn if the base has another name than the recorded one; a directory that was moved keeps its last part."""
-    if (
-        adapter.base is not None
-        and Path(adapter.base).name != Path(base).resolve().name
-        and not _is_same(adapter, base)
-    ):
-        logger.warning(
-            "The adapter %s was trained on %s, and fits %s in its shapes; check that the two are the same model.",
-            adapter.name,
-            adapter.base,
-            base,
-        )
-
-
-def _is_same(adapter: Adapter, base: str) -> bool:
-    recorded = str(adapter.base)
-    return is_directory(recorded) and Path(recorded).resolve() == Path(base).resolve()

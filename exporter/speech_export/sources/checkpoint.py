@@ -12,7 +12,8 @@ from speech_runtime.bundle.manifest import MANIFEST
 from speech_runtime.bundle.safe_files import is_there
 
 from ..errors import ExportError, shortened
-from .adapters import base_and_adapter, merge_adapter
+from .adapter_merging import merge_adapter
+from .adapters import base_and_adapter
 from .composite import Composite, source_name
 from .hub import (
     DEFAULT_HUB,
@@ -74,7 +75,7 @@ def load_checkpoint(
     model = load_flax(name, flax_weights, config, hub) if flax_weights else _load_torch(name, config, hub)
     choose_language(model.encoder, name, target_lang, hub)
     if merged is not None:
-        merge_adapter(model, merged, name)
+        merge_adapter(model, merged, (name,))
     stored = model.generation_config
     if stored.decoder_start_token_id is None and stored.bos_token_id is None:
         complete_special_tokens(stored, name, token_ids, (stored, config, config.decoder), tokenizer)

@@ -50,7 +50,7 @@ def check_configured(name: str) -> None:
         ExportError: It is neither.
     """
     check_directory(name)
-    if is_directory(name) and missing_files(name, (ADAPTER_CONFIG,)) and (missing := missing_files(name, CONFIG_FILES)):
+    if is_directory(name) and (missing := missing_files(name, (*CONFIG_FILES, ADAPTER_CONFIG))):
         raise ExportError(
             f"{name}: a configuration could not be loaded from this directory: {missing}{SAVE_PRETRAINED}"
         )

@@ -17,7 +17,8 @@ from transformers import (
 
 from ..errors import ExportError
 from ..families import check_not_refused
-from .adapters import merge_adapter, open_adapter, refuse_adapter
+from .adapter_merging import merge_adapter
+from .adapters import open_adapter, refuse_adapter
 from .checkpoint import COMPOSITE
 from .composite import Composite, source_name
 from .hub import DEFAULT_HUB, HubOptions, check_source, load_config, load_parts
@@ -84,12 +85,12 @@ def load_pair(
         *(f"decoder.{name}" for name in random_weights),
     ]
     random_weights += [name for name, _ in model.named_parameters() if name.startswith("enc_to_dec_proj")]
-    source = f"{encoder} + {decoder}"
     if given_adapter is not None:
-        random_weights = merge_adapter(model, given_adapter, source, random_weights)
+        random_weights = merge_adapter(model, given_adapter, (encoder, decoder), random_weights)
     model.generation_config = GenerationConfig()
     complete_special_tokens(model.generation_config, decoder, token_ids, (decoder_model.generation_config,), tokenizer)
-    return Composite(model, extractor, tokenizer, source_name(source, adapter, target_lang), tuple(random_weights))
+    source = source_name(f"{encoder} + {decoder}", adapter, target_lang)
+    return Composite(model, extractor, tokenizer, source, tuple(random_weights))
 
 
 def check_decoder(config: PretrainedConfig) -> None:

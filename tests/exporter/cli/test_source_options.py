@@ -44,7 +44,7 @@ from speech_export.sources.configs import load_configs
 from speech_export.sources.hub import HubOptions, load
 from speech_export.sources.pair import load_pair
 from speech_runtime import BundleError, OnnxSpeechSeq2Seq
-from tiny_checkpoint import save_tokenizer
+from tiny_checkpoint import Copies, save_tokenizer
 
 pytestmark = pytest.mark.usefixtures("short_verification")
 
@@ -130,6 +130,14 @@ def test_cross_attention_that_a_checkpoint_has_is_kept(halves: tuple[Path, Path]
     assert set(joined.random_weights) == {"enc_to_dec_proj.weight", "enc_to_dec_proj.bias"}
     kept = AutoModelForCausalLM.from_pretrained(decoder).state_dict()
     torch.testing.assert_close(joined.model.decoder.state_dict(), kept, atol=0, rtol=0)
+
+
+def test_weights_that_an_encoder_lacks_are_random_too(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    name = "encoder.layers.1.attention.q_proj.weight"
+    fewer = Copies(halves[0], tmp_path)(weights=lambda weights: {k: v for k, v in weights.items() if k != name})
+    composite = load_pair(str(fewer), str(halves[1]))
+    assert f"encoder.{name}" in composite.random_weights
+    assert set(composite.random_weights) <= composite.model.state_dict().keys()
 
 
 @pytest.mark.parametrize("form", ["sharded", "pickled"])
@@ -420,7 +428,7 @@ def test_families_that_do_not_work_are_named(
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("config.json", "a configuration could not be loaded from this directory: it has no config.json; it holds gen"),
+        ("config.json", "loaded from this directory: it has no config.json or adapter_config.json; it holds gen"),
         ("tokenizer", "a tokenizer (tokenizer.json) could not be loaded from this directory: it has no tokenizer.json"),
         (
             "preprocessor_config.json",
@@ -463,7 +471,7 @@ def test_wrong_directories_are_refused_before_the_libraries_are_loaded(tmp_path:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bundle").mkdir()
     wrong = {
-        ("empty", "-o", "new"): "it has no config.json; it holds nothing",
+        ("empty", "-o", "new"): "it has no config.json or adapter_config.json; it holds nothing",
         ("nowhere/x/y", "-o", "new"): "there is no such file or directory",
         ("--encoder", "empty", "--decoder", "empty", "-o", "new"): "it has no config.json",
         (str(CHECKPOINT), "--processor", "nowhere/x/y", "-o", "new"): "there is no such file or directory",

@@ -102,6 +102,12 @@ def test_a_pickled_adapter_in_half_precision_is_the_same(lora: Path, base: Path,
     torch.testing.assert_close(found, other, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("task", ["SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS"])
+def test_the_task_of_an_adapter_is_no_matter(task: str, lora: Path, loras: Copies) -> None:
+    found, other = (load_checkpoint(str(adapter)).model for adapter in (loras({CONFIG: {"task_type": task}}), lora))
+    torch.testing.assert_close(found.state_dict(), other.state_dict(), atol=0, rtol=0)
+
+
 def test_the_recorded_base_is_a_path_from_the_working_directory(
     base: Path, lora: Path, loras: Copies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +176,8 @@ def test_weights_that_are_left_over_or_missing_are_named(base: Path, loras: Copi
     more = changed_weights(loras(), lambda weights: weights.update({"base_model.model.x.weight": torch.ones(2)}))
     with pytest.raises(ExportError, match="the model has no place for 1 of the adapter's weights: x.weight"):
         load_checkpoint(str(more))
+    with pytest.raises(ExportError, match=f"does not know use_more, use_other of its {CONFIG}: pip install -U peft"):
+        load_checkpoint(str(loras({CONFIG: {"use_more": True, "use_other": [1], "use_none": False}})))
     with pytest.raises(ExportError, match=r"Target modules .*nothing.* not found"):
         load_checkpoint(str(loras({CONFIG: {"target_modules": ["nothing"]}})))
 
@@ -212,6 +220,41 @@ def test_values_that_are_no_numbers_are_named(loras: Copies) -> None:
 def test_kinds_that_cannot_be_merged_are_refused(settings: dict[str, object], said: str, loras: Copies) -> None:
     with pytest.raises(ExportError, match=said):
         load_checkpoint(str(loras({CONFIG: settings})))
+
+
+def test_modules_that_peft_cannot_merge_are_refused(base: Path, tmp_path: Path) -> None:
+    save_adapter(of(base), tmp_path / "grouped", target_modules=["conv"], base=base)
+    with pytest.raises(ExportError, match=r"cannot be merged into .*groups > 1.*; train one that leaves such modules"):
+        load_checkpoint(str(tmp_path / "grouped"))
+
+
+def test_a_merged_model_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    """The attention of WavLM reads the weights of its projections: an adapter has no effect until it is merged."""
+    wavlm = save_tiny(tmp_path / "wavlm", encoder="wavlm")
+    save_adapter(of(wavlm), tmp_path / "adapter", target_modules=["q_proj", "query"])
+    with pytest.raises(ExportError, match=r"differs from the one with its adapter by \d.* in log-probabilities"):
+        load_checkpoint(str(wavlm), adapter=str(tmp_path / "adapter"))
+    expected = logits(save_adapter(of(wavlm), tmp_path / "other", target_modules=["intermediate_dense", "query"]))
+    merged = load_checkpoint(str(wavlm), adapter=str(tmp_path / "other")).model
+    torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "encoder", "shape"),
+    [("gpt2", "wav2vec2-bert, relative_key", (60, 160)), ("mbart", "audio-spectrogram-transformer", (100, 24))],
+)
+def test_other_inputs_and_layers(decoder: str, encoder: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    """The encoders take features; GPT-2 has `Conv1D` layers, whose weights are transposed."""
+    other = save_tiny(tmp_path / "other", decoder, encoder)
+    features = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    wrapped = save_adapter(of(other), tmp_path / "adapter", target_modules="all-linear")
+    merged = load_checkpoint(str(other), adapter=str(tmp_path / "adapter")).model
+    with torch.no_grad():
+        found, expected, before = (
+            model(inputs=features, decoder_input_ids=PROMPT[:1]).logits for model in (merged, wrapped, of(other))
+        )
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (before - expected).abs().max() > 0.01
 
 
 def test_an_adapter_beside_weights_is_merged_only_if_asked_to(
@@ -264,6 +307,17 @@ def test_an_adapter_of_a_pair_brings_its_cross_attention(halves: tuple[str, str]
     torch.testing.assert_close(logits(found.model), logits(expected), atol=1e-5, rtol=1e-5)
     assert found.random_weights == ()
     assert load_pair(*halves, seed=2).random_weights != ()
+
+
+def test_a_pair_knows_the_half_that_an_adapter_was_trained_on(
+    halves: tuple[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_pair(*halves).model
+    save_adapter(model.encoder, tmp_path / "adapter", base=halves[0])
+    expected = model.encoder(audio()).last_hidden_state
+    found = load_pair(*halves, adapter=str(tmp_path / "adapter"))
+    torch.testing.assert_close(found.model.encoder(audio()).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
+    assert "was trained on" not in caplog.text
 
 
 def test_an_adapter_of_random_weights_is_refused(halves: tuple[str, str], tmp_path: Path) -> None:
