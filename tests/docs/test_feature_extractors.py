@@ -9,7 +9,7 @@ from pages import REPOSITORY
 from signals import RATE, speech
 from speech_runtime.audio.features import EXTRACTORS
 
-ROW = re.compile(r"^\| `(\w+FeatureExtractor)` \|[^|]+\| ([\de-]+) \|", re.MULTILINE)
+ROW = re.compile(r"^\| `(\w+FeatureExtractor)` \|[^|]+\| ([\de.-]+) \|", re.MULTILINE)
 
 
 def test_every_extractor_differs_from_transformers_by_what_its_row_says() -> None:

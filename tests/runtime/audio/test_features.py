@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from transformers import (
     ASTFeatureExtractor,
+    CohereAsrFeatureExtractor,
+    ParakeetFeatureExtractor,
     SeamlessM4TFeatureExtractor,
     Speech2TextFeatureExtractor,
+    SpeechT5FeatureExtractor,
     Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
 )
@@ -22,7 +26,9 @@ from speech_runtime import AudioError, BundleError
 from speech_runtime.audio import Samples
 from speech_runtime.audio.features import (
     EXTRACTORS,
+    CohereAsrExtractor,
     FeatureExtractor,
+    ParakeetExtractor,
     WaveformExtractor,
     WhisperExtractor,
     read_feature_extractor,
@@ -62,6 +68,27 @@ WAVEFORM = st.builds(
     return_attention_mask=BOTH,
     padding_value=st.sampled_from([0.0, -1.0]),
 )
+SPEECHT5 = st.builds(
+    SpeechT5FeatureExtractor,
+    do_normalize=BOTH,
+    return_attention_mask=BOTH,
+    padding_value=st.sampled_from([0.0, -1.0]),
+)
+NEMO: dict[str, st.SearchStrategy[Any]] = {
+    "feature_size": st.sampled_from([40, 80, 128]),
+    "sampling_rate": st.sampled_from([16000, 16000, 24000]),
+    "hop_length": st.sampled_from([160, 160, 147]),
+    "n_fft": st.sampled_from([512, 512, 600]),
+    "win_length": st.sampled_from([400, 400, 399, 512]),
+    "preemphasis": st.sampled_from([0.97, 0.97, 0.0, None]),
+}
+PARAKEET = st.builds(ParakeetFeatureExtractor, **NEMO)
+COHERE = st.builds(
+    CohereAsrFeatureExtractor,
+    dither=st.sampled_from([1e-5, 1e-5, 0.1, 0.0, -1.0]),
+    max_audio_clip_s=st.sampled_from([2.0, 35.0]),
+    **NEMO,
+)
 WHISPER = st.builds(
     WhisperFeatureExtractor,
     feature_size=st.sampled_from([40, 80, 128]),
@@ -72,6 +99,18 @@ WHISPER = st.builds(
     padding_value=st.sampled_from([0.0, 0.0, 0.5]),
 )
 quick = settings(max_examples=40, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+
+
+def needs_librosa() -> bool:
+    """Return true if transformers makes the filters of NeMo with librosa, as 5.20 does, and it is not installed."""
+    try:
+        ParakeetFeatureExtractor()
+    except ImportError:
+        return True
+    return False
+
+
+nemo = pytest.mark.skipif(needs_librosa(), reason="this transformers makes the filters of NeMo with librosa")
 
 
 def read(config: dict[str, Any]) -> FeatureExtractor:
@@ -120,6 +159,87 @@ def test_spectrogram(reference: ASTFeatureExtractor, clips: list[Samples]) -> No
 @given(reference=WAVEFORM, clips=batches(shortest=1))
 def test_waveform(reference: Wav2Vec2FeatureExtractor, clips: list[Samples]) -> None:
     assert_equal(reference, clips)
+
+
+@quick
+@given(reference=SPEECHT5, clips=batches(shortest=1))
+def test_speecht5(reference: SpeechT5FeatureExtractor, clips: list[Samples]) -> None:
+    assert_equal(reference, clips)
+
+
+def in_float64(reference: Any) -> Any:
+    """Let transformers compute in float64: in bands without sound, the normalisation scales its rounding errors up."""
+    features = reference._torch_extract_fbank_features
+
+    def exact_features(waveform: torch.Tensor, device: str) -> torch.Tensor:
+        torch.set_default_dtype(torch.float64)
+        try:
+            made: torch.Tensor = features(waveform.double(), device)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        return made
+
+    reference.mel_filters = reference.mel_filters.double()
+    reference._torch_extract_fbank_features = exact_features
+    return reference
+
+
+def assert_equal_to_nemo(reference: Any, clips: list[Samples]) -> None:
+    extractor = read(json.loads(reference.to_json_string()))
+    expected = in_float64(reference)(clips, sampling_rate=reference.sampling_rate, return_tensors="np")
+    values, mask = extractor(clips)
+    np.testing.assert_allclose(values, expected.input_features, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(mask, expected.attention_mask)
+    assert values.dtype == np.float32
+    assert mask.dtype == np.int64
+    assert extractor.width == values.shape[2]
+    assert extractor.input_length(clips[0].size) == mask[0].sum()
+
+
+@nemo
+@quick
+@given(reference=PARAKEET, clips=batches(shortest=320))
+def test_parakeet(reference: ParakeetFeatureExtractor, clips: list[Samples]) -> None:
+    assert_equal_to_nemo(reference, clips)
+
+
+@nemo
+@quick
+@given(reference=COHERE, clips=batches(shortest=1600))
+def test_cohere_asr(reference: CohereAsrFeatureExtractor, clips: list[Samples]) -> None:
+    assert_equal_to_nemo(reference, clips)
+
+
+@nemo
+@pytest.mark.parametrize("kind", [ParakeetFeatureExtractor, CohereAsrFeatureExtractor])
+def test_nemo_of_speech(kind: Any) -> None:
+    assert_equal_to_nemo(kind(), speech())
+    with_sound_in_every_band = speech()[:1]
+    assert_equal(kind(), with_sound_in_every_band)
+
+
+@nemo
+@pytest.mark.parametrize("kind", [ParakeetFeatureExtractor, CohereAsrFeatureExtractor])
+def test_one_frame_of_nemo_cannot_be_normalised(kind: Any) -> None:
+    assert_equal_to_nemo(kind(), [noise(320), noise(479)])
+    with pytest.raises(AudioError, match=r"clip 1: has 319 samples .* at least 320"):
+        read(json.loads(kind().to_json_string()))([noise(320), noise(319)])
+
+
+def test_silence_of_parakeet_is_zero() -> None:
+    values, mask = ParakeetExtractor()([np.zeros(RATE, dtype=np.float32)])
+    assert mask.sum() == 100
+    np.testing.assert_allclose(values, 0, atol=1e-6)
+
+
+@nemo
+def test_cohere_asr_refuses_what_transformers_splits() -> None:
+    reference = CohereAsrFeatureExtractor(max_audio_clip_s=1.5)
+    whole, longer = noise(24000), noise(24001)
+    assert_equal_to_nemo(reference, [whole])
+    assert len(reference([longer], sampling_rate=RATE, return_tensors="np").input_features) == 2
+    with pytest.raises(AudioError, match=r"clip 0: lasts 1.50 s \(24,001 samples\), the model takes at most 1.50 s"):
+        CohereAsrExtractor(max_audio_clip_s=1.5)([longer])
 
 
 def assert_equal_to_whisper(reference: WhisperFeatureExtractor, clips: list[Samples]) -> None:
@@ -180,6 +300,7 @@ def test_whisper_refuses_what_transformers_cuts_off() -> None:
         (Speech2TextFeatureExtractor, {}),
         (ASTFeatureExtractor, {}),
         (Wav2Vec2FeatureExtractor, {"return_attention_mask": True}),
+        (SpeechT5FeatureExtractor, {"do_normalize": True}),
     ],
 )
 def test_speech(kind: Any, changes: dict[str, Any]) -> None:
@@ -238,6 +359,14 @@ def test_fields_that_change_nothing_are_left_alone() -> None:
         ("AST", {"sampling_rate": 44100}, "sampling_rate is 44100, expected 16000"),
         ("AST", {"std": 0.0}, "std is 0"),
         ("AST", {"max_length": 0}, "max_length is 0"),
+        ("SpeechT5", {"feature_size": 2}, "feature_size is 2"),
+        ("Parakeet", {"win_length": 513}, "win_length is 513, it must not be above n_fft, 512"),
+        ("Parakeet", {"n_fft": 511}, "n_fft is 511, it must be even"),
+        ("Parakeet", {"feature_size": 1, "win_length": 0}, "feature_size is 1.*; win_length is 0"),
+        ("Parakeet", {"padding_value": 1.0}, "padding_value is 1.0, expected 0"),
+        ("CohereAsr", {"hop_length": 7}, "hop_length is 7, it must be at least 8"),
+        ("CohereAsr", {"max_audio_clip_s": 0}, "max_audio_clip_s is 0.0, it must be at least 0.02"),
+        ("CohereAsr", {"n_fft": 511}, "n_fft is 511, it must be even"),
         ("Whisper", {"feature_size": 1, "hop_length": 0}, "feature_size is 1.*; hop_length is 0"),
         ("Whisper", {"dither": 1e-4}, "dither is 0.0001, expected 0"),
         ("Whisper", {"chunk_length": 7.5}, "chunk_length is 7.5, expected int"),

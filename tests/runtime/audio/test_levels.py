@@ -7,6 +7,7 @@ from transformers import Wav2Vec2FeatureExtractor
 from speech_runtime import AudioError
 from speech_runtime.audio.features import (
     FeatureExtractor,
+    ParakeetExtractor,
     SeamlessExtractor,
     SpectrogramExtractor,
     SpeechToTextExtractor,
@@ -25,7 +26,13 @@ def spiked(height: float, count: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "extractor",
-    [WaveformExtractor(), WaveformExtractor(do_normalize=False), SpectrogramExtractor(), WhisperExtractor()],
+    [
+        WaveformExtractor(),
+        WaveformExtractor(do_normalize=False),
+        SpectrogramExtractor(),
+        WhisperExtractor(),
+        ParakeetExtractor(),
+    ],
 )
 @pytest.mark.parametrize("scale", [1e-5, 1e-6, 1e-20])
 def test_too_quiet(extractor: FeatureExtractor, scale: float) -> None:

@@ -14,9 +14,12 @@ from ...bundle.model_facts import EncoderFacts
 from ...dataclass_json import FieldError, from_json
 from ...errors import BundleError
 from .. import Samples
+from .cohere_asr import CohereAsrExtractor
+from .parakeet import ParakeetExtractor
 from .seamless import SeamlessExtractor
 from .spectrogram import SpectrogramExtractor
 from .speech_to_text import SpeechToTextExtractor
+from .speecht5 import SpeechT5Extractor
 from .waveform import WaveformExtractor
 from .whisper import WhisperExtractor
 
@@ -66,8 +69,11 @@ class FeatureExtractor(Protocol):
 
 EXTRACTORS: Mapping[str, type[FeatureExtractor]] = {
     "ASTFeatureExtractor": SpectrogramExtractor,
+    "CohereAsrFeatureExtractor": CohereAsrExtractor,
+    "ParakeetFeatureExtractor": ParakeetExtractor,
     "SeamlessM4TFeatureExtractor": SeamlessExtractor,
     "Speech2TextFeatureExtractor": SpeechToTextExtractor,
+    "SpeechT5FeatureExtractor": SpeechT5Extractor,
     "Wav2Vec2FeatureExtractor": WaveformExtractor,
     "WhisperFeatureExtractor": WhisperExtractor,
 }
