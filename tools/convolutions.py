@@ -28,8 +28,8 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2ConformerConfig,
     WavLMConfig,
+    WhisperConfig,
 )
-from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 
 import markdown_table
 from markdown_table import Cells
@@ -64,6 +64,7 @@ REAL: dict[str, Callable[[], PretrainedConfig]] = {
     "wav2vec2-conformer, large": lambda: Wav2Vec2ConformerConfig(**_LARGE, feat_extract_norm="layer", conv_bias=True),
     "wav2vec2-bert, 2.0 with adapter": lambda: Wav2Vec2BertConfig(add_adapter=True),
     "speech_to_text, medium": lambda: Speech2TextConfig(d_model=512, encoder_layers=12, encoder_attention_heads=8),
+    "whisper, base": lambda: WhisperConfig(d_model=512, encoder_layers=6, encoder_attention_heads=8),
     "audio-spectrogram-transformer": lambda: ASTConfig(),
 }
 """Configurations of published models, by family; transformers' defaults are those of the base models."""
@@ -120,8 +121,8 @@ def convolutions(name: str) -> dict[Convolution, int]:
 
 def _model(config: PretrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
-        model = Speech2TextEncoder(config) if config.model_type == "speech_to_text" else AutoModel.from_config(config)
-    return model.eval()
+        model = AutoModel.from_config(config)
+    return (model.get_encoder() if config.is_encoder_decoder else model).eval()
 
 
 def _input_shape(config: PretrainedConfig) -> tuple[int, ...]:
@@ -129,6 +130,7 @@ def _input_shape(config: PretrainedConfig) -> tuple[int, ...]:
     return {
         "audio-spectrogram-transformer": lambda: (1, config.max_length, config.num_mel_bins),
         "speech_to_text": lambda: (1, 400, config.input_feat_per_channel),
+        "whisper": lambda: (1, config.num_mel_bins, 2 * config.max_source_positions),
         "wav2vec2-bert": lambda: (1, 200, config.feature_projection_input_dim),
     }.get(config.model_type, lambda: (1, 64_000))()
 

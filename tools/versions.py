@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "install.md"
 BEGIN, END = "<!-- `make test-versions` writes this table -->\n", "<!-- the table of versions ends here -->\n"
 SHOWN = ("transformers", "torch", "onnxruntime", "onnx", "numpy")
-EXTRAS = "cpu,audio,export,hub,tensorrt-rtx"
+EXTRAS = "cpu,audio,export,hub,peft,tensorrt-rtx"
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "filelock", "jiwer")
 CORE = (
     *(f"tests/parity/test_{name}.py" for name in ("families", "digits", "generate", "padding", "outputs")),

@@ -70,8 +70,8 @@ def export(
     The bundle appears once it is complete and verified. If the export fails, `output_dir` stays as it was.
 
     Args:
-        model: Fine-tuned checkpoint (directory or Hub id), model in memory, or result of `load_checkpoint` or
-            `load_pair`.
+        model: Fine-tuned checkpoint or an adapter of one (directory or Hub id), model in memory, or result of
+            `load_checkpoint` or `load_pair`.
         output_dir: Directory of the bundle; its parent is made if it does not exist.
         processor: Processor of a model in memory, with its `feature_extractor` and `tokenizer`.
         feature_extractor: Feature extractor of a model in memory; without one the bundle takes model input only, not
@@ -160,6 +160,11 @@ def _load(
     if isinstance(model, (str, Path)):
         begin("loading the model")
         return load_checkpoint(str(model))
+    if hasattr(model, "merge_and_unload"):
+        raise ExportError(
+            f"cannot export a {type(model).__name__}, whose adapter is not merged; give model.merge_and_unload(), or "
+            "load_checkpoint(BASE, adapter=DIRECTORY)"
+        )
     raise ExportError(
         f"cannot export a {type(model).__name__}; give a SpeechEncoderDecoderModel, a checkpoint directory or a Hub id"
     )

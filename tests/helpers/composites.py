@@ -56,7 +56,6 @@ from transformers import (
     XLMRobertaXLConfig,
     XmodConfig,
 )
-from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 
 VOCABULARY = 90
 START, PAD, EOS = 1, 3, 2
@@ -171,6 +170,17 @@ ENCODERS: dict[str, Callable[[], PretrainedConfig]] = {
         init_std=_SPREAD,
         max_source_positions=600,
     ),
+    "whisper": lambda: WhisperConfig(
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_layers=1,
+        decoder_attention_heads=4,
+        num_mel_bins=20,
+        max_source_positions=40,
+        init_std=_SPREAD,
+    ),
     "audio-spectrogram-transformer": lambda: ASTConfig(
         hidden_size=32,
         num_hidden_layers=2,
@@ -275,9 +285,9 @@ def composite(
 
 
 def encoder_model(family: str, spread: float = _SPREAD) -> PreTrainedModel:
-    """A tiny encoder; the one of Speech2Text exists only as a part of its model."""
-    config = _spread(ENCODERS[family](), spread)
-    return Speech2TextEncoder(config) if config.model_type == "speech_to_text" else AutoModel.from_config(config)
+    """A tiny encoder; those of Speech2Text and Whisper exist only as a part of their models."""
+    model = AutoModel.from_config(_spread(ENCODERS[family](), spread))
+    return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 def decoder_model(family: str, spread: float = _SPREAD) -> PreTrainedModel:

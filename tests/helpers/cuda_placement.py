@@ -50,10 +50,14 @@ COPIES_FROM_HOST = {"GatherND", "ScatterND", "NonZero", "Compress"}
 
 
 OTHER_KERNELS = {
-    *("Abs", "AveragePool", "Ceil", "Clip", "Conv", "ConvTranspose", "Einsum", "Floor", "InstanceNormalization"),
+    *("Abs", "AveragePool", "BatchNormalization", "Ceil", "Clip", "Conv", "ConvTranspose", "Einsum", "Floor"),
     *("Mod", "ReduceL2", "Round", "Sign"),
 }
-"""Further operations with kernels for all types that encoders use them on."""
+"""Further operations with kernels for all types that encoders use them on, of the version that opset 24 has.
+
+A kernel is taken for the version of an operation that it was registered for, and for no later one: `VerifyVersion` of
+onnxruntime/core/framework/kernel_registry.cc. docs/OperatorKernels.md of release 1.30 has their versions. Those of
+InstanceNormalization (6) and MaxPool (12) are older than the operations of opset 24 (22)."""
 
 
 def has_kernel(op_type: str) -> bool:

@@ -17,7 +17,6 @@ from transformers import (
     SpeechEncoderDecoderModel,
     TrOCRConfig,
 )
-from transformers.models.speech_to_text.modeling_speech_to_text import Speech2TextEncoder
 
 from composites import EOS, PAD, START, decoder_model
 from convolutions import REAL
@@ -74,10 +73,11 @@ def _speech(encoder: str, layers: int) -> PreTrainedModel:
     config.num_hidden_layers = layers
     if encoder == _WITHOUT_ADAPTER:
         config.add_adapter = False
-    if config.model_type == "speech_to_text":
-        config.encoder_layers = layers
-        return Speech2TextEncoder(config)
-    return AutoModel.from_config(config)
+    if not config.is_encoder_decoder:
+        return AutoModel.from_config(config)
+    config.encoder_layers = layers
+    config.decoder_layers = 1
+    return AutoModel.from_config(config).get_encoder()
 
 
 def _ready(model: SpeechEncoderDecoderModel) -> SpeechEncoderDecoderModel:

@@ -198,7 +198,8 @@ def convert(checkpoint: str, output: Path) -> Bundle:
 
 
 def join(encoder: str, decoder: str) -> Composite:
-    return load_pair(encoder, decoder, decoder_start_token_id=2, processor="processor")
+    load_checkpoint(encoder, adapter="adapter", target_lang="fra")
+    return load_pair(encoder, decoder, decoder_start_token_id=2, processor="processor", adapter="adapter")
 
 
 def main() -> str:

@@ -46,7 +46,7 @@ def test_samples_become_input_that_the_encoder_takes(extractor: FeatureExtractor
         (SeamlessExtractor(), STACKED, noise(400 + 4 * 160), "has 2 feature frames, the encoder needs at least 3"),
         (SeamlessExtractor(), STACKED, noise(11 * RATE), "has 549 feature frames, .* 500 at most"),
         (SpectrogramExtractor(), SPECTROGRAM, noise(399), "its features need at least 400"),
-        (SpectrogramExtractor(), SPECTROGRAM, noise(11 * RATE), "lasts 11.00 s, the model takes at most 10.26 s"),
+        (SpectrogramExtractor(), SPECTROGRAM, noise(11 * RATE), r"lasts 11.00 s .*, the model takes at most 10.26 s"),
         (SeamlessExtractor(), STACKED, noise(RATE).astype(np.float64) * 1e39, "NaN or infinite"),
     ],
 )

@@ -155,9 +155,10 @@ def main(
 ) -> None:
     """Export a speech encoder-decoder model to a bundle of ONNX graphs, verified against PyTorch.
 
-    MODEL is a fine-tuned SpeechEncoderDecoderModel, a directory or a Hub id, saved by PyTorch or Flax. Or join two
-    halves with --encoder and --decoder, to fine-tune later or to measure now; or two configurations, with
-    --random-weights, for a study of latency. With --engines, MODEL may also be a bundle.
+    MODEL is a fine-tuned SpeechEncoderDecoderModel, a directory or a Hub id, saved by PyTorch or Flax; or an adapter of
+    one, saved by peft, which is merged into the base that it names. Or join two halves with --encoder and --decoder, to
+    fine-tune later or to measure now; or two configurations, with --random-weights, for a study of latency. With
+    --engines, MODEL may also be a bundle.
 
     Progress goes to stderr, the summary to stdout. Nothing is left at the output unless the verification passes.
     """

@@ -10,8 +10,8 @@ from .console import export_libraries
 
 HEADINGS = {
     "Source of the model": (
-        *("encoder", "decoder", "encoder_config", "decoder_config", "random_weights", "seed", "processor", "without"),
-        *("decoder_start_token_id", "eos_token_id", "pad_token_id"),
+        *("encoder", "decoder", "encoder_config", "decoder_config", "random_weights", "seed", "processor"),
+        *("adapter", "target_lang", "without", "decoder_start_token_id", "eos_token_id", "pad_token_id"),
     ),
     "Hub": ("revision", "token", "cache_dir", "local_files_only"),
     "Output": ("output", "overwrite"),
@@ -36,6 +36,8 @@ Examples:
   With TensorRT engines, in one step or for a bundle that was exported with --target tensorrt:
     speech-export checkpoint -o bundle --engines
     speech-export bundle --engines
+  The same with an adapter of peft, such as LoRA, merged into it:
+    speech-export checkpoint --adapter adapter -o bundle
   Two halves that are to be fine-tuned later:
     speech-export --encoder facebook/wav2vec2-base --decoder google-bert/bert-base-uncased -o bundle
   A study of latency, without any weights:

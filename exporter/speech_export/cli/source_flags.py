@@ -10,7 +10,7 @@ import click
 from speech_runtime.cli.console import complain
 from speech_runtime.cli.flags import INTEGER, IntegerRange, hub_flags
 
-from ..sources.directories import check_configured, check_directory
+from ..sources.directories import check_adapter, check_configured, check_directory
 
 if TYPE_CHECKING:
     from ..sources.composite import Composite
@@ -30,6 +30,12 @@ _FLAGS = (
     click.option(
         "--processor",
         help="Directory or Hub id of feature extractor and tokenizer, if they are not beside the model.",
+    ),
+    click.option("--adapter", help="Adapter of peft, such as LoRA, to merge into the model: directory or Hub id."),
+    click.option(
+        "--target-lang",
+        metavar="LANG",
+        help="Language of an encoder that has an adapter for each, such as MMS. [default: as stored]",
     ),
     click.option(
         "--without",
@@ -86,6 +92,8 @@ class Source:
     random_weights: bool
     seed: int
     processor: str | None
+    adapter: str | None
+    target_lang: str | None
     without: tuple[str, ...]
     decoder_start_token_id: int | None
     eos_token_id: int | None
@@ -113,6 +121,9 @@ class Source:
                 "configurations have no weights: --random-weights goes with --encoder-config and --decoder-config, "
                 "and only with them"
             )
+        for flag, value in (("--adapter", self.adapter), ("--target-lang", self.target_lang)):
+            if value is not None and named[0] is ways[2]:
+                raise click.UsageError(f"{flag} goes with MODEL or a pair: configurations have no weights to change")
         if self.processor is not None and named[0] is ways[2]:
             raise click.UsageError(
                 "--processor goes with MODEL or a pair: a bundle of configurations has no feature extractor and no "
@@ -123,6 +134,8 @@ class Source:
                 check_configured(name)
         if self.processor is not None:
             check_directory(self.processor)
+        if self.adapter is not None:
+            check_adapter(self.adapter)
 
     def load(self) -> "Composite":
         """Load the model, and warn of random weights."""
@@ -144,10 +157,15 @@ class Source:
             "pad_token_id": self.pad_token_id,
         }
         if self.encoder and self.decoder:
-            return load_pair(self.encoder, self.decoder, self.seed, hub, self.without, self.processor, **token_ids)
+            halves = (self.encoder, self.decoder)
+            return load_pair(
+                *halves, self.seed, hub, self.without, self.processor, self.adapter, self.target_lang, **token_ids
+            )
         if self.encoder_config and self.decoder_config:
             return load_configs(self.encoder_config, self.decoder_config, self.seed, hub, **token_ids)
-        return load_checkpoint(str(self.model), self.processor, hub, self.without, **token_ids)
+        return load_checkpoint(
+            str(self.model), self.processor, hub, self.without, self.adapter, self.target_lang, **token_ids
+        )
 
 
 def _warn_of_random_weights(composite: "Composite") -> None:

@@ -18,8 +18,8 @@ from .cpu.cross_attention import fuse_cross_attention
 from .cpu.fast_mask_sum import count_mask_fast
 from .cpu.in_place_cache import keep_cache_in_place
 from .cpu.scaled_queries import scale_queries
+from .cuda.channel_norm import spell_out_channel_norms
 from .cuda.frame_counts import count_frames_fast
-from .cuda.instance_norm import prefer_instance_norms
 from .cuda.key_lengths import count_keys_fast
 from .cuda.needless_biases import drop_needless_biases
 from .cuda.packed_projections import pack_projections
@@ -81,7 +81,7 @@ def passes_for_cuda(graph: str, decoder: DecoderFacts) -> list[Pass]:  # noqa: A
     return [
         share_transposed_weights,  # First: makes the transposed weight a constant, which name_after_modules looks for.
         name_after_modules,  # Before the others: nodes that they make are named after those they replace.
-        prefer_instance_norms,
+        spell_out_channel_norms,
         count_frames_fast,
         count_keys_fast,
         plain_shapes,  # Before the next: with it the projections are next to the attention.

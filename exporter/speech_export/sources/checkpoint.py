@@ -11,7 +11,9 @@ from speech_runtime.bundle.manifest import MANIFEST
 from speech_runtime.bundle.safe_files import is_there
 
 from ..errors import ExportError, shortened
-from .composite import Composite
+from .adapter_merging import merge_adapter
+from .adapters import base_and_adapter
+from .composite import Composite, source_name
 from .hub import (
     DEFAULT_HUB,
     HubOptions,
@@ -20,8 +22,8 @@ from .hub import (
     load_config,
     load_parts,
     read_settings,
-    refuse_adapters,
 )
+from .language_adapters import choose_language
 from .legacy.flax import find_flax_weights, load_flax
 from .legacy.speech2text2 import renamed_weights, speech2text2_config
 from .native import as_composite, is_native, load_native
@@ -36,26 +38,30 @@ def load_checkpoint(
     processor: str | None = None,
     hub: HubOptions = DEFAULT_HUB,
     without: Collection[str] = (),
+    adapter: str | None = None,
+    target_lang: str | None = None,
     **token_ids: Unpack[TokenIds],
 ) -> Composite:
     """Load a fine-tuned composite checkpoint.
 
     Args:
-        name: Directory or Hub id.
-        processor: Directory or Hub id of the feature extractor and tokenizer; `name` itself if None.
-        hub: Options for the Hub.
+        name: Directory or Hub id of the checkpoint, or of an adapter, whose base is loaded then.
+        processor: Directory or Hub id of the feature extractor and tokenizer; that of the checkpoint if None.
+        hub: Options for the Hub; the revision is that of `name`.
         without: `feature-extractor` or `tokenizer`, for a bundle without it; it may be missing then.
+        adapter: Directory or Hub id of an adapter of peft, such as LoRA, to merge into the model.
+        target_lang: Language of the encoder's adapter layers, for a checkpoint with one for each language (MMS).
         token_ids: `decoder_start_token_id`, `eos_token_id` and `pad_token_id` that replace those of the checkpoint.
             If generation_config.json has no start token either, config.json is used, then the tokenizer.
 
     Raises:
-        ExportError: There is no such checkpoint, it is not a composite, it has an adapter beside it, weights are
+        ExportError: There is no such checkpoint, it is not a composite, an adapter does not fit it, weights are
             missing or left over, or there is no tokenizer or feature extractor.
     """
     check_source(name, hub)
     if is_there(Path(name) / MANIFEST):
         raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")
-    refuse_adapters(name, hub)
+    name, hub, merged = base_and_adapter(name, adapter, hub)
     settings = read_settings(name, hub)
     _check_halves(name, settings)
     config = speech2text2_config(settings) or load_config(name, hub)
@@ -67,17 +73,25 @@ def load_checkpoint(
     _check_generation_config(name, hub)
     extractor, tokenizer = load_parts(processor or name, processor or name, hub, without)
     if native:
+        if merged is not None:
+            raise ExportError(
+                f"an adapter of a {config.model_type} model is not merged here; merge it first: "
+                "PeftModel.from_pretrained(model, ADAPTER).merge_and_unload().save_pretrained(DIRECTORY)"
+            )
         model = as_composite(load_native(name, config, hub))
     elif flax_weights := find_flax_weights(name, hub):
         model = load_flax(name, flax_weights, config, hub)
     else:
         model = _load_torch(name, config, hub)
+    choose_language(model.encoder, name, target_lang, hub)
+    if merged is not None:
+        merge_adapter(model, merged, (name,))
     stored = model.generation_config
     if stored.decoder_start_token_id is None and stored.bos_token_id is None:
         complete_special_tokens(stored, name, token_ids, (stored, config, config.decoder), tokenizer)
     else:
         override_special_tokens(stored, token_ids)
-    return Composite(model, extractor, tokenizer, name)
+    return Composite(model, extractor, tokenizer, source_name(name, merged.name if merged else None, target_lang))
 
 
 def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechEncoderDecoderModel:

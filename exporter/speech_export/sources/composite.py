@@ -35,6 +35,12 @@ class Composite:
         return all(name in self.random_weights for name, _ in self.model.named_parameters())
 
 
+def source_name(name: str, adapter: str | None, target_lang: str | None) -> str:
+    """Return the name of a model for messages and the manifest, with what was put into it."""
+    added = {"adapter": adapter, "language": target_lang}
+    return ", ".join([name, *(f"{what} {given}" for what, given in added.items() if given is not None)])
+
+
 def check_model(composite: Composite) -> None:
     """Check that a model can be exported as it is in memory.
 

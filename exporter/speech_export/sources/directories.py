@@ -12,6 +12,7 @@ from speech_runtime.bundle.safe_files import is_directory, similar_directory
 from ..errors import ExportError, shortened
 
 CONFIG_FILES = ("config.json",)
+ADAPTER_CONFIG = "adapter_config.json"
 SAVE_PRETRAINED = (
     "; give a directory that save_pretrained wrote (config.json, model.safetensors, preprocessor_config.json and "
     "tokenizer.json)"
@@ -43,15 +44,29 @@ def check_directory(name: str) -> None:
 
 
 def check_configured(name: str) -> None:
-    """Check that `name` is a directory with a configuration, or a possible Hub id.
+    """Check that `name` is a directory with the configuration of a model or of an adapter, or a possible Hub id.
 
     Raises:
         ExportError: It is neither.
     """
     check_directory(name)
-    if is_directory(name) and (missing := missing_files(name, CONFIG_FILES)):
+    if is_directory(name) and (missing := missing_files(name, (*CONFIG_FILES, ADAPTER_CONFIG))):
         raise ExportError(
             f"{name}: a configuration could not be loaded from this directory: {missing}{SAVE_PRETRAINED}"
+        )
+
+
+def check_adapter(name: str) -> None:
+    """Check that `name` is a directory with an adapter, or a possible Hub id.
+
+    Raises:
+        ExportError: It is neither.
+    """
+    check_directory(name)
+    if is_directory(name) and (missing := missing_files(name, (ADAPTER_CONFIG,))):
+        raise ExportError(
+            f"{name} is not an adapter of peft: {missing}; give the directory that save_pretrained of peft wrote "
+            f"({ADAPTER_CONFIG}, adapter_model.safetensors)"
         )
 
 

@@ -7,7 +7,13 @@ from pickle import UnpicklingError
 from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
-from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+)
 
 from speech_runtime import BundleError
 from speech_runtime.bundle.hub import check_reachable
@@ -16,9 +22,13 @@ from speech_runtime.bundle.safe_files import is_directory, similar_directory
 from ..errors import ExportError, reason
 from .directories import CONFIG_FILES, SAVE_PRETRAINED, check_directory, missing_files
 from .legacy.speech2text2 import TextTokenizer
+from .tensor_file import PICKLED_CODE
 
 FEATURE_EXTRACTOR, TOKENIZER = "feature-extractor", "tokenizer"
 """Parts that a bundle can do without."""
+
+TORCH_WEIGHTS_NAMES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+FLAX_WEIGHTS_NAME = "flax_model.msgpack"
 
 _EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "*.bpe")
@@ -106,10 +116,7 @@ def load(
     try:
         return factory.from_pretrained(name, trust_remote_code=False, **hub.keywords(), **options)
     except UnpicklingError as error:
-        raise ExportError(
-            f"{name}: {what} could not be loaded: the pickled file holds more than tensors, and such files may run "
-            "code; save the model again as safetensors"
-        ) from error
+        raise ExportError(f"{name}: {what} could not be loaded: {PICKLED_CODE}") from error
     except Exception as error:  # damaged files make transformers fail anywhere
         if _ASKS_TO_RUN_CODE in str(error):
             raise ExportError(f"{name}: {what} {_NEVER_RUN}") from error
@@ -142,32 +149,24 @@ def read_settings(name: str, hub: HubOptions) -> dict[str, Any]:
     return settings
 
 
-def refuse_adapters(name: str, hub: HubOptions) -> None:
-    """Check that a checkpoint has no adapter of peft: its trained weights would be left out.
-
-    Args:
-        name: Directory or Hub id.
-        hub: Options for the Hub.
-
-    Raises:
-        ExportError: There is an `adapter_config.json`; the error explains how to merge it.
-    """
+def find_file(name: str, filename: str, hub: HubOptions) -> Path | None:
+    """Return a file of a checkpoint; None if it has no such file, or if the Hub does not answer."""
     try:
         found = cached_file(
             name,
-            ADAPTER_CONFIG_NAME,
+            filename,
             **hub.keywords(),
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
     except OSError:  # loading the configuration fails in the same way, and reports it
-        return
-    if found is not None:
-        raise ExportError(
-            f"{name} has an adapter of peft ({ADAPTER_CONFIG_NAME}), which cannot be exported; merge it: "
-            f"PeftModel.from_pretrained(model, {name!r}).merge_and_unload().save_pretrained(DIRECTORY), where model is "
-            "the one that it was trained on, and export that directory"
-        )
+        return None
+    return Path(found) if found else None
+
+
+def stores_weights(name: str, hub: HubOptions) -> bool:
+    """Return whether a checkpoint has the weights of a model, of torch or of Flax."""
+    return any(find_file(name, file, hub) for file in (*TORCH_WEIGHTS_NAMES, FLAX_WEIGHTS_NAME))
 
 
 def load_config(name: str, hub: HubOptions) -> PretrainedConfig:

@@ -16,6 +16,10 @@ from .hub import HubOptions, load
 FOR_TRAINING_ONLY = "masked_spec_embed"
 """Weight that replaces masked frames in training; many checkpoints lack it."""
 
+_NO_ADAPTER = "no-adapter"
+"""Folder that no checkpoint has. If peft is installed, transformers loads an adapter beside the weights without being
+asked to; `adapters` merges one where it is asked for."""
+
 _COMPUTED = re.compile(
     r"(^|\.)(position_ids|token_type_ids|masked_bias|inv_freq|num_batches_tracked|version"
     rf"|embed_positions\.(weights|_float_tensor)|{FOR_TRAINING_ONLY})$"
@@ -81,6 +85,7 @@ def _load(
     factory: Any, name: str, config: PretrainedConfig, hub: HubOptions, key_mapping: dict[str, str] | None = None
 ) -> tuple[Any, list[str], list[str]]:
     """Return a model, the names of weights that its checkpoint lacks, and of those that the model lacks."""
+    _refuse_quantized(name, config)
     model, info = load(
         factory,
         name,
@@ -91,6 +96,7 @@ def _load(
         output_loading_info=True,
         key_mapping=key_mapping,
         ignore_mismatched_sizes=True,  # they are refused below, by name
+        adapter_kwargs={"subfolder": _NO_ADAPTER},
     )
     misshapen = [
         f"{key} is {list(found)}, not {list(expected)}" for key, found, expected in sorted(info["mismatched_keys"])
@@ -103,6 +109,18 @@ def _load(
     _compute_position_tables(model)
     missing = sorted(key for key in info["missing_keys"] if not key.endswith(FOR_TRAINING_ONLY))
     return model.eval(), missing, sorted(key for key in info["unexpected_keys"] if not _COMPUTED.search(key))
+
+
+def _refuse_quantized(name: str, config: PretrainedConfig) -> None:
+    for part in (config, getattr(config, "encoder", None), getattr(config, "decoder", None)):
+        quantization = getattr(part, "quantization_config", None)
+        if quantization is not None:
+            fields = quantization if isinstance(quantization, dict) else quantization.to_dict()
+            raise ExportError(
+                f"{name} is quantised (quantization_config in its config.json: {fields.get('quant_method')}), and an "
+                "export starts from float weights; export the checkpoint that it was made from, or save it again after "
+                "model.dequantize(), and choose --precision int8 or int4"
+            )
 
 
 def _compute_position_tables(model: nn.Module) -> None:

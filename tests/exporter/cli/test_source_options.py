@@ -19,6 +19,7 @@ from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
+    EncodecFeatureExtractor,
     GenerationConfig,
     OPTConfig,
     ParakeetEncoderConfig,
@@ -31,9 +32,9 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
     WhisperConfig,
-    WhisperFeatureExtractor,
 )
 
+from adapters import save_adapter
 from composites import DECODERS, ENCODERS, composite, encoder_model
 from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError, export
@@ -43,7 +44,7 @@ from speech_export.sources.configs import load_configs
 from speech_export.sources.hub import HubOptions, load
 from speech_export.sources.pair import load_pair
 from speech_runtime import BundleError, OnnxSpeechSeq2Seq
-from tiny_checkpoint import save_tokenizer
+from tiny_checkpoint import Copies, save_tokenizer
 
 pytestmark = pytest.mark.usefixtures("short_verification")
 
@@ -111,8 +112,8 @@ def test_two_commands_take_a_pair_from_checkpoints_to_text(encoder: str, decoder
 
 def test_a_bundle_without_a_known_extractor_takes_features(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = composite("gpt2", "speech_to_text")
-    bundle = export(model, tmp_path / "bundle", feature_extractor=WhisperFeatureExtractor())
-    assert "The runtime does not know WhisperFeatureExtractor" in caplog.text
+    bundle = export(model, tmp_path / "bundle", feature_extractor=EncodecFeatureExtractor())
+    assert "The runtime does not know EncodecFeatureExtractor" in caplog.text
     assert not bundle.has("preprocessor_config.json")
     exported, features = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory), torch.randn(2, 61, 80)
     expected = model.generate(
@@ -129,6 +130,14 @@ def test_cross_attention_that_a_checkpoint_has_is_kept(halves: tuple[Path, Path]
     assert set(joined.random_weights) == {"enc_to_dec_proj.weight", "enc_to_dec_proj.bias"}
     kept = AutoModelForCausalLM.from_pretrained(decoder).state_dict()
     torch.testing.assert_close(joined.model.decoder.state_dict(), kept, atol=0, rtol=0)
+
+
+def test_weights_that_an_encoder_lacks_are_random_too(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    name = "encoder.layers.1.attention.q_proj.weight"
+    fewer = Copies(halves[0], tmp_path)(weights=lambda weights: {k: v for k, v in weights.items() if k != name})
+    composite = load_pair(str(fewer), str(halves[1]))
+    assert f"encoder.{name}" in composite.random_weights
+    assert set(composite.random_weights) <= composite.model.state_dict().keys()
 
 
 @pytest.mark.parametrize("form", ["sharded", "pickled"])
@@ -419,7 +428,7 @@ def test_families_that_do_not_work_are_named(
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("config.json", "a configuration could not be loaded from this directory: it has no config.json; it holds gen"),
+        ("config.json", "loaded from this directory: it has no config.json or adapter_config.json; it holds gen"),
         ("tokenizer", "a tokenizer (tokenizer.json) could not be loaded from this directory: it has no tokenizer.json"),
         (
             "preprocessor_config.json",
@@ -462,7 +471,7 @@ def test_wrong_directories_are_refused_before_the_libraries_are_loaded(tmp_path:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bundle").mkdir()
     wrong = {
-        ("empty", "-o", "new"): "it has no config.json; it holds nothing",
+        ("empty", "-o", "new"): "it has no config.json or adapter_config.json; it holds nothing",
         ("nowhere/x/y", "-o", "new"): "there is no such file or directory",
         ("--encoder", "empty", "--decoder", "empty", "-o", "new"): "it has no config.json",
         (str(CHECKPOINT), "--processor", "nowhere/x/y", "-o", "new"): "there is no such file or directory",
@@ -517,3 +526,36 @@ def test_a_hub_id_is_found_in_the_cache(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert loaded.stdout == "someone/digits\n"
+
+
+def test_an_adapter_goes_with_weights(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    configs = ("--encoder-config", "e.json", "--decoder-config", "d.json", "--random-weights", "-o", tmp_path / "b")
+    for flag in ("--adapter", "--target-lang"):
+        assert f"{flag} goes with MODEL or a pair: configurations have no weights" in run(*configs, flag, "x").stderr
+    for name, said in (
+        (tmp_path / "nowhere", "there is no such file"),
+        (halves[0], "is not an adapter of peft: it has"),
+    ):
+        for source in ((CHECKPOINT,), ("--encoder", halves[0], "--decoder", halves[1])):
+            refused = run(*source, "--adapter", name, "-o", tmp_path / "bundle")
+            assert f"{name}" in refused.stderr
+            assert said in refused.stderr
+
+
+def test_an_adapter_is_merged_and_exported(tmp_path: Path) -> None:
+    save_adapter(SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT), tmp_path / "adapter", base=CHECKPOINT)
+    given = run(CHECKPOINT, "--adapter", tmp_path / "adapter", "-o", tmp_path / "given")
+    assert given.exit_code == 0, given.output
+    alone = run(tmp_path / "adapter", "-o", tmp_path / "alone")
+    assert alone.exit_code == 0, alone.output
+    samples = np.random.default_rng(0).standard_normal((1, 9000)).astype(np.float32)
+    prompt = np.array([[1, 2]])
+    bundles = [OnnxSpeechSeq2Seq.from_pretrained(tmp_path / name) for name in ("given", "alone")]
+    found = [bundle.forward(samples, decoder_input_ids=prompt).logits for bundle in bundles]
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_language_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    refused = run(CHECKPOINT, "--target-lang", "fra", "-o", tmp_path / "bundle")
+    assert "--target-lang fra:" in refused.stderr
+    assert "has no language adapters" in refused.stderr.replace("\n", " ")

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cuda_placement import has_kernel
+from speech_export.passes.cuda.channel_norm import spell_out_channel_norms
 from speech_export.passes.cuda.frame_counts import count_frames_fast
-from speech_export.passes.cuda.instance_norm import prefer_instance_norms
 from speech_export.passes.cuda.key_lengths import count_keys_fast
 from speech_export.passes.cuda.needless_biases import drop_needless_biases
 from speech_export.passes.cuda.packed_projections import pack_projections
@@ -216,17 +217,18 @@ def test_what_only_looks_like_a_floor_division_stays(old: str, new: str) -> None
     assert operators(model) == before
 
 
-@pytest.mark.parametrize(("groups", "operator"), [(WIDTH, "InstanceNormalization"), (2, "GroupNormalization")])
-def test_a_group_norm_of_single_channels_is_an_instance_norm(groups: int, operator: str) -> None:
+@pytest.mark.parametrize("groups", [WIDTH, 2])
+def test_a_group_norm_of_single_channels_is_spelt_out(groups: int) -> None:
     model = parse(
         f"y = GroupNormalization <num_groups = {groups}, epsilon = 0.01> (x, scale, shift)",
         inputs=f"float[batch, {WIDTH}, frames] x",
         outputs=f"float[batch, {WIDTH}, frames] y",
     )
-    x = np.swapaxes(audio(2, 5)["x"], 1, 2).copy()
+    x = 3 + np.swapaxes(audio(2, 5)["x"], 1, 2).copy()
     expected = run_as_it_is(model, x=x)
-    prefer_instance_norms(model)
-    assert operators(model) == {operator: 1}
+    spell_out_channel_norms(model)
+    assert ("GroupNormalization" in operators(model)) == (groups != WIDTH)
+    assert all(map(has_kernel, operators(model))) == (groups == WIDTH)
     np.testing.assert_allclose(run_as_it_is(model, x=x)[0], expected[0], rtol=1e-5, atol=1e-5)
 
 

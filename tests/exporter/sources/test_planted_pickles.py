@@ -138,6 +138,27 @@ def test_in_place_of_a_checkpoints_file(form: str, copies: Copies, written: Path
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+def test_in_place_of_an_adapters_file(name: str, form: str, tiny: Path, tmp_path: Path, written: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "target_modules": ["query"]}')
+    (tmp_path / name).write_bytes(FORMS[form](Payload(written)))
+    with pytest.raises(ExportError, match=rf"{tmp_path}.*{name}"):
+        load_checkpoint(str(tiny), adapter=str(tmp_path))
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_language(form: str, tmp_path: Path, written: Path) -> None:
+    checkpoint = save_tiny(tmp_path / "tiny", encoder="wav2vec2, MMS")
+    for ending in ("safetensors", "bin"):
+        (checkpoint / f"adapter.fra.{ending}").write_bytes(FORMS[form](Payload(written)))
+        with pytest.raises(ExportError, match=f"adapter.fra.{ending}"):
+            load_checkpoint(str(checkpoint), target_lang="fra")
+        (checkpoint / f"adapter.fra.{ending}").unlink()
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_within_flax_weights(form: str, tmp_path: Path, written: Path) -> None:
     path = tmp_path / "flax_model.msgpack"
     path.write_bytes(FORMS[form](Payload(written)))

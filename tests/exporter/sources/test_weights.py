@@ -148,17 +148,25 @@ def test_a_half_without_layers_is_refused(half: str, tmp_path: Path) -> None:
         export(model, tmp_path / "bundle")
 
 
-@pytest.mark.parametrize("files", ["beside", "alone"])
-def test_an_adapter_is_to_be_merged(files: str, copies: Copies) -> None:
-    adapted = copies({"adapter_config.json": {"peft_type": "LORA", "base_model_name_or_path": "someone/digits"}})
-    if files == "alone":
-        (adapted / "config.json").unlink()
-        (adapted / "model.safetensors").rename(adapted / "adapter_model.safetensors")
-    call = r"merge it: PeftModel.from_pretrained\(model, '.*'\).merge_and_unload\(\).save_pretrained"
-    with pytest.raises(ExportError, match=call):
-        load_checkpoint(str(adapted))
-    with pytest.raises(ExportError, match=call):
-        load_pair(str(adapted), str(adapted))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_stored_in_half_precision_become_float32(dtype: torch.dtype, copies: Copies, tiny: Path) -> None:
+    name = str(dtype).removeprefix("torch.")
+    stored = copies(
+        {"config.json": {"dtype": name, "encoder": {"dtype": name}, "decoder": {"dtype": name}}},
+        lambda weights: {key: tensor.to(dtype) for key, tensor in weights.items()},
+    )
+    loaded, original = (load_checkpoint(str(checkpoint)).model.state_dict() for checkpoint in (stored, tiny))
+    expected = {key: tensor.to(dtype).float() for key, tensor in original.items() if tensor.is_floating_point()}
+    found = {key: tensor for key, tensor in loaded.items() if tensor.is_floating_point()}
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("part", ["whole", "decoder"])
+def test_a_quantised_checkpoint_is_refused(part: str, copies: Copies) -> None:
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    copy = copies({"config.json": quantised if part == "whole" else {part: quantised}})
+    with pytest.raises(ExportError, match=r"is quantised .*bitsandbytes.*dequantize\(\), and choose --precision int8"):
+        load_checkpoint(str(copy))
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from speech_runtime import AudioError
 from speech_runtime.audio.features import (
+    FeatureExtractor,
+    ParakeetExtractor,
     SeamlessExtractor,
     SpectrogramExtractor,
     SpeechToTextExtractor,
     WaveformExtractor,
+    WhisperExtractor,
 )
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
@@ -22,12 +25,28 @@ def spiked(height: float, count: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "extractor", [WaveformExtractor(), WaveformExtractor(do_normalize=False), SpectrogramExtractor()]
+    "extractor",
+    [
+        WaveformExtractor(),
+        WaveformExtractor(do_normalize=False),
+        SpectrogramExtractor(),
+        WhisperExtractor(),
+        ParakeetExtractor(),
+    ],
 )
 @pytest.mark.parametrize("scale", [1e-5, 1e-6, 1e-20])
-def test_too_quiet(extractor: WaveformExtractor | SpectrogramExtractor, scale: float) -> None:
+def test_too_quiet(extractor: FeatureExtractor, scale: float) -> None:
     with pytest.raises(AudioError, match="clip: is too quiet: the standard deviation .*; amplify it"):
         extractor.check_level(NOISE * np.float32(scale) + np.float32(0.0), "clip")
+
+
+@pytest.mark.parametrize(
+    "extractor", [WaveformExtractor(do_normalize=False), SpectrogramExtractor(), WhisperExtractor()]
+)
+def test_another_scale(extractor: FeatureExtractor) -> None:
+    with pytest.raises(AudioError, match=r"clip: is too loud: .* is 3\.\d+e\+03, .*; divide its samples by .* 32768"):
+        extractor.check_level(NOISE * np.float32(32768), "clip")
+    extractor.check_level(np.sign(NOISE), "clip")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from enum import Enum, auto
 import onnx
 import onnx_ir as ir
 
+from ..cuda.channel_norm import is_of_channel_norm
 from .kernels import CONTRIB, STANDARD, HalfKernels
 from .masks import mask_nodes
 
@@ -73,6 +74,7 @@ def float32_nodes(
         if (
             node.name in keep
             or node.op_type in _STATISTICS - kernels.float32_sums
+            or is_of_channel_norm(node)
             or origin is _Origin.POSITION
             or any(origins[value] is _Origin.POSITION for value in floats(node.inputs))
             or (origin is _Origin.CONSTANT and node.op_type not in MOVES)

@@ -15,21 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import (
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-    WEIGHTS_INDEX_NAME,
-    WEIGHTS_NAME,
-    cached_file,
-)
 
 from ...errors import ExportError, shortened
-from ..hub import HubOptions
+from ..hub import FLAX_WEIGHTS_NAME, TORCH_WEIGHTS_NAMES, HubOptions, find_file
 from ..weights import FOR_TRAINING_ONLY
 from .flax_file import Array, read_arrays
-
-_FLAX_WEIGHTS_NAME = "flax_model.msgpack"
-_TORCH_WEIGHTS_NAMES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 
 _KERNEL = "kernel"
 _WEIGHT_NAMES = (
@@ -42,23 +32,9 @@ _WEIGHT_NORM_NAMES = {"original0": "weight_g", "original1": "weight_v"}
 
 def find_flax_weights(name: str, hub: HubOptions) -> Path | None:
     """Return the Flax weights of a checkpoint; None if it has torch weights too, or no weights."""
-
-    def find(file: str) -> str | None:
-        found: str | None = cached_file(
-            name,
-            file,
-            **hub.keywords(),
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        return found
-
-    try:
-        weights = next((file for file in _TORCH_WEIGHTS_NAMES if find(file)), None)
-        flax_weights = None if weights else find(_FLAX_WEIGHTS_NAME)
-    except OSError:  # loading the torch weights fails in the same way, and reports it
+    if any(find_file(name, file, hub) for file in TORCH_WEIGHTS_NAMES):
         return None
-    return Path(flax_weights) if flax_weights else None
+    return find_file(name, FLAX_WEIGHTS_NAME, hub)
 
 
 def load_flax(name: str, weights: Path, config: PretrainedConfig, hub: HubOptions) -> SpeechEncoderDecoderModel:

@@ -14,10 +14,14 @@ from ...bundle.model_facts import EncoderFacts
 from ...dataclass_json import FieldError, from_json
 from ...errors import BundleError
 from .. import Samples
+from .cohere_asr import CohereAsrExtractor
+from .parakeet import ParakeetExtractor
 from .seamless import SeamlessExtractor
 from .spectrogram import SpectrogramExtractor
 from .speech_to_text import SpeechToTextExtractor
+from .speecht5 import SpeechT5Extractor
 from .waveform import WaveformExtractor
+from .whisper import WhisperExtractor
 
 
 class FeatureExtractor(Protocol):
@@ -65,9 +69,13 @@ class FeatureExtractor(Protocol):
 
 EXTRACTORS: Mapping[str, type[FeatureExtractor]] = {
     "ASTFeatureExtractor": SpectrogramExtractor,
+    "CohereAsrFeatureExtractor": CohereAsrExtractor,
+    "ParakeetFeatureExtractor": ParakeetExtractor,
     "SeamlessM4TFeatureExtractor": SeamlessExtractor,
     "Speech2TextFeatureExtractor": SpeechToTextExtractor,
+    "SpeechT5FeatureExtractor": SpeechT5Extractor,
     "Wav2Vec2FeatureExtractor": WaveformExtractor,
+    "WhisperFeatureExtractor": WhisperExtractor,
 }
 """Extractors by the `feature_extractor_type` that transformers writes. Each is a frozen dataclass; its fields are the
 settings that change the features, with transformers' defaults."""

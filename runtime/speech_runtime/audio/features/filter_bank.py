@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import AudioError
 from .. import Samples
+from .shared import check_shortest
 
 Window = Literal["hann", "povey"]
 
@@ -24,7 +24,7 @@ _WINDOW_LENGTH, _HOP_LENGTH, _FFT_LENGTH = 400, 160, 512
 
 _PREEMPHASIS = 0.97
 _MEL_FLOOR = 1.192092955078125e-07
-_FRAMES_AT_ONCE = 128
+FRAMES_AT_ONCE = 128
 """Frames per block: the block fits into the CPU's cache, and a long clip needs no more memory than a short one."""
 
 
@@ -46,8 +46,8 @@ def log_mel_filter_bank(samples: Samples, bands: int, sampling_rate: int, window
     filters, weights = _mel_filters(bands, sampling_rate), _window(window)
     frames = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW_LENGTH)[::_HOP_LENGTH]
     energies = np.empty((bands, len(frames)), dtype=np.float32)
-    for start in range(0, len(frames), _FRAMES_AT_ONCE):
-        block = frames[start : start + _FRAMES_AT_ONCE].astype(np.float64)
+    for start in range(0, len(frames), FRAMES_AT_ONCE):
+        block = frames[start : start + FRAMES_AT_ONCE].astype(np.float64)
         block -= block.mean(axis=1, keepdims=True)
         block[:, 1:] -= _PREEMPHASIS * block[:, :-1]
         block[:, 0] *= 1 - _PREEMPHASIS
@@ -64,14 +64,8 @@ def frame_count(samples: int, sampling_rate: int, least: int, name: str) -> int:
     Raises:
         AudioError: There are fewer than `least`; the message names the clip.
     """
-    frames = max(0, 1 + (samples - _WINDOW_LENGTH) // _HOP_LENGTH)
-    if frames < least:
-        needed = samples_of(least)
-        raise AudioError(
-            f"{name}: has {samples} samples ({samples / sampling_rate:.3f} s), its features need at least {needed} "
-            f"({needed / sampling_rate:.3f} s); leave the clip out or pad it with silence"
-        )
-    return frames
+    check_shortest(samples, samples_of(least), sampling_rate, name)
+    return 1 + (samples - _WINDOW_LENGTH) // _HOP_LENGTH
 
 
 def samples_of(frames: int) -> int:
@@ -79,14 +73,19 @@ def samples_of(frames: int) -> int:
     return _WINDOW_LENGTH + (frames - 1) * _HOP_LENGTH
 
 
+def triangular_filters(edges: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return filters that rise from each edge to 1 at the next and fall to 0 at the one after: [bands, positions]."""
+    distances, widths = edges[:, None] - positions, np.diff(edges)[:, None]
+    rising, falling = -distances[:-2] / widths[:-1], distances[2:] / widths[1:]
+    return np.maximum(0, np.minimum(rising, falling))
+
+
 @lru_cache(maxsize=4)
 def _mel_filters(bands: int, sampling_rate: int) -> NDArray[np.float64]:
     """Return triangular filters of equal width on the mel scale: [bands, frequencies of the FFT]."""
     edges = np.linspace(_mel(LOWEST_FREQUENCY), _mel(sampling_rate // 2), bands + 2)
     centres = _mel(np.arange(_FFT_LENGTH // 2 + 1) * (sampling_rate / _FFT_LENGTH))
-    distances, widths = edges[:, None] - centres, np.diff(edges)[:, None]
-    rising, falling = -distances[:-2] / widths[:-1], distances[2:] / widths[1:]
-    return np.maximum(0, np.minimum(rising, falling))
+    return triangular_filters(edges, centres)
 
 
 def _mel(frequency: float | NDArray[np.floating]) -> NDArray[np.float64]:

@@ -16,6 +16,9 @@ _QUIETEST = 1e-4
 such a clip to 0.3, and one ten times as quiet to 0.03. Of 12 clips of the bundled model, scaled to a
 deviation, all are transcribed at 2e-4, 10 at 8e-5 and 6 at 2e-5."""
 
+_LOUDEST = 1.0
+"""Highest standard deviation of a clip, that of a square wave at full scale."""
+
 _LEAST_SHARE = 0.25
 """Lowest share of the standard deviation that must remain without the spikes. Of the same 12 clips, all are transcribed
 with 0.4, 9 with 0.13 and 4 with 0.04."""
@@ -39,6 +42,42 @@ def check_least(settings: object, **least: float) -> None:
         raise BundleError("; ".join(problems))
 
 
+def check_even(settings: object, name: str) -> None:
+    """Check that the attribute `name` of `settings` is even.
+
+    Raises:
+        BundleError: It is odd.
+    """
+    if (value := getattr(settings, name)) % 2:
+        raise BundleError(f"{name} is {value}, it must be even")
+
+
+def check_shortest(samples: int, least: int, sampling_rate: int, name: str) -> None:
+    """Check that a clip has at least so many samples.
+
+    Raises:
+        AudioError: It has fewer; the message names the clip.
+    """
+    if samples < least:
+        raise AudioError(
+            f"{name}: has {samples} samples ({samples / sampling_rate:.3f} s), its features need at least {least} "
+            f"({least / sampling_rate:.3f} s); leave the clip out or pad it with silence"
+        )
+
+
+def check_longest(samples: int, most: int, sampling_rate: int, name: str) -> None:
+    """Check that a clip has at most so many samples.
+
+    Raises:
+        AudioError: It has more; the message names the clip.
+    """
+    if samples > most:
+        raise AudioError(
+            f"{name}: lasts {samples / sampling_rate:.2f} s ({samples:,} samples), the model takes at most "
+            f"{most / sampling_rate:.2f} s ({most:,} samples); split the audio into shorter pieces"
+        )
+
+
 def check_loudness(samples: Samples, name: str) -> None:
     """Check that a clip is not too quiet for features that depend on its absolute level.
 
@@ -49,6 +88,19 @@ def check_loudness(samples: Samples, name: str) -> None:
         raise AudioError(
             f"{name}: is too quiet: the standard deviation of its samples is {deviation:.1e}, and below {_QUIETEST:g} "
             "the feature extractor turns it into silence; amplify it, full scale is ±1"
+        )
+
+
+def check_full_scale(samples: Samples, name: str) -> None:
+    """Check that a clip is in the scale of ±1, for features that depend on its absolute level.
+
+    Raises:
+        AudioError: It is in another scale.
+    """
+    if (deviation := float(samples.std(dtype=np.float64))) > _LOUDEST:
+        raise AudioError(
+            f"{name}: is too loud: the standard deviation of its samples is {deviation:.3g}, but full scale is ±1; "
+            "divide its samples by their full scale, 32768 for those of 16 bits"
         )
 
 
@@ -80,9 +132,14 @@ def pad(rows: Sequence[NDArray[Number]], value: float, multiple: int = 1) -> tup
     Returns:
         [batch, length, …] of that dtype, and a mask int64 [batch, length]: 1 for the row, 0 for padding.
     """
-    lengths = np.array([len(row) for row in rows])
-    longest = -(-int(lengths.max()) // multiple) * multiple
+    lengths = [len(row) for row in rows]
+    longest = -(-max(lengths) // multiple) * multiple
     values = np.full((len(rows), longest, *rows[0].shape[1:]), value, dtype=rows[0].dtype)
     for padded, row in zip(values, rows, strict=True):
         padded[: len(row)] = row
-    return values, (np.arange(longest) < lengths[:, None]).astype(np.int64)
+    return values, length_mask(lengths, longest)
+
+
+def length_mask(lengths: Sequence[int], longest: int) -> NDArray[np.int64]:
+    """Return int64 [batch, longest]: as many ones as each length says, then zeros."""
+    return (np.arange(longest) < np.array(lengths)[:, None]).astype(np.int64)

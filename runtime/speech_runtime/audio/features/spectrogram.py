@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import AudioError, BundleError
+from ...errors import BundleError
 from .. import Samples
 from .filter_bank import frame_count, log_mel_filter_bank, samples_of
-from .shared import check_least, check_loudness
+from .shared import check_full_scale, check_least, check_longest, check_loudness
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,13 @@ class SpectrogramExtractor:
         return self.max_length
 
     def check_level(self, samples: Samples, name: str) -> None:
-        """Check that a clip is not too quiet: all energies below a fixed floor become equal.
+        """Check that a clip is neither too quiet nor in another scale: features depend on its absolute level.
 
         Raises:
-            AudioError: It is too quiet.
+            AudioError: It is.
         """
         check_loudness(samples, name)
+        check_full_scale(samples, name)
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Analyse, pad and normalise clips.
@@ -87,11 +88,5 @@ class SpectrogramExtractor:
         return values, np.ones(values.shape[:2], dtype=np.int64)
 
     def _frames(self, samples: int, name: str) -> int:
-        frames = frame_count(samples, self.sampling_rate, 1, name)
-        if frames > self.max_length:
-            longest = (samples_of(self.max_length + 1) - 1) / self.sampling_rate
-            raise AudioError(
-                f"{name}: lasts {samples / self.sampling_rate:.2f} s, the model takes at most {longest:.2f} s "
-                f"({self.max_length:,} feature frames); split the audio into shorter pieces"
-            )
-        return frames
+        check_longest(samples, samples_of(self.max_length + 1) - 1, self.sampling_rate, name)
+        return frame_count(samples, self.sampling_rate, 1, name)

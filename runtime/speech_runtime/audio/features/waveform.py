@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import Samples
-from .shared import check_least, check_loudness, check_spikes, pad
+from .shared import check_full_scale, check_least, check_loudness, check_spikes, pad
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,15 @@ class WaveformExtractor:
         return samples
 
     def check_level(self, samples: Samples, name: str) -> None:
-        """Check that a clip is neither too quiet nor dominated by spikes: it is divided by its standard deviation.
+        """Check that a clip is not too quiet, and that no spikes or another scale spoil what the encoder receives.
 
         Raises:
-            AudioError: It is.
+            AudioError: It is, or they do.
         """
         check_loudness(samples, name)
         check_spikes(samples, name)
+        if not self.do_normalize:
+            check_full_scale(samples, name)
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Pad clips to the longest of them and normalise them.
