@@ -64,7 +64,9 @@ REAL: dict[str, Callable[[], PretrainedConfig]] = {
     "wav2vec2-conformer, large": lambda: Wav2Vec2ConformerConfig(**_LARGE, feat_extract_norm="layer", conv_bias=True),
     "wav2vec2-bert, 2.0 with adapter": lambda: Wav2Vec2BertConfig(add_adapter=True),
     "speech_to_text, medium": lambda: Speech2TextConfig(d_model=512, encoder_layers=12, encoder_attention_heads=8),
-    "whisper, base": lambda: WhisperConfig(d_model=512, encoder_layers=6, encoder_attention_heads=8),
+    "whisper, base": lambda: WhisperConfig(
+        d_model=512, encoder_layers=6, encoder_attention_heads=8, decoder_attention_heads=8
+    ),
     "audio-spectrogram-transformer": lambda: ASTConfig(),
 }
 """Configurations of published models, by family; transformers' defaults are those of the base models."""

@@ -170,7 +170,7 @@ ENCODERS: dict[str, Callable[[], PretrainedConfig]] = {
         init_std=_SPREAD,
         max_source_positions=600,
     ),
-    "whisper": lambda: WhisperConfig(
+    "whisper, encoder": lambda: WhisperConfig(
         d_model=32,
         encoder_layers=2,
         encoder_attention_heads=4,

@@ -27,7 +27,7 @@ CUDA = PrecisionOptions(target="cuda")
 CUDA_HALF = PrecisionOptions(precision="fp16", target="cuda")
 TENSORRT = PrecisionOptions(target="tensorrt")
 TENSORRT_HALF = PrecisionOptions(precision="fp16", target="tensorrt")
-STATIC_TOKENS = 64
+STATIC_TOKENS = 48  # RoBERTa's tiny models have 60 positions
 
 
 @dataclass(frozen=True)

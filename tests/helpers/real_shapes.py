@@ -59,6 +59,7 @@ def real_shape(encoder: str, decoder: str) -> SpeechEncoderDecoderModel:
     """A composite at its real widths and vocabulary, with two layers on either side."""
     with _seeded():
         text = AutoModelForCausalLM.from_config(DECODERS[decoder]())
+        text.get_output_embeddings().weight.data[PAD] = 0  # trained models never say it, and TrOCR's positions skip it
         return _ready(SpeechEncoderDecoderModel(encoder=_speech(encoder, _LAYERS), decoder=text))
 
 

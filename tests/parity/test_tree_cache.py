@@ -122,6 +122,7 @@ class BesideTorch:
                 input_ids=torch.from_numpy(self.sequences).flatten(0, 1),
                 encoder_hidden_states=encoded,
                 encoder_attention_mask=mask,
+                use_cache=False,  # transformers' own would have as many layers as a BART's encoder
             ).logits
         return torch.stack(logits.split(beams))
 

@@ -3,9 +3,25 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .registry import DecoderFamily, EncoderFamily, check_not_refused, decoder_family, encoder_family, refusals
+from .registry import (
+    DecoderFamily,
+    EncoderFamily,
+    check_not_refused,
+    decoder_family,
+    encoder_family,
+    encoder_types,
+    refusals,
+)
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["DecoderFamily", "EncoderFamily", "check_not_refused", "decoder_family", "encoder_family", "refusals"]
+__all__ = [
+    "DecoderFamily",
+    "EncoderFamily",
+    "check_not_refused",
+    "decoder_family",
+    "encoder_family",
+    "encoder_types",
+    "refusals",
+]

@@ -1,8 +1,7 @@
 """Whisper, whose encoder takes 30 seconds of audio, always, and whose decoder takes no mask for them.
 
-transformers' own composite cannot call the decoder: `WhisperForCausalLM.forward` takes `encoder_outputs`, and
-`WhisperDecoder.forward` fails on a mask. So it attends to all of
-the window, padding too.
+transformers' own composite cannot call the decoder: `WhisperForCausalLM.forward` takes `encoder_outputs`. Whisper never
+masks its cross-attention, since its own encoder pads all audio to 30 seconds; so it attends to the padding of a batch.
 """
 
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel, WhisperForCausalLM
+from transformers import PreTrainedModel
 
 from speech_runtime.bundle.model_facts import EncoderFacts
 
@@ -39,18 +38,17 @@ def features_first(inputs: Tensor) -> Tensor:
 
 
 @contextmanager
-def without_mask(decoder: PreTrainedModel) -> Iterator[None]:
+def renamed_input(decoder: PreTrainedModel) -> Iterator[None]:
     """Within this context, the decoder takes `encoder_hidden_states` and ignores `encoder_attention_mask`."""
 
-    def adapt(
+    def rename(
         _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         keywords = {name: value for name, value in keywords.items() if name != "encoder_attention_mask"}
-        if isinstance(decoder, WhisperForCausalLM):
-            keywords["encoder_outputs"] = keywords.pop("encoder_hidden_states")
+        keywords["encoder_outputs"] = keywords.pop("encoder_hidden_states")
         return arguments, keywords
 
-    hook = decoder.register_forward_pre_hook(adapt, with_kwargs=True)
+    hook = decoder.register_forward_pre_hook(rename, with_kwargs=True)
     try:
         yield
     finally:
@@ -60,4 +58,4 @@ def without_mask(decoder: PreTrainedModel) -> Iterator[None]:
 register_encoder(
     EncoderFamily(facts=whisper_facts, frame_mask=every_frame, takes_mask=False, arrange=features_first), "whisper"
 )
-register_decoder(DecoderFamily(adapt=without_mask, masks_audio=False), "whisper")
+register_decoder(DecoderFamily(adapt=renamed_input, masks_audio=False), "whisper")

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle.manifest import MANIFEST
 from speech_runtime.bundle.safe_files import is_there
 
 from ..errors import ExportError, shortened
+from ..families import encoder_types
 from .adapter_merging import merge_adapter
 from .adapters import base_and_adapter
 from .composite import Composite, source_name
@@ -26,7 +28,6 @@ from .hub import (
 from .language_adapters import choose_language
 from .legacy.flax import find_flax_weights, load_flax
 from .legacy.speech2text2 import renamed_weights, speech2text2_config
-from .native import as_composite, is_native, load_native
 from .special_tokens import TokenIds, complete_special_tokens, override_special_tokens
 from .weights import load_weights
 
@@ -65,21 +66,13 @@ def load_checkpoint(
     settings = read_settings(name, hub)
     _check_halves(name, settings)
     config = speech2text2_config(settings) or load_config(name, hub)
-    native = is_native(config)
-    if config.model_type != COMPOSITE and not native:
+    if config.model_type != COMPOSITE:
         raise ExportError(
             f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; {_who_takes(config)}"
         )
     _check_generation_config(name, hub)
     extractor, tokenizer = load_parts(processor or name, processor or name, hub, without)
-    if native:
-        if merged is not None:
-            raise ExportError(
-                f"an adapter of a {config.model_type} model is not merged here; merge it first: "
-                "PeftModel.from_pretrained(model, ADAPTER).merge_and_unload().save_pretrained(DIRECTORY)"
-            )
-        model = as_composite(load_native(name, config, hub))
-    elif flax_weights := find_flax_weights(name, hub):
+    if flax_weights := find_flax_weights(name, hub):
         model = load_flax(name, flax_weights, config, hub)
     else:
         model = _load_torch(name, config, hub)
@@ -128,6 +121,12 @@ def _who_takes(config: PretrainedConfig) -> str:
         return (
             "a CTC model has no decoder, and optimum-cli export onnx takes it as it is; to give it one, name it with "
             "--encoder and a text model with --decoder, and fine-tune both"
+        )
+    if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
+        joined = "; to join its encoder with another decoder, give --encoder and --decoder"
+        return (
+            "speech models with a decoder of their own cannot be exported yet; optimum-cli export onnx takes some of "
+            f"them, such as Whisper{joined if config.model_type in encoder_types() else ''}"
         )
     return "to join it with another one, give --encoder and --decoder"
 
