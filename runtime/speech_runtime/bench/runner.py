@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backends.cuda.calls import Cuda
 from ..backends.cuda.recorded_sizes import recorded_sizes
+from ..backends.load import check_target
 from ..backends.options import EngineOptions, options_for
 from ..backends.tensorrt.engine_sets import choose_engines
 from ..backends.tensorrt.library import import_tensorrt
@@ -103,6 +104,7 @@ def _engine_limits(bundle: Bundle, device: str) -> ProfileLimits | None:
     options = options_for(device)
     if not isinstance(options, EngineOptions):
         return None
+    check_target(bundle, options)
     capability = Cuda(options.device_id).compute_capability
     return choose_engines(bundle, import_tensorrt(options.flavor), capability, check_hashes=False).limits
 
