@@ -17,7 +17,6 @@ from ..bundle.manifest import GENERATION_CONFIG
 from ..bundle.profile_limits import ProfileLimits
 from ..errors import BenchError, SpeechError
 from ..generation.config import GenerationConfig
-from ..generation.decoding.caches.static import check_static_length
 from ..input_checks import check_lengths, check_memory
 from ..system import available_memory
 from .audio import BenchAudio
@@ -91,8 +90,13 @@ def _check(bundle: Bundle, audio: BenchAudio, config: GenerationConfig, case: Ca
     settings = config.updated(fixed_length(case))
     settings.start_token_ids(case.batch)
     decoder = bundle.manifest.decoder
-    _, longest = settings.length_range(1, decoder.max_positions)
-    check_static_length(decoder, longest)
+    settings.length_range(1, decoder.max_positions)
+    room = decoder.cache_length
+    if room is not None and case.tokens > room:
+        raise BenchError(
+            f"{case.tokens} tokens do not fit the static cache of this bundle, which has room for {room}; set "
+            f"max_new_tokens to {room} or less, or export the model again with a longer one: --static-cache TOKENS"
+        )
 
 
 def _engine_limits(bundle: Bundle, device: str) -> ProfileLimits | None:
