@@ -54,8 +54,8 @@ def with_language(
 
     Raises:
         BundleError: The bundle has no tokenizer, whose vocabulary lists the languages.
-        GenerationError: The tokenizer does not have them, their number is not `batch`, or they differ where one language
-            is forced for all utterances.
+        GenerationError: The tokenizer does not have them, their number is not `batch`, or they differ where one
+            language is forced for all utterances.
     """
     if tokenizer is None:
         raise BundleError("the bundle has no tokenizer.json: languages cannot be looked up; set their token instead")
@@ -71,7 +71,7 @@ def with_language(
         return config.updated({"decoder_start_token_id": tokens})
     if len(set(tokens)) > 1:
         raise GenerationError(
-            f"language is {shown(names)}, and this model takes one language for a batch: its start token is no language "
-            "token. Call it once for each language"
+            f"language is {shown(names)}, and this model takes one language for a batch: its start token is no "
+            "language token. Call it once for each language"
         )
     return config.updated({"forced_bos_token_id": tokens[0]})
