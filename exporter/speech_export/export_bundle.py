@@ -127,15 +127,15 @@ def export(
             write_configuration(composite, encoder, decoder, float32, max_length)
             measured_on = _evaluation_audio(encoder, float32, audio, calibration_audio)
             decoder = _trace_and_optimize(composite.model, encoder, decoder, options, float32, begin)
-        manifest = unverified_manifest(float32, composite.source, options, encoder, decoder)
-        manifest.write(float32)
-        if options.below_float32:
-            begin(f"converting to {options.precision} and measuring")
-            manifest = _convert(composite, manifest, float32, directory, options, measured_on, limits, begin)
-            shutil.rmtree(float32)
-        else:
-            begin("verifying against torch")
-            manifest = _verify(composite.model, manifest, directory, measured_on, limits or Limits(), begin)
+            manifest = unverified_manifest(float32, composite.source, options, encoder, decoder)
+            manifest.write(float32)
+            if options.below_float32:
+                begin(f"converting to {options.precision} and measuring")
+                manifest = _convert(composite, manifest, float32, directory, options, measured_on, limits, begin)
+                shutil.rmtree(float32)
+            else:
+                begin("verifying against torch")
+                manifest = _verify(composite.model, manifest, directory, measured_on, limits or Limits(), begin)
         manifest.write(directory)
         interrupts.check()
     return Bundle.open(output_dir)
@@ -172,12 +172,13 @@ def _load(
 
 @contextmanager
 def _in_evaluation_mode(model: SpeechEncoderDecoderModel) -> Iterator[None]:
-    training = model.training
+    training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module, mode in training.items():
+            module.training = mode
 
 
 def _say_why_it_grows(model: SpeechEncoderDecoderModel) -> None:

@@ -170,7 +170,9 @@ def test_languages_are_found_in_the_vocabulary(pair: Callable[[str], Pair]) -> N
     model = with_tokenizer(plain, {20: "de_DE", 21: "fr_XX"})
     forced = model.generate(*batch, language="de", max_new_tokens=6)
     np.testing.assert_array_equal(forced, plain.generate(*batch, forced_bos_token_id=20, max_new_tokens=6))
-    each = model.generate(*batch, language=["de", "fr_XX", "de"], max_new_tokens=6)
+    with pytest.raises(GenerationError, match="one language for a batch.*Call it once for each language"):
+        model.generate(*batch, language=["de", "fr_XX", "de"], max_new_tokens=6)
+    each = model.generate(*batch, decoder_start_token_id=21, language=["de", "fr_XX", "de"], max_new_tokens=6)
     np.testing.assert_array_equal(each, plain.generate(*batch, decoder_start_token_id=[20, 21, 20], max_new_tokens=6))
     starting = model.generate(*batch, decoder_start_token_id=21, language="de", max_new_tokens=6)
     np.testing.assert_array_equal(starting[:, 0], [20, 20, 20])

@@ -135,8 +135,6 @@ def _check_replaceable(there: Path, overwrite: bool, target: Path | None = None)
     target = target or there
     if there.is_symlink() or not there.is_dir():
         raise ExportError(f"{target} is a file; choose another output directory")
-    if not overwrite:
-        raise ExportError(f"{target} exists already; give --overwrite to replace it, or another output directory")
     if not (there / MANIFEST).exists() and any(there.iterdir()):
         raise ExportError(f"{target} is not a bundle, and is not replaced even with --overwrite; choose another one")
     if foreign := _foreign_files(there):
@@ -144,6 +142,8 @@ def _check_replaceable(there: Path, overwrite: bool, target: Path | None = None)
             f"{target} has files that do not belong to the bundle: {shortened(foreign)}; it is not replaced even with "
             "--overwrite. Move them elsewhere, or choose another output directory"
         )
+    if not overwrite:
+        raise ExportError(f"{target} exists already; give --overwrite to replace it, or another output directory")
 
 
 def _foreign_files(bundle: Path) -> list[str]:

@@ -6,7 +6,7 @@ Module names, such as `decoder.lm_head` instead of `node_linear_16`, are the nam
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -35,6 +35,18 @@ def name_after_modules(model: ir.Model) -> None:
 def module_of(node: ir.Node) -> str:
     """Return the module that `name_after_modules` named a node after, or the node's own name if it has none."""
     return str(node.name).partition("/")[0]
+
+
+def packed_name(modules: Sequence[str]) -> str:
+    """Return the name of one product for several modules with the same parent, such as `layers.0.q_proj+k_proj`."""
+    return "+".join([modules[0], *(module.rpartition(".")[2] for module in modules[1:])])
+
+
+def packed_modules(name: str) -> list[str]:
+    """Return the modules that `packed_name` made `name` of; any other name stands for itself."""
+    first, *others = name.split("+")
+    parent, dot, _ = first.rpartition(".")
+    return [first, *(f"{parent}{dot}{other}" for other in others)]
 
 
 def strip_metadata(model: ir.Model) -> None:

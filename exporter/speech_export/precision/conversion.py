@@ -33,7 +33,7 @@ from ..passes.half.float32_nodes import MOVES, float32_nodes, floats
 from ..passes.half.kernels import half_kernels
 from ..passes.pipeline import passes_to_explicit_int8, passes_to_fp16, passes_to_int8, run_passes
 from ..passes.quantize.quantizable import Quantizable
-from ..passes.tracer_metadata import module_of
+from ..passes.tracer_metadata import module_of, packed_modules
 from ..tracing.tracer import save
 from .calibration import ModelInput
 from .fp16_simulation import ROUNDED, write_rounded
@@ -307,12 +307,16 @@ class HalfPrecision(Conversion):
 
 
 def matching(patterns: Collection[str], names: Collection[str]) -> frozenset[str]:
-    """Return the `names` that match any of `patterns`.
+    """Return the `names` that match any of `patterns`, or stand for a module that does.
 
     Raises:
         ExportError: A pattern matches nothing.
     """
-    found = {pattern: [name for name in names if fnmatchcase(name, pattern)] for pattern in patterns}
+    known = {name: {name, *packed_modules(name)} for name in names}
+    found = {
+        pattern: [name for name in names if any(fnmatchcase(each, pattern) for each in known[name])]
+        for pattern in patterns
+    }
     for pattern, matched in found.items():
         if not matched:
             raise ExportError(

@@ -203,7 +203,8 @@ def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, family: Encode
     if frames:  # where it does not divide evenly, another frame may have been about to begin
         stride = risen // (frames + (risen % frames != 0))
     extra = max(count - length // stride for count, length in zip(counts, lengths, strict=True))
-    return stride, extra + 1  # lengths in between may have one more
+    # Lengths in between may have one more. A wide receptive field makes the number negative; 0 is a bound as well.
+    return stride, max(extra + 1, 0)
 
 
 def _one_step(model: SpeechEncoderDecoderModel) -> tuple[torch.Tensor, tuple[DynamicCache, DynamicCache]]:

@@ -7,14 +7,15 @@ from ..bundle.manifest import Manifest
 from ..errors import EngineError
 from .base import Backend
 from .onnxruntime.backend import OnnxRuntimeBackend
-from .options import Device, Options, SessionOptions
+from .options import ENGINES, Options, SessionOptions
 from .tensorrt.backend import TensorRtBackend
 
-_TARGETS: dict[Device, tuple[str, ...]] = {
+_TARGETS: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu", "cuda", "tensorrt"),
     "cuda": ("cuda", "tensorrt"),
     "tensorrt": ("tensorrt",),
     "tensorrt_rtx": ("tensorrt",),
+    ENGINES: ("tensorrt",),
 }
 """Targets whose graphs each device takes, its own first. Graphs for TensorRT are standard ONNX."""
 
@@ -31,15 +32,21 @@ def load_backend(bundle: Bundle, options: Options, *, check_hashes: bool = True)
         BundleError: A graph does not match the manifest.
     """
     manifest = bundle.manifest
+    check_target(bundle, options)
     if isinstance(options, SessionOptions):
-        _check_target(bundle, options.device)
         return OnnxRuntimeBackend(bundle, options, check_hashes=check_hashes), manifest
     backend = TensorRtBackend(bundle, options, check_hashes=check_hashes)
     step_tokens = min(backend.step_tokens, manifest.decoder.max_tokens or backend.step_tokens)
     return backend, replace(manifest, decoder=replace(manifest.decoder, max_tokens=step_tokens))
 
 
-def _check_target(bundle: Bundle, device: Device) -> None:
+def check_target(bundle: Bundle, options: Options) -> None:
+    """Check that the device of `options` takes the graphs of `bundle`.
+
+    Raises:
+        EngineError: The bundle was exported for another device.
+    """
+    device = options.device if isinstance(options, SessionOptions) else ENGINES
     made_for, takes = bundle.manifest.target, _TARGETS[device]
     if made_for not in takes:
         other = "the CPU" if made_for == "cpu" else "CUDA"

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backends.cuda.calls import Cuda
 from ..backends.cuda.recorded_sizes import recorded_sizes
+from ..backends.load import check_target
 from ..backends.options import EngineOptions, options_for
 from ..backends.tensorrt.engine_sets import choose_engines
 from ..backends.tensorrt.library import import_tensorrt
@@ -16,7 +17,6 @@ from ..bundle.manifest import GENERATION_CONFIG
 from ..bundle.profile_limits import ProfileLimits
 from ..errors import BenchError, SpeechError
 from ..generation.config import GenerationConfig
-from ..generation.decoding.caches.static import check_static_length
 from ..input_checks import check_lengths, check_memory
 from ..system import available_memory
 from .audio import BenchAudio
@@ -90,8 +90,13 @@ def _check(bundle: Bundle, audio: BenchAudio, config: GenerationConfig, case: Ca
     settings = config.updated(fixed_length(case))
     settings.start_token_ids(case.batch)
     decoder = bundle.manifest.decoder
-    _, longest = settings.length_range(1, decoder.max_positions)
-    check_static_length(decoder, longest)
+    settings.length_range(1, decoder.max_positions)
+    room = decoder.cache_length
+    if room is not None and case.tokens > room:
+        raise BenchError(
+            f"{case.tokens} tokens do not fit the static cache of this bundle, which has room for {room}; set "
+            f"max_new_tokens to {room} or less, or export the model again with a longer one: --static-cache TOKENS"
+        )
 
 
 def _engine_limits(bundle: Bundle, device: str) -> ProfileLimits | None:
@@ -103,6 +108,7 @@ def _engine_limits(bundle: Bundle, device: str) -> ProfileLimits | None:
     options = options_for(device)
     if not isinstance(options, EngineOptions):
         return None
+    check_target(bundle, options)
     capability = Cuda(options.device_id).compute_capability
     return choose_engines(bundle, import_tensorrt(options.flavor), capability, check_hashes=False).limits
 

@@ -77,7 +77,7 @@ def main(bundles: tuple[str, ...], quick: bool, json_file: str | None, **given: 
         measurements, gpu = list(run(orders, progress)), gpu_of(options.device)
         machine = Machine.here(gpu=None if gpu is None else gpu.name)
     except SpeechError as error:
-        raise click.ClickException(with_flags(str(error))) from error
+        raise click.ClickException(with_flags(str(error), {"max_new_tokens": "--tokens"})) from error
     click.echo(as_markdown(measurements, machine))  # first: a file that cannot be written must not cost the minutes
     if json_file is not None:
         text = json.dumps(as_json(measurements, machine), indent=2, ensure_ascii=False)

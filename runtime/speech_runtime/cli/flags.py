@@ -1,7 +1,7 @@
 """Flags that several commands share, and their types: numbers in ASCII digits, token ids and JSON."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -139,14 +139,16 @@ def given_settings(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def with_flags(message: str) -> str:
+def with_flags(message: str, own: Mapping[str, str] | None = None) -> str:
     """Return an error message of the library with the names of arguments replaced by their flags.
 
+    A command's `own` flags, by argument, come before those of all commands. No flag takes None, which is left out.
     Messages about generation_config.json stay as they are, since they name its keys.
     """
     if "generation_config.json" in message:
         return message
-    return _ARGUMENT.sub(lambda match: _FLAGS[match[0]], message)
+    flags = {**_FLAGS, **(own or {})}
+    return _ARGUMENT.sub(lambda match: flags[match[0]], message.replace(", or None", ""))
 
 
 _AUDIO_DEFAULTS = AudioLimits()

@@ -54,7 +54,8 @@ def with_language(
 
     Raises:
         BundleError: The bundle has no tokenizer, whose vocabulary lists the languages.
-        GenerationError: The tokenizer does not have them, or their number is not `batch`.
+        GenerationError: The tokenizer does not have them, their number is not `batch`, or they differ where one
+            language is forced for all utterances.
     """
     if tokenizer is None:
         raise BundleError("the bundle has no tokenizer.json: languages cannot be looked up; set their token instead")
@@ -66,6 +67,11 @@ def with_language(
     tokens = [language_token(tokenizer, name) for name in names]
     if len(tokens) != batch:
         raise GenerationError(f"language has {len(tokens)} languages for {batch} utterances; give one for each")
-    if len(set(tokens)) == 1 and not set(language_tokens(tokenizer).values()) & set(config.start_token_ids(batch)):
-        return config.updated({"forced_bos_token_id": tokens[0]})
-    return config.updated({"decoder_start_token_id": tokens})
+    if set(language_tokens(tokenizer).values()) & set(config.start_token_ids(batch)):
+        return config.updated({"decoder_start_token_id": tokens})
+    if len(set(tokens)) > 1:
+        raise GenerationError(
+            f"language is {shown(names)}, and this model takes one language for a batch: its start token is no "
+            "language token. Call it once for each language"
+        )
+    return config.updated({"forced_bos_token_id": tokens[0]})

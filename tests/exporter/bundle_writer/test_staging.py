@@ -49,9 +49,13 @@ def test_overwrite_replaces_a_bundle(old: Path) -> None:
     assert [path.name for path in old.parent.iterdir()] == ["bundle"]
 
 
-def test_overwrite_replaces_nothing_but_a_bundle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_but_a_bundle_is_replaced(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ExportError, match="is not a bundle, and is not replaced"), staged(tmp_path, overwrite=True):
+    with (
+        pytest.raises(ExportError, match="is not a bundle, and is not replaced"),
+        staged(tmp_path, overwrite=overwrite),
+    ):
         pass
     assert (tmp_path / "thesis.tex").exists()
 
@@ -125,7 +129,7 @@ def test_what_appears_during_the_export_is_not_replaced(
     if content is None and rename_kind == "plain renames":
         content = "x"  # an empty directory is replaced there by a plain rename, and nothing is lost
     with (
-        pytest.raises(ExportError, match="exists already|is a file|leads to"),
+        pytest.raises(ExportError, match="exists already|is a file|is not a bundle|leads to"),
         staged(target, overwrite=False) as directory,
     ):
         write(directory, "new")

@@ -22,6 +22,7 @@ from transformers import (
 import speech_export
 from composites import composite
 from conftest import CHECKPOINT, Pair
+from short_audio import verified_on_short_audio
 from speech_export import ExportError, VerificationError, export
 from speech_export.cli.export import main
 from speech_export.tracing.tracer import Traceable
@@ -205,3 +206,13 @@ def test_the_model_is_left_as_it_was(pair: Callable[[str], Pair]) -> None:
     assert model.decoder.config._attn_implementation == "sdpa"
     assert "_get_feature_vector_attention_mask" not in vars(model.encoder)
     assert not model.training
+
+
+def test_a_model_in_training_mode_is_exported_and_left_in_its_modes(tmp_path: Path) -> None:
+    model = composite("gpt2").train()
+    model.encoder.feature_extractor.eval()  # frozen, as in many trainings
+    with verified_on_short_audio():
+        export(model, tmp_path / "bundle")
+    modes = {name: module.training for name, module in model.named_modules()}
+    frozen = {name for name in modes if name.startswith("encoder.feature_extractor")}
+    assert {name for name, training in modes.items() if not training} == frozen

@@ -29,6 +29,7 @@ from speech_export.passes.quantize.dynamic_int8 import quantize_projections, qua
 from speech_export.passes.quantize.embedding_table import quantize_embeddings, quantize_shared_tables
 from speech_export.passes.quantize.int4 import quantize_projections_to_int4, quantized_blocks
 from speech_export.passes.quantize.quantizable import Quantizable
+from speech_export.passes.tracer_metadata import packed_name
 from speech_export.precision.conversion import matching
 from speech_export.precision.options import Precision, PrecisionOptions
 
@@ -173,3 +174,13 @@ def test_patterns_name_modules() -> None:
     assert matching(["*.k_proj", "layers.0.q_proj"], names) == names
     with pytest.raises(ExportError, match=r"'lm_head' matches nothing that is converted; there are layers.0.k_proj, "):
         matching(["*", "lm_head"], names)
+
+
+@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj", "q_proj+k_proj+v_proj"])
+def test_a_pattern_for_one_of_the_packed_modules_keeps_their_product(part: str) -> None:
+    packed = packed_name([f"layers.0.{name}" for name in ("q_proj", "k_proj", "v_proj")])
+    names = {packed, "layers.0.q_proj", "layers.0.k_proj", "layers.0.v_proj", "layers.1.q_proj+k_proj+v_proj"}
+    assert packed in matching([f"*.0.{part}"], names)
+    assert matching([f"layers.1.{part}"], names) == {"layers.1.q_proj+k_proj+v_proj"}
+    with pytest.raises(ExportError, match="matches nothing"):
+        matching(["*.out_proj"], names)

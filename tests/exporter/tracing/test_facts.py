@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import SpeechEncoderDecoderModel
+from transformers import AutoModel, SpeechEncoderDecoderModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from composites import DECODERS, ENCODERS, composite
@@ -71,3 +71,17 @@ def test_output_has_as_many_frames_as_the_facts_say_or_few_less(family: str) -> 
         with torch.no_grad():
             frames = int(encoder(torch.randn(shape))[0].shape[1])
         assert 0 <= length // facts.frame_stride + facts.extra_frames - frames <= 2
+
+
+@pytest.mark.parametrize(("kernels", "strides"), [([10, 3, 3], [5, 2, 1]), ([7, 4, 3], [3, 1, 2])])
+def test_a_receptive_field_of_several_strides_has_facts(kernels: list[int], strides: list[int]) -> None:
+    config = ENCODERS["wav2vec2"]()
+    config.conv_kernel, config.conv_stride = kernels, strides
+    encoder = AutoModel.from_config(config).eval()
+    facts = encoder_facts(encoder)
+    assert facts.frame_stride is not None
+    for extra in range(4 * facts.stride):
+        length = facts.min_length + extra
+        with torch.no_grad():
+            frames = int(encoder(torch.zeros(1, length))[0].shape[1])
+        assert 0 < frames <= length // facts.frame_stride + facts.extra_frames

@@ -390,8 +390,13 @@ def test_the_step_alone_is_recorded(static: Callable[[str], Bundle]) -> None:
 def test_steps_whose_shapes_change_cannot_be_recorded(tmp_path: Path) -> None:
     growing = Bundle.open(make_bundle(tmp_path / "bundle", target="cuda", decoder=DECODER))
     options = SessionOptions(device="cuda", cuda=CudaOptions(cuda_graphs=4))
-    with pytest.raises(EngineError, match="cuda_graphs is 4, and the cache of .* grows .* with --static-cache TOKENS"):
-        graph_providers(options, growing, DECODER_WITH_PAST, 32, "1.32")
+    for_tensorrt = Bundle.open(make_bundle(tmp_path / "tensorrt", target="tensorrt", decoder=DECODER))
+    for bundle, remedy in (
+        (growing, r"without --growing-cache \(ProphetNet"),
+        (for_tensorrt, "with --static-cache TOK"),
+    ):
+        with pytest.raises(EngineError, match=f"cuda_graphs is 4, and the cache of .* grows .* {remedy}"):
+            graph_providers(options, bundle, DECODER_WITH_PAST, 32, "1.32")
     for cuda in (CudaOptions(), CudaOptions(cuda_graphs=0)):
         unrecorded = settings(SessionOptions(device="cuda", cuda=cuda), growing, DECODER_WITH_PAST)
         assert "enable_cuda_graph" not in unrecorded

@@ -234,6 +234,8 @@ def test_what_the_cpu_build_says_to_a_gpu(bundle: Bundle) -> None:
         ("cpu", "the CPU", "cuda:1", "cuda"),
         ("cuda", "CUDA", "tensorrt", "tensorrt"),
         ("cuda", "CUDA", "tensorrt_rtx:1", "tensorrt"),
+        ("cpu", "the CPU", "engines", "tensorrt"),
+        ("cuda", "CUDA", "engines:1", "tensorrt"),
     ],
 )
 def test_a_device_takes_only_graphs_that_it_can_run(

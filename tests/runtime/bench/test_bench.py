@@ -92,7 +92,7 @@ def test_devices_that_cannot_be_meant(name: str, problem: str) -> None:
 def test_cases_beyond_the_engines_are_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = make_bundle(tmp_path / "bundle")
+    bundle = make_bundle(tmp_path / "bundle", target="tensorrt")
     add_engine_set(bundle, limits=ProfileLimits(batch=(1, 1, 4), beams=(1, 5, 5), seconds=(0.5, 5, 20)))
     library = TensorRt("tensorrt_rtx", SimpleNamespace(__version__="1.7.1"))
     monkeypatch.setattr(runner, "import_tensorrt", lambda flavor: library)

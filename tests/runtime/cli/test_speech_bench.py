@@ -1,12 +1,14 @@
 """Test the `speech-bench` command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from conftest import Pair
+from handmade_bundle import DECODER, make_bundle
 from speech_runtime.cli.bench import main
 
 SMALL = ("--tokens", 3, "--repeats", 2, "--threads", 1, "--batch", 1)
@@ -68,3 +70,15 @@ def test_what_cannot_be_measured(arguments: tuple[object, ...], code: int, messa
 def test_a_missing_file_and_a_missing_device_are_named(digits: Pair) -> None:
     assert "there is no such file" in run(digits.directory, "--audio", "nothing.wav").stderr
     assert "pip install 'speech-export[cuda]'" in run(digits.directory, "--device", "cuda").stderr
+
+
+def test_remedies_are_flags_of_this_command(tmp_path: Path) -> None:
+    static = replace(DECODER, cache="static", cache_length=24)
+    bundles = [make_bundle(tmp_path / "any"), make_bundle(tmp_path / "static", target="tensorrt", decoder=static)]
+    for bundle, tokens, most in ((bundles[0], 65, 64), (bundles[1], 25, 24)):
+        refused = run(bundle, "--seconds", 1, "--tokens", tokens)
+        assert refused.exit_code == 1
+        assert f"set --tokens to {most} or less" in refused.stderr
+    negative = run(bundles[0], "--device", "cuda", "--cuda-graphs", -1)
+    assert "--cuda-graphs is -1; give a number of sizes, or 0 for no CUDA graphs" in negative.stderr
+    assert "None" not in negative.stderr

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..patterns.projections import Projection, initializer, projections, remove_unused_initializers
+from ..tracer_metadata import packed_name
 
 _PARTS = 3
 
@@ -38,8 +39,7 @@ def _is_used_here_only(weight: ir.Value) -> bool:
 def _join(graph: ir.Graph, joined: list[Projection]) -> None:
     """Replace the products by one and a Split; their biases stay where they are."""
     products = [projection.nodes[0] for projection in joined]
-    names = [projection.name for projection in joined]
-    name = "+".join([names[0], *(each.rpartition(".")[2] for each in names[1:])])
+    name = packed_name([projection.name for projection in joined])
     matrices = [projection.matrix() for projection in joined]
     weight = initializer(graph, f"{name}.weight", np.concatenate(matrices, axis=1))
     product = ir.node("MatMul", [joined[0].x, weight], name=name)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..patterns.projections import initializer
+from ..tracer_metadata import packed_name
 from .dynamic_int8 import int8_node
 
 _WEIGHT, _SCALE, _BIAS = 1, 2, 4
@@ -68,8 +69,7 @@ def _split(graph: ir.Graph, products: list[ir.Node], packed: ir.Value) -> None:
 
 
 def _joined(graph: ir.Graph, products: list[ir.Node]) -> ir.Node:
-    names = [str(product.name) for product in products]
-    name = "+".join([names[0], *(name.rpartition(".")[2] for name in names[1:])])
+    name = packed_name([str(product.name) for product in products])
 
     def joined(suffix: str, index: int) -> ir.Value:
         return initializer(graph, f"{name}.{suffix}", np.concatenate([_constant(each, index) for each in products], -1))

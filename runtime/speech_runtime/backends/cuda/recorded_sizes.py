@@ -26,9 +26,12 @@ def recorded_sizes(bundle: Bundle, cuda_graphs: int | None) -> int:
     if cuda_graphs is None:
         return _DEFAULT if fixed else 0
     if cuda_graphs and not fixed:
+        remedy = "with --static-cache TOKENS"
+        if bundle.manifest.target == "cuda":
+            remedy = "without --growing-cache (ProphetNet's cache always grows)"
         raise EngineError(
             f"cuda_graphs is {cuda_graphs}, and the cache of {bundle.directory} grows from step to step, which CUDA "
-            "graphs cannot record; export the model again with --static-cache TOKENS, or leave it out"
+            f"graphs cannot record; export the model again {remedy}, or leave cuda_graphs out"
         )
     return cuda_graphs
 
