@@ -58,7 +58,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         cls,
         name: str | Path,
         *,
-        device: str | None = None,
+        device: str | int | None = None,
         options: SessionOptions | EngineOptions | None = None,
         check_hashes: bool = True,
         revision: str | None = None,
@@ -71,7 +71,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         Args:
             name: Directory that `speech-export` wrote, or Hub id.
             device: "cpu", "cuda", "cuda:1", "tensorrt", "tensorrt_rtx", or "engines" for the TensorRT engines in the
-                bundle; shorthand for `options`.
+                bundle; or a GPU's number, and -1 for the CPU. Shorthand for `options`.
             options: Device, threads and further options.
             check_hashes: If true, compare the SHA-256 of every file first.
             revision: Branch, tag or commit of a Hub id.

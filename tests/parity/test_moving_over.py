@@ -418,6 +418,29 @@ def test_parts_that_a_bundle_lacks_are_named(pair: Callable[[str], Pair]) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("generate_kwargs", "give its settings as keywords"),
+        ("chunk_length_s", "cut it into pieces"),
+        ("forced_decoder_ids", "give the tokens that a text begins with as decoder_input_ids"),
+        ("sampling_rate", "give it to model.processor or to transcribe"),
+    ],
+)
+def test_arguments_of_pipelines_are_answered(digits: Pair, name: str, remedy: str) -> None:
+    with pytest.raises(GenerationError, match=f"^{name} is not possible: .*{remedy}"):
+        digits.exported.generate(np.zeros((1, 4000), np.float32), **{name: 16000})
+
+
+def test_a_model_is_no_pipeline(digits: Pair) -> None:
+    for audio in ("clip.wav", np.ones(4000, np.float32), {"raw": np.ones(4000), "sampling_rate": 8000}):
+        with pytest.raises(GenerationError, match=r"for text call transcribe\(audio\)"):
+            digits.exported(audio)
+    model_input = digits.exported.processor(np.random.default_rng(0).standard_normal(4000).astype(np.float32))
+    with pytest.raises(GenerationError, match=r"is a dictionary, as a processor returns it; put \*\* before it"):
+        digits.exported.generate(model_input)
+
+
+@pytest.mark.parametrize(
     ("misspelt", "meant"),
     [("num_beam", "num_beams"), ("input_value", "input_values"), ("attention_masks", "attention_mask")],
 )

@@ -71,12 +71,19 @@ def array_of(values: object, name: str) -> NDArray[Any]:
     return array
 
 
+def _one_row(array: NDArray[Any]) -> str:
+    """Return how to make samples of one clip of an array of another rank."""
+    if array.ndim == 2 and 1 in array.shape:
+        return "take its only row, for example with samples.reshape(-1)"
+    return "mix the channels of one clip, or give several clips as a list"
+
+
 def _floats(samples: object, name: str, *, rate_is_known: bool) -> NDArray[np.floating]:
     array = array_of(samples, name)
     if array.ndim == 0 and array.dtype.kind in "biufc":
         raise AudioError(
             f"{name}: is a single number, {array}; a list is treated as a list of clips: give samples as an array, "
-            "for example numpy.array(samples, dtype='float32')"
+            "for example numpy.array(samples, dtype='float32'), and with their rate as (rate, samples)"
         )
     if array.dtype == object and array.ndim:
         raise AudioError(
@@ -94,7 +101,7 @@ def _floats(samples: object, name: str, *, rate_is_known: bool) -> NDArray[np.fl
             f"{'' if rate_is_known else ', and give the rate of their file as sampling_rate'}"
         )
     if array.ndim != 1:
-        raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; mix the channels")
+        raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; {_one_row(array)}")
     if array.size == 0:
         raise AudioError(f"{name}: is empty: it has no samples; record or copy it again")
     return array

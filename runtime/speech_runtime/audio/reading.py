@@ -75,6 +75,8 @@ def read_audio(file: AudioFile, sampling_rate: int, limits: AudioLimits | None =
     except DamagedError as error:
         raise AudioError(f"{name}: {error}") from error
     except FileNotFoundError as error:
+        if "://" in name:
+            raise AudioError(f"{name}: is an address, and only files are read; download it first") from error
         raise AudioError(f"{name}: cannot be read as audio: there is no such file; check its name") from error
     except IsADirectoryError as error:
         raise AudioError(

@@ -233,12 +233,12 @@ class SessionOptions:
 Options = SessionOptions | EngineOptions
 
 
-def options_for(device: str | None, options: Options | None = None) -> Options:
+def options_for(device: str | int | None, options: Options | None = None) -> Options:
     """Return the options for `device`.
 
     Args:
-        device: "cpu", "cuda", "cuda:1" for the second GPU, "tensorrt", "tensorrt_rtx" or "engines"; None if `options`
-            are given.
+        device: "cpu", "cuda", "cuda:1" for the second GPU, "tensorrt", "tensorrt_rtx" or "engines"; or a number, as
+            pipelines of transformers take it: 1 for the second GPU, -1 for the CPU. None if `options` are given.
         options: Options to use as they are; None for the defaults.
 
     Raises:
@@ -248,6 +248,9 @@ def options_for(device: str | None, options: Options | None = None) -> Options:
         return options or SessionOptions()
     if options is not None:
         raise EngineError(f"device is {device!r}, and options are given too; set the device in the options")
+    if isinstance(device, int) and not isinstance(device, bool):
+        device = "cpu" if device == -1 else f"cuda:{device}"
+    device = str(device)  # of torch.device, for example
     name, colon, number = device.partition(":")
     if name not in DEVICES or (colon and not number.isdecimal()):
         raise EngineError(

@@ -2,6 +2,7 @@
 
 import glob
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,11 @@ def bundle_directory(
         BundleError: huggingface-hub is missing, the bundle does not exist, or it cannot be downloaded. A name whose
             owner is a directory here is treated as a path unless `revision` is given.
     """
+    if not isinstance(name, str | Path) or not str(name):
+        raise BundleError(f"the bundle is {name!r}; give its directory, or an id on the Hub: owner/name")
+    name = name if isinstance(name, Path) else os.path.expanduser(name)  # noqa: PTH111 - it may be a Hub id
+    if Path(name).is_file():
+        raise BundleError(f"{name} is a file; give the directory of the bundle: {Path(name).parent}")
     if isinstance(name, Path) or is_directory(name) or not _HUB_ID.match(name):
         if revision is not None:
             logger.warning("%s is a directory, so revision %s is ignored", name, revision)

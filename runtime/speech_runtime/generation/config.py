@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args, get_type_hints
 
 from ..bundle.loading import read_configuration
 from ..dataclass_json import FieldError, listed, problems, updated
@@ -24,6 +24,7 @@ from .setting_types import (
     Seconds,
     Share,
     TokenId,
+    given_values,
     supported_settings,
     vocabulary_problems,
 )
@@ -177,7 +178,7 @@ class GenerationConfig:
         if not settings:
             return self
         try:
-            return updated(self, supported_settings(settings))
+            return updated(self, supported_settings(given_values(settings, _MAY_BE_NONE)))
         except FieldError as error:
             known = [declared.name for declared in fields(self)]
             raise GenerationError(listed(_with_suggestions(error.problems, known, keywords))) from None
@@ -261,6 +262,12 @@ class GenerationConfig:
         if self.min_new_tokens is not None:
             shortest = prompt_length + self.min_new_tokens
         return shortest, longest
+
+
+_MAY_BE_NONE = frozenset(
+    name for name, kind in get_type_hints(GenerationConfig).items() if type(None) in get_args(kind)
+)
+"""Settings that None turns off; for others it means the value of the bundle."""
 
 
 class GenerationSettings(TypedDict, total=False):

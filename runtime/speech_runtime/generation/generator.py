@@ -211,7 +211,12 @@ class SpeechGenerator:
         Raises:
             GenerationError: A token is not in the vocabulary, or both or neither of the two are given.
         """
-        if (labels is None) == (decoder_input_ids is None):
+        if labels is None and decoder_input_ids is None:
+            raise GenerationError(
+                "decoder_input_ids and labels are missing, and logits are computed for one of them; for text call "
+                "transcribe(audio), with a file or samples, and for token ids generate(inputs)"
+            )
+        if labels is not None and decoder_input_ids is not None:
             raise GenerationError("give either decoder_input_ids or labels, and not both")
         encoded = self._encoded(
             encoder_outputs, inputs, attention_mask, input_values=input_values, input_features=input_features

@@ -1,6 +1,6 @@
 """Model input as callers give it: under the name that its feature extractor has for it, and in rows of any length."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -27,6 +27,8 @@ def given_input(input_name: str, **given: ArrayLike | None) -> ArrayLike | None:
         raise GenerationError(f"{' and '.join(names)} are both given; give one of them, such as {input_name}")
     if not names:
         return None
+    if isinstance(given[names[0]], Mapping):
+        raise GenerationError(f"{names[0]} is a dictionary, as a processor returns it; put ** before it")
     if names[0] not in ("inputs", input_name):
         raise GenerationError(
             f"{names[0]} is the input of other models, this one takes {input_name}; model.processor makes it of audio"

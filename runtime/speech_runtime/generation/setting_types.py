@@ -1,6 +1,6 @@
 """Types of generation settings with their allowed values, and settings of transformers that are refused or ignored."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from math import inf
@@ -112,6 +112,20 @@ _WITHOUT_EFFECT = frozenset(
 
 _MINUS_ONE_IS_NONE = frozenset({"eos_token_id", "pad_token_id"})
 """Token ids that some checkpoints write as -1 for "none". In transformers, too, no token equals -1."""
+
+
+def given_values(settings: Mapping[str, Any], may_be_none: Collection[str]) -> dict[str, Any]:
+    """Return settings as plain Python values, without those that are None and have no such value.
+
+    Numbers and arrays of numpy and torch are converted. As in transformers, None leaves a setting as it is.
+    """
+    return {name: _plain(value) for name, value in settings.items() if value is not None or name in may_be_none}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+    return value.tolist() if callable(getattr(value, "tolist", None)) else value
 
 
 def supported_settings(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,12 @@ GenerationConfigLike = GenerationConfig | TransformersConfig | Mapping[str, Any]
 
 _REFUSED = {
     "assistant_model": "assisted generation is not supported; leave it out",
+    **dict.fromkeys(
+        ("chunk_length_s", "stride_length_s"), "a recording is transcribed as a whole; cut it into pieces, in pauses"
+    ),
     "custom_generate": "only the searches of this runtime can be run; leave it out",
+    "forced_decoder_ids": "give the tokens that a text begins with as decoder_input_ids",
+    "generate_kwargs": "give its settings as keywords of their own",
     "negative_prompt_ids": "classifier-free guidance is not supported; leave it out",
     "negative_prompt_attention_mask": "classifier-free guidance is not supported; leave it out",
     "output_attentions": "the exported graphs do not return attention weights; get them from transformers",
@@ -36,6 +41,7 @@ _REFUSED = {
         "there are no tokens for times, as Whisper has them; to know when something was said, transcribe the "
         "recording in pieces"
     ),
+    "sampling_rate": "generate takes model input; give it to model.processor or to transcribe, with the audio",
     "synced_gpus": "a model runs in one process; leave it out",
 }
 """Arguments that are refused unless they are None or False, and what there is instead."""

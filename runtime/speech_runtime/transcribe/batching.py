@@ -197,6 +197,8 @@ def _load(load: Callable[[Clip], Samples], position: int, clip: Clip | AudioErro
 
 def _failed(clip: _Loaded, error: Exception) -> AudioError:
     reason = str(error) or "the memory is exhausted"
+    if isinstance(error, MemoryError):
+        reason += "; split the audio into shorter pieces"
     failed = AudioError(f"{clip.name}: the model failed on its {clip.samples.size:,} samples: {reason}")
     failed.__cause__ = error
     return failed

@@ -35,6 +35,8 @@ def test_stereo_is_mixed(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="nothing.wav: cannot be read as audio: there is no such file"):
         read_audio(tmp_path / "nothing.wav", 16000)
+    with pytest.raises(AudioError, match=r"clip\.wav: is an address, and only files are read; download it first"):
+        read_audio("https://example.org/clip.wav", 16000)
 
 
 @pytest.mark.parametrize("content", [b"", b"not audio at all" * 100, b"RIFF\x00\x00"])
@@ -76,7 +78,11 @@ def test_a_truncated_file_is_refused_and_a_streamed_one_is_not(tmp_path: Path) -
         (np.zeros(0, np.float32), "is empty"),
         (np.zeros(16000, np.float32), "is silent: all of its 16,000 samples are 0"),
         (np.array([0.1, np.nan, np.inf], np.float32), "2 samples that are NaN or infinite"),
-        (np.zeros((2, 100), np.float32), r"got shape \[2, 100\]; mix the channels"),
+        (
+            np.zeros((2, 100), np.float32),
+            r"got shape \[2, 100\]; mix the channels of one clip, or give several clips as",
+        ),
+        (np.zeros((1, 100), np.float32), r"got shape \[1, 100\]; take its only row"),
         (np.ones(100, np.int16), r"got int16; convert first"),
         (np.array(0.5), r"is a single number, 0.5"),
     ],

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from conftest import Pair
 from handmade_bundle import DECODER, make_bundle
@@ -210,8 +211,15 @@ def test_a_device_is_shorthand_for_options(device: str | None, options: SessionO
     assert options_for(device) == options
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:one", "cuda:-1", "", "cuda 1"])
-def test_an_unknown_device_is_refused(device: str, bundle: Bundle) -> None:
+@pytest.mark.parametrize(
+    ("device", "meant"), [(-1, "cpu"), (0, "cuda"), (2, "cuda:2"), (torch.device("cpu"), "cpu"), (None, None)]
+)
+def test_devices_of_transformers_and_torch_are_taken(device: Any, meant: str | None) -> None:
+    assert options_for(device) == options_for(meant)
+
+
+@pytest.mark.parametrize("device", [0.5, True, "gpu", "cuda:", "cuda:one", "cuda:-1", "", "cuda 1"])
+def test_an_unknown_device_is_refused(device: Any, bundle: Bundle) -> None:
     with pytest.raises(EngineError, match=rf"unknown device '{device}'; give one of cpu, cuda, tensorrt, .*: cuda:1"):
         OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, device=device)
 

@@ -238,6 +238,22 @@ def test_what_is_in_the_cache_is_not_asked_for_first(
     check_reachable(REPOSITORY, "bundle.json", "a bundle", cache_dir=cache)
 
 
+@pytest.mark.parametrize("name", [None, "", 3])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(BundleError, match=r"^the bundle is .*; give its directory, or an id on the Hub"):
+        bundle_directory(name)
+
+
+def test_a_file_is_no_bundle_and_its_directory_is_named(bundle: Path) -> None:
+    with pytest.raises(BundleError, match=rf"bundle\.json is a file; give the directory of the bundle: {bundle}$"):
+        bundle_directory(str(bundle / "bundle.json"))
+
+
+def test_a_home_directory_is_found(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(bundle.parent))
+    assert bundle_directory(f"~/{bundle.name}") == bundle
+
+
 def test_a_directory_is_a_directory(bundle: Path, hub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:
     (bundle.parent / "someone").mkdir()
     (bundle.parent / REPOSITORY).symlink_to(bundle)
@@ -248,7 +264,7 @@ def test_a_directory_is_a_directory(bundle: Path, hub: StubHub, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "name", ["./digits", "../digits", "/nowhere/digits", "a/b/digits", "digits/", "~/digits", "digits", ""]
+    "name", ["./digits", "../digits", "/nowhere/digits", "a/b/digits", "digits/", "~/digits", "digits"]
 )
 def test_what_cannot_be_a_repository_is_not_looked_for(name: str, hub: StubHub) -> None:
     with pytest.raises(BundleError, match="there is no directory|is not a bundle"):
