@@ -76,8 +76,9 @@ def test_one_product_and_one_bias_are_left_of_three(batch: int, frames: int, see
         (SELF_ATTENTION, f"{OUTPUT}, float[batch, frames, {WIDTH}] attended", 3),
         # Rotated keys: their bias depends on the position.
         (SELF_ATTENTION.replace("k = Add (pk, bk)", "a = Add (pk, bk) k = Mul (a, x)"), OUTPUT, 3),
+        (SELF_ATTENTION.replace("kv_num_heads", "softcap = 2.0, kv_num_heads"), OUTPUT, 3),
     ],
-    ids=["read elsewhere", "no bias to move to", "attended", "rotated"],
+    ids=["read elsewhere", "no bias to move to", "attended", "rotated", "capped"],
 )
 def test_a_bias_that_matters_stays(body: str, outputs: str, left: int) -> None:
     model = parse(body, outputs=outputs)
@@ -170,6 +171,14 @@ def test_a_sum_that_the_graph_returns_is_still_there() -> None:
 )
 def test_a_norm_of_something_else_stays(norm: str) -> None:
     model = parse(norm, inputs=f"float[batch, frames, {WIDTH}] x")
+    fuse_skip_layer_norms(model)
+    assert operators(model)["LayerNormalization"] == 1
+
+
+def test_a_norm_with_one_scale_for_all_stays() -> None:
+    model = parse("total = Add (x, x) y = LayerNormalization (total, scale)")
+    scale = model.graph.initializers["scale"]
+    scale.const_value, scale.shape = ir.tensor(np.ones(1, np.float32), name="scale"), ir.Shape([1])
     fuse_skip_layer_norms(model)
     assert operators(model)["LayerNormalization"] == 1
 

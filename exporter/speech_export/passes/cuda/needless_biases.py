@@ -21,10 +21,10 @@ def drop_needless_biases(model: ir.Model) -> None:
     made = {projection.output: projection for projection in projections(graph)}
     for attention in [node for node in graph if node.op_type == "Attention"]:
         key, value = (_projected(attention, index, made) for index in (_KEY, _VALUE))
-        if key is not None:
+        if key is not None and not attention.attributes.get_float("softcap", 0.0):  # a cap bends the scores
             _drop_bias(key)
         output = _output_projection(attention, made)
-        if value is not None and output is not None:
+        if value is not None and output is not None and _is_as_wide(value, output):
             _move_bias(graph, value, output)
     remove_unused_initializers(graph)
 
@@ -67,6 +67,12 @@ def _output_projection(attention: ir.Node, made: dict[ir.Value, Projection]) -> 
         return None
     found = [each for each in made.values() if each.nodes[0] is following[0] and each.x is value]
     return found[0] if found and found[0].bias is not None else None
+
+
+def _is_as_wide(value: Projection, output: Projection) -> bool:
+    """Return true if the output projection takes a number for each of the values: heads may share them."""
+    assert value.bias is not None  # noqa: S101 - the caller looks for projections with one
+    return bool(value.bias.const_value.size == len(output.matrix()))
 
 
 def _only_readers(value: ir.Value) -> Iterator[ir.Node]:

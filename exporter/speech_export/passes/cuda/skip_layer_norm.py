@@ -30,7 +30,9 @@ def fuse_skip_layer_norms(model: ir.Model) -> None:
     biased = {
         projection.output: projection.bias
         for projection in projections(graph)
-        if projection.bias is not None and projection.nodes[-1].op_type == "Add" and _is_vector(projection.bias)
+        if projection.bias is not None
+        and projection.nodes[-1].op_type == "Add"
+        and _is_vector(projection.bias, projection.output)
     }
     for norm in [node for node in graph if node.op_type == "LayerNormalization"]:
         if (addends := _addends(norm, biased)) is not None:
@@ -48,7 +50,7 @@ def _addends(norm: ir.Node, biased: dict[ir.Value, ir.Value]) -> _Addends | None
     known = all(value is not None and value.shape is not None for value in (first, second, total))
     if not known or len(total.shape) != 3 or not _same_shape(first, total) or not _same_shape(second, total):
         return None
-    if any(value is not None and not _is_vector(value) for value in (scale, shift)):
+    if any(value is not None and not _is_vector(value, total) for value in (scale, shift)):
         return None
     for value, other in ((first, second), (second, first)):
         if value in biased and len(value.uses()) == 1 and not value.is_graph_output():
@@ -61,7 +63,11 @@ def _is_plain(norm: ir.Node) -> bool:
     """Return true if a norm is over the last axis, and its statistics are not read."""
     rank = len(norm.inputs[0].shape) if norm.inputs[0].shape is not None else None
     axis = norm.attributes.get_int("axis", -1)
-    return rank is not None and axis in (-1, rank - 1) and not any(value.uses() for value in norm.outputs[1:])
+    return (
+        rank is not None
+        and axis in (-1, rank - 1)
+        and not any(value.uses() or value.is_graph_output() for value in norm.outputs[1:])
+    )
 
 
 def _same_shape(value: ir.Value, other: ir.Value) -> bool:
@@ -69,8 +75,11 @@ def _same_shape(value: ir.Value, other: ir.Value) -> bool:
     return [str(size) for size in value.shape] == [str(size) for size in other.shape]
 
 
-def _is_vector(value: ir.Value) -> bool:
-    return value.is_initializer() and value.shape is not None and len(value.shape) == 1
+def _is_vector(value: ir.Value, rows: ir.Value) -> bool:
+    """Return true if `value` is a constant with a number for each element of a row of `rows`."""
+    if not value.is_initializer() or value.shape is None or rows.shape is None:
+        return False
+    return len(value.shape) == 1 and value.shape[0] == rows.shape[-1]
 
 
 def _fuse(graph: ir.Graph, norm: ir.Node, addends: _Addends) -> None:
