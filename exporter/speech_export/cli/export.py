@@ -20,6 +20,7 @@ from ..bundle_writer.staging import check_target
 from ..errors import shortened
 from ..limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from ..precision.options import OpKind, Precision, PrecisionOptions, Target
+from ..verification.evaluation_audio import audio_files
 from .console import Progress, export_libraries
 from .engines import EngineBuild, engine_flags, target_for_engines
 from .help import EXAMPLES, HEADINGS, GroupedCommand, list_families_flag
@@ -177,6 +178,8 @@ def main(
     try:
         source.check()
         check_target(Path(output), overwrite=overwrite)
+        if calibration_audio is not None:
+            audio_files(calibration_audio)
     except SpeechError as error:
         raise click.ClickException(str(error)) from error
     begin = time.perf_counter()

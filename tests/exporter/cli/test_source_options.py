@@ -476,6 +476,7 @@ def test_wrong_directories_are_refused_before_the_libraries_are_loaded(tmp_path:
         ("--encoder", "empty", "--decoder", "empty", "-o", "new"): "it has no config.json",
         (str(CHECKPOINT), "--processor", "nowhere/x/y", "-o", "new"): "there is no such file or directory",
         (str(CHECKPOINT), "-o", "bundle"): "bundle exists already; give --overwrite",
+        (str(CHECKPOINT), "-o", "new", "--calibration-audio", "nowhere"): "nowhere is not a directory",
         (str(CHECKPOINT), "bundle"): "the directory of the bundle follows -o: speech-export MODEL -o BUNDLE",
     }
     code = (
