@@ -64,8 +64,12 @@ REAL: dict[str, Callable[[], PretrainedConfig]] = {
     "wav2vec2-conformer, large": lambda: Wav2Vec2ConformerConfig(**_LARGE, feat_extract_norm="layer", conv_bias=True),
     "wav2vec2-bert, 2.0 with adapter": lambda: Wav2Vec2BertConfig(add_adapter=True),
     "speech_to_text, medium": lambda: Speech2TextConfig(d_model=512, encoder_layers=12, encoder_attention_heads=8),
-    "whisper, base": lambda: WhisperConfig(
-        d_model=512, encoder_layers=6, encoder_attention_heads=8, decoder_attention_heads=8
+    "whisper, small": lambda: WhisperConfig(
+        d_model=768,
+        encoder_layers=12,
+        encoder_attention_heads=12,
+        encoder_ffn_dim=3072,
+        decoder_attention_heads=12,
     ),
     "audio-spectrogram-transformer": lambda: ASTConfig(),
 }

@@ -11,6 +11,7 @@ from transformers import (
     BartConfig,
     BertConfig,
     GenerationConfig,
+    GPT2Config,
     MBartConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -33,8 +34,10 @@ DECODERS: dict[str, Callable[[], PretrainedConfig]] = {
         **_DECODER, vocab_size=250_054, decoder_layers=_LAYERS, encoder_layers=_LAYERS, scale_embedding=True
     ),
     "bart-large": lambda: BartConfig(**_DECODER, decoder_layers=_LAYERS, encoder_layers=_LAYERS),
+    "gpt2": lambda: GPT2Config(**_DECODER, n_layer=_LAYERS),
     "speech2text2": lambda: TrOCRConfig(
         vocab_size=10_224,
+        pad_token_id=PAD,  # not the start token: positions skip it
         d_model=256,
         decoder_layers=_LAYERS,
         decoder_attention_heads=4,
@@ -51,6 +54,7 @@ PAIRS = (
     (_XLS_R, "mbart-50"),
     ("hubert, large", "bart-large"),
     (_WITHOUT_ADAPTER, "speech2text2"),
+    ("whisper, small", "gpt2"),
 )
 """The composites that are fine-tuned most."""
 
@@ -59,7 +63,8 @@ def real_shape(encoder: str, decoder: str) -> SpeechEncoderDecoderModel:
     """A composite at its real widths and vocabulary, with two layers on either side."""
     with _seeded():
         text = AutoModelForCausalLM.from_config(DECODERS[decoder]())
-        text.get_output_embeddings().weight.data[PAD] = 0  # trained models never say it, and TrOCR's positions skip it
+        if (padding := text.config.pad_token_id) is not None:  # trained models never say it; TrOCR's positions skip it
+            text.get_output_embeddings().weight.data[padding] = 0
         return _ready(SpeechEncoderDecoderModel(encoder=_speech(encoder, _LAYERS), decoder=text))
 
 
