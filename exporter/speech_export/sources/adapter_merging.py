@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import SpeechEncoderDecoderModel
 
@@ -16,6 +17,7 @@ from speech_runtime.install_hints import how_to_install
 
 from ..errors import ExportError, reason, shortened
 from ..tracing.facts import encoder_facts
+from ..verification.reference import Oracle
 from .adapters import Adapter
 from .directories import ADAPTER_CONFIG
 from .tensor_file import read_tensors
@@ -161,23 +163,18 @@ def _untie(model: nn.Module) -> None:
                 setattr(model.get_submodule(module), attribute, nn.Parameter(parameter.detach().clone()))
 
 
-def _example(model: SpeechEncoderDecoderModel) -> Tensor:
+def _example(model: SpeechEncoderDecoderModel) -> NDArray[np.float32]:
     """Return noise for the encoder, float32 [1, samples] or [1, time, features]."""
     facts = encoder_facts(model.encoder)
     length = min(facts.min_length + _FRAMES * facts.stride, facts.max_length or sys.maxsize)
     width = () if facts.feature_size is None else (facts.feature_size,)
-    return torch.randn((1, length, *width), generator=torch.Generator().manual_seed(0))
+    return np.random.default_rng(0).standard_normal((1, length, *width)).astype(np.float32)
 
 
-@torch.no_grad()
-def _log_probabilities(model: SpeechEncoderDecoderModel, audio: Tensor) -> Tensor:
+def _log_probabilities(model: SpeechEncoderDecoderModel, audio: NDArray[np.float32]) -> Tensor:
     """Return log-probabilities float32 [1, tokens, vocabulary] after the first few tokens of the vocabulary."""
-    hidden_states = model.encoder(audio)[0]
-    if (projection := getattr(model, "enc_to_dec_proj", None)) is not None:
-        hidden_states = projection(hidden_states)
-    tokens = torch.arange(_TOKENS)[None]
-    logits: Tensor = model.decoder(input_ids=tokens, encoder_hidden_states=hidden_states).logits
-    return logits.log_softmax(-1)
+    mask = np.ones(audio.shape[:2], dtype=np.int64)
+    return Oracle(model, audio, mask).logprobs(np.arange(_TOKENS)[None])
 
 
 def _warn_of_other_base(adapter: Adapter, bases: Sequence[str]) -> None:

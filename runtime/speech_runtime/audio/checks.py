@@ -71,7 +71,7 @@ def array_of(values: object, name: str) -> NDArray[Any]:
     return array
 
 
-def _one_row(array: NDArray[Any]) -> str:
+def _how_to_make_mono(array: NDArray[Any]) -> str:
     """Return how to make samples of one clip of an array of another rank."""
     if array.ndim == 2 and 1 in array.shape:
         return "take its only row, for example with samples.reshape(-1)"
@@ -101,7 +101,9 @@ def _floats(samples: object, name: str, *, rate_is_known: bool) -> NDArray[np.fl
             f"{'' if rate_is_known else ', and give the rate of their file as sampling_rate'}"
         )
     if array.ndim != 1:
-        raise AudioError(f"{name}: expected mono samples [samples], got shape {list(array.shape)}; {_one_row(array)}")
+        raise AudioError(
+            f"{name}: expected mono samples [samples], got shape {list(array.shape)}; {_how_to_make_mono(array)}"
+        )
     if array.size == 0:
         raise AudioError(f"{name}: is empty: it has no samples; record or copy it again")
     return array

@@ -24,7 +24,7 @@ from .setting_types import (
     Seconds,
     Share,
     TokenId,
-    given_values,
+    plain_values,
     supported_settings,
     vocabulary_problems,
 )
@@ -178,7 +178,7 @@ class GenerationConfig:
         if not settings:
             return self
         try:
-            return updated(self, supported_settings(given_values(settings, _MAY_BE_NONE)))
+            return updated(self, supported_settings(plain_values(settings, _MAY_BE_NONE)))
         except FieldError as error:
             known = [declared.name for declared in fields(self)]
             raise GenerationError(listed(_with_suggestions(error.problems, known, keywords))) from None

@@ -161,7 +161,8 @@ class SpeechGenerator:
             decoder_input_ids: Prompts int64 [batch, tokens], or a list for each utterance, of any lengths. The start
                 token is put in front where it is missing.
             language: Language to write in, or one for each utterance, as the tokenizer's language tokens name it (`de`,
-                `de_DE`). It sets the start token if the model starts with a language token, else the first new token.
+                `de_DE`). It sets the start token if the model starts with a language token, else the first new token,
+                which is the same for all utterances of a call.
             return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone; None for what
                 `generation_config` says.
             keywords: The settings and options below, and `generation_config`, a `GenerationConfig` (ours or that of

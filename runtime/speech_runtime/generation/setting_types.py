@@ -114,7 +114,7 @@ _MINUS_ONE_IS_NONE = frozenset({"eos_token_id", "pad_token_id"})
 """Token ids that some checkpoints write as -1 for "none". In transformers, too, no token equals -1."""
 
 
-def given_values(settings: Mapping[str, Any], may_be_none: Collection[str]) -> dict[str, Any]:
+def plain_values(settings: Mapping[str, Any], may_be_none: Collection[str]) -> dict[str, Any]:
     """Return settings as plain Python values, without those that are None and have no such value.
 
     Numbers and arrays of numpy and torch are converted. As in transformers, None leaves a setting as it is.

@@ -104,6 +104,16 @@ def check_full_scale(samples: Samples, name: str) -> None:
         )
 
 
+def check_absolute_level(samples: Samples, name: str) -> None:
+    """Check that a clip is neither too quiet nor in another scale, for features that depend on its absolute level.
+
+    Raises:
+        AudioError: It is.
+    """
+    check_loudness(samples, name)
+    check_full_scale(samples, name)
+
+
 def check_spikes(samples: Samples, name: str) -> None:
     """Check that a few samples far beyond full scale do not turn all others into silence in normalisation.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...errors import BundleError
 from .. import Samples
 from .filter_bank import frame_count, log_mel_filter_bank, samples_of
-from .shared import check_full_scale, check_least, check_longest, check_loudness
+from .shared import check_absolute_level, check_least, check_longest
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,8 @@ class SpectrogramExtractor:
         return self.max_length
 
     def check_level(self, samples: Samples, name: str) -> None:
-        """Check that a clip is neither too quiet nor in another scale: features depend on its absolute level.
-
-        Raises:
-            AudioError: It is.
-        """
-        check_loudness(samples, name)
-        check_full_scale(samples, name)
+        """See `check_absolute_level`."""
+        check_absolute_level(samples, name)
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Analyse, pad and normalise clips.

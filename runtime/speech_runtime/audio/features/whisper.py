@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...errors import BundleError
 from .. import Samples
 from .mel_spectrogram import mel_spectrogram, slaney_filters
-from .shared import check_even, check_full_scale, check_least, check_longest, check_loudness, length_mask
+from .shared import check_absolute_level, check_even, check_least, check_longest, length_mask
 
 _HIGHEST_FREQUENCY = 8000
 """End of the highest band in Hz. transformers does not scale it with the sampling rate."""
@@ -75,13 +75,8 @@ class WhisperExtractor:
         return self._window_samples // self.hop_length
 
     def check_level(self, samples: Samples, name: str) -> None:
-        """Check that a clip is neither too quiet nor in another scale: features depend on its absolute level.
-
-        Raises:
-            AudioError: It is.
-        """
-        check_loudness(samples, name)
-        check_full_scale(samples, name)
+        """See `check_absolute_level`."""
+        check_absolute_level(samples, name)
 
     def __call__(self, clips: Sequence[Samples]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Pad clips to the window and analyse them.
