@@ -70,8 +70,10 @@ def test_the_loss_of_labels_is_that_of_torch(pair: Callable[[str], Pair]) -> Non
     found = model.exported.forward(inputs, mask, labels=labels)
     assert found.loss == pytest.approx(float(expected.loss), abs=1e-4)
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
-    with pytest.raises(GenerationError, match="either decoder_input_ids or labels"):
+    with pytest.raises(GenerationError, match="decoder_input_ids and labels are missing"):
         model.exported.forward(inputs, mask)
+    with pytest.raises(GenerationError, match="either decoder_input_ids or labels, and not both"):
+        model.exported.forward(inputs, mask, labels=labels, decoder_input_ids=labels)
 
 
 def test_labels_of_any_length_together_are_those_alone(pair: Callable[[str], Pair]) -> None:

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from transformers import AutoModel, SpeechEncoderDecoderModel
+from transformers import AutoModel, PreTrainedModel, SpeechEncoderDecoderModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from composites import DECODERS, ENCODERS, composite
 from matrix import model_type
-from speech_export.families import decoder_family
+from speech_export.families import decoder_family, encoder_family
 from speech_export.tracing.facts import decoder_facts, encoder_facts, encoder_width
-from speech_runtime.bundle.model_facts import DecoderFacts
+from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 
 GROWING = {"trocr, sinusoidal", "xglm"}
 """Their tables grow in torch; those in a graph do not."""
@@ -42,6 +42,13 @@ def test_a_sequence_may_be_as_long_as_the_facts_say_and_no_longer(family: str) -
             decode(model, facts, facts.max_positions + 1)
 
 
+def output_frames(encoder: PreTrainedModel, facts: EncoderFacts, length: int) -> int:
+    """The number of frames that an encoder makes of noise of that length."""
+    shape = (1, length) if facts.feature_size is None else (1, length, facts.feature_size)
+    with torch.no_grad():
+        return int(encoder(encoder_family(encoder).arrange(torch.randn(shape)))[0].shape[1])
+
+
 @pytest.mark.parametrize("family", ENCODERS)
 def test_the_shortest_input_makes_a_frame_and_one_less_makes_none(family: str) -> None:
     encoder = composite("bert", family).encoder
@@ -49,9 +56,7 @@ def test_the_shortest_input_makes_a_frame_and_one_less_makes_none(family: str) -
     assert facts.heads == 4
 
     def frames(length: int) -> int:
-        shape = (1, length) if facts.feature_size is None else (1, length, facts.feature_size)
-        with torch.no_grad():
-            return int(encoder(torch.randn(shape))[0].shape[1])
+        return output_frames(encoder, facts, length)
 
     assert frames(facts.min_length) >= 1
     pads_what_it_lacks = model_type(family) in ("sew", "sew-d")
@@ -67,9 +72,7 @@ def test_output_has_as_many_frames_as_the_facts_say_or_few_less(family: str) -> 
     assert facts.frame_stride is not None
     for extra in (0, 1, 7, 20 * facts.stride + 3, 251 * facts.stride + 1):
         length = min(facts.min_length + extra, facts.max_length or facts.min_length + extra)
-        shape = (1, length) if facts.feature_size is None else (1, length, facts.feature_size)
-        with torch.no_grad():
-            frames = int(encoder(torch.randn(shape))[0].shape[1])
+        frames = output_frames(encoder, facts, length)
         assert 0 <= length // facts.frame_stride + facts.extra_frames - frames <= 2
 
 
@@ -82,6 +85,5 @@ def test_a_receptive_field_of_several_strides_has_facts(kernels: list[int], stri
     assert facts.frame_stride is not None
     for extra in range(4 * facts.stride):
         length = facts.min_length + extra
-        with torch.no_grad():
-            frames = int(encoder(torch.zeros(1, length))[0].shape[1])
+        frames = output_frames(encoder, facts, length)
         assert 0 < frames <= length // facts.frame_stride + facts.extra_frames
