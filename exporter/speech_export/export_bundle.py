@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import SpeechEncoderDecoderModel
+from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.audio.features import read_feature_extractor
@@ -37,6 +37,7 @@ from .precision.conversion import conversion_for
 from .precision.options import PrecisionOptions
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite, check_model
+from .sources.native import is_native, native_composite
 from .tracing.facts import check_cache, decoder_facts, encoder_facts
 from .tracing.rewrites.rewritten import rewritten_for, rewritten_for_tracing
 from .tracing.tracer import OPSETS, save, trace, traceables
@@ -48,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 def export(
-    model: SpeechEncoderDecoderModel | Composite | str | Path,
+    model: PreTrainedModel | Composite | str | Path,
     output_dir: str | Path,
     *,
     processor: Any | None = None,
@@ -127,7 +128,7 @@ def export(
             write_configuration(composite, encoder, decoder, float32, max_length)
             measured_on = _evaluation_audio(encoder, float32, audio, calibration_audio)
             decoder = _trace_and_optimize(composite.model, encoder, decoder, options, float32, begin)
-            manifest = unverified_manifest(float32, composite.source, options, encoder, decoder)
+            manifest = unverified_manifest(float32, composite, options, encoder, decoder)
             manifest.write(float32)
             if options.below_float32:
                 begin(f"converting to {options.precision} and measuring")
@@ -142,7 +143,7 @@ def export(
 
 
 def _load(
-    model: SpeechEncoderDecoderModel | Composite | str | Path,
+    model: PreTrainedModel | Composite | str | Path,
     processor: Any | None,
     feature_extractor: Any | None,
     tokenizer: Any | None,
@@ -150,13 +151,14 @@ def _load(
 ) -> Composite:
     if isinstance(model, Composite):
         return model
-    if isinstance(model, SpeechEncoderDecoderModel):
-        return Composite(
-            model,
-            feature_extractor or getattr(processor, "feature_extractor", None),
-            tokenizer or getattr(processor, "tokenizer", None),
-            model.name_or_path or "a model in memory",
-        )
+    if isinstance(model, PreTrainedModel):
+        extractor = feature_extractor or getattr(processor, "feature_extractor", None)
+        tokenizer = tokenizer or getattr(processor, "tokenizer", None)
+        source = model.name_or_path or "a model in memory"
+        if isinstance(model, SpeechEncoderDecoderModel):
+            return Composite(model, extractor, tokenizer, source)
+        if is_native(model.config):
+            return native_composite(model, extractor, tokenizer, source)
     if isinstance(model, (str, Path)):
         begin("loading the model")
         return load_checkpoint(str(model))
@@ -166,7 +168,8 @@ def _load(
             "load_checkpoint(BASE, adapter=DIRECTORY)"
         )
     raise ExportError(
-        f"cannot export a {type(model).__name__}; give a SpeechEncoderDecoderModel, a checkpoint directory or a Hub id"
+        f"cannot export a {type(model).__name__}; give a SpeechEncoderDecoderModel or another speech model with a "
+        "decoder that attends to the audio, a checkpoint directory or a Hub id"
     )
 
 
@@ -253,7 +256,7 @@ def _convert(
         limits = replace(limits, text_agreement=0.0)
     calibration = ((batch.inputs, batch.attention_mask) for batch in audio.batches)
     conversion = conversion_for(float32, manifest, options, calibration)
-    expected = list(expectations(composite.model, audio, _new_tokens(manifest), whole=False))
+    expected = list(expectations(composite.model, audio, _new_tokens(manifest), whole=False, template=manifest.prompt))
     converted = convert_accurately(conversion, directory, expected, limits, begin)
     verified = verification(converted.result, audio.description, audio.clips)
     judge(converted.result, verified, limits, free_searches=False)
@@ -267,4 +270,5 @@ def _convert(
 
 def _new_tokens(manifest: Manifest) -> int:
     """Return the number of tokens to generate for each clip: NEW_TOKENS, or fewer if the decoder is too short."""
-    return min(NEW_TOKENS, (manifest.decoder.longest or sys.maxsize) - 1)
+    prompt = 1 if manifest.prompt is None else 1 + len(manifest.prompt.tokens)
+    return min(NEW_TOKENS, (manifest.decoder.longest or sys.maxsize) - prompt)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .bundle.hub import push_to_hub
     from .bundle.loading import Bundle
     from .bundle.manifest import EngineSet, Flavor, Manifest, Quantization, Verification
-    from .bundle.model_facts import DecoderFacts, EncoderFacts
+    from .bundle.model_facts import DecoderFacts, EncoderFacts, PromptTemplate
     from .bundle.profile_limits import ProfileLimits, Range
     from .bundle.safe_files import FileFacts
     from .errors import (
@@ -98,6 +98,7 @@ _MODULES = {
     "ModelInput": "processor",
     "OnnxSpeechSeq2Seq": "model",
     "ProfileLimits": "bundle.profile_limits",
+    "PromptTemplate": "bundle.model_facts",
     "Prompts": "generation.prompts",
     "Provider": "backends.options",
     "Quantization": "bundle.manifest",
@@ -156,6 +157,7 @@ __all__ = [
     "ModelInput",
     "OnnxSpeechSeq2Seq",
     "ProfileLimits",
+    "PromptTemplate",
     "Prompts",
     "Provider",
     "Quantization",

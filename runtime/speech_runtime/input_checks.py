@@ -17,7 +17,8 @@ def check_inputs(
 ) -> tuple[Samples, NDArray[np.int64]]:
     """Check model input: float32 [batch, samples] (or [batch, time, features]) and its mask int64 [batch, samples].
 
-    A row shorter than one frame is refused: transformers treats all frames of such a row as audio.
+    A row shorter than one frame is refused: transformers treats all frames of such a row as audio. Features of a whole
+    window may also have the shape [batch, features, time], as transformers' Whisper takes them.
 
     Raises:
         AudioError: The shape or dtype is wrong, a value is not finite, the mask does not fit, or a row is too short or
@@ -25,6 +26,8 @@ def check_inputs(
     """
     values = array_of(inputs, f"{name}: {encoder.input_name}")
     features = encoder.feature_size
+    if encoder.has_window and values.shape[1:] == (features, encoder.max_length):
+        values = values.swapaxes(1, 2)
     shape = "[batch, samples]" if features is None else f"[batch, time, {features}]"
     if values.ndim != (2 if features is None else 3) or values.dtype.kind != "f":
         raise AudioError(
@@ -46,7 +49,7 @@ def check_inputs(
         mask, lengths = np.ones(values.shape[:2], dtype=np.int64), np.full(len(values), values.shape[1])
     else:
         mask = _checked_mask(attention_mask, values.shape[:2])
-        lengths = mask.sum(axis=1)
+        lengths = np.full(len(values), values.shape[1]) if encoder.has_window else mask.sum(axis=1)
     check_lengths(lengths, encoder, name)
     return np.ascontiguousarray(values, dtype=np.float32), mask
 

@@ -23,7 +23,6 @@ from .errors import AudioError, BundleError, GenerationError
 from .generation.call_options import CallOptions
 from .generation.config import GenerationConfig
 from .generation.generator import Language, SpeechGenerator
-from .generation.language import with_language
 from .generation.likelihood import LabelTokens, checked_texts, sequence_logprobs
 from .generation.prompts import Prompts
 from .generation.text import token_ids, tokenizer_of
@@ -120,15 +119,17 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         sampling_rate: int | None = None,
         limits: AudioLimits | None = None,
         language: str | None = None,
+        task: str | None = None,
     ) -> NDArray[np.float32]:
         """Return the log-probability of each text as the transcription of a clip, to rank texts of another system.
 
         Args:
             audio: Clip, as in `transcribe`.
-            texts: Texts without special tokens; the start token, a forced first token and the end token are added.
+            texts: Texts without special tokens; the prompt, a forced first token and the end token are added.
             sampling_rate: Sampling rate, as in `transcribe`.
             limits: Limits, as in `transcribe`.
             language: Language, as in `generate`.
+            task: Task, as in `generate`.
 
         Returns:
             Sum of the log-probabilities of all tokens of each text, the end token included: float32 [texts].
@@ -141,15 +142,13 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         given = checked_texts(texts)
         if not given:
             return np.zeros(0, dtype=np.float32)
-        config = self.generation_config
-        if language is not None:
-            config = with_language(config, self.tokenizer, language, 1)
-            config.check_vocabulary(self.manifest.decoder.vocab_size)
-        first = [*config.start_token_ids(1), *([] if (forced := config.forced_bos_token_id) is None else [forced])]
-        last = list(config.eos_token_ids[:1])
-        sequences = [[*first, *token_ids(self.tokenizer, text), *last] for text in given]
+        tokens = [token_ids(self.tokenizer, text) for text in given]
         encoded = self.encode(*self._extractor()([self.load(audio, sampling_rate, limits=limits)]))
-        return sequence_logprobs(self._decoder(encoded), sequences, self.manifest.decoder.vocab_size)
+        (prompt,), config = self._prompts(encoded, None, language, task, self.generation_config)
+        before = prompt.tokens[0].tolist()
+        forced = [] if config.forced_bos_token_id is None or len(before) > 1 else [config.forced_bos_token_id]
+        sequences = [[*before, *forced, *text, *config.eos_token_ids[:1]] for text in tokens]
+        return sequence_logprobs(self._decoder(encoded), sequences, self.manifest.decoder.vocab_size, len(before))
 
     @overload
     def transcribe(  # type: ignore[overload-overlap]  # a string is a sequence of strings too, and means one file
@@ -248,7 +247,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             load=lambda clip: self._load(clip, limits),
             fits=self._fits,
             transcribe=lambda clips, **given: self._transcribe_batch(clips, options, config, **given),
-            keywords={name: value for name, value in keywords.items() if name in PER_CLIP},
+            keywords={name: value for name, value in keywords.items() if name in (*PER_CLIP, "task")},
             model_rate=self._extractor().sampling_rate,
             sampling_rate=sampling_rate,
             batch_size=batch_size,
@@ -285,6 +284,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         config: GenerationConfig,
         *,
         language: Language | None = None,
+        task: str | None = None,
         decoder_input_ids: Prompts | None = None,
         decoder_start_token_id: int | Sequence[int] | None = None,
     ) -> list[Transcription]:
@@ -310,7 +310,8 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         begin = time.perf_counter()
         encoded = self._encoder.clips(clips, extractor)
         encode_seconds, begin = time.perf_counter() - begin, time.perf_counter()
-        found, config = self._search(encoded, decoder_input_ids, language, options, config)
+        prompts, config = self._prompts(encoded, decoder_input_ids, language, task, config)
+        found = self._search(encoded, prompts, options, config)
         decode_seconds = time.perf_counter() - begin
         logger.info(
             "%d clips, %.1f s of audio: encoded in %.3f s, decoded in %.3f s and %d steps",
@@ -331,7 +332,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
     def _checked_call(self, keywords: ClipKeywords) -> tuple[CallOptions, GenerationConfig]:
         """Check the keywords of a call, and return its options and settings; by default one sequence is returned."""
-        own = {name: value for name, value in keywords.items() if name not in ("language", "decoder_input_ids")}
+        own = {name: value for name, value in keywords.items() if name not in ("language", "task", "decoder_input_ids")}
         options, config = self._options_and_settings(own, num_return_sequences=1)
         if kept := [name for name in ("output_scores", "output_logits") if getattr(options, name)]:
             raise GenerationError(f"{' and '.join(kept)}: transcribe does not return them; call generate() instead")

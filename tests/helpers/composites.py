@@ -278,7 +278,7 @@ def composite(
         torch.manual_seed(seed)
         speech, text = encoder_model(encoder, spread), decoder_model(decoder, spread)
         model = SpeechEncoderDecoderModel(encoder=speech, decoder=text).eval()
-        _randomise(model)
+        randomise(model)
     padding = model.decoder.config.pad_token_id
     model.generation_config = GenerationConfig(decoder_start_token_id=START, pad_token_id=padding, eos_token_id=EOS)
     return model
@@ -301,7 +301,7 @@ def _spread(config: PretrainedConfig, spread: float) -> PretrainedConfig:
     return config
 
 
-def _randomise(model: nn.Module) -> None:
+def randomise(model: nn.Module) -> None:
     """Random biases and norms too: what is 0 or 1 hides a mistake."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1 and "masked_spec_embed" not in name:

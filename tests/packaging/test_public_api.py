@@ -67,6 +67,7 @@ PUBLIC = {
         "ModelInput",
         "OnnxSpeechSeq2Seq",
         "ProfileLimits",
+        "PromptTemplate",
         "Prompts",
         "Provider",
         "Quantization",

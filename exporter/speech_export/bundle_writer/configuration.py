@@ -39,12 +39,12 @@ def write_configuration(
     Raises:
         ExportError: A file does not fit the model, or the runtime does not support it.
     """
-    for name, token in wrong_label_tokens(vars(composite.model.config)).items():
+    for name, token in wrong_label_tokens(vars(composite.config)).items():
         raise ExportError(
             f"{CONFIG} of {composite.source}: {name} is {token!r}, it must be a token id; correct it there"
         )
     try:
-        composite.model.config.save_pretrained(directory)
+        composite.config.save_pretrained(directory)
         path = directory / GENERATION_CONFIG
         without_length = write_settings(composite.model.generation_config, decoder, path, max_length)
         settings = GenerationConfig.from_file(path, decoder.vocab_size)

@@ -12,25 +12,30 @@ from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.bundle.safe_files import FileFacts
 
 from ..precision.options import PrecisionOptions
+from ..sources.composite import Composite
 
 _PRODUCERS = ("speech-export", "torch", "transformers", "onnx", "onnxscript")
 
 
 def unverified_manifest(
-    directory: Path, source: str, options: PrecisionOptions, encoder: EncoderFacts, decoder: DecoderFacts
+    directory: Path,
+    composite: Composite,
+    options: PrecisionOptions,
+    encoder: EncoderFacts,
+    decoder: DecoderFacts,
 ) -> Manifest:
     """Return the manifest of the files in `directory`, without verification and quantisation.
 
     Args:
         directory: Directory of the bundle.
-        source: Checkpoint that the bundle is exported from.
+        composite: Model that the bundle is exported from.
         options: Precision and target of the bundle.
         encoder: Facts of the encoder.
         decoder: Facts of the decoder.
     """
     return Manifest(
         format_version=FORMAT_VERSION,
-        source=source,
+        source=composite.source,
         producer={"python": platform.python_version(), **{name: version(name) for name in _PRODUCERS}},
         precision=options.precision,
         target=options.target,
@@ -38,6 +43,7 @@ def unverified_manifest(
         decoder=decoder,
         verification=None,
         files=file_facts(directory),
+        prompt=composite.prompt,
     )
 
 

@@ -10,6 +10,7 @@ from .registry import (
     decoder_family,
     encoder_family,
     encoder_types,
+    native_family,
     refusals,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "decoder_family",
     "encoder_family",
     "encoder_types",
+    "native_family",
     "refusals",
 ]

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from speech_runtime.bundle.model_facts import EncoderFacts
+from speech_runtime.bundle.model_facts import EncoderFacts, PromptTemplate
 
 from ..errors import ExportError
 from ..tracing.attention import additive_mask, frame_mask
@@ -70,8 +71,32 @@ class DecoderFamily:
     why_not_tree: str | None = None
 
 
+Prompt = Callable[[GenerationConfig, PretrainedConfig, Any | None, str], PromptTemplate | None]
+"""Function (generation settings, configuration, tokenizer, name for messages) that returns the prompt of a model."""
+
+
+def _no_prompt(*_: object) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class NativeFamily:
+    """A family of speech models that have a decoder of their own.
+
+    Attributes:
+        prompt: Function that returns the prompt of a model; None for a start token alone.
+        settings: Generation settings that the prompt follows, or that concern other outputs than text.
+    """
+
+    prompt: Prompt = _no_prompt
+    settings: tuple[str, ...] = ()
+
+
 _encoders: dict[str, EncoderFamily] = {}
 _decoders: dict[str, DecoderFamily] = {}
+_natives: dict[str, NativeFamily] = {}
+_NO_CROSS_ATTENTION = "it has no cross-attention: its decoder is a language model that reads audio among its tokens"
+_SPEAKS = "it makes speech from text"
 _REFUSED = {
     "big_bird": "it keeps no cache for cross-attention in transformers",
     "gpt_bigcode": "its cross-attention does not run in transformers: with multi_query it is not implemented, without "
@@ -80,6 +105,11 @@ _REFUSED = {
     "queries",
     "musicgen": "its tokens are audio codes in several books, not text",
     "musicgen_melody": "its tokens are audio codes in several books, not text",
+    "pop2piano": "its tokens are notes of music, not text",
+    **dict.fromkeys(("dia", "vibevoice"), _SPEAKS),
+    **dict.fromkeys(("fun_asr_nano", "granite_speech", "granite_speech_plus"), _NO_CROSS_ATTENTION),
+    **dict.fromkeys(("kyutai_speech_to_text", "qwen3_asr", "vibevoice_asr"), _NO_CROSS_ATTENTION),
+    **dict.fromkeys(("voxtral", "voxtral_realtime"), _NO_CROSS_ATTENTION),
 }
 """Families that cannot be exported, each with the reason."""
 
@@ -92,6 +122,11 @@ def register_encoder(family: EncoderFamily, *model_types: str) -> None:
 def register_decoder(family: DecoderFamily, *model_types: str) -> None:
     """Register `family` for decoders of `model_types`."""
     _decoders.update(dict.fromkeys(model_types, family))
+
+
+def register_native(family: NativeFamily, *model_types: str) -> None:
+    """Register `family` for speech models of `model_types`, which have a decoder of their own."""
+    _natives.update(dict.fromkeys(model_types, family))
 
 
 def encoder_family(encoder: PreTrainedModel) -> EncoderFamily:
@@ -112,6 +147,16 @@ def decoder_family(decoder: PreTrainedModel) -> DecoderFamily:
     """
     check_not_refused(decoder.config)
     return _decoders.get(decoder.config.model_type, DecoderFamily())
+
+
+def native_family(config: PretrainedConfig) -> NativeFamily:
+    """Return the family of a speech model with a decoder of its own.
+
+    Raises:
+        ExportError: It cannot be exported; the error gives the reason.
+    """
+    check_not_refused(config)
+    return _natives.get(config.model_type, NativeFamily())
 
 
 def check_not_refused(config: PretrainedConfig) -> None:

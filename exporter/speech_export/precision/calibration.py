@@ -52,9 +52,11 @@ def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[s
     backend = OnnxRuntimeBackend(bundle, SessionOptions())
     config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
     plain = SpeechGenerator(backend, bundle.manifest, config, None)
-    new_tokens = min(_NEW_TOKENS, (bundle.manifest.decoder.longest or sys.maxsize) - 1)
+    prompt = bundle.manifest.prompt
+    language, length = (None, 1) if prompt is None else (prompt.example_language, 1 + len(prompt.tokens))
+    new_tokens = min(_NEW_TOKENS, (bundle.manifest.decoder.longest or sys.maxsize) - length)
     for inputs, mask in calibration:
-        tokens = plain.generate(inputs, mask, num_return_sequences=1, max_new_tokens=new_tokens)
+        tokens = plain.generate(inputs, mask, language=language, num_return_sequences=1, max_new_tokens=new_tokens)
         recorder = _Recorder(backend)
         recorded = SpeechGenerator(recorder, bundle.manifest, config, None)
         recorded.forward(inputs, mask, decoder_input_ids=tokens)

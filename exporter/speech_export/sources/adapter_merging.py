@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import SpeechEncoderDecoderModel
+from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 
 from speech_runtime.install_hints import how_to_install
 
@@ -35,7 +35,11 @@ _DIFFERENCE = 1e-2
 
 
 def merge_adapter(
-    model: SpeechEncoderDecoderModel, adapter: Adapter, bases: Sequence[str], random_weights: Sequence[str] = ()
+    model: SpeechEncoderDecoderModel,
+    adapter: Adapter,
+    bases: Sequence[str],
+    random_weights: Sequence[str] = (),
+    native: PreTrainedModel | None = None,
 ) -> list[str]:
     """Merge an adapter into a model, in place and in float32.
 
@@ -44,6 +48,7 @@ def merge_adapter(
         adapter: Adapter to merge.
         bases: Name of the model's checkpoint, or of the two that it was joined from.
         random_weights: Names of weights of the model that are random.
+        native: Model with the same modules that `model` was joined from; the adapter was trained on it.
 
     Returns:
         Those of `random_weights` that the adapter does not bring along.
@@ -53,12 +58,12 @@ def merge_adapter(
             model does not compute what the model computes with its adapter.
     """
     weights = read_tensors(adapter.weights, f"the adapter {adapter.name}")
-    half, peft, audio = _half(model, weights), _peft(adapter), _example(model)
+    half, peft, audio = "" if native else _half(model, weights), _peft(adapter), _example(model)
     merging = f"the adapter {adapter.name} cannot be merged into {' + '.join(bases)}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they are about is refused, or prevented by `_untie`
         try:
-            adapted = _adapted(peft, model.get_submodule(half), adapter)
+            adapted = _adapted(peft, (native or model).get_submodule(half), adapter)
             _check_no_change_of_random(adapted, half, random_weights)
         except Exception as error:  # peft raises anything for modules and shapes that it does not find
             trained = f"was trained on {adapter.base}" if adapter.base else "does not say what it was trained on"

@@ -1,18 +1,17 @@
-"""Load a fine-tuned composite checkpoint, of torch or of Flax."""
+"""Load a fine-tuned checkpoint: a composite, of torch or of Flax, or a speech model with a decoder of its own."""
 
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Unpack
 
-from transformers import GenerationConfig, PretrainedConfig, SpeechEncoderDecoderModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, SpeechEncoderDecoderModel
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle.manifest import MANIFEST
 from speech_runtime.bundle.safe_files import is_there
 
-from ..errors import ExportError, shortened
-from ..families import encoder_types
+from ..errors import ExportError
+from ..families import check_not_refused
 from .adapter_merging import merge_adapter
 from .adapters import base_and_adapter
 from .composite import Composite, source_name
@@ -28,8 +27,9 @@ from .hub import (
 from .language_adapters import choose_language
 from .legacy.flax import find_flax_weights, load_flax
 from .legacy.speech2text2 import renamed_weights, speech2text2_config
+from .native import is_native, load_native, native_composite
 from .special_tokens import TokenIds, complete_special_tokens, override_special_tokens
-from .weights import load_weights
+from .weights import load_whole
 
 COMPOSITE = "speech-encoder-decoder"
 
@@ -43,7 +43,7 @@ def load_checkpoint(
     target_lang: str | None = None,
     **token_ids: Unpack[TokenIds],
 ) -> Composite:
-    """Load a fine-tuned composite checkpoint.
+    """Load a fine-tuned checkpoint: a composite, or a speech model with a decoder of its own, such as Whisper.
 
     Args:
         name: Directory or Hub id of the checkpoint, or of an adapter, whose base is loaded then.
@@ -56,8 +56,8 @@ def load_checkpoint(
             If generation_config.json has no start token either, config.json is used, then the tokenizer.
 
     Raises:
-        ExportError: There is no such checkpoint, it is not a composite, an adapter does not fit it, weights are
-            missing or left over, or there is no tokenizer or feature extractor.
+        ExportError: There is no such checkpoint, it is no speech encoder-decoder, an adapter does not fit it, weights
+            are missing or left over, or there is no tokenizer or feature extractor.
     """
     check_source(name, hub)
     if is_there(Path(name) / MANIFEST):
@@ -66,35 +66,33 @@ def load_checkpoint(
     settings = read_settings(name, hub)
     _check_halves(name, settings)
     config = speech2text2_config(settings) or load_config(name, hub)
-    if config.model_type != COMPOSITE:
+    check_not_refused(config)
+    if config.model_type != COMPOSITE and not is_native(config):
         raise ExportError(
             f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; {_who_takes(config)}"
         )
     _check_generation_config(name, hub)
     extractor, tokenizer = load_parts(processor or name, processor or name, hub, without)
-    if flax_weights := find_flax_weights(name, hub):
-        model = load_flax(name, flax_weights, config, hub)
+    source = source_name(name, merged.name if merged else None, target_lang)
+    native: PreTrainedModel | None = None
+    if is_native(config):
+        native = load_native(name, config, hub)
+        composite = native_composite(native, extractor, tokenizer, source)
+    elif flax_weights := find_flax_weights(name, hub):
+        composite = Composite(load_flax(name, flax_weights, config, hub), extractor, tokenizer, source)
     else:
-        model = _load_torch(name, config, hub)
-    choose_language(model.encoder, name, target_lang, hub)
+        model = load_whole(SpeechEncoderDecoderModel, name, config, hub, renamed_weights(config))
+        composite = Composite(model, extractor, tokenizer, source)
+    choose_language(composite.model.encoder, name, target_lang, hub)
     if merged is not None:
-        merge_adapter(model, merged, (name,))
-    stored = model.generation_config
+        merge_adapter(composite.model, merged, (name,), native=native)
+    stored = composite.model.generation_config
     if stored.decoder_start_token_id is None and stored.bos_token_id is None:
-        complete_special_tokens(stored, name, token_ids, (stored, config, config.decoder), tokenizer)
+        decoder = config.get_text_config(decoder=True) if is_native(config) else config.decoder
+        complete_special_tokens(stored, name, token_ids, (stored, config, decoder), tokenizer)
     else:
         override_special_tokens(stored, token_ids)
-    return Composite(model, extractor, tokenizer, source_name(name, merged.name if merged else None, target_lang))
-
-
-def _load_torch(name: str, config: PretrainedConfig, hub: HubOptions) -> SpeechEncoderDecoderModel:
-    model, missing = load_weights(SpeechEncoderDecoderModel, name, config, hub, renamed_weights(config))
-    if missing:
-        raise ExportError(
-            f"{name} lacks {len(missing)} of the model's weights: {shortened(missing)}; "
-            "save it again with save_pretrained"
-        )
-    return model
+    return composite
 
 
 def _check_halves(name: str, settings: dict[str, Any]) -> None:
@@ -121,12 +119,6 @@ def _who_takes(config: PretrainedConfig) -> str:
         return (
             "a CTC model has no decoder, and optimum-cli export onnx takes it as it is; to give it one, name it with "
             "--encoder and a text model with --decoder, and fine-tune both"
-        )
-    if config.model_type in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
-        joined = "; to join its encoder with another decoder, give --encoder and --decoder"
-        return (
-            "speech models with a decoder of their own cannot be exported yet; optimum-cli export onnx takes some of "
-            f"them, such as Whisper{joined if config.model_type in encoder_types() else ''}"
         )
     return "to join it with another one, give --encoder and --decoder"
 

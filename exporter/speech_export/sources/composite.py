@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import SpeechEncoderDecoderModel
+from transformers import PretrainedConfig, SpeechEncoderDecoderModel
+
+from speech_runtime.bundle.model_facts import PromptTemplate
 
 from ..errors import ExportError, shortened
 from .special_tokens import FLAGS
@@ -21,6 +23,8 @@ class Composite:
         tokenizer: Tokenizer of transformers; None for a bundle that returns token ids only.
         source: Name for messages and the manifest.
         random_weights: Names of the tensors that no checkpoint had.
+        native_config: Configuration of a model with a decoder of its own, such as Whisper; None for any other.
+        prompt: Tokens in front of every text; None for a start token alone.
     """
 
     model: SpeechEncoderDecoderModel
@@ -28,6 +32,13 @@ class Composite:
     tokenizer: Any | None
     source: str
     random_weights: tuple[str, ...] = ()
+    native_config: PretrainedConfig | None = None
+    prompt: PromptTemplate | None = None
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Configuration of the checkpoint."""
+        return self.native_config or self.model.config
 
     @property
     def is_random(self) -> bool:

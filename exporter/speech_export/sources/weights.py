@@ -50,6 +50,23 @@ def load_weights(
     return model, missing
 
 
+def load_whole(
+    factory: Any, name: str, config: PretrainedConfig, hub: HubOptions, key_mapping: dict[str, str] | None = None
+) -> Any:
+    """Load all weights of a checkpoint into a float32 model that lacks none; see `load_weights`.
+
+    Raises:
+        ExportError: Weights are missing or cannot be read, or belong to another model; the error names them.
+    """
+    model, missing = load_weights(factory, name, config, hub, key_mapping)
+    if missing:
+        raise ExportError(
+            f"{name} lacks {len(missing)} of the model's weights: {shortened(missing)}; "
+            "save it again with save_pretrained"
+        )
+    return model
+
+
 def load_part(factory: Any, name: str, config: PretrainedConfig, whole: PretrainedConfig, hub: HubOptions) -> Any:
     """Load a part of a checkpoint, such as the decoder of a translation model, or an encoder without its CTC head.
 

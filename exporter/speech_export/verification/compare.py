@@ -107,7 +107,7 @@ def verify(
     Raises:
         VerificationError: The bundle differs by more than the limits, see `judge`.
     """
-    expected = partial(expectations, model, audio, new_tokens, whole=True)
+    expected = partial(expectations, model, audio, new_tokens, whole=True, template=exported.manifest.prompt)
     result = compare(expected(), exported)
     verified = verification(result, audio.description, audio.clips)
     try:
@@ -144,7 +144,9 @@ def compare(expected: Iterable[Expectation], exported: OnnxSpeechSeq2Seq, *, sea
             error = error.gather(-1, best_words(each.logprobs)[1])
         result.differences.append(error.numpy()[each.spoken].ravel())
         if search:
-            found = exported.generate(encoder_outputs=encoded, **each.search, return_dict_in_generate=True)
+            found = exported.generate(
+                encoder_outputs=encoded, decoder_input_ids=each.prompts, **each.search, return_dict_in_generate=True
+            )
             for index, count in enumerate(_equal(each.tokens, found.sequences)):
                 result.equal[each.beams][index] += count
             if each.words is None and (same := _same_rows(each.tokens, found.sequences)).any():
@@ -255,12 +257,13 @@ def _equal(expected: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[int, 
 
 
 def _text_errors(each: Expectation, found: GenerateOutput) -> tuple[int, int]:
-    """Return the edit distance of all texts, and the number of torch's tokens; start and end tokens do not count."""
+    """Return the edit distance of all texts, and the number of torch's tokens; prompts and end tokens do not count."""
     errors = tokens = 0
+    first = each.prompt_length
     for row, spoken in enumerate(each.spoken):
-        of_torch = each.tokens[row][spoken][1:].tolist()
+        of_torch = each.tokens[row][spoken][first:].tolist()
         ended = found.finished[row] == "end"
-        errors += edit_distance(of_torch, found.sequences[row, 1 : found.lengths[row] - ended].tolist())
+        errors += edit_distance(of_torch, found.sequences[row, first : found.lengths[row] - ended].tolist())
         tokens += len(of_torch)
     return errors, tokens
 

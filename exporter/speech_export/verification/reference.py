@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from transformers import SpeechEncoderDecoderModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from speech_runtime.bundle.model_facts import PromptTemplate
 from speech_runtime.generation.config import GenerationSettings
+from speech_runtime.generation.prompt_template import filled
 
 from ..bundle_writer.generation_settings import plain_search
 from ..families import decoder_family, encoder_family
@@ -72,6 +74,18 @@ class Oracle:
                 logits.append(step.logits)
         return torch.log_softmax(torch.cat(logits, dim=1), dim=-1)
 
+    def prompts(self, template: PromptTemplate) -> NDArray[np.int64]:
+        """Return the prompts of the batch, the start token included: int64 [batch, tokens]."""
+        settings = self._model.generation_config
+        start = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
+        return filled(
+            template,
+            (start,) * len(self._inputs),
+            template.example_language,
+            None,
+            lambda starts: self.logprobs(starts)[:, -1].numpy(),
+        )
+
     def encode(self) -> tuple[Tensor, Tensor]:
         """Return the encoder's output for the decoder, float32 [batch, frames, width], and its mask [batch, frames]."""
         with torch.no_grad():
@@ -103,6 +117,7 @@ class Expectation:
     Attributes:
         batch: Model input.
         search: Settings of the search.
+        prompts: Prompts int64 [batch, tokens], the start token included; None for that token alone.
         tokens: Token ids int64 [batch, length].
         logprobs: Log-probabilities float32 [batch, length, words] of the token after each.
         words: Token ids of `logprobs`, int64 of the same shape, best first; None for the whole vocabulary in order.
@@ -112,6 +127,7 @@ class Expectation:
 
     batch: Batch
     search: GenerationSettings
+    prompts: NDArray[np.int64] | None
     tokens: NDArray[np.int64]
     logprobs: Tensor
     words: Tensor | None
@@ -124,19 +140,30 @@ class Expectation:
         return self.search["num_beams"]
 
     @property
+    def prompt_length(self) -> int:
+        """Number of tokens of a prompt, the start token included."""
+        return 1 if self.prompts is None else self.prompts.shape[1]
+
+    @property
     def scores(self) -> Tensor:
         """Mean log-probability of each sequence's new tokens, float32 [batch]; needs the whole vocabulary.
 
         A search that mistakes the past of another beam for its own has other scores, even if its tokens are the same.
         """
-        spoken = torch.from_numpy(self.spoken[:, :-1])
-        following = torch.from_numpy(self.tokens[:, 1:, None])
-        found = self.logprobs[:, :-1].gather(-1, following).squeeze(-1).where(spoken, 0)
+        first = self.prompt_length
+        spoken = torch.from_numpy(self.spoken[:, first - 1 : -1])
+        following = torch.from_numpy(self.tokens[:, first:, None])
+        found = self.logprobs[:, first - 1 : -1].gather(-1, following).squeeze(-1).where(spoken, 0)
         return found.sum(dim=-1) / spoken.sum(dim=-1)
 
 
 def expectations(
-    model: SpeechEncoderDecoderModel, audio: AudioSet, new_tokens: int, *, whole: bool
+    model: SpeechEncoderDecoderModel,
+    audio: AudioSet,
+    new_tokens: int,
+    *,
+    whole: bool,
+    template: PromptTemplate | None = None,
 ) -> Iterator[Expectation]:
     """Run greedy and beam search on every batch.
 
@@ -145,6 +172,7 @@ def expectations(
         audio: Batches.
         new_tokens: Maximum number of new tokens.
         whole: If true, keep the log-probabilities of the whole vocabulary, else only the best ones.
+        template: Template of the model's prompts; None for start tokens alone.
     """
     end = model.generation_config.eos_token_id
     ends = [] if end is None else list(end) if isinstance(end, (list, tuple)) else [end]
@@ -152,13 +180,15 @@ def expectations(
         oracle = Oracle(model, batch.inputs, batch.attention_mask)
         mask = oracle.frame_mask(batch.attention_mask.shape[1])  # at least as many frames as any encoder returns
         frames = None if mask is None else mask.sum(dim=-1).to(torch.int64).numpy()
+        prompts = None if template is None else oracle.prompts(template)
+        given = {} if prompts is None else {"decoder_input_ids": torch.from_numpy(prompts)}
         for beams in (1, BEAMS):
             search: GenerationSettings = {"num_beams": beams, "num_return_sequences": 1, "max_new_tokens": new_tokens}
-            tokens = oracle.generate(**search)
+            tokens = oracle.generate(**search, **given)
             logprobs, words = oracle.logprobs(tokens), None
             if not whole:
                 logprobs, words = best_words(logprobs)
-            yield Expectation(batch, search, tokens, logprobs, words, _spoken(tokens, ends), frames)
+            yield Expectation(batch, search, prompts, tokens, logprobs, words, _spoken(tokens, ends), frames)
 
 
 def best_words(logprobs: Tensor) -> tuple[Tensor, Tensor]:

@@ -228,12 +228,14 @@ def _utterances(
     generator: SpeechGenerator, backend: TimedBackend, audio: BenchAudio, case: Case, options: BenchOptions
 ) -> Iterator[_Utterance]:
     clips, settings = audio.batch(case.seconds, case.batch), fixed_length(case)
+    prompt = generator.manifest.prompt
+    language = None if prompt is None else prompt.example_language
     start, count = time.perf_counter(), 0
     while count <= options.least or (count <= options.repeats and time.perf_counter() - start < options.budget):
         backend.runs.clear()
         begin = time.perf_counter()
         inputs, mask = audio.model_input(clips)
-        generator.generate(inputs, mask, **settings)
+        generator.generate(inputs, mask, language=language, **settings)
         done = _Utterance(begin, list(backend.runs), time.perf_counter())
         if count:  # the first run only warms up caches and memory
             yield done

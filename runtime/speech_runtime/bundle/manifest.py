@@ -12,7 +12,7 @@ from ..dataclass_json import FieldError, from_json
 from ..errors import BundleError
 from .formats import in_current_format
 from .graph_io import GRAPHS
-from .model_facts import DecoderFacts, EncoderFacts
+from .model_facts import DecoderFacts, EncoderFacts, PromptTemplate
 from .profile_limits import ProfileLimits, Range
 from .safe_files import FileFacts, PinnedDirectory, is_there, pinned, read_json, similar_directory, unreadable
 
@@ -141,6 +141,7 @@ class Manifest:
         files: Sizes and hashes of the bundle's files, the manifest and the engines aside.
         quantization: Conversion of the graphs; None in float32.
         engines: Sets of TensorRT engines.
+        prompt: Tokens in front of every text; None for a start token alone, and for a language in its place.
     """
 
     format_version: int
@@ -154,6 +155,13 @@ class Manifest:
     files: dict[str, FileFacts]
     quantization: Quantization | None = None
     engines: tuple[EngineSet, ...] = ()
+    prompt: PromptTemplate | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `FieldError` for a prompt that the decoder cannot take."""
+        size = self.decoder.vocab_size
+        if self.prompt is not None and (wrong := [token for token in self.prompt.token_ids if not 0 <= token < size]):
+            raise FieldError([f"prompt has token {wrong[0]}, and the decoder's are 0 … {size - 1}"])
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
@@ -200,10 +208,12 @@ class Manifest:
         return {name: file.sha256 for name, file in self.files.items() if ".onnx" in name}
 
     def content(self) -> dict[str, Any]:
-        """Return the manifest as JSON values, without a rounding that was not measured."""
-        content = asdict(self)
+        """Return the manifest as JSON values, without an unmeasured rounding or an absent prompt."""
+        content = asdict(self)  # earlier releases refuse fields that they do not know
         if self.verification is not None and self.verification.torch_rounding is None:
-            del content["verification"]["torch_rounding"]  # the first release refuses fields it does not know
+            del content["verification"]["torch_rounding"]
+        if self.prompt is None:
+            del content["prompt"]
         return content
 
     def write(self, directory: Path) -> None:

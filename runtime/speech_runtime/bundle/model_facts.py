@@ -1,9 +1,9 @@
-"""The facts that the runtime needs about the encoder and the decoder: two parts of the manifest."""
+"""The facts that the runtime needs about the encoder, the decoder and its prompt: three parts of the manifest."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from ..dataclass_json import FieldError
+from ..dataclass_json import FieldError, shown
 from .graph_io import Cache
 
 _MOST = {"layers": 1_000, "heads": 10_000}
@@ -53,6 +53,11 @@ class EncoderFacts:
         """Raise `FieldError` for sizes that no model has."""
         _check_sizes(self, "encoder")
 
+    @property
+    def has_window(self) -> bool:
+        """True if all input has the same length; the encoder takes padding as it takes audio."""
+        return self.min_length == self.max_length
+
 
 @dataclass(frozen=True)
 class DecoderFacts:
@@ -94,3 +99,54 @@ class DecoderFacts:
         """Longest sequence in tokens, limited by positions and by a static cache; None for no limit."""
         known = [limit for limit in (self.max_positions, self.cache_length) if limit is not None]
         return min(known, default=None)
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """Tokens between the start token of every sequence and its text, such as Whisper's language and task.
+
+    Attributes:
+        tokens: Token ids where a language or a task is asked for, and the places "language" and "task" for theirs. A
+            place without an answer stays empty, but for a missing language, which is detected.
+        by_default: The same where neither is asked for; None if a language must be.
+        languages: Token id of each language, by each of its names; empty if none can be chosen.
+        tasks: Token id of each task; empty if none can be chosen.
+        language: Language of calls that ask for none; None where the model has no such default.
+        task: Task of calls that ask for none; None where the model has no such default.
+        task_of_language: Task of calls that ask for a language only; None to leave its place empty.
+    """
+
+    tokens: tuple[int | Literal["language", "task"], ...]
+    by_default: tuple[int | Literal["language", "task"], ...] | None
+    languages: dict[str, int]
+    tasks: dict[str, int]
+    language: str | None = None
+    task: str | None = None
+    task_of_language: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `FieldError` for names that have no token."""
+        problems = [
+            f"prompt.{name} is {shown(value)}, which has no token"
+            for name, value, known in (
+                ("language", self.language, self.languages),
+                ("task", self.task, self.tasks),
+                ("task_of_language", self.task_of_language, self.tasks),
+            )
+            if value is not None and value not in known
+        ]
+        if problems:
+            raise FieldError(problems)
+
+    @property
+    def example_language(self) -> str | None:
+        """Language to take for measurements where a call must give one; None where it need not."""
+        if self.by_default is not None or self.language is not None:
+            return None
+        return "en" if "en" in self.languages else next(iter(self.languages), None)
+
+    @property
+    def token_ids(self) -> set[int]:
+        """All token ids that a prompt may have."""
+        fixed = (*self.tokens, *(self.by_default or ()))
+        return {*(token for token in fixed if isinstance(token, int)), *self.languages.values(), *self.tasks.values()}

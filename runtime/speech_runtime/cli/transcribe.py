@@ -50,7 +50,12 @@ Exit codes:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.argument("bundle", type=click.Path())
 @click.argument("files", type=click.Path(allow_dash=True), nargs=-1, required=True)
-@click.option("--language", help="Language of the text, by code or by token of the tokenizer, such as de or de_DE.")
+@click.option(
+    "--language",
+    help="Language of the text, by code or by token of the tokenizer, such as de or de_DE. Whisper detects it without "
+    "this flag.",
+)
+@click.option("--task", help="Task of a model that has several: transcribe or translate (into English) for Whisper.")
 @click.option(
     "--n-best",
     type=IntegerRange(1),
@@ -88,6 +93,7 @@ def main(
     bundle: str,
     files: tuple[str, ...],
     language: str | None,
+    task: str | None,
     n_best: int,
     seed: int | None,
     layout: str,
@@ -123,7 +129,7 @@ def main(
         limits = take_audio_limits(settings)
     except AudioError as error:
         raise click.UsageError(str(error)) from error
-    keywords = {**given_settings(settings), "num_return_sequences": n_best, "language": language}
+    keywords = {**given_settings(settings), "num_return_sequences": n_best, "language": language, "task": task}
     if seed is not None:
         keywords["generator"] = np.random.default_rng(seed)
     if "decoder_input_ids" in keywords:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from ..audio.features import FeatureExtractor
 from ..backends.base import Backend
 from ..bundle.manifest import Manifest
+from ..dataclass_json import shown
 from ..errors import GenerationError
 from .call import generate
 from .call_options import OPTION_NAMES, CallOptions, SearchKeywords
@@ -22,7 +23,8 @@ from .likelihood import ForwardOutput, LabelTokens, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
 from .model_input import given_input, padded_rows
 from .output import GenerateOutput
-from .prompts import Prompts, check_tokens, prompts
+from .prompt_template import filled
+from .prompts import Prompt, Prompts, check_tokens, prompts
 from .search.base import rows_per_utterance
 from .setting_help import with_setting_help
 from .text import decoded
@@ -36,7 +38,7 @@ Language = str | Sequence[str]
 
 _OTHER_KEYWORDS = (
     *("inputs", "input_values", "input_features", "attention_mask", "encoder_outputs", "generation_config"),
-    *("language", "decoder_input_ids", "sampling_rate", "batch_size", "limits"),
+    *("language", "task", "decoder_input_ids", "sampling_rate", "batch_size", "limits"),
 )
 """Other keywords of `generate` and `transcribe`, to suggest for misspelt ones."""
 
@@ -117,6 +119,7 @@ class SpeechGenerator:
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: Prompts | None = None,
         language: Language | None = None,
+        task: str | None = None,
         return_dict_in_generate: Literal[False] | None = None,
         **keywords: Unpack[SearchKeywords],
     ) -> NDArray[np.int64]: ...
@@ -132,6 +135,7 @@ class SpeechGenerator:
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: Prompts | None = None,
         language: Language | None = None,
+        task: str | None = None,
         return_dict_in_generate: Literal[True],
         **keywords: Unpack[SearchKeywords],
     ) -> GenerateOutput: ...
@@ -147,6 +151,7 @@ class SpeechGenerator:
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: Prompts | None = None,
         language: Language | None = None,
+        task: str | None = None,
         return_dict_in_generate: bool | None = None,
         **keywords: Unpack[SearchKeywords],
     ) -> NDArray[np.int64] | GenerateOutput:
@@ -161,8 +166,10 @@ class SpeechGenerator:
             decoder_input_ids: Prompts int64 [batch, tokens], or a list for each utterance, of any lengths. The start
                 token is put in front where it is missing.
             language: Language to write in, or one for each utterance, as the tokenizer's language tokens name it (`de`,
-                `de_DE`). It sets the start token if the model starts with a language token, else the first new token,
-                which is the same for all utterances of a call.
+                `de_DE`). Whisper has it in its prompt, and detects it if it is None. For others it sets the start token
+                if they start with a language token, else the first new token, which is the same for all utterances of
+                a call.
+            task: Task of a model that has several, such as "transcribe" and "translate" (into English) for Whisper.
             return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone; None for what
                 `generation_config` says.
             keywords: The settings and options below, and `generation_config`, a `GenerationConfig` (ours or that of
@@ -182,7 +189,8 @@ class SpeechGenerator:
         encoded = self._encoded(
             encoder_outputs, inputs, attention_mask, input_values=input_values, input_features=input_features
         )
-        found, _ = self._search(encoded, decoder_input_ids, language, options, config)
+        prompts, config = self._prompts(encoded, decoder_input_ids, language, task, config)
+        found = self._search(encoded, prompts, options, config)
         return found if options.return_dict_in_generate else found.sequences
 
     def forward(
@@ -289,26 +297,46 @@ class SpeechGenerator:
             config.check_vocabulary(self.manifest.decoder.vocab_size)
         return options, config
 
-    def _search(
+    def _prompts(
         self,
         encoded: EncoderOutput,
-        decoder_input_ids: Prompts | None,
+        given: Prompts | None,
         language: Language | None,
-        options: CallOptions,
+        task: str | None,
         config: GenerationConfig,
-    ) -> tuple[GenerateOutput, GenerationConfig]:
-        """Search, and return the output and the settings of the search, `language` included."""
-        facts = self.manifest.decoder
-        if language is not None:
+    ) -> tuple[list[Prompt], GenerationConfig]:
+        """Return the prompts of a batch, and the settings of its search: a language may be one of them."""
+        facts, template = self.manifest.decoder, self.manifest.prompt
+        if template is not None and given is None:
+            given = filled(
+                template,
+                config.start_token_ids(encoded.batch),
+                language,
+                task,
+                lambda starts: self._decoder(encoded).logits(starts)[:, -1],
+            )
+        elif template is not None and (language is not None or task is not None):
+            raise GenerationError(
+                f"decoder_input_ids and {'task' if language is None else 'language'} are both given, and both set the "
+                "prompt; give one of them"
+            )
+        elif task is not None:
+            raise GenerationError(f"task is {shown(task)}, and this model has one task only; leave it out")
+        elif language is not None:
             config = with_language(config, self.tokenizer, language, encoded.batch)
             config.check_vocabulary(facts.vocab_size)
-        given = prompts(decoder_input_ids, config.start_token_ids(encoded.batch), facts.vocab_size)
+        return prompts(given, config.start_token_ids(encoded.batch), facts.vocab_size), config
+
+    def _search(
+        self, encoded: EncoderOutput, prompts: list[Prompt], options: CallOptions, config: GenerationConfig
+    ) -> GenerateOutput:
+        facts = self.manifest.decoder
 
         def decoder(utterances: NDArray[np.int64], longest: int) -> CachedDecoder:
             chosen = self._encoder.select_utterances(encoded, utterances)
             return self._decoder(chosen, longest, rows_per_utterance(config))
 
-        return generate(decoder, facts, self.tokenizer, config, given, options), config
+        return generate(decoder, facts, self.tokenizer, config, prompts, options)
 
     def _encoded(
         self, encoder_outputs: EncoderOutput | None, *inputs: ArrayLike | None, **named: ArrayLike | None

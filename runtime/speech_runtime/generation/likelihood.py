@@ -115,30 +115,32 @@ def cross_entropy(logits: NDArray[np.float32], labels: Tokens) -> float:
 
 
 def sequence_logprobs(
-    decoder: CachedDecoder, sequences: Sequence[Sequence[int]], vocab_size: int
+    decoder: CachedDecoder, sequences: Sequence[Sequence[int]], vocab_size: int, prompt_length: int = 1
 ) -> NDArray[np.float32]:
-    """Return the log-probability of each sequence, float32 [sequences], without its first token.
+    """Return the log-probability of each sequence after its prompt, float32 [sequences].
 
     The sequences go through the decoder together, as beams of one utterance that share the cross-attention cache.
 
     Args:
         decoder: Decoder of one utterance that has not decoded anything yet.
-        sequences: Token ids of each sequence, the start token included.
+        sequences: Token ids of each sequence, the prompt included.
         vocab_size: Size of the decoder's vocabulary.
+        prompt_length: Number of tokens of the prompt, the start token included.
 
     Raises:
-        GenerationError: A sequence, which is named, has no token after the start token, more tokens than the decoder
+        GenerationError: A sequence, which is named, has no token after the prompt, more tokens than the decoder
             takes, or a token that is not in its vocabulary; or its score is NaN.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
-    if (lengths < 2).any():
+    if (lengths <= prompt_length).any():
         raise GenerationError(f"text {int(lengths.argmin())} has no token to score")
     decoder.check_positions(int(lengths.max()) - 1, f"text {int(lengths.argmax())}")
     _check_vocabulary(sequences, vocab_size)
     padded = np.zeros((len(sequences), int(lengths.max())), dtype=np.int64)
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence
-    counted = np.arange(1, padded.shape[1]) < lengths[:, None]
+    places = np.arange(1, padded.shape[1])
+    counted = (places >= prompt_length) & (places < lengths[:, None])
     at_once = max(1, _LOGITS_AT_ONCE // (padded.shape[1] * vocab_size))
     totals = []
     for begin in range(0, len(sequences), at_once):

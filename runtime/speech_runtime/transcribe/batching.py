@@ -34,6 +34,7 @@ class ClipKeywords(SearchKeywords, total=False):
     """Keywords of `transcribe`; see `SpeechGenerator.generate`."""
 
     language: Language | None
+    task: str | None
     decoder_input_ids: Prompts | None
 
 
@@ -73,7 +74,7 @@ def transcribe_clips(
         load: Function that reads a clip.
         fits: Function that returns true if a batch fits into this machine's memory.
         transcribe: Function that transcribes a batch, with keywords.
-        keywords: Those of `PER_CLIP` that were given, a value for all clips or a list with one for each.
+        keywords: `task`, and those of `PER_CLIP`: a value for all clips, or a list with one for each.
         model_rate: Sampling rate of the model, Hz.
         sampling_rate: Sampling rate of samples without one, Hz; that of the model if None.
         batch_size: Largest number of clips in a batch.

@@ -28,10 +28,10 @@ from transformers import (
     SeamlessM4TFeatureExtractor,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
+    VoxtralConfig,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
-    WhisperConfig,
 )
 
 from adapters import save_adapter
@@ -202,10 +202,13 @@ def test_without_a_network_the_hub_is_asked_once(tmp_path: Path, monkeypatch: py
     ("config", "message"),
     [
         (Wav2Vec2Config(architectures=["Wav2Vec2ForCTC"]), "a CTC model has no decoder, and optimum-cli export onnx"),
-        (WhisperConfig(architectures=["WhisperForConditionalGeneration"]), "optimum-cli export onnx takes some of"),
+        (
+            VoxtralConfig(),
+            "voxtral cannot be exported: it has no cross-attention: its decoder is a language",
+        ),
         (BertConfig(architectures=["BertModel"]), "to join it with another one, give --encoder and --decoder"),
     ],
-    ids=["ctc", "whisper", "bert"],
+    ids=["ctc", "voxtral", "bert"],
 )
 def test_other_models_are_told_who_takes_them(config: PretrainedConfig, message: str, tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)

@@ -1,0 +1,98 @@
+"""Prompts of models that are told the language and the task in front of the text, as Whisper is."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.model_facts import PromptTemplate
+from ..dataclass_json import shown
+from ..errors import GenerationError
+from .search.base import Tokens
+
+
+def filled(
+    template: PromptTemplate,
+    start: Sequence[int],
+    language: str | Sequence[str] | None,
+    task: str | None,
+    detect: Callable[[Tokens], NDArray[np.float32]],
+) -> Tokens:
+    """Return the prompts of a batch, the start tokens included: int64 [batch, tokens].
+
+    Args:
+        template: Template of the model's prompts.
+        start: Start token of each utterance.
+        language: Language, or one for each utterance, by any of its names; None for that of the template, or for the
+            one that is detected.
+        task: Task; None for that of the template.
+        detect: Function that returns the logits [batch, vocabulary] after tokens [batch, 1]; called to detect
+            languages.
+
+    Raises:
+        GenerationError: The model has no such language or task, a language is missing, or their number is not that of
+            the utterances.
+    """
+    language, task = (
+        template.language if language is None else language,
+        template.task if task is None else task,
+    )
+    places = template.by_default if language is None and task is None else template.tokens
+    if language is not None and task is None:
+        task = template.task_of_language
+    task_token = None if task is None else _task_token(template.tasks, task)
+    if places is None:
+        raise GenerationError(f"language is missing; this model needs one of {_codes(template.languages)}")
+    starts = np.array(start, dtype=np.int64)
+    language_tokens = None
+    if language is not None:
+        language_tokens = _language_tokens(template.languages, language, len(start))
+    elif "language" in places:
+        known = np.unique(list(template.languages.values()))
+        language_tokens = known[detect(starts[:, None])[:, known].argmax(axis=-1)]
+    answers = {"language": language_tokens, "task": task_token}
+    given = [answers[token] if isinstance(token, str) else token for token in places]
+    columns = [np.broadcast_to(tokens, starts.shape) for tokens in (starts, *given) if tokens is not None]
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def _language_tokens(known: Mapping[str, int], given: str | Sequence[str], batch: int) -> NDArray[np.int64]:
+    names = [given] * batch if isinstance(given, str) else given
+    if not isinstance(names, Iterable) or isinstance(names, bytes):
+        raise GenerationError(
+            f"language is {shown(given)}, it must be a language such as 'de', or a list with one for each clip"
+        )
+    tokens = [_token(known, name) for name in names]
+    for name, token in zip(names, tokens, strict=True):
+        if token is None:
+            raise GenerationError(f"language is {shown(name)}, {_choice(known, 'language')}")
+    if len(tokens) != batch:
+        raise GenerationError(f"language has {len(tokens)} languages for {batch} utterances; give one for each")
+    return np.array(tokens, dtype=np.int64)
+
+
+def _task_token(known: Mapping[str, int], task: str) -> int:
+    token = _token(known, task)
+    if token is None:
+        raise GenerationError(f"task is {shown(task)}, {_choice(known, 'task')}")
+    return token
+
+
+def _token(known: Mapping[str, int], name: object) -> int | None:
+    if not isinstance(name, str):
+        return None
+    return known.get(name, known.get(name.lower()))
+
+
+def _choice(known: Mapping[str, int], name: str) -> str:
+    if not known:
+        return f"and this model has none to choose from; leave {name} out"
+    return f"this model has {_codes(known)}"
+
+
+def _codes(known: Mapping[str, int]) -> str:
+    """Return the shortest name of each token: the codes of languages."""
+    shortest: dict[int, str] = {}
+    for name in sorted(known, key=lambda name: (not name.isalpha(), len(name), name)):
+        shortest.setdefault(known[name], name)
+    return ", ".join(sorted(shortest.values()))

@@ -1,0 +1,166 @@
+"""Test speech models that have a decoder of their own against their own `generate` in transformers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import WhisperForConditionalGeneration
+
+from adapters import save_adapter
+from native_models import (
+    END,
+    GERMAN,
+    NO_TIMESTAMPS,
+    START,
+    TRANSCRIBE,
+    TRANSLATE,
+    save_whisper,
+    whisper_tokenizer,
+)
+from speech_export import export
+from speech_export.limits import Limits
+from speech_export.precision.options import PrecisionOptions
+from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
+from speech_runtime.bundle.loading import Bundle
+
+pytestmark = pytest.mark.usefixtures("short_verification")
+
+SEARCHES: list[dict[str, Any]] = [{"num_beams": 1}, {"num_beams": 5}, {"num_beams": 5, "length_penalty": -1.0}]
+CALLS: list[dict[str, Any]] = [
+    {},
+    {"language": "de"},
+    {"language": "french", "task": "translate"},
+    {"task": "translate"},
+    {"language": ["en", "de", "fr"]},
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("whisper")
+
+
+@pytest.fixture(scope="module")
+def whisper(checkpoint: Path) -> WhisperForConditionalGeneration:
+    return save_whisper(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def exported(
+    whisper: WhisperForConditionalGeneration, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> OnnxSpeechSeq2Seq:
+    bundle = export(checkpoint, tmp_path_factory.mktemp("bundle") / "whisper")
+    return OnnxSpeechSeq2Seq.from_pretrained(bundle.directory)
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[NDArray[np.float32]]:
+    generator = np.random.default_rng(0)
+    return [generator.standard_normal(length).astype(np.float32) * 0.1 for length in (16000, 9001, 4000)]
+
+
+def without_prompt(row: list[int], prompt: int = 0) -> list[int]:
+    """A row without its prompt, and without end tokens and padding, which are the same token."""
+    row = row[prompt:]
+    return row[: row.index(END)] if END in row else row
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_whisper_writes_what_transformers_writes(
+    call: dict[str, Any],
+    search: dict[str, Any],
+    whisper: WhisperForConditionalGeneration,
+    exported: OnnxSpeechSeq2Seq,
+    clips: list[NDArray[np.float32]],
+) -> None:
+    inputs = exported.processor(clips, sampling_rate=16000)
+    features = torch.from_numpy(inputs["input_features"]).transpose(1, 2)
+    with torch.no_grad():
+        expected = whisper.generate(features, max_new_tokens=20, **call, **search).tolist()
+    found = exported.generate(**inputs, max_new_tokens=20, **call, **search)
+    prompt = 1 + found[0].tolist().index(NO_TIMESTAMPS)
+    assert [without_prompt(row, prompt) for row in found.tolist()] == [without_prompt(row) for row in expected]
+    # transformers' own layout of the features serves as well.
+    assert np.array_equal(exported.generate(features.numpy(), max_new_tokens=20, **call, **search), found)
+
+
+def test_texts_do_not_depend_on_the_batch(exported: OnnxSpeechSeq2Seq, clips: list[NDArray[np.float32]]) -> None:
+    together = exported.transcribe(clips, language=["en", "de", "fr"], max_new_tokens=20)
+    alone = [
+        exported.transcribe(clip, language=language, max_new_tokens=20)
+        for clip, language in zip(clips, ("en", "de", "fr"), strict=True)
+    ]
+    assert together == alone
+
+
+def test_a_score_leaves_out_the_prompt(
+    whisper: WhisperForConditionalGeneration, exported: OnnxSpeechSeq2Seq, clips: list[NDArray[np.float32]]
+) -> None:
+    tokens = torch.tensor([[START, GERMAN, TRANSLATE, NO_TIMESTAMPS, 5, 7, END]])
+    features = torch.from_numpy(exported.processor(clips[:1], sampling_rate=16000)["input_features"])
+    with torch.no_grad():
+        logits = whisper(features.transpose(1, 2), decoder_input_ids=tokens).logits
+    logprobs = logits.log_softmax(-1)[0, :-1].gather(-1, tokens[0, 1:, None])
+    found = exported.score(clips[0], ["w5 w7"], language="de", task="translate")
+    assert found[0] == pytest.approx(float(logprobs[3:].sum()), abs=1e-3)
+
+
+def test_the_bundle_has_the_settings_of_the_checkpoint(exported: OnnxSpeechSeq2Seq) -> None:
+    prompt = exported.manifest.prompt
+    assert prompt is not None
+    assert prompt.by_default == ("language", NO_TIMESTAMPS)
+    assert prompt.languages["german"] == prompt.languages["de"] == prompt.languages["<|de|>"]
+    assert exported.manifest.decoder.layers == 1
+
+
+def test_a_prompt_of_the_caller_takes_the_place_of_the_template(
+    exported: OnnxSpeechSeq2Seq, clips: list[NDArray[np.float32]]
+) -> None:
+    inputs = exported.processor(clips[:1], sampling_rate=16000)
+    found = exported.generate(**inputs, decoder_input_ids=[[START, TRANSCRIBE]], max_new_tokens=3)
+    assert found[0, :2].tolist() == [START, TRANSCRIBE]
+    with pytest.raises(GenerationError, match="decoder_input_ids and language are both given"):
+        exported.generate(**inputs, decoder_input_ids=[[START]], language="de")
+
+
+def test_audio_beyond_the_window_is_refused_by_name(exported: OnnxSpeechSeq2Seq) -> None:
+    long = np.random.default_rng(0).standard_normal(16001).astype(np.float32) * 0.1
+    (found,) = exported.transcribe_iter([long])
+    assert "audio[0]" in str(found)
+    assert "split the audio" in str(found)
+
+
+def test_a_model_in_memory_is_exported_too(
+    whisper: WhisperForConditionalGeneration, exported: OnnxSpeechSeq2Seq, tmp_path: Path
+) -> None:
+    bundle = export(whisper, tmp_path / "bundle", tokenizer=whisper_tokenizer())
+    assert bundle.manifest.prompt == exported.manifest.prompt
+    assert Bundle.open(tmp_path / "bundle").manifest.decoder == exported.manifest.decoder
+    assert whisper.generation_config.lang_to_id  # the model is left as it was
+
+
+def test_an_adapter_of_whisper_computes_what_peft_computes(
+    checkpoint: Path, whisper: WhisperForConditionalGeneration, tmp_path: Path
+) -> None:
+    tokens = torch.tensor([[START, GERMAN, TRANSCRIBE, NO_TIMESTAMPS, 5, 7]])
+    features = torch.randn(1, 20, 100, generator=torch.Generator().manual_seed(0))
+    base = WhisperForConditionalGeneration.from_pretrained(checkpoint)
+    adapted = save_adapter(base, tmp_path / "adapter", base=checkpoint)
+    with torch.no_grad():
+        expected = adapted(features, decoder_input_ids=tokens).logits
+        unadapted = whisper(features, decoder_input_ids=tokens).logits
+    assert (unadapted - expected).abs().max() > 0.01
+    export(tmp_path / "adapter", tmp_path / "bundle")
+    exported = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle")
+    found = exported.forward(features.numpy(), decoder_input_ids=tokens.numpy()).logits
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_int8_keeps_the_prompt(whisper: WhisperForConditionalGeneration, tmp_path: Path) -> None:
+    options = PrecisionOptions("int8")
+    bundle = export(whisper, tmp_path / "b", tokenizer=whisper_tokenizer(), precision=options, limits=Limits(99.0, 0.0))
+    assert bundle.manifest.prompt is not None
