@@ -1,23 +1,24 @@
 """Tiny speech models with decoders of their own and random weights, saved with all that an export reads."""
 
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     GenerationConfig,
-    PreTrainedTokenizerFast,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
+    WhisperTokenizer,
 )
 
 from composites import randomise
 
-WORDS = 60
-END, START, ENGLISH, GERMAN, FRENCH, TRANSLATE, TRANSCRIBE, NO_TIMESTAMPS = range(WORDS, WORDS + 8)
+LETTERS = string.ascii_letters + "01234567"
+WORDS = len(LETTERS)
+END, START, ENGLISH, GERMAN, FRENCH, TRANSLATE, TRANSCRIBE, PREVIOUS, NO_TIMESTAMPS = range(WORDS, WORDS + 9)
 _SPECIAL = {
     "<|endoftext|>": END,
     "<|startoftranscript|>": START,
@@ -26,6 +27,7 @@ _SPECIAL = {
     "<|fr|>": FRENCH,
     "<|translate|>": TRANSLATE,
     "<|transcribe|>": TRANSCRIBE,
+    "<|startofprev|>": PREVIOUS,
     "<|notimestamps|>": NO_TIMESTAMPS,
 }
 MULTILINGUAL = {
@@ -65,18 +67,11 @@ def whisper(settings: Mapping[str, Any] = MULTILINGUAL) -> WhisperForConditional
     return model
 
 
-def whisper_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of as many words as the model has, with Whisper's special tokens."""
-    tokenizer = Tokenizer(models.WordLevel({f"▁w{i}": i for i in range(WORDS)} | _SPECIAL, unk_token="▁w0"))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|endoftext|>",
-        bos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        unk_token="<|endoftext|>",
-        extra_special_tokens=list(_SPECIAL)[1:],
-    )
+def whisper_tokenizer() -> WhisperTokenizer:
+    """A tokenizer of as many letters as the model has words, with Whisper's special tokens."""
+    vocabulary = {letter: i for i, letter in enumerate(LETTERS)} | _SPECIAL
+    special = {"pad_token": "<|endoftext|>", "extra_special_tokens": list(_SPECIAL)[1:]}
+    return WhisperTokenizer(vocab=vocabulary, merges=[], **special)
 
 
 def save_whisper(directory: Path, settings: Mapping[str, Any] = MULTILINGUAL) -> WhisperForConditionalGeneration:

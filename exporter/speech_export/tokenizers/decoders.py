@@ -53,6 +53,16 @@ def cleaned(decoder: TextDecoder | None) -> TextDecoder:
     return decoders.Sequence([_SPACED if decoder is None else decoder, decoders.Fuse(), *_CLEANED])
 
 
+def without_timestamps(decoder: TextDecoder | None) -> TextDecoder:
+    """Return the decoder of a fast tokenizer, followed by the removal of Whisper's times, which are not special tokens.
+
+    Args:
+        decoder: As in `cleaned`.
+    """
+    times = decoders.Replace(Regex(r"<\|\d+\.\d+\|>"), "")
+    return decoders.Sequence([_SPACED if decoder is None else decoder, decoders.Fuse(), times])
+
+
 def known_decoders(tokenizer: Any, *, duplicates: bool) -> Iterator[TextDecoder]:
     """Yield every decoder that may be equivalent to a pure-Python tokenizer, the most likely ones first.
 

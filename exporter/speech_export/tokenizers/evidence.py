@@ -42,14 +42,26 @@ def evidence(tokenizer: Any, texts: dict[int, str], special: set[int]) -> list[S
     chosen += [[token] for token in shuffled[_ALONE:] if texts[token] != texts[token].strip()]
     chosen += [[token] for token in shuffled[:_ALONE]]
     chosen += _pieces(chance, shuffled)
+    earlier = _earlier_text(tokenizer)
     samples = []
     for ids in chosen:
+        if earlier is not None and ids[:1] == [earlier]:
+            continue
         text = decoded(tokenizer, ids)
         if text is not None:
             samples.append(Sample(ids, text))
         elif not special.issuperset(ids):
             raise ExportError(f"the tokenizer {type(tokenizer).__name__} fails to decode the ids {ids} in transformers")
     return samples
+
+
+def _earlier_text(tokenizer: Any) -> int | None:
+    """Return Whisper's token for earlier text, None for other tokenizers.
+
+    Whisper's tokenizer leaves out what follows it at the beginning of a sequence, up to the start token. It is there in
+    prompts only.
+    """
+    return tokenizer.convert_tokens_to_ids("<|startofprev|>") if hasattr(tokenizer, "get_prompt_ids") else None
 
 
 def decoded(tokenizer: Any, ids: list[int]) -> str | None:

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, models
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ..errors import ExportError, shortened
-from .decoders import cleaned, distinct_names, known_decoders
+from .decoders import cleaned, distinct_names, known_decoders, without_timestamps
 from .evidence import Sample, decoded, evidence, first_difference
 
 logger = logging.getLogger(__name__)
@@ -102,8 +102,13 @@ def _candidates(tokenizer: Any, texts: dict[int, str], special: set[int]) -> Ite
     if backend is not None:
         yield backend
         candidate = Tokenizer.from_str(backend.to_str())
-        candidate.decoder = cleaned(backend.decoder)
-        yield candidate
+        for decoder in (
+            cleaned(backend.decoder),
+            without_timestamps(backend.decoder),
+            without_timestamps(cleaned(backend.decoder)),
+        ):
+            candidate.decoder = decoder
+            yield candidate
     for written in (str, str.lower, str.upper, _bytes):
         names, duplicates = distinct_names({token: written(text) for token, text in texts.items()})
         candidate = _vocabulary(names, special)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from conftest import CHECKPOINT
+from native_models import END, ENGLISH, NO_TIMESTAMPS, PREVIOUS, START, TRANSCRIBE, whisper_tokenizer
 from speech_export import ExportError
 from speech_export.sources.hub import DEFAULT_HUB, load_tokenizer
 from speech_export.tokenizers.evidence import decoded
@@ -71,6 +72,21 @@ def test_any_tokens_are_the_same_text(both: Callable[[str], Both], kind: str, da
     ids = data.draw(st.lists(known | st.sampled_from([*tokenizer.all_special_ids, 5]), max_size=12))
     text = decoded(tokenizer, ids)
     assert text is None or written.decode(ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("clean_up", [False, True])
+def test_whispers_text_has_no_times_and_no_earlier_text(clean_up: bool) -> None:
+    tokenizer = whisper_tokenizer()
+    tokenizer.add_tokens([AddedToken(f"<|{time}|>", normalized=False) for time in ("0.00", "0.02", "29.98")])
+    tokenizer.clean_up_tokenization_spaces = clean_up
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = clean_up
+    first = NO_TIMESTAMPS + 1
+    prompt = [START, ENGLISH, TRANSCRIBE]
+    written = runtime_tokenizer(tokenizer)
+    for ids in ([*prompt, first, 3, 4, first + 1, first + 1, 5, first + 2, END], [*prompt, NO_TIMESTAMPS, 3, 4, END]):
+        assert written.decode(ids, skip_special_tokens=True) == decoded(tokenizer, ids)
+    assert decoded(tokenizer, [PREVIOUS, 3, *prompt, 4]) == "e"  # what the runtime never decodes
+    assert written.encode("de", add_special_tokens=False).ids == [3, 4]
 
 
 def test_what_only_decodes_refuses_to_encode(both: Callable[[str], Both]) -> None:
