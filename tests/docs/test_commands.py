@@ -23,6 +23,7 @@ import speech_export
 from conftest import CHECKPOINT, CLIPS, ExportOnce, Pair
 from pages import PAGES, REPOSITORY, Block, Command, blocks_of
 from speech_export.cli.export import main as export_command
+from speech_export.precision.options import PrecisionOptions
 from speech_runtime import Bundle
 from speech_runtime.__main__ import main as describe_command
 from speech_runtime.cli.bench import main as bench_command
@@ -33,6 +34,7 @@ COMMANDS: dict[str, click.Command] = {
     "speech-transcribe": transcribe_command,
     "speech-bench": bench_command,
     "python -m speech_export": export_command,
+    "optimum-cli export speech": export_command,
     "python -m speech_runtime": describe_command,
 }
 OTHER_PROGRAMS = {"cat", "export", "pre-commit"}
@@ -119,11 +121,11 @@ def shared_export(digits: Pair, export_once: ExportOnce) -> Callable[..., Bundle
 
     def export(model: Any, output_dir: str, **settings: Any) -> Bundle:
         assert Path(model.source) == CHECKPOINT.relative_to(REPOSITORY)
-        options, calibration = settings["precision"], settings["calibration_audio"]
+        options: PrecisionOptions = settings.get("precision") or PrecisionOptions()
         if options.precision == "fp32":
             bundle = digits.directory
         else:
-            assert Path(calibration) == CLIPS.relative_to(REPOSITORY)
+            assert Path(settings["calibration_audio"]) == CLIPS.relative_to(REPOSITORY)
             name = f"digits-{options.precision}-{options.target}"
             bundle = export_once(name, CHECKPOINT, precision=options, calibration_audio=CLIPS)
         shutil.copytree(bundle, output_dir, dirs_exist_ok=True)

@@ -13,6 +13,11 @@ from conftest import REPOSITORY, Pair
 
 MODULES = "import sys; import speech_runtime; print(*sys.modules)"
 PACKAGES = {"speech_export": REPOSITORY / "exporter", "speech_runtime": REPOSITORY / "runtime"}
+NAMESPACES = {"optimum": REPOSITORY / "exporter"}
+"""Folders that belong to other packages, with files of ours that they look for there."""
+FOLDERS = PACKAGES | NAMESPACES
+REGISTERED = "optimum/commands/register/register_speech_export.py"
+"""The only file there: an `__init__.py` would take the namespace away from the others."""
 
 
 @pytest.fixture(scope="session")
@@ -46,14 +51,15 @@ def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
 def test_nothing_is_left_out(distributions: Path, wheel: Path) -> None:
     sources = {
         (path.relative_to(folder).as_posix(), path.read_bytes())
-        for name, folder in PACKAGES.items()
+        for name, folder in FOLDERS.items()
         for path in (folder / name).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     with zipfile.ZipFile(wheel) as archive:
-        packed = {(name, archive.read(name)) for name in archive.namelist() if name.partition("/")[0] in PACKAGES}
+        packed = {(name, archive.read(name)) for name in archive.namelist() if name.partition("/")[0] in FOLDERS}
     assert packed == sources
     assert {f"{name}/py.typed" for name in PACKAGES} <= {name for name, _ in packed}
+    assert [name for name, _ in packed if name.startswith("optimum/")] == [REGISTERED]
     (sdist,) = distributions.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

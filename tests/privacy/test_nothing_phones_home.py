@@ -13,6 +13,7 @@ import pytest
 
 from conftest import CHECKPOINT, Pair
 from no_network import KILLED, available, forbid_network
+from optimum_command import RUN_OPTIMUM_CLI
 
 pytestmark = pytest.mark.skipif(not available(), reason="the filter of system calls needs Linux on x86-64 or arm64")
 
@@ -89,6 +90,29 @@ def test_onnxruntime_alone_phones_home(places: dict[str, Path], digits: Pair) ->
 
 def test_export(places: dict[str, Path]) -> None:
     done = run(RUN.format("export"), [CHECKPOINT, "-o", places["output"] / "bundle"], places)
+    check_quiet(done, places)
+
+
+def test_export_by_optimum(places: dict[str, Path]) -> None:
+    done = run(RUN_OPTIMUM_CLI, ["export", "speech", CHECKPOINT, "-o", places["output"] / "bundle"], places)
+    assert "was imported before speech_runtime" not in done.stderr
+    check_quiet(done, places)
+
+
+def test_a_pipeline_of_transformers(places: dict[str, Path], digits: Pair, references: dict[Path, str]) -> None:
+    clip, text = next(iter(references.items()))
+    code = """
+import socket, sys, soundfile
+socket.has_ipv6 = False  # else urllib3, which Optimum imports, binds a socket to see whether there is IPv6
+from transformers import AutoFeatureExtractor, AutoTokenizer, pipeline
+from speech_export.optimum import OnnxModelForSpeechSeq2Seq
+parts = {"tokenizer": AutoTokenizer.from_pretrained(sys.argv[1]),
+         "feature_extractor": AutoFeatureExtractor.from_pretrained(sys.argv[1])}
+model = OnnxModelForSpeechSeq2Seq.from_pretrained(sys.argv[1])
+print(pipeline("automatic-speech-recognition", model=model, **parts)(soundfile.read(sys.argv[2])[0])["text"])
+"""
+    done = run(code, [digits.directory, clip], places)
+    assert done.stdout.strip() == text
     check_quiet(done, places)
 
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
@@ -27,11 +27,17 @@ def exit_when_interrupted() -> Iterator[None]:
         sys.exit(interrupt.exit_code if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT).exit_code)
 
 
-def run(module: str) -> NoReturn:
-    """Handle signals, import `module`, run its command `main`, and exit."""
+def run(module: str, arguments: Sequence[str] | None = None, program: str | None = None) -> NoReturn:
+    """Handle signals, import `module`, run its command `main`, and exit.
+
+    Args:
+        module: Module of the command.
+        arguments: Arguments of the command; None for those of the process.
+        program: Name of the command in its help; None for that of the process.
+    """
     try:
         with exit_when_interrupted():
-            code = _exit_code(module)
+            code = _exit_code(module, arguments, program)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # during exit, a signal may end the process at once
             if signal.getsignal(number) is signal.default_int_handler:
@@ -39,10 +45,10 @@ def run(module: str) -> NoReturn:
     sys.exit(code)
 
 
-def _exit_code(module: str) -> str | int | None:
+def _exit_code(module: str, arguments: Sequence[str] | None, program: str | None) -> str | int | None:
     try:
         with oserrors_named():
-            import_module(module).main()
+            import_module(module).main(arguments, program)
     except SystemExit as ended:
         return ended.code
     return 0

@@ -37,9 +37,9 @@ _REFUSED = {
     "prefix_allowed_tokens_fn": (
         "there is no such hook; give logits_processor=[function], which sets the scores of other tokens to -inf"
     ),
-    "return_timestamps": (
-        "there are no tokens for times, as Whisper has them; to know when something was said, transcribe the "
-        "recording in pieces"
+    **dict.fromkeys(
+        ("return_timestamps", "return_token_timestamps", "return_segments"),
+        "a text has no times and no segments; to know when something was said, transcribe the recording in pieces",
     ),
     "sampling_rate": "generate takes model input; give it to model.processor or to transcribe, with the audio",
     "synced_gpus": "a model runs in one process; leave it out",
