@@ -12,6 +12,7 @@ from ..backends.base import Backend
 from ..bundle.manifest import Manifest
 from ..dataclass_json import shown
 from ..errors import GenerationError
+from ..neutral_arguments import takes_neutral
 from .call import generate
 from .call_options import OPTION_NAMES, CallOptions, SearchKeywords
 from .config import GenerationConfig
@@ -27,7 +28,7 @@ from .prompt_template import filled
 from .prompts import Prompt, Prompts, check_tokens, prompts
 from .search.base import rows_per_utterance
 from .setting_help import with_setting_help
-from .text import decoded
+from .text import decoded, decoding_arguments
 from .transformers_arguments import settings_of, without_arguments_of_transformers
 from .transformers_names import missing
 from .transition_scores import transition_scores
@@ -271,6 +272,7 @@ class SpeechGenerator:
         """
         return transition_scores(sequences, scores, beam_indices, normalize_logits)
 
+    @takes_neutral(lambda model: decoding_arguments(model.tokenizer), GenerationError)
     def decode(
         self, token_ids: ArrayLike | Sequence[ArrayLike], *, skip_special_tokens: bool = True
     ) -> str | list[str]:
@@ -278,7 +280,7 @@ class SpeechGenerator:
 
         Raises:
             BundleError: The bundle has no tokenizer.
-            GenerationError: They are not integers.
+            GenerationError: They are not integers, or an argument of transformers asks for what is not done here.
         """
         return decoded(self.tokenizer, token_ids, skip_special_tokens=skip_special_tokens)
 
