@@ -12,7 +12,7 @@ ROOT = REPOSITORY / "runtime" / "speech_runtime"
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "dataclass_json", "system", "control_groups", "interrupts", "install_hints", "telemetry", "atomic"),
-        "neutral_arguments",
+        *("neutral_arguments", "paths"),
     ),
     ("bundle",),
     ("audio",),
