@@ -8,7 +8,7 @@ export PYTHON
 unexport VENV  # of the user's shell
 .NOTPARALLEL:  # all targets share .venv
 
-.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 test-versions matrix half convolutions host-time bench bench-quick bench-gpu lint types docs docs-serve lock lock-check clean
+.PHONY: demo test test-all test-cases test-gpu gpu-bundles test-arm64 test-versions matrix half convolutions host-time bench bench-quick bench-whisper bench-gpu lint types docs docs-serve lock lock-check clean
 
 demo: .venv/installed
 	$(BIN)/speech-export $(DIGITS)/checkpoint -o build/digits --overwrite
@@ -75,6 +75,11 @@ bench: .venv/installed-bench
 # The bundled model only: build/bench/results. Under 5 minutes.
 bench-quick: .venv/installed-bench
 	$(BENCH) --quick
+
+# Whisper tiny.en beside transformers and faster-whisper, with the same weights: benchmarks/results/whisper. Under 20
+# minutes; WHISPER=--help lists its options.
+bench-whisper: .venv/installed-bench
+	PYTHONPATH=benchmarks $(BIN)/python -W ignore benchmarks/run_whisper.py $(WHISPER)
 
 # On a machine with an NVIDIA GPU, beside transformers: benchmarks/results/gpu. GPU=--help lists its options.
 bench-gpu: .venv/installed-dev

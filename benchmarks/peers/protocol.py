@@ -109,10 +109,19 @@ def ask(module: str, job: Job, threads: int, environment: Mapping[str, str]) -> 
     Raises:
         RuntimeError: it failed; with the end of what it said.
     """
+    return from_json(Answer, json.loads(run_module(module, json.dumps(asdict(job)), threads, environment)))
+
+
+def run_module(module: str, message: str, threads: int, environment: Mapping[str, str]) -> str:
+    """Run a module of this folder on `message`, in a process with so many threads; return its last line on stdout.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it said.
+    """
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     done = subprocess.run(  # noqa: S603 - ourselves
         [sys.executable, "-W", "ignore", "-m", module],
-        input=json.dumps(asdict(job)),
+        input=message,
         env={**os.environ, "PYTHONPATH": str(FOLDER), "TRANSFORMERS_VERBOSITY": "error", **limits, **environment},
         capture_output=True,
         text=True,
@@ -120,7 +129,7 @@ def ask(module: str, job: Job, threads: int, environment: Mapping[str, str]) -> 
     )
     if done.returncode:
         raise RuntimeError(f"{module} failed ({done.returncode}):\n{done.stderr.strip()[-2000:]}")
-    return from_json(Answer, json.loads(done.stdout.splitlines()[-1]))
+    return done.stdout.splitlines()[-1]
 
 
 def missing(packages: tuple[str, ...]) -> list[str]:

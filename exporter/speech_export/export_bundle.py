@@ -24,6 +24,7 @@ from speech_runtime.audio.features import read_feature_extractor
 from speech_runtime.bundle.manifest import PREPROCESSOR_CONFIG, Manifest
 from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.interrupts import signals_handled
+from speech_runtime.paths import expanded
 
 from .bundle_writer.configuration import write_configuration
 from .bundle_writer.manifest import file_facts, quantization, unverified_manifest
@@ -109,7 +110,7 @@ def export(
     check_cache(static_cache, options.target, growing=growing_cache)
     if calibration_audio is not None:
         audio_files(calibration_audio)
-    with signals_handled() as interrupts, staged(Path(output_dir), overwrite=overwrite) as directory:
+    with signals_handled() as interrupts, staged(Path(expanded(output_dir)), overwrite=overwrite) as directory:
 
         def begin(stage: str) -> None:
             interrupts.check()

@@ -333,7 +333,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
     def _checked_call(self, keywords: ClipKeywords) -> tuple[CallOptions, GenerationConfig]:
         """Check the keywords of a call, and return its options and settings; by default one sequence is returned."""
         own = {name: value for name, value in keywords.items() if name not in ("language", "task", "decoder_input_ids")}
-        options, config = self._options_and_settings(own, num_return_sequences=1)
+        options, config = self._options_and_settings(own, keywords.get("language"), num_return_sequences=1)
         if kept := [name for name in ("output_scores", "output_logits") if getattr(options, name)]:
             raise GenerationError(f"{' and '.join(kept)}: transcribe does not return them; call generate() instead")
         return options, config

@@ -65,11 +65,11 @@ class TableDecoder:
         self.table, self.top_k = table, top_k
         self.sequences = np.zeros((0, 0, 0), dtype=np.int64)
 
-    def start(self, prompt: NDArray[np.int64], full_vocab: bool) -> Candidates:
+    def start(self, prompt: NDArray[np.int64], full_vocab: bool, keep_logits: bool = False) -> Candidates:
         self.sequences = prompt[:, None]
         return self._answer(full_vocab)
 
-    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool) -> Candidates:
+    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool, keep_logits: bool = False) -> Candidates:
         kept = np.take_along_axis(self.sequences, np.array(beam_idx)[:, :, None], axis=1)
         self.sequences = np.concatenate([kept, np.array(tokens)[:, :, None]], axis=2)
         return self._answer(full_vocab)
@@ -80,7 +80,8 @@ class TableDecoder:
         if full_vocab:
             return all_tokens(logits.view(batch, beams, -1).numpy())
         best, ids = torch.topk(torch.log_softmax(logits, dim=-1).view(batch, beams, -1), self.top_k, dim=-1)
-        return Candidates(ids.numpy(), best.numpy())
+        whole = logits.view(batch, beams, -1).numpy()
+        return Candidates(ids.numpy(), best.numpy(), is_sorted=True, logits=lambda: whole)
 
     def select_utterances(self, utterances: NDArray[np.int64]) -> None:
         self.sequences = self.sequences[utterances]

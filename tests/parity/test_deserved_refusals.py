@@ -131,8 +131,8 @@ def test_a_cache_with_swapped_beams_is_refused(
 ) -> None:
     bundle, step = pair(family), CachedDecoder.step
 
-    def swapped(self: CachedDecoder, tokens: Any, beam_idx: Any, full_vocab: bool) -> Any:
-        return step(self, tokens, [list(row)[::-1] for row in beam_idx], full_vocab)
+    def swapped(self: CachedDecoder, tokens: Any, beam_idx: Any, *wanted: bool) -> Any:
+        return step(self, tokens, [list(row)[::-1] for row in beam_idx], *wanted)
 
     monkeypatch.setattr(CachedDecoder, "step", swapped)
     with pytest.raises(VerificationError, match=r"log-probabilities differ by up to|of the tokens are the same"):

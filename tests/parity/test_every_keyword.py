@@ -64,7 +64,17 @@ KEYWORDS: dict[str, tuple[dict[str, Any], object]] = {
 """For each keyword the settings that it needs beside it, and a value that changes something."""
 
 NO_SETTINGS = {
-    *("generator", "stream", "streamer", "cancel", "language", "generation_config", "output_scores", "output_logits")
+    *(
+        "generator",
+        "stream",
+        "streamer",
+        "cancel",
+        "language",
+        "task",
+        "generation_config",
+        "output_scores",
+        "output_logits",
+    )
 }
 """Keywords with a test of their own, here, in `test_moving_over.py` or beside `generate`."""
 

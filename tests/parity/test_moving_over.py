@@ -373,12 +373,67 @@ def test_a_processor_takes_what_transcribe_takes(digits: Pair, references: dict[
         ({"return_tensors": "pt"}, "return_tensors is 'pt'; give 'np'"),
         ({"padding": "max_length"}, "padding is 'max_length'; give True"),
         ({"audio": []}, "audio is an empty list"),
+        ({"audio": None}, "audio is missing"),
+        ({"raw_speech": [np.ones(800)]}, "audio and raw_speech are both given"),
         ({"audio": [np.zeros(800, dtype=np.float32)]}, r"audio\[0\]: is silent"),
     ],
 )
 def test_a_processor_is_checked(digits: Pair, clips: list[Samples], given: dict[str, Any], message: str) -> None:
     with pytest.raises(AudioError, match=message):
         digits.exported.processor(**{"audio": clips, **given})
+
+
+@pytest.mark.parametrize(
+    ("name", "neutral", "other", "remedy"),
+    [
+        ("truncation", [False, "do_not_truncate"], True, r"cut the samples, with samples\[:length\]"),
+        ("max_length", [], 16000, "cut or pad the arrays yourself"),
+        ("pad_to_multiple_of", [1], 8, "pad the arrays that are returned"),
+        ("return_attention_mask", [True], False, "leave it out of generate"),
+        ("do_normalize", [], True, "the bundle's preprocessor_config.json decides"),
+        ("device", ["cpu"], "cuda", "features are computed on the CPU"),
+    ],
+)
+def test_arguments_of_feature_extractors_are_taken_or_answered(
+    digits: Pair, clips: list[Samples], torch_inputs: Any, name: str, neutral: list[Any], other: Any, remedy: str
+) -> None:
+    processor: Any = digits.exported.processor
+    for value in (None, *neutral):
+        found = processor(raw_speech=clips, sampling_rate=16000, padding=True, **{name: value})
+        np.testing.assert_allclose(found.input_values, torch_inputs.input_values, atol=1e-5)
+    with pytest.raises(AudioError, match=f"^{name} is {other!r}, which is not possible: .*{remedy}"):
+        processor(clips, **{name: other})
+
+
+def test_unknown_arguments_stay_unknown(digits: Pair, clips: list[Samples]) -> None:
+    processor: Any = digits.exported.processor
+    with pytest.raises(TypeError, match="truncate"):
+        processor(clips, truncate=False)
+    with pytest.raises(TypeError, match="group_token"):
+        processor.decode([9], group_token=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "neutral", "other", "remedy"),
+    [
+        ("clean_up_tokenization_spaces", [True, False], "all", "keeps spaces before punctuation; leave it out"),
+        ("group_tokens", [True, False], "all", "leave it out"),
+        ("spaces_between_special_tokens", [], True, "leave it out"),
+        ("output_word_offsets", [False], True, "transcribe pieces of a recording"),
+        ("normalize", [False], True, "normalise the text that is returned"),
+    ],
+)
+def test_arguments_of_decoding_are_taken_or_answered(
+    digits: Pair, torch_inputs: Any, name: str, neutral: list[Any], other: Any, remedy: str
+) -> None:
+    tokenizer, ids = AutoTokenizer.from_pretrained(CHECKPOINT), digits.exported.generate(**torch_inputs)
+    model, processor = digits.exported, digits.exported.processor
+    for value in (None, *neutral):
+        wanted = tokenizer.batch_decode(ids, skip_special_tokens=True, **{name: value})
+        for decode in (model.decode, processor.decode, processor.batch_decode):
+            assert decode(ids, skip_special_tokens=True, **{name: value}) == wanted
+            with pytest.raises(GenerationError, match=f"^{name} is {other!r}, which is not possible: .*{remedy}"):
+                decode(ids, **{name: other})
 
 
 def test_text_is_decoded_as_transformers_decodes_it(digits: Pair, torch_inputs: Any) -> None:

@@ -160,11 +160,11 @@ def test_every_utterance_has_its_start_token(pair: Callable[[str], Pair]) -> Non
     np.testing.assert_array_equal(found, expected)
 
 
-def with_tokenizer(model: OnnxSpeechSeq2Seq, names: dict[int, str]) -> OnnxSpeechSeq2Seq:
+def with_tokenizer(model: OnnxSpeechSeq2Seq, names: dict[int, str], **settings: Any) -> OnnxSpeechSeq2Seq:
     vocabulary = {names.get(token, f"▁w{token}"): token for token in range(VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="▁w0"))
     tokenizer.decoder = decoders.Metaspace()
-    return OnnxSpeechSeq2Seq(model._backend, model.manifest, model.generation_config, None, tokenizer)
+    return OnnxSpeechSeq2Seq(model._backend, model.manifest, model.generation_config.updated(settings), None, tokenizer)
 
 
 def test_languages_are_found_in_the_vocabulary(pair: Callable[[str], Pair]) -> None:
@@ -174,14 +174,38 @@ def test_languages_are_found_in_the_vocabulary(pair: Callable[[str], Pair]) -> N
     np.testing.assert_array_equal(forced, plain.generate(*batch, forced_bos_token_id=20, max_new_tokens=6))
     with pytest.raises(GenerationError, match="one language for a batch.*Call it once for each language"):
         model.generate(*batch, language=["de", "fr_XX", "de"], max_new_tokens=6)
-    each = model.generate(*batch, decoder_start_token_id=21, language=["de", "fr_XX", "de"], max_new_tokens=6)
+    starting = with_tokenizer(plain, {20: "de_DE", 21: "fr_XX"}, decoder_start_token_id=21)
+    each = starting.generate(*batch, language=["de", "fr_XX", "de"], max_new_tokens=6)
     np.testing.assert_array_equal(each, plain.generate(*batch, decoder_start_token_id=[20, 21, 20], max_new_tokens=6))
-    starting = model.generate(*batch, decoder_start_token_id=21, language="de", max_new_tokens=6)
-    np.testing.assert_array_equal(starting[:, 0], [20, 20, 20])
+    np.testing.assert_array_equal(starting.generate(*batch, language="de", max_new_tokens=6)[:, 0], [20, 20, 20])
     with pytest.raises(GenerationError, match="no token for the language 'xx'; it has de, fr"):
         model.generate(*batch, language="xx")
     with pytest.raises(BundleError, match="languages cannot be looked up"):
         plain.generate(*batch, language="de")
+
+
+@pytest.mark.parametrize("setting", ["forced_bos_token_id", "decoder_start_token_id"])
+def test_a_language_replaces_no_value_of_the_same_call(pair: Callable[[str], Pair], setting: str) -> None:
+    plain, batch = pair("mbart").exported, padded_batch(LENGTHS)
+    of_bundle = {"max_length": 6, setting: 21}
+    model = with_tokenizer(plain, {20: "de_DE", 21: "fr_XX"}, **of_bundle)
+    wanted = plain.generate(*batch, **{**of_bundle, setting: 20})
+    for neutral in ({}, {"generation_config": model.generation_config}):
+        np.testing.assert_array_equal(model.generate(*batch, language="de", **neutral), wanted)
+    for given in ({setting: 21}, {"generation_config": {setting: np.int64(20)}}):
+        message = rf"^language is 'de' and {setting} is 2\d, and both set the same token; give one of them$"
+        for call in (
+            lambda **keywords: model.generate(*batch, **keywords),
+            lambda **keywords: model.transcribe_iter([], **keywords),
+        ):
+            with pytest.raises(GenerationError, match=message):
+                call(language="de", **given)
+
+
+def test_a_prompt_leaves_no_room_for_a_language(pair: Callable[[str], Pair]) -> None:
+    model, batch = with_tokenizer(pair("mbart").exported, {20: "de_DE"}), padded_batch(LENGTHS)
+    with pytest.raises(GenerationError, match="language is 'de' and decoder_input_ids is given, .*; give one of them"):
+        model.generate(*batch, language="de", decoder_input_ids=[[5, 6]] * 3)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -10,7 +10,10 @@ from conftest import REPOSITORY
 
 ROOT = REPOSITORY / "runtime" / "speech_runtime"
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "dataclass_json", "system", "control_groups", "interrupts", "install_hints", "telemetry", "atomic"),
+    (
+        *("errors", "dataclass_json", "system", "control_groups", "interrupts", "install_hints", "telemetry", "atomic"),
+        *("neutral_arguments", "paths"),
+    ),
     ("bundle",),
     ("audio",),
     ("input_checks",),

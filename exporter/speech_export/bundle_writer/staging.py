@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from speech_runtime.atomic.writing import PARTIAL, publish, staging_directory
 from speech_runtime.bundle.graph_io import GRAPHS
@@ -67,12 +68,13 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     """Check what `staged` checks when it begins; this needs none of the libraries of an export.
 
     Raises:
-        ExportError: `target` exists already and is not to be replaced.
+        ExportError: `target` exists already and is not to be replaced, or its parent cannot be written.
     """
     with _explained(target.absolute()):
         followed = _followed(target.absolute())
         if os.path.lexists(followed):
             _check_replaceable(followed, overwrite)
+    _check_writable(followed)
 
 
 @contextmanager
@@ -103,7 +105,24 @@ def _explained(target: Path) -> Iterator[None]:
         if failed.parent != parent and failed not in (parent, *parent.parents):
             raise
         where = target if failed == target or error.errno == errno.ENAMETOOLONG else parent
-        raise ExportError(f"cannot write to {where}: {error.strerror}; choose another output directory") from error
+        raise _cannot_write(where, error) from error
+
+
+def _check_writable(target: Path) -> None:
+    """Make a directory beside `target`, or in the nearest directory above that exists, and remove it.
+
+    Only an attempt tells: permissions say nothing about root, a read-only file system or a quota.
+    """
+    directory = next(path for path in target.parents if os.path.lexists(path))
+    try:
+        with TemporaryDirectory(prefix=f".{target.name}.", suffix=PARTIAL, dir=directory):
+            pass
+    except OSError as error:
+        raise _cannot_write(target if error.errno == errno.ENAMETOOLONG else directory, error) from error
+
+
+def _cannot_write(where: Path, error: OSError) -> ExportError:
+    return ExportError(f"cannot write to {where}: {error.strerror}; choose another output directory")
 
 
 def _followed(target: Path) -> Path:

@@ -14,6 +14,7 @@ from speech_runtime.cli.console import complain, log_on_stderr
 from speech_runtime.cli.describe import measured_on, verification_lines
 from speech_runtime.cli.entry import exit_when_interrupted
 from speech_runtime.cli.flags import FLOAT, INTEGER, IntegerRange
+from speech_runtime.paths import expanded
 from speech_runtime.system import MIB
 
 from ..bundle_writer.staging import check_target
@@ -177,7 +178,7 @@ def main(
         target = target_for_engines(target)
     try:
         source.check()
-        check_target(Path(output), overwrite=overwrite)
+        check_target(Path(expanded(output)), overwrite=overwrite)
         if calibration_audio is not None:
             audio_files(calibration_audio)
     except SpeechError as error:

@@ -9,6 +9,7 @@ from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle.manifest import MANIFEST
 from speech_runtime.bundle.safe_files import is_there
+from speech_runtime.paths import expanded
 
 from ..errors import ExportError
 from ..families import check_not_refused
@@ -59,6 +60,7 @@ def load_checkpoint(
         ExportError: There is no such checkpoint, it is no speech encoder-decoder, an adapter does not fit it, weights
             are missing or left over, or there is no tokenizer or feature extractor.
     """
+    name, processor, adapter = expanded(name), expanded(processor), expanded(adapter)
     check_source(name, hub)
     if is_there(Path(name) / MANIFEST):
         raise ExportError(f"{name} is a bundle already; give the checkpoint that it was exported from")

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from speech_runtime.bundle.safe_files import is_directory, parse_json, read_json, unreadable
+from speech_runtime.paths import expanded
 
 from ..errors import ExportError, reason
 from .composite import Composite
@@ -78,6 +79,7 @@ def read_config(given: str, hub: HubOptions = DEFAULT_HUB) -> PretrainedConfig:
     """
     if given.lstrip().startswith("{"):
         return _of_json(lambda: parse_json(given), f"the configuration {given[:80]}")
+    given = expanded(given)
     if os.path.lexists(given) and not is_directory(given):
         return _of_json(lambda: read_json(Path(given)), given)
     check_source(given, hub)

@@ -18,6 +18,7 @@ from transformers.utils import (
 from speech_runtime import BundleError
 from speech_runtime.bundle.hub import check_reachable
 from speech_runtime.bundle.safe_files import is_directory, similar_directory
+from speech_runtime.paths import expanded
 
 from ..errors import ExportError, reason
 from .directories import CONFIG_FILES, SAVE_PRETRAINED, check_directory, missing_files
@@ -63,7 +64,7 @@ class HubOptions:
         return {
             "revision": self.revision or "main",
             "token": self.token,
-            "cache_dir": self.cache_dir,
+            "cache_dir": expanded(self.cache_dir),
             "local_files_only": self.offline,
         }
 

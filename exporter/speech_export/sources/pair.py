@@ -15,6 +15,8 @@ from transformers import (
     SpeechEncoderDecoderModel,
 )
 
+from speech_runtime.paths import expanded
+
 from ..errors import ExportError
 from ..families import check_not_refused
 from .adapter_merging import merge_adapter
@@ -60,6 +62,8 @@ def load_pair(
         ExportError: There is no such checkpoint, or one is not a speech encoder, or cannot be its decoder, or an
             adapter does not fit.
     """
+    encoder, decoder = expanded(encoder), expanded(decoder)
+    processor, adapter = expanded(processor), expanded(adapter)
     for half in (encoder, decoder):
         check_source(half, hub)
         refuse_adapter(half, hub)

@@ -17,6 +17,7 @@ from speech_runtime.bundle.manifest import ENGINES, EngineSet, Manifest, pinned_
 from speech_runtime.bundle.model_facts import DecoderFacts
 from speech_runtime.bundle.profile_limits import ProfileLimits
 from speech_runtime.bundle.safe_files import FileFacts
+from speech_runtime.paths import expanded
 
 from ..bundle_writer.staging import ENGINES_DIRECTORY, HALF_WRITTEN, full_disk_named
 from ..errors import ExportError
@@ -53,7 +54,7 @@ def add_engines(
     """
     tensorrt, options = tensorrt or import_tensorrt(), options or BuildOptions()
     options.check(tensorrt)
-    bundle = Bundle.open(Path(directory).absolute())
+    bundle = Bundle.open(Path(expanded(directory)).absolute())
     check_target(bundle.directory, bundle.manifest)
     options = replace(options, limits=_with_cache_length(options.limits, bundle.manifest.decoder))
     profiles = graph_profiles(bundle, options.limits)

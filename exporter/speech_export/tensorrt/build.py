@@ -10,6 +10,7 @@ from speech_runtime.atomic.writing import write_bytes
 from speech_runtime.backends.tensorrt.library import Log, TensorRt
 from speech_runtime.backends.tensorrt.profiles import Profile, shape_ranges
 from speech_runtime.bundle.profile_limits import ProfileLimits
+from speech_runtime.paths import expanded
 
 from ..errors import ExportError
 
@@ -122,7 +123,7 @@ def _build(
     with output.open("wb") as file:
         file.write(memoryview(engine).cast("B"))
     if options.timing_cache is not None:
-        write_bytes(options.timing_cache, memoryview(config.get_timing_cache().serialize()).cast("B"))
+        write_bytes(Path(expanded(options.timing_cache)), memoryview(config.get_timing_cache().serialize()).cast("B"))
 
 
 def _configuration(tensorrt: TensorRt, builder: Any, options: BuildOptions) -> Any:
@@ -136,7 +137,8 @@ def _configuration(tensorrt: TensorRt, builder: Any, options: BuildOptions) -> A
         for index, capability in enumerate(options.compute_capabilities):
             config.set_compute_capability(_compute_capability(tensorrt, capability), index)
     if options.timing_cache is not None:
-        known = options.timing_cache.read_bytes() if options.timing_cache.exists() else b""
+        timings = Path(expanded(options.timing_cache))
+        known = timings.read_bytes() if timings.exists() else b""
         config.set_timing_cache(config.create_timing_cache(known), ignore_mismatch=False)
     return config
 

@@ -14,6 +14,7 @@ from speech_runtime.audio import AUDIO_SUFFIXES, read_audio
 from speech_runtime.audio.features import FeatureExtractor, WaveformExtractor
 from speech_runtime.bundle.model_facts import EncoderFacts
 from speech_runtime.bundle.safe_files import is_directory, is_there
+from speech_runtime.paths import expanded
 
 from ..errors import ExportError, shortened
 
@@ -85,7 +86,7 @@ def audio_set(
     paths, texts = [Path(file) for file in files], dict[str, str]()
     if directory is not None:
         paths += audio_files(directory)
-        texts = reference_texts(Path(directory))
+        texts = reference_texts(Path(expanded(directory)))
     if extractor is None and encoder.feature_size is not None:
         if paths:
             raise ExportError(
@@ -114,7 +115,7 @@ def audio_files(directory: str | Path) -> list[Path]:
     Raises:
         ExportError: There are none, or the directory cannot be read.
     """
-    directory = Path(directory)
+    directory = Path(expanded(directory))
     if not is_directory(directory):
         raise ExportError(f"--calibration-audio {directory} is not a directory; name one with audio files in it")
     try:

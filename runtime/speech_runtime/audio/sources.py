@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeGuard
 
 from ..errors import AudioError
+from ..paths import expanded
 from .limits import AudioLimits, flag
 
 AudioFile = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
@@ -36,7 +37,7 @@ def file_name(file: AudioFile) -> str:
     if isinstance(file, (bytes, bytearray, memoryview)):
         return "the bytes"
     if isinstance(file, (str, os.PathLike)):
-        return os.fsdecode(file) or "''"
+        return os.fsdecode(expanded(file)) or "''"
     return str(getattr(file, "name", "the open file"))
 
 
@@ -103,7 +104,7 @@ def open_source(file: AudioFile, limits: AudioLimits) -> Iterator[Source]:
     name = file_name(file)
     if isinstance(file, (str, os.PathLike)):
         # Without O_NONBLOCK, opening a pipe without a writer would block forever.
-        with open(file, "rb", buffering=0, opener=_without_waiting) as raw:
+        with open(expanded(file), "rb", buffering=0, opener=_without_waiting) as raw:
             found = os.fstat(raw.fileno())
             if stat.S_ISREG(found.st_mode):
                 yield Source(name, found.st_size, raw.fileno())
@@ -125,7 +126,7 @@ def open_source(file: AudioFile, limits: AudioLimits) -> Iterator[Source]:
 def is_regular(file: AudioFile) -> bool:
     """Return whether `file` is the path of a regular file; other sources may be readable only once."""
     try:
-        return isinstance(file, (str, os.PathLike)) and stat.S_ISREG(os.stat(file).st_mode)  # noqa: PTH116
+        return isinstance(file, (str, os.PathLike)) and stat.S_ISREG(os.stat(expanded(file)).st_mode)  # noqa: PTH116
     except (OSError, ValueError):
         return False
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..dataclass_json import shown
 from ..errors import BundleError
+from ..install_hints import source
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +52,15 @@ def _refusal(content: Content, version: object, path: Path) -> str:
     stated = f"{path} has format version {shown(version)}, this release reads {formats}"
     command = _export_command(content, path)
     if type(version) is int and version > FORMAT_VERSION:
-        return f"{stated}; upgrade with: pip install --upgrade speech-export, or export the model again with: {command}"
+        upgrade = f"pip install --upgrade {shlex.quote(source())}"
+        return f"{stated}; upgrade with: {upgrade}, or export the model again with: {command}"
     return f"{stated}; export the model again with: {command}"
 
 
 def _export_command(content: Content, path: Path) -> str:
     """Return the command that makes the bundle again, with MODEL where the manifest does not name its checkpoint."""
-    source = content.get("source")
-    model = source if isinstance(source, str) and _SOURCE.fullmatch(source) else "MODEL"
+    checkpoint = content.get("source")
+    model = checkpoint if isinstance(checkpoint, str) and _SOURCE.fullmatch(checkpoint) else "MODEL"
     flags = [
         f"--{name} {value}"
         for name in ("precision", "target")

@@ -2,7 +2,6 @@
 
 import glob
 import logging
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..errors import BundleError, SpeechError
 from ..install_hints import how_to_install
+from ..paths import expanded
 from .loading import Bundle
 from .manifest import MANIFEST, Manifest
 from .safe_files import is_directory, similar_directory
@@ -48,7 +48,7 @@ def bundle_directory(
     """
     if not isinstance(name, str | Path) or not str(name):
         raise BundleError(f"the bundle is {name!r}; give its directory, or an id on the Hub: owner/name")
-    name = name if isinstance(name, Path) else os.path.expanduser(name)  # noqa: PTH111 - it may be a Hub id
+    name = Path(expanded(name)) if isinstance(name, Path) else expanded(name)
     if Path(name).is_file():
         raise BundleError(f"{name} is a file; give the directory of the bundle: {Path(name).parent}")
     if isinstance(name, Path) or is_directory(name) or not _HUB_ID.match(name):
@@ -58,7 +58,7 @@ def bundle_directory(
     if revision is None and is_directory(Path(name).parent):  # a misspelt path: the Hub would answer after 20 s
         raise BundleError(f"there is no directory {name}{similar_directory(Path(name))}; {_HUB_REMEDY}")
     hub = _client(f"{name} is not a directory; to look for it on the Hub")
-    where: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    where: dict[str, Any] = {"token": token, "cache_dir": expanded(cache_dir), "local_files_only": local_files_only}
     at = f" at {revision}" if revision else ""
     failure = f"{name} is not a directory, and no bundle of this name{at} could be downloaded from the Hub"
     if not local_files_only:
@@ -99,7 +99,7 @@ def check_reachable(
         BundleError: huggingface-hub is missing, or nothing answers. Answers such as "not found" raise nothing here.
     """
     hub = _client(f"{name} is not a directory; to look for it on the Hub")
-    cached = hub.try_to_load_from_cache(name, filename, cache_dir=cache_dir, revision=revision)
+    cached = hub.try_to_load_from_cache(name, filename, cache_dir=expanded(cache_dir), revision=revision)
     if hub.constants.HF_HUB_OFFLINE or isinstance(cached, str):
         return
     try:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ..dataclass_json import listed, shown
 from ..errors import BundleError, SpeechError
+from ..paths import expanded
 from .external_data import external_data_problems
 from .manifest import MANIFEST, REQUIRED_FILES, Manifest, pinned_bundle
 from .safe_files import PinnedDirectory, read_json, unreadable
@@ -42,7 +43,7 @@ class Bundle:
         Raises:
             BundleError: There is no bundle, or it is damaged; all problems are listed.
         """
-        directory = Path(directory)
+        directory = Path(expanded(directory))
         with pinned_bundle(directory) as pin:
             return cls(directory, _of_pinned(directory, pin, check_hashes=check_hashes).manifest)
 

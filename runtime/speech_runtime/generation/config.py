@@ -193,13 +193,18 @@ class GenerationConfig:
         """All tokens forced at the maximal length."""
         return _as_tuple(self.forced_eos_token_id)
 
+    @property
+    def start_token_id(self) -> int | tuple[int, ...] | None:
+        """First token of every sequence, or one for each utterance; None where it is not set."""
+        return self.bos_token_id if self.decoder_start_token_id is None else self.decoder_start_token_id
+
     def start_token_ids(self, batch: int) -> tuple[int, ...]:
         """Return the first token of the sequences of each utterance.
 
         Raises:
             GenerationError: Neither `decoder_start_token_id` nor `bos_token_id` is set, or their number is not `batch`.
         """
-        start = self.bos_token_id if self.decoder_start_token_id is None else self.decoder_start_token_id
+        start = self.start_token_id
         if start is None:
             raise GenerationError(
                 "decoder_start_token_id is not set in the bundle's generation_config.json, nor is bos_token_id; "

@@ -12,13 +12,14 @@ from ..backends.base import Backend
 from ..bundle.manifest import Manifest
 from ..dataclass_json import shown
 from ..errors import GenerationError
+from ..neutral_arguments import takes_neutral
 from .call import generate
 from .call_options import OPTION_NAMES, CallOptions, SearchKeywords
 from .config import GenerationConfig
 from .decoding.caches.buffer_pool import StepBufferPool
 from .decoding.decoder import CachedDecoder
 from .encoder import EncoderOutput, SpeechEncoder
-from .language import with_language
+from .language import check_given_once, setting_of_language, with_language
 from .likelihood import ForwardOutput, LabelTokens, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
 from .model_input import given_input, padded_rows
@@ -27,7 +28,7 @@ from .prompt_template import filled
 from .prompts import Prompt, Prompts, check_tokens, prompts
 from .search.base import rows_per_utterance
 from .setting_help import with_setting_help
-from .text import decoded
+from .text import decoded, decoding_arguments
 from .transformers_arguments import settings_of, without_arguments_of_transformers
 from .transformers_names import missing
 from .transition_scores import transition_scores
@@ -185,7 +186,7 @@ class SpeechGenerator:
                 fit the decoder.
         """
         own = {} if return_dict_in_generate is None else {"return_dict_in_generate": return_dict_in_generate}
-        options, config = self._options_and_settings({**keywords, **own})
+        options, config = self._options_and_settings({**keywords, **own}, language)
         encoded = self._encoded(
             encoder_outputs, inputs, attention_mask, input_values=input_values, input_features=input_features
         )
@@ -271,6 +272,7 @@ class SpeechGenerator:
         """
         return transition_scores(sequences, scores, beam_indices, normalize_logits)
 
+    @takes_neutral(lambda model: decoding_arguments(model.tokenizer), GenerationError)
     def decode(
         self, token_ids: ArrayLike | Sequence[ArrayLike], *, skip_special_tokens: bool = True
     ) -> str | list[str]:
@@ -278,12 +280,12 @@ class SpeechGenerator:
 
         Raises:
             BundleError: The bundle has no tokenizer.
-            GenerationError: They are not integers.
+            GenerationError: They are not integers, or an argument of transformers asks for what is not done here.
         """
         return decoded(self.tokenizer, token_ids, skip_special_tokens=skip_special_tokens)
 
     def _options_and_settings(
-        self, keywords: Mapping[str, Any], **defaults: Any
+        self, keywords: Mapping[str, Any], language: Language | None = None, **defaults: Any
     ) -> tuple[CallOptions, GenerationConfig]:
         """Check the keywords of a search before anything runs, and return its options and settings.
 
@@ -295,6 +297,9 @@ class SpeechGenerator:
         config = self.generation_config.updated(settings, (*OPTION_NAMES, *_OTHER_KEYWORDS))
         if config is not self.generation_config:
             config.check_vocabulary(self.manifest.decoder.vocab_size)
+        if language is not None and self.tokenizer is not None and self.manifest.prompt is None:
+            setting = setting_of_language(config, self.tokenizer)
+            check_given_once(language, own, config, self.generation_config, setting)
         return options, config
 
     def _prompts(
@@ -323,7 +328,7 @@ class SpeechGenerator:
         elif task is not None:
             raise GenerationError(f"task is {shown(task)}, and this model has one task only; leave it out")
         elif language is not None:
-            config = with_language(config, self.tokenizer, language, encoded.batch)
+            config = with_language(config, self.tokenizer, language, encoded.batch, prompted=given is not None)
             config.check_vocabulary(facts.vocab_size)
         return prompts(given, config.start_token_ids(encoded.batch), facts.vocab_size), config
 

@@ -6,12 +6,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from ..bundle.loading import Bundle
 from ..bundle.manifest import TOKENIZER
 from ..errors import BundleError, EngineMemoryError, GenerationError
+from ..neutral_arguments import NeutralArgument
 from .search.base import Tokens
 from .search.stopping import StoppingCriterion
+
+_NO_TIMES = NeutralArgument((False,), "tokens have no times here; transcribe pieces of a recording")
+_NO_NORMALISER = NeutralArgument((False,), "texts are not normalised here; normalise the text that is returned")
+_DECODING_ARGUMENTS = {
+    **dict.fromkeys(
+        ("output_offsets", "output_char_offsets", "output_word_offsets", "decode_with_timestamps"), _NO_TIMES
+    ),
+    **dict.fromkeys(("normalize", "basic_normalize", "remove_diacritics"), _NO_NORMALISER),
+    "spaces_between_special_tokens": NeutralArgument((), "spaces are those of the bundle's tokenizer; leave it out"),
+    "use_source_tokenizer": NeutralArgument((False,), "a bundle has one tokenizer; leave it out"),
+}
 
 
 def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
@@ -61,6 +74,27 @@ def texts_of(
             raise
         raise EngineMemoryError(f"the memory is exhausted, the tokenizer could not decode: {error}") from error
     return texts
+
+
+def decoding_arguments(tokenizer: Tokenizer | None) -> dict[str, NeutralArgument]:
+    """Return the arguments of `decode` in transformers that change nothing with some of their values.
+
+    What they changed by default when the model was exported is a part of the bundle's decoder. transformers never
+    cleans up after BPE, and groups the tokens of CTC tokenizers only.
+    """
+    decoder = b"" if tokenizer is None or tokenizer.decoder is None else tokenizer.decoder.__getstate__()
+    cleans, groups = b'" n\'t"' in decoder, b'"type":"CTC"' in decoder
+    never_cleans = not cleans and tokenizer is not None and isinstance(tokenizer.model, BPE)
+    return {
+        "clean_up_tokenization_spaces": NeutralArgument(
+            (True, False) if never_cleans else (cleans,),
+            f"the bundle's tokenizer {'removes' if cleans else 'keeps'} spaces before punctuation; leave it out",
+        ),
+        "group_tokens": NeutralArgument(
+            (True,) if groups else (True, False), "the bundle's tokenizer writes repeated tokens once; leave it out"
+        ),
+        **_DECODING_ARGUMENTS,
+    }
 
 
 def decoded(tokenizer: Tokenizer | None, token_ids: Any, *, skip_special_tokens: bool) -> str | list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from speech_export.bundle_writer import staging
-from speech_export.bundle_writer.staging import staged
+from speech_export.bundle_writer.staging import check_target, staged
 from speech_export.errors import ExportError
 from speech_runtime.atomic import system_calls, writing
 from speech_runtime.bundle.manifest import MANIFEST
@@ -109,6 +109,35 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(ExportError, match="is a file"), staged(tmp_path / "file", overwrite=True):
         pass
+
+
+def test_a_place_is_tried_before_the_export(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = old.parent
+    for target in (parent / "new", parent / "a" / "b", old):
+        check_target(target, overwrite=True)
+    assert [path.name for path in parent.iterdir()] == ["bundle"]
+
+    (parent / "file").write_text("")
+    for target in (parent / "file" / "o", parent / "file" / "a" / "o"):
+        with pytest.raises(ExportError, match=f"^cannot write to {parent}/file: Not a directory; choose another"):
+            check_target(target, overwrite=False)
+    with pytest.raises(ExportError, match="^cannot write to .*/x{300}: File name too long; choose another"):
+        check_target(parent / ("x" * 300), overwrite=False)
+
+    def refuse(path: str, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    for target in (parent / "a" / "b", old):
+        with pytest.raises(ExportError, match=f"^cannot write to {parent}: Permission denied; choose another"):
+            check_target(target, overwrite=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no file system that nobody can write")
+@pytest.mark.parametrize("target", ["/proc/bundle", "/proc/a/bundle"])
+def test_not_even_root_writes_everywhere(target: str) -> None:
+    with pytest.raises(ExportError, match="^cannot write to /proc: No such file or directory; choose another"):
+        check_target(Path(target), overwrite=False)
 
 
 @pytest.fixture(params=["exchange", "plain renames"])

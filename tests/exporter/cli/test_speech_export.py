@@ -188,6 +188,15 @@ def test_what_is_there_is_kept_and_replaced_on_request(digits: Pair, tmp_path: P
     assert files == digits.exported.manifest.files  # the graphs that were read are those that were traced
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = run(CHECKPOINT, "-o", tmp_path / "file" / "bundle")
+    assert refused.exit_code == 1
+    assert (
+        refused.stderr == f"Error: cannot write to {tmp_path}/file: Not a directory; choose another output directory\n"
+    )
+
+
 @pytest.mark.parametrize("model", [3, torch.nn.Linear(1, 1)])
 def test_what_is_no_model_is_refused(model: object, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot export a"):

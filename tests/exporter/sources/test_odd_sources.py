@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CHECKPOINT
-from speech_export import ExportError
+from speech_export import ExportError, export
 from speech_export.sources.checkpoint import load_checkpoint
 from speech_export.sources.configs import read_config
 from speech_export.sources.hub import DEFAULT_HUB, load_tokenizer
@@ -70,6 +70,21 @@ def test_a_file_is_no_checkpoint_and_its_directory_is_named() -> None:
     for load in (load_checkpoint, lambda name: load_pair(name, name), lambda name: load_tokenizer(name, DEFAULT_HUB)):
         with pytest.raises(ExportError, match=rf"config\.json is a file; give the directory .*: {CHECKPOINT}$"):
             load(str(CHECKPOINT / "config.json"))
+
+
+def test_the_home_directory_is_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.json").write_text("[]")
+    calls: list[Callable[[], object]] = [
+        lambda: load_checkpoint("~/a.json"),
+        lambda: load_pair("~/a.json", str(CHECKPOINT)),
+        lambda: read_config("~/a.json"),
+        lambda: export(str(CHECKPOINT), Path("~/a.json")),
+        lambda: export(str(CHECKPOINT), "~/o", calibration_audio="~/a.json"),
+    ]
+    for call in calls:
+        with pytest.raises(ExportError, match=f"{tmp_path}/a.json (is|cannot)"):
+            call()
 
 
 def test_paths_that_the_system_refuses_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

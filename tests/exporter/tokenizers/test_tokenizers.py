@@ -20,6 +20,7 @@ from speech_export import ExportError
 from speech_export.sources.hub import DEFAULT_HUB, load_tokenizer
 from speech_export.tokenizers.evidence import decoded
 from speech_export.tokenizers.runtime_tokenizer import runtime_tokenizer
+from speech_runtime.generation.text import decoding_arguments
 from vocabularies import TOKENIZERS
 
 Both = tuple[Any, Tokenizer]
@@ -89,6 +90,21 @@ def test_whispers_text_has_no_times_and_no_earlier_text(clean_up: bool) -> None:
     assert written.encode("de", add_special_tokens=False).ids == [3, 4]
 
 
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_neutral_arguments_change_nothing(both: Callable[[str], Both], kind: str, data: st.DataObject) -> None:
+    tokenizer, written = both(kind)
+    ids = data.draw(st.lists(st.sampled_from(sorted(tokenizer.get_vocab().values())), max_size=12))
+    if decoded(tokenizer, ids) is None:
+        return
+    for name in ("clean_up_tokenization_spaces", "group_tokens"):
+        for value in (None, *decoding_arguments(written)[name].neutral):
+            given = {} if value is None else {name: value}
+            text = tokenizer.decode(ids, skip_special_tokens=True, **given)
+            assert written.decode(ids, skip_special_tokens=True) == text
+
+
 def test_what_only_decodes_refuses_to_encode(both: Callable[[str], Both]) -> None:
     with pytest.raises(Exception, match="Missing"):  # the library has no exception of its own
         both("phobert")[1].encode("the quick")
@@ -119,6 +135,17 @@ def test_what_agrees_already_is_kept() -> None:
     pairs = models.BPE({"▁": 0, ".": 1, "▁.": 2}, [("▁", ".")])  # transformers does not clean up after this model
     for tokenizer in (fast(clean_up=False, decoder=decoders.Metaspace()), fast(True, pairs, decoders.Metaspace())):
         assert runtime_tokenizer(tokenizer).to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("clean_up", [True, False])
+@pytest.mark.parametrize("model", [None, models.BPE({"▁": 0, ".": 1, "▁.": 2}, [("▁", ".")])])
+def test_a_clean_up_that_changes_something_is_not_neutral(model: Any, clean_up: bool, value: bool) -> None:
+    tokenizer = fast(clean_up, model, decoders.Metaspace())
+    written, ids = runtime_tokenizer(tokenizer), [1, 2] if model else [3, 5]
+    changes = tokenizer.decode(ids, clean_up_tokenization_spaces=value) != written.decode(ids)
+    neutral = decoding_arguments(written)["clean_up_tokenization_spaces"].neutral
+    assert (value in neutral) is not changes
 
 
 def test_what_no_decoder_says_is_refused() -> None:

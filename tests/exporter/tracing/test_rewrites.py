@@ -29,6 +29,7 @@ from speech_export.tracing.rewrites.first_convolution import (
     LayerNormedConvolution,
 )
 from speech_export.tracing.rewrites.fourier_convolution import FourierConvolution
+from speech_export.tracing.rewrites.onnx_attention import onnx_attention
 from speech_export.tracing.rewrites.own_attention import is_one_operator, own_attention
 from speech_export.tracing.rewrites.replacement import Replacement, replaced
 from speech_export.tracing.rewrites.rewritten import rewritten_for_cpu
@@ -134,7 +135,7 @@ def test_attention_of_a_decoder_s_own_is_replaced_for_a_while(family: str, own: 
     def replaced_layers() -> int:
         return sum("forward" in vars(module) for module in decoder.modules())
 
-    with own_attention(decoder):
+    with own_attention(decoder, onnx_attention):
         assert replaced_layers() == own
     assert replaced_layers() == 0
 
@@ -146,7 +147,7 @@ def test_attention_that_nobody_knows_is_left_alone() -> None:
 def test_what_may_change_the_scores_is_refused_by_its_name() -> None:
     decoder = decoder_model("mvp")
     layer = next(module for name, module in decoder.named_modules() if name.endswith("self_attn"))
-    with own_attention(decoder), pytest.raises(ExportError, match="MvpAttention is given attn_prompt"):
+    with own_attention(decoder, onnx_attention), pytest.raises(ExportError, match="MvpAttention is given attn_prompt"):
         layer(noise(1, 2, 24), attn_prompt=noise(1, 2, 24))
 
 

@@ -5,6 +5,7 @@ The bundles in tests/data/bundles are frozen. A new format adds its own there, w
 
 import json
 import logging
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 
 from conftest import ONE_THREAD, REPOSITORY
 from speech_runtime import Bundle, BundleError, OnnxSpeechSeq2Seq
+from speech_runtime.bundle import formats
 from speech_runtime.bundle.formats import FORMAT_VERSION
 from speech_runtime.bundle.manifest import MANIFEST, Manifest
 from speech_runtime.cli.describe import describe
@@ -86,8 +88,13 @@ def test_the_current_format_is_read_in_silence(caplog: pytest.LogCaptureFixture)
     assert not caplog.text
 
 
+@pytest.mark.parametrize("installed_from", ["speech-export", "/home/a user/speech-export"])
 @pytest.mark.parametrize("version", [FORMAT_VERSION - 2, -1, None, True, "2", 2.0, [2], 10**300])
-def test_other_formats_are_refused_with_the_command_that_exports_again(version: object, tmp_path: Path) -> None:
+def test_other_formats_are_refused_with_the_commands_that_help(
+    version: object, installed_from: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "source", lambda: installed_from)
+
     def other(manifest: dict[str, Any]) -> None:
         manifest.update(format_version=version, source="someone/model", precision="fp16", target="cuda")
 
@@ -98,7 +105,8 @@ def test_other_formats_are_refused_with_the_command_that_exports_again(version: 
     text = str(refused.value)
     assert f"this release reads {FORMAT_VERSION - 1} and {FORMAT_VERSION}" in text
     assert text.endswith(f"export the model again with: {command}")
-    assert ("pip install --upgrade speech-export" in text) == (type(version) is int and version > FORMAT_VERSION)
+    upgrade = f"pip install --upgrade {shlex.quote(installed_from)}, or"
+    assert (upgrade in text) == (type(version) is int and version > FORMAT_VERSION)
 
 
 @pytest.mark.parametrize("source", [7, None, "a model in memory", "x; rm -rf ~", "line\nline"])

@@ -44,7 +44,7 @@ def _best(logits: NDArray[np.float32]) -> Candidates:
     with np.errstate(invalid="ignore"):
         logprobs = log_softmax(logits)
     ids = np.argsort(-logprobs, axis=-1, kind="stable")[:, :, :TOP_K]
-    return Candidates(ids, np.take_along_axis(logprobs, ids, axis=-1))
+    return Candidates(ids, np.take_along_axis(logprobs, ids, axis=-1), is_sorted=True)
 
 
 def found(decoder: TableDecoder, beams: int, full_vocab: bool) -> NDArray[np.int64]:
@@ -73,9 +73,9 @@ def test_an_utterance_keeps_its_number_once_others_are_set_aside() -> None:
     class Early(BrokenDecoder):
         """The first two utterances end at once."""
 
-        def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool) -> Candidates:
+        def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool, keep_logits: bool = False) -> Candidates:
             self.row = len(tokens) - 1
-            return super().step(tokens, beam_idx, full_vocab)
+            return super().step(tokens, beam_idx, full_vocab, keep_logits)
 
         def _answer(self, full_vocab: bool) -> Candidates:
             found = super()._answer(full_vocab)

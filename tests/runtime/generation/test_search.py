@@ -42,9 +42,9 @@ def searches(draw: st.DrawFn) -> dict[str, Any]:
         "max_new_tokens": draw(st.integers(1, 12)),
         "min_new_tokens": draw(st.sampled_from([None, 0, 3, 20])),
         "forced_eos_token_id": draw(st.sampled_from([None, ends[0]])),
-        "suppress_tokens": draw(st.sampled_from([None, [5, 7]])),
+        "suppress_tokens": draw(st.sampled_from([None, [5, 7], [*range(7)]])),
         "begin_suppress_tokens": draw(st.sampled_from([None, [6, 3]])),
-        "candidates": draw(st.sampled_from([4, 64])),
+        "candidates": draw(st.sampled_from([4, 12, 64])),
         **draw(processors(vocabulary)),
     }
 
@@ -100,6 +100,36 @@ def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
         np.testing.assert_allclose(
             found.sequences_scores[finite], reference.sequences_scores.numpy()[finite], atol=1e-4
         )
+
+
+@pytest.mark.parametrize(("beams", "banned"), [(1, range(3, 33)), (3, range(3, 9))])
+def test_a_step_whose_best_candidates_are_banned_takes_the_whole_vocabulary(beams: int, banned: range) -> None:
+    table, prompt = random_table(3, 40, 2.0), np.array([[1, 2]])
+    facts = replace(FACTS, vocab_size=40, top_k=8)
+    config = GenerationConfig(
+        num_beams=beams, suppress_tokens=tuple(banned), eos_token_id=39, max_new_tokens=20, early_stopping="never"
+    )
+    wanted: list[bool] = []
+
+    class Counting(TableDecoder):
+        exchanged = 0
+
+        def _answer(self, full_vocab: bool) -> Candidates:
+            wanted.append(full_vocab)
+            found, self.whole = super()._answer(full_vocab), super()._answer(full_vocab=True).scores
+            return Candidates(found.ids, found.scores, is_sorted=True, logits=self._exchange)
+
+        def _exchange(self) -> Scores:
+            self.exchanged += 1
+            return self.whole
+
+    counting = Counting(table, 8)
+    found = search(counting, facts, prompt, config)
+    expected = search(TableDecoder(table, 40), replace(facts, top_k=40), prompt, config)
+    np.testing.assert_array_equal(found.sequences, expected.sequences)
+    np.testing.assert_allclose(found.token_logprobs, expected.token_logprobs, atol=1e-5)
+    assert not any(wanted)
+    assert 0 < counting.exchanged < len(wanted)
 
 
 @settings(deadline=None, max_examples=60)

@@ -1,4 +1,4 @@
-"""Decoders with an attention of their own, as one operator.
+"""Decoders with an attention of their own, as the function that all others call.
 
 Their layers are older than transformers' attention interface: copies of BART's first attention, and of BERT's.
 """
@@ -14,9 +14,10 @@ from transformers.cache_utils import EncoderDecoderCache
 
 from ..attention import calls_interface, check_keywords
 from ..tree_cache import split_heads
-from .onnx_attention import onnx_attention
 
 KeyValue = tuple[Tensor, Tensor]
+Attend = Callable[..., tuple[Tensor, None]]
+"""Function of transformers' attention interface, such as `tracing.attention.attention`."""
 
 _LIKE_BART = frozenset({"MvpAttention", "TrOCRAttention", "XGLMAttention"})
 _LIKE_BERT = frozenset({"RemBertSelfAttention", "RoFormerSelfAttention"})
@@ -31,13 +32,13 @@ def is_one_operator(decoder: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def own_attention(decoder: PreTrainedModel) -> Iterator[None]:
-    """Within this context, layers of `decoder` with an attention of their own call `onnx_attention`, if it is known."""
+def own_attention(decoder: PreTrainedModel, attend: Attend) -> Iterator[None]:
+    """Within this context, layers of `decoder` with an attention of their own call `attend`, if theirs is known."""
     layers: list[Any] = []
     for module in decoder.modules():
         forward = _forward(module)
         if forward is not None:
-            module.forward = partial(forward, module)
+            module.forward = partial(forward, module, attend)
             layers.append(module)
     try:
         yield
@@ -53,6 +54,7 @@ def _forward(module: nn.Module) -> Callable[..., tuple[Tensor, None]] | None:
 
 def _attend_like_bart(
     layer: Any,
+    attend: Attend,
     hidden_states: Tensor,
     key_value_states: Tensor | None = None,
     past_key_values: EncoderDecoderCache | None = None,
@@ -67,12 +69,13 @@ def _attend_like_bart(
         return split_heads(layer.k_proj(states), layer.num_heads), split_heads(layer.v_proj(states), layer.num_heads)
 
     key, value = _cached(layer, past_key_values, key_value_states, lambda: project(hidden_states), project)
-    attended, _ = onnx_attention(layer, query, key, value, attention_mask, layer.scaling)
+    attended, _ = attend(layer, query, key, value, attention_mask, layer.scaling)
     return layer.out_proj(attended.flatten(2)), None
 
 
 def _attend_like_bert(
     layer: Any,
+    attend: Attend,
     hidden_states: Tensor,
     attention_mask: Tensor | None = None,
     sinusoidal_pos: Tensor | None = None,
@@ -100,7 +103,7 @@ def _attend_like_bert(
         return key, value
 
     key, value = _cached(layer, past_key_values, encoder_hidden_states, project_own, project)
-    attended, _ = onnx_attention(layer, query, key, value, attention_mask)
+    attended, _ = attend(layer, query, key, value, attention_mask)
     return attended.flatten(2), None
 
 

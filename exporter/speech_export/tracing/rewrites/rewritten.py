@@ -82,7 +82,16 @@ def rewritten_for_cuda(model: SpeechEncoderDecoderModel, cache: Cache) -> Iterat
 
 @contextmanager
 def _decoder_for_cuda(decoder: PreTrainedModel) -> Iterator[None]:
-    with attention_implementation(decoder, onnx_attention.IMPLEMENTATION), own_attention(decoder):
+    with (
+        attention_implementation(decoder, onnx_attention.IMPLEMENTATION),
+        own_attention(decoder, onnx_attention.onnx_attention),
+    ):
+        yield
+
+
+@contextmanager
+def _model_for_cpu(model: SpeechEncoderDecoderModel, quantized: bool) -> Iterator[None]:
+    with rewritten_for_cpu(model.encoder, quantized), own_attention(model.decoder, attention.attention):
         yield
 
 
@@ -91,7 +100,7 @@ def rewritten_for(
 ) -> AbstractContextManager[None]:
     """Return the context in which `model` is traced for a target; see `rewritten_for_cpu` and `rewritten_for_cuda`."""
     if target == "cpu":
-        return rewritten_for_cpu(model.encoder, quantized)
+        return _model_for_cpu(model, quantized)
     return rewritten_for_cuda(model, cache) if target == "cuda" else nullcontext()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...bundle.graph_io import DECODER_WITH_PAST
 from ...bundle.loading import Bundle
+from ...paths import expanded
 from ..cache_directory import cache_name
 from ..cuda.graphs import ENABLED
 from ..cuda.recorded_sizes import recorded_sizes
@@ -70,7 +71,7 @@ def engine_cache(options: TensorRtOptions, bundle: Bundle, runtime_version: str)
         "limits": asdict(options.limits),
         "onnxruntime": runtime_version,
     }
-    return Path(options.engine_cache) / cache_name(known)
+    return Path(expanded(options.engine_cache)) / cache_name(known)
 
 
 def _of_graph(

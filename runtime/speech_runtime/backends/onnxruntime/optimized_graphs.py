@@ -19,6 +19,7 @@ from ...bundle.loading import Bundle
 from ...bundle.safe_files import pinned
 from ...dataclass_json import listed
 from ...errors import SpeechError
+from ...paths import expanded
 from ...system import bytes_saturate, instruction_sets
 from ..cache_directory import cache_name, private_directory, record_problems, write_record
 from ..options import SessionOptions
@@ -61,7 +62,7 @@ def cache_entry(bundle: Bundle, graph: str, options: SessionOptions, runtime_ver
             bytes_saturate(),
         ],
     }
-    return Path(options.optimized_model_cache or ".") / f"{graph}-{cache_name(known)}"
+    return Path(expanded(options.optimized_model_cache or ".")) / f"{graph}-{cache_name(known)}"
 
 
 def open_through_cache(entry: Path, graph: Path, open_graph: OpenGraph, *, check_hashes: bool = True) -> Any:

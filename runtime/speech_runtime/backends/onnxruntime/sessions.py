@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...bundle.graph_io import DECODER_WITH_PAST, ENCODER, graph_inputs, graph_outputs
 from ...bundle.loading import Bundle
 from ...errors import BundleError, EngineError, EngineMemoryError
+from ...paths import expanded
 from ...system import MIB, bytes_saturate, free_memory_bytes
 from ..cuda.graphs import NOT_RECORDED, NUMBER
 from ..engine_messages import in_one_line
@@ -191,13 +192,14 @@ class SessionLoader:
 
 def _made(directory: str | Path) -> Path:
     """Make the directory for profiles, because ONNX Runtime would not say that it is missing."""
+    made = Path(expanded(directory))
     try:
-        Path(directory).mkdir(parents=True, exist_ok=True)
+        made.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EngineError(
             f"profile cannot be written: {directory}: {error.strerror}; choose another directory"
         ) from error
-    return Path(directory)
+    return made
 
 
 def run_options(runtime: Any, options: SessionOptions, number: str = NOT_RECORDED) -> Any:

@@ -28,7 +28,7 @@ from .caches.in_place import InPlaceCache
 from .caches.static import StaticCache, StepBuffers
 from .caches.tree import TreeBuffers, TreeCache
 
-_FULL_VOCAB, _BEST = (LOGITS,), (TOP_LOGPROBS, TOP_IDS)
+_FULL_VOCAB, _BEST, _BEST_AND_LOGITS = (LOGITS,), (TOP_LOGPROBS, TOP_IDS), (TOP_LOGPROBS, TOP_IDS, LOGITS)
 _COMPARED = 512
 """Number of tokens of texts that are compared with each other at once, where beams share a cache."""
 
@@ -52,6 +52,12 @@ class _Step:
     found: Sequence[NDArray[Any]] | None = None
     last: Sequence[NDArray[Any]] = ()
     places: Mapping[str, Value] = field(default_factory=dict)
+
+
+def _outputs_for(full_vocab: bool, keep_logits: bool) -> Sequence[str]:
+    if full_vocab:
+        return _FULL_VOCAB
+    return _BEST_AND_LOGITS if keep_logits else _BEST
 
 
 class CachedDecoder:
@@ -98,34 +104,37 @@ class CachedDecoder:
             self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
             self._cache = self._new_cache(batch, longest, beams)
         self._prepared: _Step | None = None
+        self._logits: Value = None  # of the last step, while they are on a device
         self._batch = batch
         self._active: NDArray[np.int64] | None = None  # None while every utterance in the caches is active
 
-    def start(self, prompt: Tokens, full_vocab: bool) -> Candidates:
+    def start(self, prompt: Tokens, full_vocab: bool, keep_logits: bool = False) -> Candidates:
         """Decode prompts, as one beam each, and keep them in the cache.
 
         Args:
             prompt: Token ids int64 [batch, tokens].
             full_vocab: If true, return the logits of the whole vocabulary, else the graph's best log-probabilities.
+            keep_logits: If true, the best candidates can be exchanged for the whole vocabulary.
 
         Returns:
             Candidates for the token after the last one.
         """
-        *_, found = self._runs(prompt[:, None], [[0]] * len(prompt), _FULL_VOCAB if full_vocab else _BEST)
+        *_, found = self._runs(prompt[:, None], [[0]] * len(prompt), _outputs_for(full_vocab, keep_logits))
         return self._candidates(found, full_vocab)
 
-    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool) -> Candidates:
+    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool, keep_logits: bool = False) -> Candidates:
         """Decode one token for each beam.
 
         Args:
             tokens: Next token of each beam.
             beam_idx: Beam of the last step that each token continues.
             full_vocab: As in `start`.
+            keep_logits: As in `start`.
         """
         if self._active is not None:
             tokens, beam_idx = self._scattered(tokens, self._active), self._scattered(beam_idx, self._active)
         bound = self._cache.append_token(tokens, beam_idx)
-        return self._candidates(self._run(bound, _FULL_VOCAB if full_vocab else _BEST), full_vocab)
+        return self._candidates(self._run(bound, _outputs_for(full_vocab, keep_logits)), full_vocab)
 
     def select_utterances(self, utterances: NDArray[np.int64]) -> None:
         """Drop all utterances but these, and free the memory of the others.
@@ -204,11 +213,20 @@ class CachedDecoder:
         """Return the candidates after the last token of a step whose outputs are [batch, beams, tokens, …]."""
         last = self._prepared.last if self._prepared is not None else ()
         if not last:
-            last = [array[:, :, -1] if self._active is None else array[self._active, :, -1] for array in found]
+            last = [self._last(array) for array in found]
         if full_vocab:
             return all_tokens(self._by_beam(last[0]))
-        logprobs, ids = last
-        return Candidates(ids, logprobs, slots=self._cache.slots)
+        logprobs, ids = last[:2]
+        return Candidates(ids, logprobs, slots=self._cache.slots, is_sorted=True, logits=self._kept_logits)
+
+    def _last(self, found: NDArray[Any]) -> NDArray[Any]:
+        return found[:, :, -1] if self._active is None else found[self._active, :, -1]
+
+    def _kept_logits(self) -> NDArray[np.float32]:
+        """Return the logits [batch, beams, vocabulary] of the last step, which kept them; they may be on a device."""
+        if self._prepared is not None and self._prepared.last:
+            return self._by_beam(self._prepared.last[2])
+        return self._by_beam(self._last(self._backend.download(self._logits)))
 
     def _runs(self, input_ids: Tokens, beam_idx: PerBeam, outputs: Sequence[str]) -> Iterator[Sequence[NDArray[Any]]]:
         """Decode [batch, beams, tokens], as many tokens at a time as the graph takes."""
@@ -237,7 +255,9 @@ class CachedDecoder:
         if step.found is not None:
             return step.found
         made = {**results, **step.places}
-        return [self._backend.download(made[name]) for name in step.outputs]
+        now = _BEST if step.outputs is _BEST_AND_LOGITS else step.outputs
+        self._logits = made.get(LOGITS)
+        return [self._backend.download(made[name]) for name in now]
 
     def _prepare(self, bound: Binding, outputs: Sequence[str]) -> _Step:
         inputs = {**bound.inputs, **self._fixed}

@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 class Decoder(Protocol):
     """The part of `CachedDecoder` that the loop uses."""
 
-    def start(self, prompt: Tokens, full_vocab: bool) -> Candidates:
+    def start(self, prompt: Tokens, full_vocab: bool, keep_logits: bool = False) -> Candidates:
         """Decode prompts [batch, tokens], as one beam each."""
 
-    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool) -> Candidates:
+    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool, keep_logits: bool = False) -> Candidates:
         """Decode one token for each beam; `beam_idx` are the beams of the last step that the tokens continue."""
 
     def select_utterances(self, utterances: NDArray[np.int64]) -> None:
@@ -114,14 +114,16 @@ class DecodingLoop:
         chain = self._chain
         while not self._search.done:
             full_vocab = self._records or chain.needs_full_vocab(self._search.length)
+            keep_logits = bool(chain.needed) and not full_vocab
             if self.steps:
-                raw = self._decoder.step(tokens, beam_idx, full_vocab)
+                raw = self._decoder.step(tokens, beam_idx, full_vocab, keep_logits)
             else:
-                raw = self._decoder.start(self._prompt, full_vocab)
+                raw = self._decoder.start(self._prompt, full_vocab, keep_logits)
             self._check_finite(raw)
-            candidates = self._for_search(raw)
-            if chain.processors:
-                candidates = chain(candidates, self._search.length, self._live if self.steps else self._first_live)
+            candidates = self._processed(raw)
+            if keep_logits and candidates.falls_short_of(chain.needed):
+                raw = raw.whole_vocabulary()
+                candidates = self._processed(raw)
             if self._records:
                 self._record(raw, candidates)
             tokens, beam_idx = self._search.advance(candidates, raw, self._deadline.passed())
@@ -144,6 +146,12 @@ class DecodingLoop:
                 "from 0: the model's numbers have overflowed on this audio; leave it out, or export with "
                 "--precision fp32 if the bundle has another one"
             )
+
+    def _processed(self, raw: Candidates) -> Candidates:
+        candidates = self._for_search(raw)
+        if not self._chain.processors:
+            return candidates
+        return self._chain(candidates, self._search.length, self._live if self.steps else self._first_live)
 
     def _for_search(self, raw: Candidates) -> Candidates:
         """Return candidates with the scores that the search uses, which processors may change."""

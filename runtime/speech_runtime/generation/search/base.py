@@ -1,6 +1,6 @@
 """Types that all searches share: candidates of a step, the search protocol and its results."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -26,6 +26,8 @@ class Candidates:
         *,
         full_vocab: bool = False,
         slots: PerBeam | None = None,
+        is_sorted: bool = False,
+        logits: Callable[[], NDArray[np.float32]] | None = None,
     ) -> None:
         """Wrap the output of a decoder.
 
@@ -34,9 +36,14 @@ class Candidates:
             scores: Scores to choose by, float32 [batch, beams, candidates]: log-probabilities or logits.
             full_vocab: If true, the candidates are the whole vocabulary, in order.
             slots: Position of each beam on the second axis of `ids` and `scores`; None if the beams are in order.
+            is_sorted: If true, the scores are the model's log-probabilities, best first; tokens that are banned follow
+                at -inf.
+            logits: Function that returns the logits [batch, beams, vocabulary] of the same step, while it is the last;
+                None if they were not kept.
         """
         self._ids, self._scores, self._slots = ids, scores, slots
-        self.full_vocab = full_vocab
+        self._logits = logits
+        self.full_vocab, self.is_sorted = full_vocab, is_sorted
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -62,6 +69,36 @@ class Candidates:
     def with_scores(self, scores: NDArray[np.float32]) -> "Candidates":
         """Return the same tokens with other scores."""
         return Candidates(self.ids, scores, full_vocab=self.full_vocab)
+
+    def without(self, tokens: NDArray[np.int64], banned: NDArray[np.bool_]) -> "Candidates":
+        """Return the candidates with a score of -inf for some tokens.
+
+        Args:
+            tokens: The tokens, int64 [tokens], none below 0.
+            banned: Which tokens they are, bool [greatest of them + 2].
+        """
+        if self.full_vocab:
+            scores = self.scores.copy()
+            scores[:, :, tokens[tokens < scores.shape[2]]] = -np.inf
+            return self.with_scores(scores)
+        marked = banned[np.minimum(self._ids, len(banned) - 1)]
+        if not marked.any():
+            return self
+        ids, scores = self._ids, np.where(marked, np.float32(-np.inf), self._scores)
+        if self.is_sorted:
+            order = np.argsort(marked, axis=2, kind="stable")
+            ids, scores = np.take_along_axis(ids, order, axis=2), np.take_along_axis(scores, order, axis=2)
+        return Candidates(ids, scores, slots=self._slots, is_sorted=self.is_sorted)
+
+    def falls_short_of(self, count: int) -> bool:
+        """Return true if a beam has fewer than `count` candidates left, out of sorted ones of which some are banned."""
+        return bool((self._scores[:, :, count - 1] == -np.inf).any())
+
+    def whole_vocabulary(self) -> "Candidates":
+        """Return the whole vocabulary of the same step, whose logits were kept."""
+        if self._logits is None:
+            raise ValueError("the logits of this step were not kept")
+        return all_tokens(self._logits())
 
     def first(self, count: int) -> Iterator[tuple[Sequence[int], list[list[float]], list[list[int]]]]:
         """Yield for each utterance its beams' slots, and the scores and ids of each slot's first `count` candidates."""

@@ -87,7 +87,7 @@ class BeamSearch:
         """See `Search.advance`."""
         rules = self._rules
         ends: Sequence[Sequence[Finish | None] | None] = [None] * len(self._utterances)
-        is_sorted = candidates is raw and not raw.full_vocab and self._generator is None
+        is_sorted = candidates.is_sorted and self._generator is None
         if self.length + 1 >= self._max_length:
             cut = "length"
         rankings = self._best(candidates, rules.beams) if is_sorted and not cut and not self._stopping.criteria else []

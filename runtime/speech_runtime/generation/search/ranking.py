@@ -36,7 +36,7 @@ def continuations_kept(config: GenerationConfig) -> int:
 
 
 def best_of_sorted(candidates: Candidates, live_scores: Sequence[Sequence[float]], count: int) -> list[Ranking]:
-    """Return the `count` best continuations where each beam's candidates are log-probabilities, best first.
+    """Return the `count` best continuations where each beam's candidates are sorted log-probabilities.
 
     A candidate that ranks after the `count` best of its own beam, or scores less than those of the first beam, cannot
     be among the `count` best of all. While the beams are alike, only the first of them may be continued.

@@ -39,10 +39,13 @@ class ProcessorChain:
         processors: Processors, in order.
         full_vocab: If true, they need the whole vocabulary at every step. The best candidates of each beam are enough
             where they only ban tokens or force one at a single step, and where sampling takes only the `top_k` best.
+        needed: Number of candidates of a beam that must be left; a step in which fewer are needs the whole vocabulary.
+            0 where bans cannot take so many.
     """
 
     processors: tuple[Link, ...]
     full_vocab: bool
+    needed: int = 0
 
     def needs_full_vocab(self, length: int) -> bool:
         """Return whether the step after sequences of `length` needs the whole vocabulary: a forced token may be any."""
@@ -79,9 +82,10 @@ def processor_chain(
     chosen = continuations_kept(config)
     if config.do_sample:
         chosen = max(chosen, config.top_k or vocab_size)
-    enough = top_k >= min(vocab_size, chosen + most_banned(constraints))
-    full_vocab = not enough or len(constraints) < len(processors) or bool(own) or bool(last)
-    return ProcessorChain((*processors, *own, *sampling, *last), full_vocab)
+    full_vocab = top_k < min(vocab_size, chosen) or len(constraints) < len(processors) or bool(own) or bool(last)
+    may_fall_short = top_k < min(vocab_size, chosen + most_banned(constraints))
+    needed = chosen if may_fall_short and not full_vocab else 0
+    return ProcessorChain((*processors, *own, *sampling, *last), full_vocab, needed)
 
 
 def _processors(config: GenerationConfig, lengths: Lengths) -> Iterator[Link]:

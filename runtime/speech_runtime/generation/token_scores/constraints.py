@@ -1,17 +1,17 @@
 """Settings that only ban or force tokens.
 
-Banning is exact on the few best candidates. Forcing needs the whole vocabulary, at the one step at which it happens.
+Banning is exact on the few best candidates while enough of them are left. Forcing needs the whole vocabulary, at the
+one step at which it happens.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..search.base import Candidates, Tokens
-
-_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,15 @@ class Ban:
 
     def __call__(self, candidates: Candidates, length: int) -> Candidates:
         """Return the candidates with a score of -inf for banned tokens."""
-        if not self.when(length):
-            return candidates
-        tokens = np.array(self.tokens)
-        banned = is_among(candidates.ids, tokens) if tokens.size <= _FEW else np.isin(candidates.ids, tokens)
-        return candidates.with_scores(np.where(banned, np.float32(-np.inf), candidates.scores))
+        return candidates.without(*self._marks) if self.when(length) else candidates
+
+    @cached_property
+    def _marks(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The tokens, and a mark for each token up to one more than the greatest of them."""
+        tokens = np.array([token for token in self.tokens if token >= 0], dtype=np.int64)
+        banned = np.zeros(max(tokens, default=-1) + 2, dtype=np.bool_)
+        banned[tokens] = True
+        return tokens, banned
 
 
 @dataclass(frozen=True)
