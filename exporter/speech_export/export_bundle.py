@@ -7,6 +7,7 @@
 5. Publish the bundle: it takes the place of `output_dir` at once.
 """
 
+import copy
 import logging
 import math
 import shutil
@@ -39,6 +40,7 @@ from .precision.options import PrecisionOptions
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite, check_model
 from .sources.native import is_native, native_composite
+from .sources.special_tokens import complete_special_tokens, has_start_token
 from .tracing.facts import check_cache, decoder_facts, encoder_facts
 from .tracing.rewrites.rewritten import rewritten_for, rewritten_for_tracing
 from .tracing.tracer import OPSETS, save, trace, traceables
@@ -117,10 +119,10 @@ def export(
             on_stage(stage)
 
         composite = _load(model, processor, feature_extractor, tokenizer, begin)
-        check_model(composite)
         float32 = directory / "float32" if options.below_float32 else directory
         float32.mkdir(exist_ok=True)
-        with _in_evaluation_mode(composite.model):
+        with _ready(composite):
+            check_model(composite)
             encoder = encoder_facts(composite.model.encoder)
             shared = options.target == "cuda" and not growing_cache
             decoder = decoder_facts(composite.model, top_k, static_cache, shared=shared)
@@ -175,12 +177,19 @@ def _load(
 
 
 @contextmanager
-def _in_evaluation_mode(model: SpeechEncoderDecoderModel) -> Iterator[None]:
+def _ready(composite: Composite) -> Iterator[None]:
+    """Within this context, the model is in evaluation mode, and has special tokens if any part of it has some."""
+    model, settings = composite.model, composite.model.generation_config
     training = {module: module.training for module in model.modules()}
     model.eval()
+    if not has_start_token(settings):  # such as a model in memory that was joined of two halves
+        model.generation_config = copy.deepcopy(settings)
+        stored = (settings, composite.config, model.decoder.config)
+        complete_special_tokens(model.generation_config, composite.source, {}, stored, composite.tokenizer)
     try:
         yield
     finally:
+        model.generation_config = settings
         for module, mode in training.items():
             module.training = mode
 

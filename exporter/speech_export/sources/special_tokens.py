@@ -68,6 +68,11 @@ def complete_special_tokens(
         )
 
 
+def has_start_token(config: GenerationConfig) -> bool:
+    """Return whether `config` says how a text begins."""
+    return config.decoder_start_token_id is not None or config.bos_token_id is not None
+
+
 def override_special_tokens(config: GenerationConfig, given: TokenIds) -> None:
     """Set the token ids of `config` that are given."""
     for setting, token in given.items():

@@ -140,6 +140,7 @@ def test_generation_settings_are_checked_before_anything_is_traced(
 ) -> None:
     model, stages = composite("bert"), list[str]()
     model.generation_config = GenerationConfig(**settings)
+    model.decoder.config.bos_token_id = model.decoder.config.eos_token_id = None
     with pytest.raises(ExportError, match=message):
         export(model, tmp_path / "bundle", on_stage=stages.append)
     assert not stages
