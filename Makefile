@@ -79,7 +79,7 @@ bench-quick: .venv/installed-bench
 # Whisper tiny.en beside transformers and faster-whisper, with the same weights: benchmarks/results/whisper. Under 20
 # minutes; WHISPER=--help lists its options.
 bench-whisper: .venv/installed-bench
-	PYTHONPATH=benchmarks $(BIN)/python -W ignore benchmarks/run_whisper.py $(WHISPER)
+	PYTHONPATH=benchmarks:$(DIGITS) $(BIN)/python -W ignore benchmarks/run_whisper.py $(WHISPER)
 
 # On a machine with an NVIDIA GPU, beside transformers: benchmarks/results/gpu. GPU=--help lists its options.
 bench-gpu: .venv/installed-dev

@@ -13,10 +13,13 @@ from adapters import save_adapter
 from native_models import (
     END,
     GERMAN,
+    INPUT_SHAPES,
+    NATIVE,
     NO_TIMESTAMPS,
     START,
     TRANSCRIBE,
     TRANSLATE,
+    native,
     save_whisper,
     whisper_tokenizer,
 )
@@ -164,3 +167,25 @@ def test_int8_keeps_the_prompt(whisper: WhisperForConditionalGeneration, tmp_pat
     options = PrecisionOptions("int8")
     bundle = export(whisper, tmp_path / "b", tokenizer=whisper_tokenizer(), precision=options, limits=Limits(99.0, 0.0))
     assert bundle.manifest.prompt is not None
+
+
+@pytest.mark.parametrize("family", NATIVE)
+def test_a_family_writes_what_transformers_writes(family: str, tmp_path: Path) -> None:
+    model = native(family)
+    export(model, tmp_path / "bundle")
+    exported = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle")
+    longest, *width = INPUT_SHAPES[family]
+    mask = (np.arange(longest) < np.array([[longest], [longest * 7 // 10], [longest * 2 // 5]])).astype(np.int64)
+    noise = np.random.default_rng(0).standard_normal((3, longest, *width)).astype(np.float32) * 0.3
+    inputs = noise * mask.reshape(3, longest, *([1] * len(width))).astype(np.float32)
+    given = {"attention_mask": torch.from_numpy(mask)}
+    for beams in (1, 5):
+        with torch.no_grad():
+            expected = model.generate(torch.from_numpy(inputs), **given, num_beams=beams, max_new_tokens=20)
+        found = exported.generate(inputs, mask, num_beams=beams, max_new_tokens=20)
+        np.testing.assert_array_equal(found, expected)
+    tokens = expected[:, :8]
+    with torch.no_grad():
+        logits = model(torch.from_numpy(inputs), **given, decoder_input_ids=tokens).logits
+    logprobs = torch.from_numpy(exported.forward(inputs, mask, decoder_input_ids=tokens.numpy()).logits).log_softmax(-1)
+    assert (logprobs - logits.log_softmax(-1)).abs().max() < 1e-4

@@ -36,6 +36,7 @@ class EncoderFamily:
             frames with audio.
         takes_mask: If true, transformers accepts an attention mask for this encoder in a composite.
         arrange: Function that turns model input [batch, time, features] into the form that the encoder takes.
+        in_composites: If true, transformers can make it the encoder of a composite, and not only of its own model.
     """
 
     facts: Callable[[PreTrainedModel], EncoderFacts] | None = None
@@ -43,6 +44,7 @@ class EncoderFamily:
     frame_mask: Callable[[PreTrainedModel, int, Tensor], Tensor] = frame_mask
     takes_mask: bool = True
     arrange: Callable[[Tensor], Tensor] = _unchanged
+    in_composites: bool = True
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,8 @@ def check_not_refused(config: PretrainedConfig) -> None:
 
 
 def encoder_types() -> tuple[str, ...]:
-    """Return the model types of encoders that have an entry."""
-    return tuple(_encoders)
+    """Return the model types of encoders of composites that have an entry."""
+    return tuple(name for name, family in _encoders.items() if family.in_composites)
 
 
 def growing_caches() -> dict[str, str]:

@@ -4,6 +4,7 @@ The composite computes the same, so that everything behind this file knows compo
 """
 
 import copy
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
-from ..families import native_family
+from ..families import encoder_family, native_family
+from ..tracing.facts import FRAME_MASK
 from .composite import Composite
 from .hub import HubOptions
 from .weights import load_whole
@@ -66,6 +68,11 @@ def native_composite(
 def joined_halves(model: PreTrainedModel) -> SpeechEncoderDecoderModel:
     """Return a composite of the encoder and the decoder of `model`, which share its weights in memory."""
     encoder, decoder = _with_own_config(model.get_encoder()), _with_own_config(model.get_decoder())
+    family = encoder_family(encoder)
+    if family.takes_mask and not hasattr(encoder, FRAME_MASK):
+        setattr(encoder, FRAME_MASK, partial(family.frame_mask, encoder))
+    # The decoder takes the encoder's output as it is, whatever its width; a composite would project it.
+    decoder.config.cross_attention_hidden_size = encoder.config.hidden_size
     head = DecoderWithHead(decoder, model.get_output_embeddings())
     return SpeechEncoderDecoderModel(encoder=encoder, decoder=head).eval()
 

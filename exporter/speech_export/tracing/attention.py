@@ -49,7 +49,7 @@ def attention(
         query: Queries [batch, heads, tokens, head_dim].
         key: Keys [batch, heads, keys, head_dim].
         value: Values, of the shape of `key`.
-        attention_mask: Float that is added to the scores; broadcasts to [batch, heads, tokens, keys].
+        attention_mask: Float that is added to the scores, or bool; broadcasts to [batch, heads, tokens, keys].
         scaling: Factor of the scores; 1 / √head_dim if None.
         dropout: Ignored: nothing is trained here.
         position_bias: Float [batch, heads, tokens, keys] that is added to the scores too.
@@ -63,6 +63,7 @@ def attention(
     """
     check_keywords(module, keywords)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attention_mask = as_added(attention_mask)
     if position_bias is not None:
         attention_mask = position_bias if attention_mask is None else attention_mask + position_bias
     scores = torch.matmul(query * scaling, key.transpose(-1, -2))
@@ -106,6 +107,13 @@ def attention_mask(
     if mask_function is not bidirectional_mask_function:
         raise ExportError("an encoder whose attention is not bidirectional cannot be exported yet")
     return None if attention_mask is None else additive_mask(attention_mask[:, :kv_length])
+
+
+def as_added(mask: Tensor | None) -> Tensor | None:
+    """Return a mask that is added to the scores; one of bool, true where to attend, is converted."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.where(mask, 0.0, torch.finfo(torch.float32).min)
 
 
 def additive_mask(mask: Tensor, queries: int = 1) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
-_CROSS_ATTENTION = frozenset({"crossattention", "cross_attn", "encoder_attn"})
+_CROSS_ATTENTION = frozenset({"crossattention", "cross_attention", "cross_attn", "encoder_attn"})
 """Names of the cross-attention of a decoder layer in transformers."""
 
 

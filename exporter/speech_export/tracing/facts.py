@@ -18,6 +18,9 @@ from ..errors import ExportError, reason
 from ..families import EncoderFamily, decoder_family, encoder_family
 from ..precision.options import Target
 
+FRAME_MASK = "_get_feature_vector_attention_mask"
+"""Method of an encoder that a composite of transformers calls for the mask of its frames."""
+
 _FRAMES = 3
 _LENGTHS = 9
 _NEAR, _FAR = 24, 24 + 120
@@ -37,7 +40,7 @@ def encoder_facts(encoder: PreTrainedModel) -> EncoderFacts:
         raise ExportError(
             f"the encoder, {name}, has no layers: num_hidden_layers is {encoder.config.num_hidden_layers}"
         )
-    if family.facts is None and not hasattr(encoder, "_get_feature_vector_attention_mask"):
+    if family.takes_mask and not hasattr(encoder, FRAME_MASK):
         raise ExportError(
             f"{name} cannot be the encoder of a SpeechEncoderDecoderModel: transformers cannot downsample "
             "an attention mask for it"

@@ -19,6 +19,7 @@ from . import static_cache, tree_cache
 from .attention import causal_mask
 from .beams import BeamLayer, cross_attentions, folded, repeated
 from .best_words import best_words
+from .facts import encoder_width
 from .past_length import PastLength, PositionsFromInput
 from .rewrites.operations import TraceableOperations
 from .rewrites.own_attention import is_one_operator
@@ -96,7 +97,7 @@ class DecoderWithPast(nn.Module):
         self.family = decoder_family(model.decoder)
         self.cross_attentions = tuple(cross_attentions(model.decoder))
         self.token_types = _token_types(model.decoder)
-        self.layers, self.heads = decoder.layers, decoder.heads
+        self.layers, self.heads, self.width = decoder.layers, decoder.heads, encoder_width(model)
         self.top_k = decoder.top_k
 
     def forward(
@@ -162,7 +163,7 @@ class DecoderWithPast(nn.Module):
         logits: Tensor = self.decoder(
             input_ids=input_ids,
             attention_mask=mask,
-            encoder_hidden_states=torch.zeros(1, 1, 1),  # not read, since its keys are cached; it must only not be None
+            encoder_hidden_states=torch.zeros(1, 1, self.width),  # not used: its keys are cached
             encoder_attention_mask=encoder_mask,
             past_key_values=cache,
             use_cache=True,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Oracle:
         cache, logits = _cache(), []
         chunks = torch.split(torch.from_numpy(tokens), at_a_time or self._decoder.max_tokens or tokens.shape[1], dim=1)
         with self._decoder.adapt(self._model.decoder), torch.no_grad():
-            encoded = self._encoded()
+            encoded = self._encoded
             for chunk in chunks:
                 step = self._model(
                     attention_mask=self._mask.get("attention_mask"),
@@ -89,16 +90,19 @@ class Oracle:
     def encode(self) -> tuple[Tensor, Tensor]:
         """Return the encoder's output for the decoder, float32 [batch, frames, width], and its mask [batch, frames]."""
         with torch.no_grad():
-            hidden_states = getattr(self._model, "enc_to_dec_proj", nn.Identity())(self._encoded()[0])
-        mask = self.frame_mask(hidden_states.shape[1])
+            hidden_states = getattr(self._model, "enc_to_dec_proj", nn.Identity())(self._encoded[0])
+        mask = self.frame_mask()
         return hidden_states, torch.ones(hidden_states.shape[:2], dtype=torch.int64) if mask is None else mask
 
-    def frame_mask(self, frames: int) -> Tensor | None:
-        """Return which of `frames` frames hold audio [batch, frames]; None, for all, if the encoder takes no mask."""
+    def frame_mask(self) -> Tensor | None:
+        """Return which frames hold audio [batch, frames]; None, for all, if the encoder takes no mask."""
+        frames = self._encoded[0].shape[1]
         return self._model.encoder._get_feature_vector_attention_mask(frames, **self._mask) if self._mask else None
 
+    @cached_property
     def _encoded(self) -> Any:
-        return self._model.encoder(self._inputs, **self._mask)
+        with torch.no_grad():
+            return self._model.encoder(self._inputs, **self._mask)
 
 
 def _cache() -> EncoderDecoderCache:
@@ -178,7 +182,7 @@ def expectations(
     ends = [] if end is None else list(end) if isinstance(end, (list, tuple)) else [end]
     for batch in audio.batches:
         oracle = Oracle(model, batch.inputs, batch.attention_mask)
-        mask = oracle.frame_mask(batch.attention_mask.shape[1])  # at least as many frames as any encoder returns
+        mask = oracle.frame_mask()
         frames = None if mask is None else mask.sum(dim=-1).to(torch.int64).numpy()
         prompts = None if template is None else oracle.prompts(template)
         given = {} if prompts is None else {"decoder_input_ids": torch.from_numpy(prompts)}

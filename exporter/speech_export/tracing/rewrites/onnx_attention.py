@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from ..attention import attention_mask, check_keywords
+from ..attention import as_added, attention_mask, check_keywords
 
 IMPLEMENTATION = "speech_export_onnx"
 
@@ -33,7 +33,7 @@ def onnx_attention(
     """
     check_keywords(module, keywords)
     batch, heads, tokens, head_dim = query.shape
-    lengths = None
+    attention_mask, lengths = as_added(attention_mask), None
     if attention_mask is not None and attention_mask.shape[1:3] == (1, 1):
         # At least 1: without any key there is nothing to average, and the result may be NaN.
         counted = (attention_mask[:, 0, 0] == 0).sum(-1)

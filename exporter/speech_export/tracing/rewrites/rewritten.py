@@ -16,6 +16,7 @@ from ...families import decoder_family, encoder_family
 from ...precision.options import Target
 from .. import attention
 from ..attention import attention_implementation, frame_mask
+from ..facts import FRAME_MASK
 from . import fused_attention, onnx_attention
 from .adapter import channels_last_adapter
 from .conv_encoder import channels_last_extractor
@@ -106,8 +107,11 @@ def rewritten_for(
 
 @contextmanager
 def _frame_mask_of(encoder: PreTrainedModel) -> Iterator[None]:
-    encoder._get_feature_vector_attention_mask = partial(frame_mask, encoder)
+    if FRAME_MASK in vars(encoder):  # that of the family, which can be traced as it is
+        yield
+        return
+    setattr(encoder, FRAME_MASK, partial(frame_mask, encoder))
     try:
         yield
     finally:
-        del encoder._get_feature_vector_attention_mask
+        delattr(encoder, FRAME_MASK)
