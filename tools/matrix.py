@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from composites import DECODERS, ENCODERS, composite
+from native_models import NATIVE, native
 from speech_export import export
 from speech_export.precision.options import PrecisionOptions
+from speech_export.sources.native import joined_halves
 from speech_export.tensorrt.build import build_engine
 from speech_export.tracing.facts import decoder_facts, encoder_facts
 from speech_export.tracing.rewrites.rewritten import rewritten_for_tracing
@@ -51,11 +53,15 @@ Encode = Callable[[Array, Array], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Pairing:
-    """A row of the table; `name` is that of the encoder or decoder under test."""
+    """A row of the table; `name` is that of the encoder or decoder under test.
+
+    Where it is `whole`, both are those of a speech model with a decoder of its own.
+    """
 
     name: str
     encoder: str
     decoder: str
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class Measured:
 
 ENCODER_ROWS = [Pairing(name, name, DECODER) for name in ENCODERS]
 DECODER_ROWS = [Pairing(name, ENCODER, name) for name in DECODERS]
+NATIVE_ROWS = [Pairing(f"{name}, whole", name, name, whole=True) for name in sorted((*NATIVE, "whisper"))]
 
 
 def measure(pairing: Pairing) -> Measured:
@@ -97,10 +104,10 @@ def measured_in(directory: Path, pairing: Pairing, precision: PrecisionOptions |
     Raises:
         ExportError: it is refused.
     """
-    model = composite(pairing.decoder, pairing.encoder)
+    model = joined_halves(native(pairing.encoder)) if pairing.whole else composite(pairing.decoder, pairing.encoder)
     bundle = export(model, directory, precision=precision)
     exported = OnnxSpeechSeq2Seq.from_pretrained(bundle.directory, options=SessionOptions(intra_op_threads=1))
-    facts = exported.manifest.encoder
+    facts, decoder = exported.manifest.encoder, exported.manifest.decoder
     lengths = clip_lengths(facts)
     inputs, mask = padded_batch(facts, lengths)
     oracle = Oracle(model, inputs, mask)
@@ -109,7 +116,7 @@ def measured_in(directory: Path, pairing: Pairing, precision: PrecisionOptions |
         expected = oracle.generate(**search)
         found = exported.generate(inputs, mask, **search)
         agreement.append(token_agreement(expected, found))
-    tokens = np.random.default_rng(1).integers(4, 90, (3, 11))
+    tokens = np.random.default_rng(1).integers(4, decoder.vocab_size, (3, 11))
     logits = torch.from_numpy(exported.forward(inputs, mask, decoder_input_ids=tokens).logits)
     error = oracle.logprobs(tokens) - torch.log_softmax(logits, dim=-1)
 

@@ -12,6 +12,7 @@ from matrix import (
     DECODER_ROWS,
     ENCODER,
     ENCODER_ROWS,
+    NATIVE_ROWS,
     Pairing,
     measure,
     model_type,
@@ -40,6 +41,10 @@ What to read: *export* says whether a family works, and *greedy* and *beams* tha
   the largest difference, which is as large in transformers: its convolutions or norms see the padding. `transcribe`
   encodes such clips one by one, so that the text of a clip never depends on its batch; `generate` takes a
   batch as it is.
+"""
+REFUSED = """## Refused
+
+Decoders with cross-attention, and speech models, of transformers that are not exported, and the reason.
 """
 OTHER_AUDIO = """
 Other audio models of transformers cannot be the encoder of a `SpeechEncoderDecoderModel`: they cannot downsample an
@@ -92,7 +97,9 @@ def write(found: Mapping[str, Cells], half: Mapping[str, Cells]) -> None:
         markdown_table.write((*COLUMNS, _PADDING), _ordered(ENCODER_ROWS, rows)),
         f"## Decoders\n\nEach with a {ENCODER} encoder.\n",
         markdown_table.write((*COLUMNS, _CACHE), _ordered(DECODER_ROWS, rows)),
-        "## Refused\n\nDecoders with cross-attention in transformers that are not exported, and the reason.\n",
+        "## Speech seq2seq models\n\nModels of transformers with a decoder of their own.\n",
+        markdown_table.write((*COLUMNS[:4], _PADDING), _ordered(NATIVE_ROWS, rows)),
+        REFUSED,
         markdown_table.write(["why"], [(name, {"why": reason}) for name, reason in families.refused.items()]).strip(),
         OTHER_AUDIO.format(types=", ".join(families.other_audio)),
     ]

@@ -52,9 +52,13 @@ class Interrupts:
         raise Interrupted(signum)
 
     def _unraisable(self, unraisable: Any, shown: Callable[[Any], object]) -> None:
-        """Raise an interrupt again that a callback dropped; from a thread, since this runs inside the callback."""
-        if self.signum is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        """Raise an interrupt again that a callback dropped; from a thread, since this runs inside the callback.
+
+        Other errors are not shown after a signal: an object whose making it cut off may complain when it is deleted.
+        """
+        if self.signum is None:
             shown(unraisable)
+        if self.signum is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             return
         # A real signal wakes the main thread if it waits in a system call.
         main_thread = threading.main_thread().ident

@@ -215,6 +215,8 @@ INPUT_SHAPES: dict[str, tuple[int, ...]] = {
 def native(family: str) -> PreTrainedModel:
     """A tiny model with random weights."""
     torch.manual_seed(0)
+    if family == "whisper":
+        return whisper()
     model = NATIVE[family]().eval()
     randomise(model)
     return model

@@ -11,6 +11,7 @@ from half_table import FP16_ENGINES, FP32_ENGINES
 from matrix import (
     DECODER_ROWS,
     ENCODER_ROWS,
+    NATIVE_ROWS,
     Pairing,
     measure,
     model_type,
@@ -81,16 +82,22 @@ def test_every_family_that_transformers_registers_is_in_the_table() -> None:
     named = re.findall(r"[\w-]+", table.rpartition("They are refused:")[2])
     families = supported_families()
     supported = {model_type(row.name) for row in (*ENCODER_ROWS, *DECODER_ROWS)}
+    assert {row.encoder for row in NATIVE_ROWS} == {*families.natives}, "add it to tests/helpers/native_models.py"
     assert {*families.encoders, *families.decoders} == supported, "add what is missing to tests/helpers/composites.py"
     assert rows >= {*supported, *families.refused}, "run `make matrix`"
+    assert rows_of_whole_models(table) == {row.name for row in NATIVE_ROWS}, "run `make matrix`"
     assert named == list(families.other_audio), "run `make matrix`"
+
+
+def rows_of_whole_models(table: str) -> set[str]:
+    return {name for name in re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE) if name.endswith(", whole")}
 
 
 def test_the_command_lists_the_families_of_the_table() -> None:
     listed = CliRunner().invoke(main, ["--list-families"])
     assert listed.exit_code == 0, listed.output
     families = supported_families()
-    for names in (families.encoders, families.decoders, families.other_audio):
+    for names in (families.encoders, families.decoders, families.natives, families.other_audio):
         assert ", ".join(names) in " ".join(listed.stdout.split())
     for name, reason in families.refused.items():
         assert f"  {name}: {reason}\n" in listed.stdout

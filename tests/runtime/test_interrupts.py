@@ -147,6 +147,39 @@ def test_other_threads_heed_nothing_and_hold_nothing() -> None:
     assert not failures
 
 
+class CutOff:
+    """Something that complains when it is deleted, because it was never completed."""
+
+    def __del__(self) -> None:
+        raise AttributeError("it has no attribute")
+
+
+def test_what_was_cut_off_does_not_complain(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    with pytest.raises(Interrupted), signals_handled():
+        CutOff()
+        assert len(shown) == 1
+        with suppress(Interrupted):
+            signal.raise_signal(number)
+        CutOff()
+    assert len(shown) == 1
+
+
+def test_a_command_that_was_interrupted_says_nothing_more_at_its_end() -> None:
+    lines = (
+        "import sys, types, signal, speech_runtime.cli.entry as entry",
+        "class CutOff:",
+        "    def __del__(self): raise AttributeError('it has no attribute')",
+        "kept = CutOff()",
+        "sys.modules['command'] = types.SimpleNamespace(main=lambda *_: signal.raise_signal(signal.SIGTERM))",
+        "entry.run('command')",
+    )
+    ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 143
+    assert ended.stderr.strip() == "Interrupted"
+
+
 def test_the_interrupt_that_an_error_came_of_is_found() -> None:
     interrupt = KeyboardInterrupt()
     error = ValueError("cannot be exported")

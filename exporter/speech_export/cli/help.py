@@ -97,11 +97,12 @@ def _list_families(context: click.Context, _: click.Parameter, given: bool) -> N
     for title, names in (
         ("Encoders", families.encoders),
         ("Decoders", families.decoders),
+        ("Speech models with a decoder of their own", families.natives),
         ("Audio models that cannot be an encoder: they do not downsample an attention mask", families.other_audio),
     ):
         listed = fill(", ".join(names), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
         click.echo(f"{title}:\n{listed}\n")
-    click.echo("Decoders that are refused:")
+    click.echo("Decoders and speech models that are refused:")
     for name, reason in families.refused.items():
         click.echo(f"  {name}: {reason}")
     context.exit()

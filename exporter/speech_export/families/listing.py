@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import transformers
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+    MODEL_MAPPING_NAMES,
+)
 
 from .registry import encoder_types, refusals
 
@@ -20,13 +24,15 @@ class Families:
     Attributes:
         encoders: Speech encoders that can be exported.
         decoders: Text decoders that can be exported: causal language models with cross-attention.
-        refused: Decoders that cannot, with the reason.
+        natives: Speech models that are exported whole, with a decoder of their own.
+        refused: Decoders and speech models that cannot, with the reason.
         other_audio: Audio models that cannot be the encoder of a `SpeechEncoderDecoderModel`, because they cannot
             downsample the attention mask of a padded batch.
     """
 
     encoders: tuple[str, ...]
     decoders: tuple[str, ...]
+    natives: tuple[str, ...]
     refused: Mapping[str, str]
     other_audio: tuple[str, ...]
 
@@ -51,6 +57,7 @@ def supported_families() -> Families:
     return Families(
         tuple(sorted(encoders)),
         tuple(sorted(attending - reasons.keys())),
+        tuple(sorted(MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys() - reasons.keys() - {"speech-encoder-decoder"})),
         {name: reasons[name] for name in sorted(reasons)},
         tuple(sorted(other_audio)),
     )

@@ -10,6 +10,8 @@ from typing import NoReturn
 
 from ..interrupts import Interrupted, Interrupts, signals_handled
 
+_INTERRUPTED = tuple(Interrupted(number).exit_code for number in (signal.SIGINT, signal.SIGTERM))
+
 
 @contextmanager
 def exit_when_interrupted() -> Iterator[None]:
@@ -38,11 +40,19 @@ def run(module: str, arguments: Sequence[str] | None = None, program: str | None
     try:
         with exit_when_interrupted():
             code = _exit_code(module, arguments, program)
+    except SystemExit as ended:
+        code = ended.code
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # during exit, a signal may end the process at once
             if signal.getsignal(number) is signal.default_int_handler:
                 signal.signal(number, signal.SIG_DFL)
+    if code in _INTERRUPTED:
+        sys.unraisablehook = _not_shown
     sys.exit(code)
+
+
+def _not_shown(_: object) -> None:
+    """Ignore an error of a callback: an object whose making was cut off may complain when it is deleted at exit."""
 
 
 def _exit_code(module: str, arguments: Sequence[str] | None, program: str | None) -> str | int | None:
