@@ -14,6 +14,8 @@ from transformers import (
     GenerationConfig,
     MoonshineConfig,
     MoonshineForConditionalGeneration,
+    MoonshineStreamingConfig,
+    MoonshineStreamingForConditionalGeneration,
     ParakeetEncoderConfig,
     PreTrainedModel,
     SeamlessM4TConfig,
@@ -183,6 +185,23 @@ NATIVE: dict[str, Callable[[], PreTrainedModel]] = {
             pad_token_id=3,
         )
     ),
+    "moonshine_streaming": lambda: MoonshineStreamingForConditionalGeneration(
+        MoonshineStreamingConfig(
+            **_DECODER | {"max_position_embeddings": 256},
+            hidden_size=32,
+            num_hidden_layers=1,
+            decoder_start_token_id=1,
+            encoder_config={
+                "hidden_size": 24,
+                "intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 4,
+                "sliding_windows": ((8, 3), (8, 0)),
+                "initializer_range": 0.2,
+            },
+        )
+    ),
     "canary": lambda: CanaryForConditionalGeneration(
         CanaryConfig(
             encoder_config=_parakeet(),
@@ -205,6 +224,7 @@ INPUT_SHAPES: dict[str, tuple[int, ...]] = {
     "speech_to_text": (200, 24),
     "speecht5": (4000,),
     "moonshine": (16000,),
+    "moonshine_streaming": (8080,),
     "canary": (200, 24),
     "cohere_asr": (200, 24),
     "seamless_m4t": (100, 40),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import WhisperForConditionalGeneration
+from transformers import Wav2Vec2FeatureExtractor, WhisperForConditionalGeneration
 
 from adapters import save_adapter
 from native_models import (
@@ -26,7 +26,7 @@ from native_models import (
 from speech_export import export
 from speech_export.limits import Limits
 from speech_export.precision.options import PrecisionOptions
-from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
+from speech_runtime import AudioError, GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle.loading import Bundle
 
 pytestmark = pytest.mark.usefixtures("short_verification")
@@ -57,6 +57,11 @@ def exported(
 ) -> OnnxSpeechSeq2Seq:
     bundle = export(checkpoint, tmp_path_factory.mktemp("bundle") / "whisper")
     return OnnxSpeechSeq2Seq.from_pretrained(bundle.directory)
+
+
+@pytest.fixture(scope="module")
+def streaming(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(native("moonshine_streaming"), tmp_path_factory.mktemp("streaming") / "bundle").directory
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +172,32 @@ def test_int8_keeps_the_prompt(whisper: WhisperForConditionalGeneration, tmp_pat
     options = PrecisionOptions("int8")
     bundle = export(whisper, tmp_path / "b", tokenizer=whisper_tokenizer(), precision=options, limits=Limits(99.0, 0.0))
     assert bundle.manifest.prompt is not None
+
+
+@pytest.mark.parametrize("lengths", [(8001, 5000), (8079, 8000), (8080, 3999)])
+def test_moonshine_streaming_takes_audio_that_ends_within_a_frame(lengths: tuple[int, int], streaming: Path) -> None:
+    exported, model = OnnxSpeechSeq2Seq.from_pretrained(streaming), native("moonshine_streaming")
+    generator = np.random.default_rng(0)
+    clips = [generator.standard_normal(length).astype(np.float32) * 0.3 for length in lengths]
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    # As MoonshineStreamingProcessor calls it.
+    padded = extractor(clips, sampling_rate=16000, padding=True, pad_to_multiple_of=80, return_tensors="pt")
+    with torch.no_grad():
+        expected = model.generate(**padded, max_new_tokens=20)
+    mask = np.array([np.arange(max(lengths)) < length for length in lengths], dtype=np.int64)
+    inputs = padded["input_values"].numpy()[:, : max(lengths)]
+    np.testing.assert_array_equal(exported.generate(inputs, mask, max_new_tokens=20), expected)
+
+
+def test_moonshine_streaming_takes_as_much_audio_as_its_decoder_has_positions_for(streaming: Path) -> None:
+    exported, model = OnnxSpeechSeq2Seq.from_pretrained(streaming), native("moonshine_streaming")
+    longest = model.get_decoder().pos_emb.num_embeddings * 320
+    inputs = np.random.default_rng(0).standard_normal((1, longest)).astype(np.float32)
+    with torch.no_grad():
+        expected = model.generate(torch.from_numpy(inputs), attention_mask=torch.ones(1, longest), max_new_tokens=5)
+    np.testing.assert_array_equal(exported.generate(inputs, max_new_tokens=5), expected)
+    with pytest.raises(AudioError, match=f"{longest:,}"):
+        exported.generate(np.pad(inputs, ((0, 0), (0, 1))), max_new_tokens=5)
 
 
 @pytest.mark.parametrize("family", NATIVE)

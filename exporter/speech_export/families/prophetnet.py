@@ -4,35 +4,29 @@ A search in transformers uses that path. The uncached one gives different number
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MethodType
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.prophetnet import modeling_prophetnet
 
 from ..errors import ExportError
+from .forward_keywords import Keywords, forward_keywords
 from .registry import DecoderFamily, register_decoder
 
 
-@contextmanager
-def float_mask(decoder: PreTrainedModel) -> Iterator[None]:
+def float_mask(decoder: PreTrainedModel) -> AbstractContextManager[None]:
     """Within this context, the decoder accepts a boolean mask of the encoder, although it computes `1.0 - mask`."""
 
-    def convert(
-        _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def convert(keywords: Keywords) -> Keywords:
         mask = keywords.get("encoder_attention_mask")
-        return arguments, keywords if mask is None else {**keywords, "encoder_attention_mask": mask.float()}
+        return keywords if mask is None else {**keywords, "encoder_attention_mask": mask.float()}
 
-    hook = decoder.register_forward_pre_hook(convert, with_kwargs=True)
-    try:
-        yield
-    finally:
-        hook.remove()
+    return forward_keywords(decoder, convert)
 
 
 @contextmanager
@@ -42,20 +36,15 @@ def one_token(decoder: PreTrainedModel) -> Iterator[None]:
     The mask is left out, since one token attends to all before it. Positions are computed without `int()`, which
     tracing would freeze, and without a check of their values, which TensorRT refuses.
     """
-
-    def unmask(
-        _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return arguments, {**keywords, "attention_mask": None}
-
     embeddings = decoder.prophetnet.decoder.position_embeddings
     embeddings.forward = MethodType(_cached_positions, embeddings)
-    hook = decoder.register_forward_pre_hook(unmask, with_kwargs=True)
     try:
-        with patch.object(modeling_prophetnet, "torch_compilable_check", lambda *_: None):
+        with (
+            forward_keywords(decoder, lambda keywords: {**keywords, "attention_mask": None}),
+            patch.object(modeling_prophetnet, "torch_compilable_check", lambda *_: None),
+        ):
             yield
     finally:
-        hook.remove()
         del embeddings.forward
 
 

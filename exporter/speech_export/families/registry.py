@@ -20,7 +20,7 @@ def _as_it_is(_: PreTrainedModel) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _unchanged(inputs: Tensor) -> Tensor:
+def _unchanged(_: PreTrainedModel, inputs: Tensor) -> Tensor:
     return inputs
 
 
@@ -35,7 +35,8 @@ class EncoderFamily:
         frame_mask: Function (encoder, frames, mask of the input) that returns a mask bool [batch, frames], true for the
             frames with audio.
         takes_mask: If true, transformers accepts an attention mask for this encoder in a composite.
-        arrange: Function that turns model input [batch, time, features] into the form that the encoder takes.
+        arrange: Function (encoder, model input [batch, samples] or [batch, time, features]) that returns the input in
+            the form that the encoder takes.
         in_composites: If true, transformers can make it the encoder of a composite, and not only of its own model.
     """
 
@@ -43,7 +44,7 @@ class EncoderFamily:
     rewrite: Rewrite = _as_it_is
     frame_mask: Callable[[PreTrainedModel, int, Tensor], Tensor] = frame_mask
     takes_mask: bool = True
-    arrange: Callable[[Tensor], Tensor] = _unchanged
+    arrange: Callable[[PreTrainedModel, Tensor], Tensor] = _unchanged
     in_composites: bool = True
 
 
@@ -81,6 +82,10 @@ def _no_prompt(*_: object) -> None:
     return None
 
 
+def _unchanged_halves(*_: object) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class NativeFamily:
     """A family of speech models that have a decoder of their own.
@@ -88,10 +93,12 @@ class NativeFamily:
     Attributes:
         prompt: Function that returns the prompt of a model; None for a start token alone.
         settings: Generation settings that the prompt follows, or that concern other outputs than text.
+        join: Function (encoder, decoder) that notes in the configuration of a half what it must know of the other.
     """
 
     prompt: Prompt = _no_prompt
     settings: tuple[str, ...] = ()
+    join: Callable[[PreTrainedModel, PreTrainedModel], None] = _unchanged_halves
 
 
 _encoders: dict[str, EncoderFamily] = {}
@@ -107,7 +114,6 @@ _REFUSED = {
     "queries",
     "musicgen": "its tokens are audio codes in several books, not text",
     "musicgen_melody": "its tokens are audio codes in several books, not text",
-    "moonshine_streaming": "its encoder attends within a sliding window, which is not exported yet",
     "pop2piano": "its tokens are notes of music, not text",
     **dict.fromkeys(("dia", "vibevoice"), _SPEAKS),
     **dict.fromkeys(("fun_asr_nano", "granite_speech", "granite_speech_plus"), _NO_CROSS_ATTENTION),

@@ -7,11 +7,11 @@ masks its cross-attention, since its own encoder pads all audio to 30 seconds; s
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
@@ -19,6 +19,7 @@ from speech_runtime.bundle.model_facts import EncoderFacts, PromptTemplate
 
 from ..errors import ExportError
 from .feature_encoders import every_frame
+from .forward_keywords import Keywords, forward_keywords
 from .registry import (
     DecoderFamily,
     EncoderFamily,
@@ -55,7 +56,7 @@ def whisper_facts(encoder: PreTrainedModel) -> EncoderFacts:
     )
 
 
-def features_first(inputs: Tensor) -> Tensor:
+def features_first(_: PreTrainedModel, inputs: Tensor) -> Tensor:
     """Turn [batch, time, features] into [batch, features, time]."""
     return inputs.transpose(1, 2)
 
@@ -132,24 +133,17 @@ def _legacy(forced: list[tuple[int, int | None]], source: str) -> tuple[int | Li
     return tuple("language" if token is None else token for _, token in forced)
 
 
-@contextmanager
-def renamed_input(decoder: PreTrainedModel) -> Iterator[None]:
+def renamed_input(decoder: PreTrainedModel) -> AbstractContextManager[None]:
     """Within this context, the decoder takes `encoder_hidden_states` and ignores `encoder_attention_mask`."""
     alone = "encoder_outputs" in inspect.signature(decoder.forward).parameters  # WhisperForCausalLM
 
-    def rename(
-        _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def rename(keywords: Keywords) -> Keywords:
         keywords = {name: value for name, value in keywords.items() if name != "encoder_attention_mask"}
         if alone:
             keywords["encoder_outputs"] = keywords.pop("encoder_hidden_states")
-        return arguments, keywords
+        return keywords
 
-    hook = decoder.register_forward_pre_hook(rename, with_kwargs=True)
-    try:
-        yield
-    finally:
-        hook.remove()
+    return forward_keywords(decoder, rename)
 
 
 register_encoder(

@@ -73,6 +73,7 @@ def joined_halves(model: PreTrainedModel) -> SpeechEncoderDecoderModel:
         setattr(encoder, FRAME_MASK, partial(family.frame_mask, encoder))
     # The decoder takes the encoder's output as it is, whatever its width; a composite would project it.
     decoder.config.cross_attention_hidden_size = encoder.config.hidden_size
+    native_family(model.config).join(encoder, decoder)
     head = DecoderWithHead(decoder, model.get_output_embeddings())
     return SpeechEncoderDecoderModel(encoder=encoder, decoder=head).eval()
 

@@ -4,14 +4,14 @@ The masks of transformers' own functions are [batch, 1, frames, frames] and gath
 [batch, 1, 1, frames].
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import bidirectional_mask_function
+from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
 from ..errors import ExportError
 
@@ -87,26 +87,33 @@ def check_keywords(module: nn.Module, keywords: Mapping[str, object]) -> None:
 
 
 def attention_mask(
-    kv_length: int, mask_function: object, attention_mask: Tensor | None = None, **_: object
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    mask_function: Callable[..., Tensor],
+    attention_mask: Tensor | None = None,
+    **_: object,
 ) -> Tensor | None:
     """Return the mask of an encoder's self-attention; the signature is that of transformers' mask interface.
 
     Decoders never ask for one: they get theirs ready-made.
 
     Args:
+        batch_size: Number of rows.
+        q_length: Number of queries.
         kv_length: Number of keys.
-        mask_function: Rule of transformers for the keys that a query may see, apart from padding; must be all of them.
+        mask_function: Rule of transformers for the keys that a query may see, apart from padding.
         attention_mask: Mask bool [batch, keys], true where there is audio.
 
     Returns:
-        Mask that is added to the scores, float32 [batch, 1, 1, keys].
-
-    Raises:
-        ExportError: The attention is not bidirectional.
+        Mask that is added to the scores, float32 [batch, 1, 1, keys]; [batch, 1, queries, keys] if the rule, such as
+        a window, hides some keys of a query.
     """
-    if mask_function is not bidirectional_mask_function:
-        raise ExportError("an encoder whose attention is not bidirectional cannot be exported yet")
-    return None if attention_mask is None else additive_mask(attention_mask[:, :kv_length])
+    padding = None if attention_mask is None else attention_mask[:, :kv_length]
+    if mask_function is bidirectional_mask_function:
+        return None if padding is None else additive_mask(padding)
+    seen = sdpa_mask(batch_size, q_length, kv_length, mask_function=mask_function, allow_is_causal_skip=False)
+    return as_added(seen if padding is None else seen & padding[:, None, None].to(torch.bool))
 
 
 def as_added(mask: Tensor | None) -> Tensor | None:

@@ -194,7 +194,8 @@ def _output_frames(encoder: PreTrainedModel, facts: EncoderFacts, family: Encode
         width = () if facts.feature_size is None else (facts.feature_size,)
         inputs, mask = torch.zeros((1, length, *width)), torch.ones(1, length, dtype=torch.int64)
         with torch.no_grad():
-            hidden_states = encoder(family.arrange(inputs), attention_mask=mask if family.takes_mask else None)[0]
+            arranged = family.arrange(encoder, inputs)
+            hidden_states = encoder(arranged, attention_mask=mask if family.takes_mask else None)[0]
         if bool(hidden_states.isnan().any()):
             name = encoder.config.model_type
             raise ExportError(

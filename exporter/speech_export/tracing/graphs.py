@@ -49,7 +49,7 @@ class Encoder(nn.Module):
             `encoder_hidden_states` [batch, frames, width] and `encoder_attention_mask` int64 [batch, frames].
         """
         with TraceableOperations():
-            arranged = self.family.arrange(inputs)
+            arranged = self.family.arrange(self.encoder, inputs)
             hidden_states = self.encoder(arranged, attention_mask=attention_mask if self.family.takes_mask else None)[0]
             mask = self.family.frame_mask(self.encoder, hidden_states.shape[1], attention_mask)
         return self.projection(hidden_states), mask.to(torch.int64)

@@ -40,7 +40,7 @@ class Oracle:
         self._model = model
         self._decoder = decoder_family(model.decoder)
         encoder = encoder_family(model.encoder)
-        self._inputs = encoder.arrange(torch.from_numpy(inputs)).to(model.dtype)
+        self._inputs = encoder.arrange(model.encoder, torch.from_numpy(inputs)).to(model.dtype)
         self._mask = {"attention_mask": torch.from_numpy(attention_mask)} if encoder.takes_mask else {}
 
     def generate(self, **settings: Any) -> NDArray[np.int64]:

@@ -46,7 +46,7 @@ def output_frames(encoder: PreTrainedModel, facts: EncoderFacts, length: int) ->
     """The number of frames that an encoder makes of noise of that length."""
     shape = (1, length) if facts.feature_size is None else (1, length, facts.feature_size)
     with torch.no_grad():
-        return int(encoder(encoder_family(encoder).arrange(torch.randn(shape)))[0].shape[1])
+        return int(encoder(encoder_family(encoder).arrange(encoder, torch.randn(shape)))[0].shape[1])
 
 
 @pytest.mark.parametrize("family", ENCODERS)
