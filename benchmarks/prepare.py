@@ -77,14 +77,15 @@ def ensure(name: str, directory: Path) -> str | None:
     return None
 
 
-def export_bundle(checkpoint: Path, directory: Path, precision: str) -> str | None:
-    """Export `checkpoint` at `precision` to `directory` if it is not there; see `ensure`."""
+def export_bundle(checkpoint: Path, directory: Path, precision: str, speech: Path | None = None) -> str | None:
+    """Export `checkpoint` at `precision`, measured on `speech`, to `directory` if it is not there; see `ensure`."""
     if directory.exists():
         return None
     without = [] if (checkpoint / "tokenizer.json").exists() else ["feature-extractor", "tokenizer"]
     flags = [flag for part in without for flag in ("--without", part)]
     command = [str(Path(sys.executable).with_name("speech-export")), str(checkpoint), "-o", str(directory), *flags]
     command += [] if precision == "fp32" else ["--precision", precision]
+    command += [] if speech is None else ["--calibration-audio", str(speech)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ourselves
     return done.stderr.strip().splitlines()[-1] if done.returncode else None
 

@@ -65,7 +65,7 @@ def main(audio: Path, build: Path, results: Path, rounds: int, threads: int) -> 
         texts = {row["file"]: row["text"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
     files = [audio / name for name in texts]
     machine = Machine.here(_PACKAGES)
-    answers = _asked(_contenders(build / "whisper", machine), files, rounds, threads)
+    answers = _asked(_contenders(build / "whisper", machine, audio), files, rounds, threads)
     seconds = sum(len(read_audio(file, RATE)) for file in files) / RATE
     found = {
         beams: {name: summarise(each, i, [*texts.values()], seconds) for name, each in answers.items()}
@@ -75,15 +75,15 @@ def main(audio: Path, build: Path, results: Path, rounds: int, threads: int) -> 
     click.echo((results / "README.md").read_text(encoding="utf-8"))
 
 
-def _contenders(build: Path, machine: Machine) -> list[Contender]:
-    """Make the models that are not there yet."""
+def _contenders(build: Path, machine: Machine, speech: Path) -> list[Contender]:
+    """Make the models that are not there yet; their accuracy is measured on `speech`."""
     original, checkpoint = _download(build), build / "checkpoint"
     if not (checkpoint / "config.json").exists():
         convert(original, checkpoint)
     bundles = {precision: build / precision for precision in ("int8", "fp32")}
     for precision, bundle in bundles.items():
         say(f"exporting {bundle.name}")
-        if problem := export_bundle(checkpoint, bundle, precision):
+        if problem := export_bundle(checkpoint, bundle, precision, speech):
             raise click.ClickException(f"{bundle} cannot be exported: {problem}")
     contenders = [
         Contender(OURS_INT8, "whisper.ours", bundles["int8"]),

@@ -57,7 +57,13 @@ def supported_families() -> Families:
     return Families(
         tuple(sorted(encoders)),
         tuple(sorted(attending - reasons.keys())),
-        tuple(sorted(MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.keys() - reasons.keys() - {"speech-encoder-decoder"})),
+        tuple(sorted(_speech_models() - reasons.keys())),
         {name: reasons[name] for name in sorted(reasons)},
         tuple(sorted(other_audio)),
     )
+
+
+def _speech_models() -> set[str]:
+    """Return the model types of transformers' own speech seq2seq models; others register theirs beside them."""
+    known = {name for name, kind in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.items() if hasattr(transformers, kind)}
+    return known - {"speech-encoder-decoder"}
