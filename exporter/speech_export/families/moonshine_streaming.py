@@ -42,7 +42,7 @@ def streaming_mask(encoder: PreTrainedModel, frames: int, attention_mask: Tensor
     that do not fill a frame of 5 ms do not count.
     """
     embedder = encoder.embedder
-    lengths = attention_mask.sum(-1) // embedder.frame_len
+    lengths: Tensor = attention_mask.sum(-1) // embedder.frame_len
     for convolution in (embedder.conv1, embedder.conv2):
         lengths = (lengths - 1 + convolution.left_pad) // convolution.stride[0] + 1
     return torch.arange(frames) < lengths.unsqueeze(1)
