@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import Wav2Vec2FeatureExtractor, WhisperForConditionalGeneration
+from transformers import (
+    SeamlessM4TConfig,
+    SeamlessM4TModel,
+    SpeechT5ForTextToSpeech,
+    Wav2Vec2FeatureExtractor,
+    WhisperForConditionalGeneration,
+)
 
 from adapters import save_adapter
 from native_models import (
@@ -23,9 +29,10 @@ from native_models import (
     save_whisper,
     whisper_tokenizer,
 )
-from speech_export import export
+from speech_export import ExportError, export
 from speech_export.limits import Limits
 from speech_export.precision.options import PrecisionOptions
+from speech_export.sources.checkpoint import load_checkpoint
 from speech_runtime import AudioError, GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle.loading import Bundle
 
@@ -200,6 +207,24 @@ def test_moonshine_streaming_takes_as_much_audio_as_its_decoder_has_positions_fo
     np.testing.assert_array_equal(exported.generate(inputs, max_new_tokens=5), expected)
     with pytest.raises(AudioError, match=f"{longest:,}"):
         exported.generate(np.pad(inputs, ((0, 0), (0, 1))), max_new_tokens=5)
+
+
+def test_a_whole_seamless_is_loaded_without_its_parts_for_text_and_speech(tmp_path: Path) -> None:
+    vocoder = {"lang_embed_dim": 8, "spkr_embed_dim": 8, "unit_embed_dim": 16, "upsample_initial_channel": 32}
+    units = {"t2u_encoder_layers": 1, "t2u_decoder_layers": 1, "t2u_encoder_ffn_dim": 8, "t2u_decoder_ffn_dim": 8}
+    whole = SeamlessM4TModel(SeamlessM4TConfig(**native("seamless_m4t").config.to_dict() | vocoder | units))
+    whole.save_pretrained(tmp_path)
+    loaded = load_checkpoint(str(tmp_path), without=("feature-extractor", "tokenizer")).model
+    for found, expected in ((loaded.encoder, whole.speech_encoder), (loaded.decoder.decoder, whole.text_decoder)):
+        weights = expected.state_dict()
+        assert found.state_dict().keys() == weights.keys()
+        assert all(torch.equal(found.state_dict()[name], weight) for name, weight in weights.items())
+
+
+def test_a_model_that_makes_speech_is_refused_by_name(tmp_path: Path) -> None:
+    SpeechT5ForTextToSpeech(native("speecht5").config).save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="is a SpeechT5ForTextToSpeech, which lacks .* of a SpeechT5ForSpeechToText"):
+        load_checkpoint(str(tmp_path), without=("feature-extractor", "tokenizer"))
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
+from ..errors import ExportError, shortened
 from ..families import encoder_family, native_family
 from ..tracing.facts import FRAME_MASK
 from .composite import Composite
 from .hub import HubOptions
-from .weights import load_whole
+from .weights import load_part, refuse_missing
 
 
 def is_native(config: PretrainedConfig) -> bool:
@@ -31,7 +32,9 @@ def is_native(config: PretrainedConfig) -> bool:
 
 
 def load_native(name: str, config: PretrainedConfig, hub: HubOptions) -> PreTrainedModel:
-    """Load a speech model with a decoder of its own.
+    """Load a speech model with a decoder of its own, or that part of a checkpoint which can do more.
+
+    SeamlessM4T is published as a whole, with halves that read text and make speech.
 
     Args:
         name: Directory or Hub id.
@@ -42,8 +45,17 @@ def load_native(name: str, config: PretrainedConfig, hub: HubOptions) -> PreTrai
         ExportError: Its family cannot be exported, or weights are missing or left over.
     """
     native_family(config)
-    loaded: PreTrainedModel = load_whole(MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING[type(config)], name, config, hub)
-    return loaded
+    kind = MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING[type(config)]
+    model: PreTrainedModel
+    model, missing = load_part(kind, name, config, config, hub)
+    others = sorted({*(config.architectures or ())} - {kind.__name__})
+    if missing and others:
+        raise ExportError(
+            f"{name} is a {', '.join(others)}, which lacks {len(missing)} weights of a {kind.__name__}: "
+            f"{shortened(missing)}; name a checkpoint that turns speech into text"
+        )
+    refuse_missing(name, missing)
+    return model
 
 
 def native_composite(

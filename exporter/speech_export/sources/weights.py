@@ -59,12 +59,21 @@ def load_whole(
         ExportError: Weights are missing or cannot be read, or belong to another model; the error names them.
     """
     model, missing = load_weights(factory, name, config, hub, key_mapping)
+    refuse_missing(name, missing)
+    return model
+
+
+def refuse_missing(name: str, missing: list[str]) -> None:
+    """Check that a checkpoint lacks no weights.
+
+    Raises:
+        ExportError: It does; the error names them.
+    """
     if missing:
         raise ExportError(
             f"{name} lacks {len(missing)} of the model's weights: {shortened(missing)}; "
             "save it again with save_pretrained"
         )
-    return model
 
 
 def load_part(factory: Any, name: str, config: PretrainedConfig, whole: PretrainedConfig, hub: HubOptions) -> Any:
