@@ -40,7 +40,7 @@ from .precision.options import PrecisionOptions
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite, check_model
 from .sources.native import is_native, native_composite
-from .sources.special_tokens import complete_special_tokens, has_start_token
+from .sources.special_tokens import complete_special_tokens, start_token
 from .tracing.facts import check_cache, decoder_facts, encoder_facts
 from .tracing.rewrites.rewritten import rewritten_for, rewritten_for_tracing
 from .tracing.tracer import OPSETS, save, trace, traceables
@@ -182,7 +182,7 @@ def _ready(composite: Composite) -> Iterator[None]:
     model, settings = composite.model, composite.model.generation_config
     training = {module: module.training for module in model.modules()}
     model.eval()
-    if not has_start_token(settings):  # such as a model in memory that was joined of two halves
+    if start_token(settings) is None:  # such as a model in memory that was joined of two halves
         model.generation_config = copy.deepcopy(settings)
         stored = (settings, composite.config, model.decoder.config)
         complete_special_tokens(model.generation_config, composite.source, {}, stored, composite.tokenizer)
@@ -280,5 +280,4 @@ def _convert(
 
 def _new_tokens(manifest: Manifest) -> int:
     """Return the number of tokens to generate for each clip: NEW_TOKENS, or fewer if the decoder is too short."""
-    prompt = 1 if manifest.prompt is None else 1 + len(manifest.prompt.tokens)
-    return min(NEW_TOKENS, (manifest.decoder.longest or sys.maxsize) - prompt)
+    return min(NEW_TOKENS, (manifest.decoder.longest or sys.maxsize) - manifest.prompt_length)

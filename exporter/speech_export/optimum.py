@@ -7,13 +7,11 @@ import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
@@ -24,9 +22,6 @@ from speech_runtime import AudioError, Bundle, BundleError, EngineOptions, OnnxS
 from speech_runtime.backends.options import options_for
 from speech_runtime.bundle.hub import bundle_directory, push_to_hub
 from speech_runtime.bundle.manifest import MANIFEST
-from speech_runtime.generation.output import GenerateOutput
-from speech_runtime.generation.search.stopping import StoppingCriterion
-from speech_runtime.generation.token_scores.maths import LogitsProcessor, Scores, Sequences
 from speech_runtime.generation.transformers_arguments import GenerationConfigLike, settings_of
 from speech_runtime.install_hints import how_to_install
 
@@ -34,6 +29,15 @@ from . import export_bundle
 from .bundle_writer.staging import staged
 from .sources.checkpoint import load_checkpoint
 from .sources.hub import HubOptions
+from .torch_arrays import (
+    TorchLogitsProcessor,
+    TorchStoppingCriterion,
+    array_of,
+    device_of,
+    on_arrays,
+    on_rows,
+    torch_output,
+)
 
 try:
     from optimum.modeling_base import OptimizedModel
@@ -50,9 +54,6 @@ logger = logging.getLogger(__name__)
 
 # The pipeline looks the class of a model up among these names, and takes any other for a CTC model.
 MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES["onnx_speech_seq2seq"] = "OnnxModelForSpeechSeq2Seq"
-
-TorchLogitsProcessor = Callable[[Tensor, Tensor], Tensor]
-TorchStoppingCriterion = Callable[[Tensor, None], Tensor]
 
 
 class OnnxModelForSpeechSeq2Seq(OptimizedModel):  # type: ignore[misc]  # Optimum has no types
@@ -193,15 +194,15 @@ class OnnxModelForSpeechSeq2Seq(OptimizedModel):  # type: ignore[misc]  # Optimu
         if return_dict_in_generate is None:
             return_dict_in_generate = bool(settings.get("return_dict_in_generate"))
         found = self.model.generate(
-            **{name: _array(value) for name, value in given.items()},
+            **{name: array_of(value) for name, value in given.items()},
             generation_config=settings,
-            logits_processor=[_on_rows(processor) for processor in logits_processor or ()],
-            stopping_criteria=[_on_arrays(criterion) for criterion in stopping_criteria or ()],
+            logits_processor=[on_rows(processor) for processor in logits_processor or ()],
+            stopping_criteria=[on_arrays(criterion) for criterion in stopping_criteria or ()],
             return_dict_in_generate=True,
         )
-        device = _device_of(given)
+        device = device_of(given)
         if return_dict_in_generate:
-            return _output(found, device)
+            return torch_output(found, device)
         prompt = found.sequences.shape[1] - found.token_logprobs.shape[1] if self.config.model_type == "whisper" else 0
         return torch.tensor(found.sequences[:, prompt:], device=device)
 
@@ -229,8 +230,8 @@ class OnnxModelForSpeechSeq2Seq(OptimizedModel):  # type: ignore[misc]  # Optimu
         """
         audio = {"inputs": inputs, "attention_mask": attention_mask, **keywords}
         given = {**audio, "decoder_input_ids": decoder_input_ids, "labels": labels}
-        found = self.model.forward(**{name: _array(value) for name, value in given.items()})
-        device = _device_of(audio)
+        found = self.model.forward(**{name: array_of(value) for name, value in given.items()})
+        device = device_of(audio)
         loss = None if found.loss is None else torch.tensor(found.loss, device=device)
         return Seq2SeqLMOutput(loss=loss, logits=torch.tensor(found.logits, device=device))
 
@@ -289,44 +290,3 @@ class OnnxModelForSpeechSeq2Seq(OptimizedModel):  # type: ignore[misc]  # Optimu
                 f"{self.main_input_name} has {max(features.shape):,} frames, and Whisper's window has {window:,}; "
                 "longer audio is not followed from window to window: give the pipeline chunk_length_s, or cut it"
             )
-
-
-def _array(value: Any) -> Any:
-    """Return a tensor as an array, in float32 if it is floating-point; anything else as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    return (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
-
-
-def _device_of(given: dict[str, Any]) -> torch.device:
-    """Return the device of the first tensor; the CPU if there is none."""
-    return next((value.device for value in given.values() if isinstance(value, Tensor)), torch.device("cpu"))
-
-
-def _on_rows(processor: TorchLogitsProcessor) -> LogitsProcessor:
-    """Return a processor of transformers, whose rows are utterances × beams, as one of the runtime."""
-
-    def apply(sequences: Sequences, scores: Scores) -> Scores:
-        ids = torch.from_numpy(sequences).flatten(0, 1)
-        processed = processor(ids, torch.from_numpy(scores).flatten(0, 1))
-        return _array(processed).reshape(*scores.shape[:2], -1)  # type: ignore[no-any-return]
-
-    return apply
-
-
-def _on_arrays(criterion: TorchStoppingCriterion) -> StoppingCriterion:
-    """Return a criterion of transformers as one of the runtime, which has no scores for it."""
-    return lambda sequences: _array(criterion(torch.from_numpy(sequences), None))
-
-
-def _output(found: GenerateOutput, device: torch.device) -> GenerateBeamEncoderDecoderOutput:
-    def tensors(steps: tuple[NDArray[np.float32], ...] | None) -> tuple[Tensor, ...] | None:
-        return None if steps is None else tuple(torch.tensor(step, device=device) for step in steps)
-
-    return GenerateBeamEncoderDecoderOutput(
-        sequences=torch.tensor(found.sequences, device=device),
-        sequences_scores=torch.tensor(found.sequences_scores, device=device),
-        scores=tensors(found.scores),
-        logits=tensors(found.logits),
-        beam_indices=torch.tensor(found.beam_indices, device=device),
-    )

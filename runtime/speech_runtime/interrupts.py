@@ -58,7 +58,8 @@ class Interrupts:
         """
         if self.signum is None:
             shown(unraisable)
-        if self.signum is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            return
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             return
         # A real signal wakes the main thread if it waits in a system call.
         main_thread = threading.main_thread().ident

@@ -28,7 +28,7 @@ from .generation.prompts import Prompts
 from .generation.text import token_ids, tokenizer_of
 from .input_checks import check_lengths, check_memory, fits_memory
 from .processor import SpeechProcessor
-from .transcribe.batching import PER_CLIP, ClipKeywords, transcribe_clips
+from .transcribe.batching import OF_PROMPTS, PER_CLIP, ClipKeywords, transcribe_clips
 from .transcribe.results import Transcription, transcriptions
 
 logger = logging.getLogger(__name__)
@@ -247,7 +247,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             load=lambda clip: self._load(clip, limits),
             fits=self._fits,
             transcribe=lambda clips, **given: self._transcribe_batch(clips, options, config, **given),
-            keywords={name: value for name, value in keywords.items() if name in (*PER_CLIP, "task")},
+            keywords={name: value for name, value in keywords.items() if name in {*PER_CLIP, *OF_PROMPTS}},
             model_rate=self._extractor().sampling_rate,
             sampling_rate=sampling_rate,
             batch_size=batch_size,
@@ -332,7 +332,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
 
     def _checked_call(self, keywords: ClipKeywords) -> tuple[CallOptions, GenerationConfig]:
         """Check the keywords of a call, and return its options and settings; by default one sequence is returned."""
-        own = {name: value for name, value in keywords.items() if name not in ("language", "task", "decoder_input_ids")}
+        own = {name: value for name, value in keywords.items() if name not in OF_PROMPTS}
         options, config = self._options_and_settings(own, keywords.get("language"), num_return_sequences=1)
         if kept := [name for name in ("output_scores", "output_logits") if getattr(options, name)]:
             raise GenerationError(f"{' and '.join(kept)}: transcribe does not return them; call generate() instead")

@@ -177,6 +177,13 @@ def test_an_adapter_of_whisper_computes_what_peft_computes(
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_a_stored_language_that_the_model_lacks_is_refused_by_name(tmp_path: Path) -> None:
+    settings = {"is_multilingual": False, "no_timestamps_token_id": NO_TIMESTAMPS, "language": "en"}
+    save_whisper(tmp_path, settings)
+    with pytest.raises(ExportError, match="prompt.language is 'en', which has no token; correct its generation_config"):
+        load_checkpoint(str(tmp_path))
+
+
 def test_int8_keeps_the_prompt(whisper: WhisperForConditionalGeneration, tmp_path: Path) -> None:
     options = PrecisionOptions("int8")
     bundle = export(whisper, tmp_path / "b", tokenizer=whisper_tokenizer(), precision=options, limits=Limits(99.0, 0.0))

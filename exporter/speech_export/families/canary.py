@@ -1,13 +1,14 @@
 """Canary, whose prompt is the chat template of its checkpoint, with the language of the speech and that of the text."""
 
 import logging
-from typing import Any, Literal
+from typing import Any
 
 from transformers import GenerationConfig, PretrainedConfig
 from transformers.models.canary.processing_canary import LANGUAGE_CODE_TO_NAME
 
 from speech_runtime.bundle.model_facts import PromptTemplate
 
+from .prompt_tokens import Place, after_start, language_tokens, vocabulary_of
 from .registry import NativeFamily, register_native
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,7 @@ def canary_prompt(
 
     It is that of transformers' `CanaryProcessor.apply_transcription_request`, with punctuation.
     """
-    vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
-    languages = {code: vocabulary[f"<|{code}|>"] for code in LANGUAGE_CODE_TO_NAME if f"<|{code}|>" in vocabulary}
+    languages = language_tokens(vocabulary_of(tokenizer), LANGUAGE_CODE_TO_NAME)
     if _DEFAULT not in languages or getattr(tokenizer, "chat_template", None) is None:
         logger.warning(
             "%s has no chat template, or no languages in its vocabulary: its prompt is not known. Give it in each "
@@ -31,16 +31,16 @@ def canary_prompt(
             source,
         )
         return None
-    tokens = [_place(token, languages[_DEFAULT]) for token in _rendered(tokenizer, _DEFAULT)]
-    after_start = tokens[1:] if tokens[:1] == [settings.decoder_start_token_id] else tokens
+    rendered = _rendered(tokenizer, _DEFAULT)
+    tokens: list[Place] = ["language" if token == languages[_DEFAULT] else token for token in rendered]
     named = {LANGUAGE_CODE_TO_NAME[code].lower(): token for code, token in languages.items()}
     return PromptTemplate(
-        tokens=tuple(after_start), by_default=None, languages={**named, **languages}, tasks={}, language=_DEFAULT
+        tokens=after_start(tokens, settings),
+        by_default=None,
+        languages={**named, **languages},
+        tasks={},
+        language=_DEFAULT,
     )
-
-
-def _place(token: int, language: int) -> int | Literal["language"]:
-    return "language" if token == language else token
 
 
 def _rendered(tokenizer: Any, language: str) -> list[int]:

@@ -8,6 +8,7 @@ from transformers.models.cohere_asr.processing_cohere_asr import LANGUAGES
 
 from speech_runtime.bundle.model_facts import PromptTemplate
 
+from .prompt_tokens import after_start, language_tokens, vocabulary_of
 from .registry import NativeFamily, register_native
 
 logger = logging.getLogger(__name__)
@@ -23,17 +24,15 @@ def cohere_prompt(
 
     It is that of transformers' `CohereAsrProcessor.get_decoder_prompt_ids`.
     """
-    vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
-    languages = {code: vocabulary[f"<|{code}|>"] for code in sorted(LANGUAGES) if f"<|{code}|>" in vocabulary}
+    vocabulary = vocabulary_of(tokenizer)
+    languages = language_tokens(vocabulary, LANGUAGES)
     if not languages or not vocabulary.keys() >= {*_BEFORE, *_AFTER}:
         logger.warning(
             "The vocabulary of %s lacks tokens of its prompt: give the prompt in each call, as decoder_input_ids.",
             source,
         )
         return None
-    before = [vocabulary[token] for token in _BEFORE]
-    if before[0] == settings.decoder_start_token_id:
-        before = before[1:]
+    before = after_start([vocabulary[token] for token in _BEFORE], settings)
     tokens = (*before, "language", "language", *(vocabulary[token] for token in _AFTER))
     return PromptTemplate(tokens=tokens, by_default=None, languages=languages, tasks={})
 

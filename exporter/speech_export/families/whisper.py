@@ -6,10 +6,9 @@ masks its cross-attention, since its own encoder pads all audio to 30 seconds; s
 
 import inspect
 import logging
-import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
@@ -20,6 +19,7 @@ from speech_runtime.bundle.model_facts import EncoderFacts, PromptTemplate
 from ..errors import ExportError
 from .feature_encoders import every_frame
 from .forward_keywords import Keywords, forward_keywords
+from .prompt_tokens import Place, language_tokens, vocabulary_of
 from .registry import (
     DecoderFamily,
     EncoderFamily,
@@ -37,7 +37,6 @@ _SETTINGS = (
 )
 _MULTILINGUAL_VOCABULARY = 51865
 """Size of the smallest vocabulary of a multilingual Whisper; that of an English one is smaller by a token."""
-_LANGUAGE = re.compile(r"<\|(\w{2,3})\|>")
 _TASKS = ("transcribe", "translate")
 
 
@@ -72,59 +71,69 @@ def whisper_prompt(
     Raises:
         ExportError: `forced_decoder_ids` is not a prompt.
     """
-    known: dict[str, Any] = {name: getattr(settings, name, None) for name in _SETTINGS}
-    if known["is_multilingual"] is None:
-        known["is_multilingual"] = bool(known["lang_to_id"]) or config.vocab_size >= _MULTILINGUAL_VOCABULARY
-    vocabulary: Mapping[str, int] = tokenizer.get_vocab() if tokenizer is not None else {}
-    missing = []
-    if known["is_multilingual"] and not known["lang_to_id"]:
-        codes = {token: match[1] for token in vocabulary if (match := _LANGUAGE.fullmatch(token))}
-        known["lang_to_id"] = {token: vocabulary[token] for token in codes if codes[token] in TO_LANGUAGE_CODE.values()}
-        missing.append("lang_to_id")
-    if known["is_multilingual"] and not known["task_to_id"]:
-        known["task_to_id"] = {task: vocabulary[f"<|{task}|>"] for task in _TASKS if f"<|{task}|>" in vocabulary}
-        missing.append("task_to_id")
-    if known["no_timestamps_token_id"] is None:
-        known["no_timestamps_token_id"] = vocabulary.get("<|notimestamps|>")
-        missing.append("no_timestamps_token_id")
+    languages, tasks, no_timestamps = _special_tokens(settings, config, tokenizer, source)
+    last = () if no_timestamps is None else (no_timestamps,)
+    legacy = _legacy(settings, config, source) or ("language",)
+    by_default = legacy if languages else tuple(token for token in legacy if isinstance(token, int))
+    if by_default[-1:] != last:
+        by_default += last
+    language = getattr(settings, "language", None)
+    return PromptTemplate(
+        tokens=("language", "task", *last),
+        by_default=by_default,
+        languages=_named(languages),
+        tasks=tasks,
+        language=language if language is None or language in languages else language.lower(),
+        task=getattr(settings, "task", None),
+        task_of_language="transcribe" if "transcribe" in tasks else None,
+    )
+
+
+def _special_tokens(
+    settings: GenerationConfig, config: PretrainedConfig, tokenizer: Any | None, source: str
+) -> tuple[dict[str, int], dict[str, int], int | None]:
+    """Return the tokens of languages and of tasks, which an English model has none of, and that for no timestamps.
+
+    What the settings lack is read from the vocabulary, with a warning.
+    """
+    vocabulary, missing = vocabulary_of(tokenizer), []
+
+    def stored_or(name: str, in_vocabulary: Any) -> Any:
+        stored = getattr(settings, name, None)
+        if stored not in (None, {}):
+            return stored
+        missing.append(name)
+        return in_vocabulary
+
+    is_multilingual = getattr(settings, "is_multilingual", None)
+    if is_multilingual is None:
+        is_multilingual = bool(getattr(settings, "lang_to_id", None)) or config.vocab_size >= _MULTILINGUAL_VOCABULARY
+    languages, tasks = dict[str, int](), dict[str, int]()
+    if is_multilingual:
+        codes = language_tokens(vocabulary, set(TO_LANGUAGE_CODE.values()))
+        languages = stored_or("lang_to_id", {f"<|{code}|>": token for code, token in codes.items()})
+        tasks = stored_or(
+            "task_to_id", {task: vocabulary[f"<|{task}|>"] for task in _TASKS if f"<|{task}|>" in vocabulary}
+        )
+    no_timestamps = stored_or("no_timestamps_token_id", vocabulary.get("<|notimestamps|>"))
     if missing:
         logger.warning(
             "The generation settings of %s have no %s; %s read from its vocabulary.",
             *(source, " and no ".join(missing), "it is" if len(missing) == 1 else "they are"),
         )
-    without_timestamps = () if known["no_timestamps_token_id"] is None else (int(known["no_timestamps_token_id"]),)
-    languages = _languages(known["lang_to_id"] or {}) if known["is_multilingual"] else {}
-    tasks = (known["task_to_id"] or {}) if known["is_multilingual"] else {}
-    legacy = _legacy(known["forced_decoder_ids"] or getattr(config, "forced_decoder_ids", None) or [], source)
-    if languages and not legacy:
-        legacy = ("language",)
-    by_default = legacy if languages else tuple(known for known in legacy if known != "language")
-    if by_default[-1:] != without_timestamps:
-        by_default += without_timestamps
-    return PromptTemplate(
-        tokens=("language", "task", *without_timestamps),
-        by_default=by_default,
-        languages=languages,
-        tasks=tasks,
-        language=None if known["language"] is None else _name(languages, known["language"]),
-        task=known["task"],
-        task_of_language="transcribe" if "transcribe" in tasks else None,
-    )
+    return languages, tasks, no_timestamps
 
 
-def _languages(tokens: Mapping[str, int]) -> dict[str, int]:
+def _named(tokens: Mapping[str, int]) -> dict[str, int]:
     """Return the token of each language by itself, by its code and by its names in English."""
     codes = {token.strip("<|>"): number for token, number in tokens.items()}
     names = {name: codes[code] for name, code in TO_LANGUAGE_CODE.items() if code in codes}
     return {**names, **codes, **tokens}
 
 
-def _name(languages: Mapping[str, int], stored: str) -> str:
-    return stored if stored in languages else stored.lower()
-
-
-def _legacy(forced: list[tuple[int, int | None]], source: str) -> tuple[int | Literal["language"], ...]:
+def _legacy(settings: GenerationConfig, config: PretrainedConfig, source: str) -> tuple[Place, ...]:
     """Return the prompt of `forced_decoder_ids`, pairs of a position and a token; None is a language to detect."""
+    forced = getattr(settings, "forced_decoder_ids", None) or getattr(config, "forced_decoder_ids", None) or []
     if [position for position, _ in forced] != list(range(1, len(forced) + 1)):
         raise ExportError(
             f"{source}: forced_decoder_ids is {forced}, and a prompt of Whisper has a token for each position from 1 "

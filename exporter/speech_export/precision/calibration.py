@@ -49,15 +49,15 @@ def record(bundle: Bundle, calibration: Iterable[ModelInput]) -> Iterator[dict[s
     The decoder takes all tokens of the result at once, with the start token, after an empty past. So one run computes
     all numbers that it would compute token by token.
     """
+    manifest = bundle.manifest
     backend = OnnxRuntimeBackend(bundle, SessionOptions())
     config = GenerationConfig.from_file(bundle.path(GENERATION_CONFIG))
-    plain = SpeechGenerator(backend, bundle.manifest, config, None)
-    prompt = bundle.manifest.prompt
-    language, length = (None, 1) if prompt is None else (prompt.example_language, 1 + len(prompt.tokens))
-    new_tokens = min(_NEW_TOKENS, (bundle.manifest.decoder.longest or sys.maxsize) - length)
+    plain = SpeechGenerator(backend, manifest, config, None)
+    language = manifest.example_language
+    new_tokens = min(_NEW_TOKENS, (manifest.decoder.longest or sys.maxsize) - manifest.prompt_length)
     for inputs, mask in calibration:
         tokens = plain.generate(inputs, mask, language=language, num_return_sequences=1, max_new_tokens=new_tokens)
         recorder = _Recorder(backend)
-        recorded = SpeechGenerator(recorder, bundle.manifest, config, None)
+        recorded = SpeechGenerator(recorder, manifest, config, None)
         recorded.forward(inputs, mask, decoder_input_ids=tokens)
         yield recorder.feeds

@@ -29,7 +29,7 @@ from .language_adapters import choose_language
 from .legacy.flax import find_flax_weights, load_flax
 from .legacy.speech2text2 import renamed_weights, speech2text2_config
 from .native import is_native, load_native, native_composite
-from .special_tokens import TokenIds, complete_special_tokens, has_start_token, override_special_tokens
+from .special_tokens import TokenIds, complete_special_tokens, override_special_tokens, start_token
 from .weights import load_whole
 
 COMPOSITE = "speech-encoder-decoder"
@@ -89,7 +89,7 @@ def load_checkpoint(
     if merged is not None:
         merge_adapter(composite.model, merged, (name,), native=native)
     stored = composite.model.generation_config
-    if not has_start_token(stored):
+    if start_token(stored) is None:
         decoder = config.get_text_config(decoder=True) if is_native(config) else config.decoder
         complete_special_tokens(stored, name, token_ids, (stored, config, decoder), tokenizer)
     else:

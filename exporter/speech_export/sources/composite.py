@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, SpeechEncoderDecoderModel
 from speech_runtime.bundle.model_facts import PromptTemplate
 
 from ..errors import ExportError, shortened
-from .special_tokens import FLAGS, has_start_token
+from .special_tokens import FLAGS, start_token
 from .weights import FOR_TRAINING_ONLY
 
 
@@ -71,7 +71,7 @@ def check_model(composite: Composite) -> None:
             f"{len(broken)} of the model's weights are not finite (NaN or infinite): {shortened(broken)}; the "
             "checkpoint is damaged or its training has diverged: export an earlier one"
         )
-    if not has_start_token(model.generation_config):
+    if start_token(model.generation_config) is None:
         raise ExportError(
             f"{composite.source}: decoder_start_token_id is not set, and neither is bos_token_id, so that no text can "
             f"begin; give {FLAGS['decoder_start_token_id']} ID, or set it in the checkpoint's generation_config.json "

@@ -18,6 +18,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
+from speech_runtime.dataclass_json import FieldError
+
 from ..errors import ExportError, shortened
 from ..families import encoder_family, native_family
 from ..tracing.facts import FRAME_MASK
@@ -68,7 +70,10 @@ def native_composite(
     """
     family = native_family(model.config)
     settings = copy.deepcopy(model.generation_config)
-    prompt = family.prompt(settings, model.config, tokenizer, source)
+    try:
+        prompt = family.prompt(settings, model.config, tokenizer, source)
+    except FieldError as error:
+        raise ExportError(f"{source}: {error}; correct its generation_config.json, or take that setting out") from error
     for name in family.settings:
         if hasattr(settings, name):
             delattr(settings, name)

@@ -68,9 +68,9 @@ def complete_special_tokens(
         )
 
 
-def has_start_token(config: GenerationConfig) -> bool:
-    """Return whether `config` says how a text begins."""
-    return config.decoder_start_token_id is not None or config.bos_token_id is not None
+def start_token(config: GenerationConfig) -> Any:
+    """Return the id of the token that a text begins with; None if `config` has none."""
+    return config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
 
 
 def override_special_tokens(config: GenerationConfig, given: TokenIds) -> None:

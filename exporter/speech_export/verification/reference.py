@@ -18,6 +18,7 @@ from speech_runtime.generation.prompt_template import filled
 
 from ..bundle_writer.generation_settings import plain_search
 from ..families import decoder_family, encoder_family
+from ..sources.special_tokens import start_token
 from .evaluation_audio import AudioSet, Batch
 
 BEAMS = 4
@@ -77,11 +78,9 @@ class Oracle:
 
     def prompts(self, template: PromptTemplate) -> NDArray[np.int64]:
         """Return the prompts of the batch, the start token included: int64 [batch, tokens]."""
-        settings = self._model.generation_config
-        start = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
         return filled(
             template,
-            (start,) * len(self._inputs),
+            (start_token(self._model.generation_config),) * len(self._inputs),
             template.example_language,
             None,
             lambda starts: self.logprobs(starts)[:, -1].numpy(),

@@ -228,8 +228,7 @@ def _utterances(
     generator: SpeechGenerator, backend: TimedBackend, audio: BenchAudio, case: Case, options: BenchOptions
 ) -> Iterator[_Utterance]:
     clips, settings = audio.batch(case.seconds, case.batch), fixed_length(case)
-    prompt = generator.manifest.prompt
-    language = None if prompt is None else prompt.example_language
+    language = generator.manifest.example_language
     start, count = time.perf_counter(), 0
     while count <= options.least or (count <= options.repeats and time.perf_counter() - start < options.budget):
         backend.runs.clear()

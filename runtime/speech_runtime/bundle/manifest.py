@@ -163,6 +163,16 @@ class Manifest:
         if self.prompt is not None and (wrong := [token for token in self.prompt.token_ids if not 0 <= token < size]):
             raise FieldError([f"prompt has token {wrong[0]}, and the decoder's are 0 … {size - 1}"])
 
+    @property
+    def prompt_length(self) -> int:
+        """Largest number of tokens in front of a text, the start token included."""
+        return 1 if self.prompt is None else 1 + self.prompt.longest
+
+    @property
+    def example_language(self) -> str | None:
+        """Language to give in measurements; None where a call need not give one."""
+        return None if self.prompt is None else self.prompt.example_language
+
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
         """Read the manifest in `directory` and check no other file.

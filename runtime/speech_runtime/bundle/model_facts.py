@@ -146,6 +146,11 @@ class PromptTemplate:
         return "en" if "en" in self.languages else next(iter(self.languages), None)
 
     @property
+    def longest(self) -> int:
+        """Largest number of tokens of a prompt, without the start token."""
+        return max(len(self.tokens), len(self.by_default or ()))
+
+    @property
     def token_ids(self) -> set[int]:
         """All token ids that a prompt may have."""
         fixed = (*self.tokens, *(self.by_default or ()))

@@ -1,7 +1,8 @@
 """Language tokens of multilingual models, found in the vocabulary by their form."""
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from functools import partial
 
 from tokenizers import Tokenizer
 
@@ -41,6 +42,27 @@ def language_token(tokenizer: Tokenizer, language: str) -> int:
         codes = ", ".join(sorted(code for code in known if code.isalpha())) or "none"
         raise GenerationError(f"the tokenizer has no token for the language {language!r}; it has {codes}")
     return known[language]
+
+
+def token_of_each(language: str | Sequence[str], batch: int, token_of: Callable[[str], int]) -> list[int]:
+    """Return the token of the language of each utterance.
+
+    Args:
+        language: Language of all utterances, or a list with one for each.
+        batch: Number of utterances.
+        token_of: Function that returns the token of a language, and refuses one that the model lacks.
+
+    Raises:
+        GenerationError: It is neither, a language is refused, or their number is not `batch`.
+    """
+    if isinstance(language, bytes) or not isinstance(language, Iterable):
+        raise GenerationError(
+            f"language is {shown(language)}, it must be a language such as 'de', or a list with one for each clip"
+        )
+    tokens = [token_of(name) for name in ([language] * batch if isinstance(language, str) else language)]
+    if len(tokens) != batch:
+        raise GenerationError(f"language has {len(tokens)} languages for {batch} utterances; give one for each")
+    return tokens
 
 
 def setting_of_language(config: GenerationConfig, tokenizer: Tokenizer) -> str:
@@ -105,14 +127,7 @@ def with_language(
     """
     if tokenizer is None:
         raise BundleError("the bundle has no tokenizer.json: languages cannot be looked up; set their token instead")
-    if not isinstance(language, str) and not (isinstance(language, Iterable) and not isinstance(language, bytes)):
-        raise GenerationError(
-            f"language is {shown(language)}, it must be a language such as 'de', or a list with one for each clip"
-        )
-    names = [language] * batch if isinstance(language, str) else list(language)
-    tokens = [language_token(tokenizer, name) for name in names]
-    if len(tokens) != batch:
-        raise GenerationError(f"language has {len(tokens)} languages for {batch} utterances; give one for each")
+    tokens = token_of_each(language, batch, partial(language_token, tokenizer))
     setting = setting_of_language(config, tokenizer)
     if setting == "decoder_start_token_id":
         return config.updated({setting: tokens})
@@ -123,7 +138,7 @@ def with_language(
         )
     if len(set(tokens)) > 1:
         raise GenerationError(
-            f"language is {shown(names)}, and this model takes one language for a batch: its start token is no "
+            f"language is {shown(language)}, and this model takes one language for a batch: its start token is no "
             "language token. Call it once for each language"
         )
     return config.updated({setting: tokens[0]})

@@ -1,6 +1,7 @@
 """Prompts of models that are told the language and the task in front of the text, as Whisper is."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from ..bundle.model_facts import PromptTemplate
 from ..dataclass_json import shown
 from ..errors import GenerationError
+from .language import token_of_each
 from .search.base import Tokens
 
 
@@ -33,20 +35,19 @@ def filled(
         GenerationError: The model has no such language or task, a language is missing, or their number is not that of
             the utterances.
     """
-    language, task = (
-        template.language if language is None else language,
-        template.task if task is None else task,
-    )
+    language = template.language if language is None else language
+    task = template.task if task is None else task
     places = template.by_default if language is None and task is None else template.tokens
     if language is not None and task is None:
         task = template.task_of_language
-    task_token = None if task is None else _task_token(template.tasks, task)
+    task_token = None if task is None else _token(template.tasks, "task", task)
     if places is None:
         raise GenerationError(f"language is missing; this model needs one of {_codes(template.languages)}")
     starts = np.array(start, dtype=np.int64)
     language_tokens = None
     if language is not None:
-        language_tokens = _language_tokens(template.languages, language, len(start))
+        token_of = partial(_token, template.languages, "language")
+        language_tokens = np.array(token_of_each(language, len(start), token_of), dtype=np.int64)
     elif "language" in places:
         known = np.unique(list(template.languages.values()))
         language_tokens = known[detect(starts[:, None])[:, known].argmax(axis=-1)]
@@ -56,37 +57,17 @@ def filled(
     return np.stack(columns, axis=1).astype(np.int64)
 
 
-def _language_tokens(known: Mapping[str, int], given: str | Sequence[str], batch: int) -> NDArray[np.int64]:
-    names = [given] * batch if isinstance(given, str) else given
-    if not isinstance(names, Iterable) or isinstance(names, bytes):
-        raise GenerationError(
-            f"language is {shown(given)}, it must be a language such as 'de', or a list with one for each clip"
-        )
-    tokens = [_token(known, name) for name in names]
-    for name, token in zip(names, tokens, strict=True):
-        if token is None:
-            raise GenerationError(f"language is {shown(name)}, {_choice(known, 'language')}")
-    if len(tokens) != batch:
-        raise GenerationError(f"language has {len(tokens)} languages for {batch} utterances; give one for each")
-    return np.array(tokens, dtype=np.int64)
-
-
-def _task_token(known: Mapping[str, int], task: str) -> int:
-    token = _token(known, task)
+def _token(known: Mapping[str, int], kind: str, name: str) -> int:
+    """Return the token of a language or a task, in any case of letters."""
+    token = known.get(name, known.get(name.lower())) if isinstance(name, str) else None
     if token is None:
-        raise GenerationError(f"task is {shown(task)}, {_choice(known, 'task')}")
+        raise GenerationError(f"{kind} is {shown(name)}, {_choice(known, kind)}")
     return token
 
 
-def _token(known: Mapping[str, int], name: object) -> int | None:
-    if not isinstance(name, str):
-        return None
-    return known.get(name, known.get(name.lower()))
-
-
-def _choice(known: Mapping[str, int], name: str) -> str:
+def _choice(known: Mapping[str, int], kind: str) -> str:
     if not known:
-        return f"and this model has none to choose from; leave {name} out"
+        return f"and this model has none to choose from; leave {kind} out"
     return f"this model has {_codes(known)}"
 
 

@@ -29,6 +29,9 @@ _BATCHES_AHEAD = 16
 PER_CLIP = ("language", "decoder_start_token_id", "decoder_input_ids")
 """Keywords that may be a list with a value for each clip."""
 
+OF_PROMPTS = ("language", "task", "decoder_input_ids")
+"""Keywords that decide what a text begins with; all others are settings and options of the search."""
+
 
 class ClipKeywords(SearchKeywords, total=False):
     """Keywords of `transcribe`; see `SpeechGenerator.generate`."""
@@ -74,7 +77,8 @@ def transcribe_clips(
         load: Function that reads a clip.
         fits: Function that returns true if a batch fits into this machine's memory.
         transcribe: Function that transcribes a batch, with keywords.
-        keywords: `task`, and those of `PER_CLIP`: a value for all clips, or a list with one for each.
+        keywords: Those of `PER_CLIP` and `OF_PROMPTS` that were given, a value for all clips; the former may be a list
+            with one for each.
         model_rate: Sampling rate of the model, Hz.
         sampling_rate: Sampling rate of samples without one, Hz; that of the model if None.
         batch_size: Largest number of clips in a batch.

@@ -70,16 +70,15 @@ class Candidates:
         """Return the same tokens with other scores."""
         return Candidates(self.ids, scores, full_vocab=self.full_vocab)
 
-    def without(self, tokens: NDArray[np.int64], banned: NDArray[np.bool_]) -> "Candidates":
-        """Return the candidates with a score of -inf for some tokens.
+    def without(self, banned: NDArray[np.bool_]) -> "Candidates":
+        """Return the candidates with a score of -inf for banned tokens.
 
         Args:
-            tokens: The tokens, int64 [tokens], none below 0.
-            banned: Which tokens they are, bool [greatest of them + 2].
+            banned: Marks of the tokens that are banned, bool [tokens + 1]; the last one, false, is that of all others.
         """
         if self.full_vocab:
             scores = self.scores.copy()
-            scores[:, :, tokens[tokens < scores.shape[2]]] = -np.inf
+            scores[:, :, np.flatnonzero(banned[: scores.shape[2]])] = -np.inf
             return self.with_scores(scores)
         marked = banned[np.minimum(self._ids, len(banned) - 1)]
         if not marked.any():

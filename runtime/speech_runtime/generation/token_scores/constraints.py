@@ -23,15 +23,15 @@ class Ban:
 
     def __call__(self, candidates: Candidates, length: int) -> Candidates:
         """Return the candidates with a score of -inf for banned tokens."""
-        return candidates.without(*self._marks) if self.when(length) else candidates
+        return candidates.without(self._marks) if self.when(length) else candidates
 
     @cached_property
-    def _marks(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The tokens, and a mark for each token up to one more than the greatest of them."""
-        tokens = np.array([token for token in self.tokens if token >= 0], dtype=np.int64)
+    def _marks(self) -> NDArray[np.bool_]:
+        """A mark for each token up to the greatest banned one, and a false one for all others."""
+        tokens = [token for token in self.tokens if token >= 0]
         banned = np.zeros(max(tokens, default=-1) + 2, dtype=np.bool_)
         banned[tokens] = True
-        return tokens, banned
+        return banned
 
 
 @dataclass(frozen=True)
