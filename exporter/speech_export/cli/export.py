@@ -157,9 +157,9 @@ def main(
 ) -> None:
     """Export a speech encoder-decoder model to a bundle of ONNX graphs, verified against PyTorch.
 
-    MODEL is a fine-tuned SpeechEncoderDecoderModel, a directory or a Hub id, saved by PyTorch or Flax; or another speech
-    model with a decoder of its own, such as Whisper: --list-families names them. Or it is an adapter of
-    one, saved by peft, which is merged into the base that it names. Or join two halves with --encoder and --decoder, to
+    MODEL is a fine-tuned SpeechEncoderDecoderModel, a directory or a Hub id, saved by PyTorch or Flax; or another
+    speech model with a decoder of its own, such as Whisper: --list-families names them. Or it is an adapter of one,
+    saved by peft, which is merged into the base that it names. Or join two halves with --encoder and --decoder, to
     fine-tune later or to measure now; or two configurations, with --random-weights, for a study of latency. With
     --engines, MODEL may also be a bundle.
 
