@@ -10,12 +10,17 @@ import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
+from numpy.typing import NDArray
 from transformers import AutoModel, AutoModelForSpeechSeq2Seq, AutoProcessor
 
+from adapters import save_adapter
 from conftest import CLIPS, ONE_THREAD, Saved
+from native_checkpoints import save_native
+from speech_export import export
 from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.cli.transcribe import main as transcribe_command
 
+RATE = 16_000
 SAMPLES = 14_001
 """Less than a second, which is the window of the tiny Whisper."""
 
@@ -65,6 +70,22 @@ ROWS = [
 ]
 
 
+@pytest.fixture
+def samples() -> NDArray[np.float32]:
+    found: NDArray[np.float32]
+    found, rate = soundfile.read(CLIPS / "02-espeak-us.wav", dtype="float32", frames=SAMPLES)
+    assert rate == RATE
+    return found
+
+
+@pytest.fixture
+def clip(samples: NDArray[np.float32], tmp_path: Path) -> Path:
+    """A file with the samples."""
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    return path
+
+
 @pytest.mark.parametrize(
     "row",
     [
@@ -77,14 +98,12 @@ ROWS = [
     ],
 )
 def test_a_saved_checkpoint_says_what_transformers_says(
-    row: Row, native_checkpoint: Callable[..., Saved], tmp_path: Path
+    row: Row, native_checkpoint: Callable[..., Saved], samples: NDArray[np.float32], clip: Path
 ) -> None:
-    saved, clip = native_checkpoint(row.family, whole=row.whole), tmp_path / "clip.wav"
-    samples, rate = soundfile.read(CLIPS / "02-espeak-us.wav", dtype="float32", frames=SAMPLES)
-    soundfile.write(clip, samples, rate, subtype="FLOAT")
+    saved = native_checkpoint(row.family, whole=row.whole)
     processor = AutoProcessor.from_pretrained(saved.checkpoint)
     model = (AutoModel if row.whole else AutoModelForSpeechSeq2Seq).from_pretrained(saved.checkpoint).eval()
-    own = {"sampling_rate": rate, "return_tensors": "pt"} if row.request == "__call__" else {}
+    own = {"sampling_rate": RATE, "return_tensors": "pt"} if row.request == "__call__" else {}
     inputs = getattr(processor, row.request)(audio=samples, **own, **row.to_processor)
     exported = OnnxSpeechSeq2Seq.from_pretrained(saved.bundle, options=ONE_THREAD)
     for beams in (1, 5):
@@ -98,10 +117,10 @@ def test_a_saved_checkpoint_says_what_transformers_says(
         assert found.text == processor.batch_decode(sequences, skip_special_tokens=True)[0] != ""
 
 
-def test_canary_translates_in_every_call(native_checkpoint: Callable[..., Saved], tmp_path: Path) -> None:
-    saved, clip = native_checkpoint("canary"), tmp_path / "clip.wav"
-    samples, rate = soundfile.read(CLIPS / "02-espeak-us.wav", dtype="float32", frames=SAMPLES)
-    soundfile.write(clip, samples, rate, subtype="FLOAT")
+def test_canary_translates_in_every_call(
+    native_checkpoint: Callable[..., Saved], samples: NDArray[np.float32], clip: Path
+) -> None:
+    saved = native_checkpoint("canary")
     exported = OnnxSpeechSeq2Seq.from_pretrained(saved.bundle, options=ONE_THREAD)
     model = AutoModelForSpeechSeq2Seq.from_pretrained(saved.checkpoint).eval()
     processor = AutoProcessor.from_pretrained(saved.checkpoint)
@@ -109,7 +128,7 @@ def test_canary_translates_in_every_call(native_checkpoint: Callable[..., Saved]
     prompt = inputs.pop("decoder_input_ids")
     call: dict[str, Any] = {"source_language": "de", "language": "fr"}
 
-    features = exported.processor([samples], sampling_rate=rate)
+    features = exported.processor([samples], sampling_rate=RATE)
     found = exported.generate(**features, **call, max_new_tokens=5)
     np.testing.assert_array_equal(found[:, : prompt.shape[1]], prompt)
     with pytest.raises(GenerationError, match="decoder_input_ids and source_language are both given"):
@@ -131,3 +150,28 @@ def test_canary_translates_in_every_call(native_checkpoint: Callable[..., Saved]
     flags = ["--source-language", "de", "--language", "fr", "--max-new-tokens", "5"]
     said = CliRunner().invoke(transcribe_command, [str(saved.bundle), str(clip), *flags])
     assert said.stdout == f"{texts[0]}\n", said.output
+
+
+@pytest.mark.parametrize("family", ["whisper", "speech_to_text", pytest.param("moonshine", marks=pytest.mark.full)])
+@pytest.mark.usefixtures("short_verification")
+def test_an_adapter_computes_what_peft_computes(
+    family: str, samples: NDArray[np.float32], clip: Path, tmp_path: Path
+) -> None:
+    checkpoint, adapter = tmp_path / "checkpoint", tmp_path / "adapter"
+    checkpoint.mkdir()
+    save_native(family, checkpoint)
+    base, processor = AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint), AutoProcessor.from_pretrained(checkpoint)
+    inputs = processor(audio=samples, sampling_rate=RATE, return_tensors="pt")
+    tokens = torch.tensor([[base.generation_config.decoder_start_token_id, 5, 7, 9]])
+    with torch.no_grad():
+        unadapted = base(**inputs, decoder_input_ids=tokens).logits
+        adapted = save_adapter(base, adapter, base=checkpoint).get_base_model()
+        expected = adapted(**inputs, decoder_input_ids=tokens).logits
+        sequences = adapted.generate(**inputs, max_new_tokens=10)
+    assert (unadapted - expected).abs().max() > 0.01
+    exported = OnnxSpeechSeq2Seq.from_pretrained(export(adapter, tmp_path / "bundle").directory, options=ONE_THREAD)
+    arrays = {name: values.numpy() for name, values in inputs.items()}
+    found = exported.forward(**arrays, decoder_input_ids=tokens.numpy()).logits
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+    (said,) = exported.transcribe_iter([clip], max_new_tokens=10)
+    assert said.tokens[-sequences.shape[1] :] == sequences[0].tolist()
