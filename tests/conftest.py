@@ -15,6 +15,7 @@ from filelock import FileLock
 from transformers import SpeechEncoderDecoderModel
 
 from composites import composite
+from native_checkpoints import save_native
 from short_audio import verified_on_short_audio
 from speech_export import export, export_bundle
 from speech_export.cli.export import main
@@ -52,6 +53,14 @@ class Pair:
     reference: SpeechEncoderDecoderModel
     exported: OnnxSpeechSeq2Seq
     directory: Path
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Directories of a checkpoint and of its bundle."""
+
+    checkpoint: Path
+    bundle: Path
 
 
 class ExportOnce(Protocol):
@@ -106,6 +115,23 @@ def pair(export_once: ExportOnce) -> Callable[[str], Pair]:
             directory = export_once(family, model)
             known[family] = Pair(model, OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD), directory)
         return known[family]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def native_checkpoint(export_once: ExportOnce, shared: Path) -> Callable[..., Saved]:
+    """A saved checkpoint of a tiny speech model with a decoder of its own, and its bundle; see `save_native`."""
+
+    def make(family: str, *, whole: bool = False) -> Saved:
+        name = f"whole-{family}" if whole else family
+        checkpoint = shared / f"checkpoint-{name}"
+        with FileLock(f"{checkpoint}.lock"):
+            if not checkpoint.exists():
+                checkpoint.mkdir()
+                save_native(family, checkpoint, whole=whole)
+        with verified_on_short_audio():
+            return Saved(checkpoint, export_once(f"of-{checkpoint.name}", checkpoint))
 
     return make
 

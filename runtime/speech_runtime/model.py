@@ -120,6 +120,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         sampling_rate: int | None = None,
         limits: AudioLimits | None = None,
         language: str | None = None,
+        source_language: str | None = None,
         task: str | None = None,
     ) -> NDArray[np.float32]:
         """Return the log-probability of each text as the transcription of a clip, to rank texts of another system.
@@ -129,7 +130,8 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             texts: Texts without special tokens; the prompt, a forced first token and the end token are added.
             sampling_rate: Sampling rate, as in `transcribe`.
             limits: Limits, as in `transcribe`.
-            language: Language, as in `generate`.
+            language: Language of the texts, as in `generate`.
+            source_language: Language of the speech, as in `generate`.
             task: Task, as in `generate`.
 
         Returns:
@@ -145,7 +147,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             return np.zeros(0, dtype=np.float32)
         tokens = [token_ids(self.tokenizer, text) for text in given]
         encoded = self.encode(*self._extractor()([self.load(audio, sampling_rate, limits=limits)]))
-        (prompt,), config = self._prompts(encoded, None, language, task, self.generation_config)
+        (prompt,), config = self._prompts(encoded, None, language, source_language, task, self.generation_config)
         before = prompt.tokens[0].tolist()
         forced = [] if config.forced_bos_token_id is None or len(before) > 1 else [config.forced_bos_token_id]
         sequences = [[*before, *forced, *text, *config.eos_token_ids[:1]] for text in tokens]
@@ -286,6 +288,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         config: GenerationConfig,
         *,
         language: Language | None = None,
+        source_language: Language | None = None,
         task: str | None = None,
         decoder_input_ids: Prompts | None = None,
         decoder_start_token_id: int | Sequence[int] | None = None,
@@ -312,7 +315,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         begin = time.perf_counter()
         encoded = self._encoder.clips(clips, extractor)
         encode_seconds, begin = time.perf_counter() - begin, time.perf_counter()
-        prompts, config = self._prompts(encoded, decoder_input_ids, language, task, config)
+        prompts, config = self._prompts(encoded, decoder_input_ids, language, source_language, task, config)
         found = self._search(encoded, prompts, options, config)
         decode_seconds = time.perf_counter() - begin
         logger.info(

@@ -70,6 +70,7 @@ NO_SETTINGS = {
         "streamer",
         "cancel",
         "language",
+        "source_language",
         "task",
         "generation_config",
         "output_scores",

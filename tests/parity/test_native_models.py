@@ -15,7 +15,6 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from adapters import save_adapter
 from native_models import (
     END,
     GERMAN,
@@ -158,23 +157,6 @@ def test_a_model_in_memory_is_exported_too(
     assert bundle.manifest.prompt == exported.manifest.prompt
     assert Bundle.open(tmp_path / "bundle").manifest.decoder == exported.manifest.decoder
     assert whisper.generation_config.lang_to_id  # the model is left as it was
-
-
-def test_an_adapter_of_whisper_computes_what_peft_computes(
-    checkpoint: Path, whisper: WhisperForConditionalGeneration, tmp_path: Path
-) -> None:
-    tokens = torch.tensor([[START, GERMAN, TRANSCRIBE, NO_TIMESTAMPS, 5, 7]])
-    features = torch.randn(1, 20, 100, generator=torch.Generator().manual_seed(0))
-    base = WhisperForConditionalGeneration.from_pretrained(checkpoint)
-    adapted = save_adapter(base, tmp_path / "adapter", base=checkpoint)
-    with torch.no_grad():
-        expected = adapted(features, decoder_input_ids=tokens).logits
-        unadapted = whisper(features, decoder_input_ids=tokens).logits
-    assert (unadapted - expected).abs().max() > 0.01
-    export(tmp_path / "adapter", tmp_path / "bundle")
-    exported = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle")
-    found = exported.forward(features.numpy(), decoder_input_ids=tokens.numpy()).logits
-    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_stored_language_that_the_model_lacks_is_refused_by_name(tmp_path: Path) -> None:

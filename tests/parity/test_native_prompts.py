@@ -2,11 +2,18 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import CohereAsrFeatureExtractor, CohereAsrProcessor, GenerationConfig, PreTrainedTokenizerFast
+from transformers import (
+    CanaryProcessor,
+    CohereAsrFeatureExtractor,
+    CohereAsrProcessor,
+    GenerationConfig,
+    ParakeetFeatureExtractor,
+)
 
+from native_checkpoints import CANARY_TEMPLATE, CONTEXT, NEMO_TOKENS, word_tokenizer
 from native_models import native
 from speech_export.families.canary import canary_prompt
 from speech_export.families.cohere_asr import cohere_prompt
@@ -15,50 +22,85 @@ from speech_runtime import GenerationError
 from speech_runtime.bundle.model_facts import PromptTemplate
 from speech_runtime.generation.prompt_template import filled
 
-SPECIAL = [
-    *("<unk>", "▁", "<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>", "<|en|>", "<|de|>", "<|fr|>"),
-    *("<|pnc|>", "<|nopnc|>", "<|noitn|>", "<|notimestamp|>", "<|nodiarize|>"),
-]
-TEMPLATE = (
-    "{% set request = messages[0]['content'][0] %}<|startofcontext|><|startoftranscript|><|emo:undefined|>"
-    "<|{{ request['source_language'] }}|><|{{ request['target_language'] }}|>"
-    "{{ '<|pnc|>' if request['punctuation'] else '<|nopnc|>' }}<|noitn|><|notimestamp|><|nodiarize|>"
-)
-CONTEXT = SPECIAL.index("<|startofcontext|>")
+TOKENIZER = word_tokenizer(NEMO_TOKENS)
+BEFORE, START = TOKENIZER.convert_tokens_to_ids(["▁", CONTEXT])
 
 
-def tokenizer(**keywords: Any) -> PreTrainedTokenizerFast:
-    made = Tokenizer(models.WordLevel({token: i for i, token in enumerate(SPECIAL)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=made, extra_special_tokens=SPECIAL[1:], **keywords)
-
-
-def prompt(template: PromptTemplate | None, start: int, language: str | None) -> list[int]:
+def prompt(
+    template: PromptTemplate | None, start: int, language: str | None, source_language: str | None = None
+) -> list[int]:
     assert template is not None
-    return filled(template, (start,), language, None, no_detection)[0].tolist()
+    return filled(template, (start,), language, None, no_detection, source_language)[0].tolist()
 
 
-@pytest.mark.parametrize("start", [SPECIAL.index("▁"), CONTEXT])
+def canary(template: str | None = CANARY_TEMPLATE) -> PromptTemplate | None:
+    tokenizer = word_tokenizer(NEMO_TOKENS, chat_template=template)
+    return canary_prompt(GenerationConfig(decoder_start_token_id=START), None, tokenizer, "it")
+
+
+@pytest.mark.parametrize("start", [BEFORE, START])
 @pytest.mark.parametrize("language", ["en", "de"])
 def test_cohere_is_told_its_language(start: int, language: str) -> None:
-    processor = CohereAsrProcessor(CohereAsrFeatureExtractor(), tokenizer())
+    processor = CohereAsrProcessor(CohereAsrFeatureExtractor(), TOKENIZER)
     expected = processor.get_decoder_prompt_ids(language)
-    made = cohere_prompt(GenerationConfig(decoder_start_token_id=start), native("cohere_asr").config, tokenizer(), "it")
+    made = cohere_prompt(GenerationConfig(decoder_start_token_id=start), native("cohere_asr").config, TOKENIZER, "it")
     # transformers' generate puts the start token in front, unless it is there.
     assert prompt(made, start, language) == [*([] if expected[0] == start else [start]), *expected]
     with pytest.raises(GenerationError, match="language is missing; this model needs one of de, en, fr"):
         prompt(made, start, None)
 
 
-@pytest.mark.parametrize("language", [None, "en", "de", "German"])
-def test_canary_writes_in_the_language_of_the_speech(language: str | None) -> None:
-    made = canary_prompt(
-        GenerationConfig(decoder_start_token_id=CONTEXT), None, tokenizer(chat_template=TEMPLATE), "it"
-    )
-    token = {None: "<|en|>", "en": "<|en|>"}.get(language, "<|de|>")
-    after = ("<|pnc|>", "<|noitn|>", "<|notimestamp|>", "<|nodiarize|>")
-    expected = ["<|startofcontext|>", "<|startoftranscript|>", "<|emo:undefined|>", token, token, *after]
-    assert prompt(made, CONTEXT, language) == [SPECIAL.index(each) for each in expected]
+@pytest.mark.parametrize(
+    ("source", "language", "request_of_transformers"),
+    [
+        (None, None, {}),
+        (None, "de", {"source_language": "de"}),
+        (None, "German", {"source_language": "German"}),
+        ("de", None, {"source_language": "de"}),
+        ("de", "en", {"source_language": "de", "target_language": "en"}),
+        ("French", "german", {"source_language": "fr", "target_language": "German"}),
+    ],
+)
+def test_canary_is_told_the_languages_of_speech_and_text(
+    source: str | None, language: str | None, request_of_transformers: dict[str, str]
+) -> None:
+    tokenizer = word_tokenizer(NEMO_TOKENS)
+    processor = CanaryProcessor(ParakeetFeatureExtractor(), tokenizer, chat_template=CANARY_TEMPLATE)
+    asked = processor.apply_transcription_request(np.zeros(16000, np.float32), **request_of_transformers)
+    assert prompt(canary(), START, language, source) == asked["decoder_input_ids"][0].tolist()
+
+
+def test_canary_names_the_languages_that_it_has() -> None:
+    with pytest.raises(GenerationError, match="source_language is 'xx', this model has de, en, fr"):
+        prompt(canary(), START, "de", "xx")
+    with pytest.raises(GenerationError, match="language is 'xx', this model has de, en, fr"):
+        prompt(canary(), START, "xx", "de")
+    with pytest.raises(GenerationError, match="source_language has 2 languages for 1 utterances; give one for each"):
+        prompt(canary(), START, "de", ["en", "fr"])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        None,
+        "<|startoftranscript|><|en|><|en|>",
+        "<|startoftranscript|><|{{ messages[0]['content'][-1]['target_language'] }}|>",
+        CANARY_TEMPLATE + "{{ '<|pnc|>' if messages[0]['content'][-1]['source_language'] != 'en' }}",
+    ],
+)
+def test_a_template_that_cannot_be_filled_in_is_left_to_the_caller(
+    template: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert canary(template) is None
+    assert "as decoder_input_ids" in caplog.text
+
+
+@pytest.mark.parametrize("family", ["cohere", "seamless"])
+def test_other_models_are_not_told_the_language_of_the_speech(family: str) -> None:
+    settings = GenerationConfig(decoder_start_token_id=START, text_decoder_lang_to_code_id={"de": 20})
+    make = {"cohere": cohere_prompt, "seamless": seamless_prompt}[family]
+    with pytest.raises(GenerationError, match="source_language is 'de', and this model is not told the language of"):
+        prompt(make(settings, None, TOKENIZER, "it"), START, "de", "de")
 
 
 @pytest.mark.parametrize("family", ["canary", "cohere"])

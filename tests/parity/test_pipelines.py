@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import (
     AutoFeatureExtractor,
+    AutoModelForSpeechSeq2Seq,
     AutoTokenizer,
     GenerationConfig,
     MaxLengthCriteria,
@@ -25,7 +26,7 @@ from transformers import (
 )
 from transformers.pipelines import automatic_speech_recognition
 
-from conftest import CHECKPOINT, CLIPS, Pair
+from conftest import CHECKPOINT, CLIPS, Pair, Saved
 from native_models import save_whisper
 from speech_export.optimum import OnnxModelForSpeechSeq2Seq
 from speech_runtime import AudioError, GenerationError
@@ -89,6 +90,14 @@ def whisper(tmp_path_factory: pytest.TempPathFactory, short_verification: None) 
     exported = OnnxModelForSpeechSeq2Seq.from_pretrained(checkpoint, export=True)
     exported.save_pretrained(bundle)
     return both(model, checkpoint, exported, bundle)
+
+
+@pytest.fixture(scope="module", params=["moonshine", "speech_to_text"])
+def native(request: pytest.FixtureRequest, native_checkpoint: Callable[..., Saved]) -> Both:
+    saved = native_checkpoint(request.param)
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(saved.checkpoint)
+    exported = OnnxModelForSpeechSeq2Seq.from_pretrained(saved.bundle)
+    return both(model, saved.checkpoint, exported, saved.bundle)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +176,16 @@ def test_a_pipeline_shows_what_it_has(composite: Both) -> None:
 )
 def test_whisper(whisper: Both, noise: NDArray[np.float32], call: dict[str, Any]) -> None:
     assert len({said["text"] for said in whisper.compare([noise[:16000], noise[:9001], noise[9001:13001]], **call)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("call", "settings"), [({}, {}), ({"batch_size": 3}, {"num_beams": 5}), ({"chunk_length_s": 0.8}, {})], ids=str
+)
+def test_other_models_with_a_decoder_of_their_own(
+    native: Both, clips: list[NDArray[np.float32]], call: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    search = {"min_new_tokens": 8, "max_new_tokens": 20, "no_repeat_ngram_size": 1, **settings}
+    assert len({said["text"] for said in native.compare(clips, generate_kwargs=search, **call)}) > 1
 
 
 @pytest.mark.parametrize("call", [{"chunk_length_s": 1}, {"chunk_length_s": 0.8, "stride_length_s": 0.1}], ids=str)

@@ -1,6 +1,7 @@
 """Canary, whose prompt is the chat template of its checkpoint, with the language of the speech and that of the text."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import GenerationConfig, PretrainedConfig
@@ -19,20 +20,19 @@ _DEFAULT = "en"
 def canary_prompt(
     settings: GenerationConfig, _: PretrainedConfig, tokenizer: Any | None, source: str
 ) -> PromptTemplate | None:
-    """Return the prompt for speech and text in the same language; None, with a warning, if it is not known.
+    """Return the prompt with places for the languages of speech and text; None, with a warning, if it is not known.
 
     It is that of transformers' `CanaryProcessor.apply_transcription_request`, with punctuation.
     """
     languages = language_tokens(vocabulary_of(tokenizer), LANGUAGE_CODE_TO_NAME)
-    if _DEFAULT not in languages or getattr(tokenizer, "chat_template", None) is None:
+    tokens = _places(tokenizer, languages)
+    if tokens is None:
         logger.warning(
-            "%s has no chat template, or no languages in its vocabulary: its prompt is not known. Give it in each "
-            "call, as decoder_input_ids.",
+            "%s has no chat template with places for two languages, or fewer than two languages in its vocabulary: its "
+            "prompt is not known. Give it in each call, as decoder_input_ids.",
             source,
         )
         return None
-    rendered = _rendered(tokenizer, _DEFAULT)
-    tokens: list[Place] = ["language" if token == languages[_DEFAULT] else token for token in rendered]
     named = {LANGUAGE_CODE_TO_NAME[code].lower(): token for code, token in languages.items()}
     return PromptTemplate(
         tokens=after_start(tokens, settings),
@@ -43,8 +43,26 @@ def canary_prompt(
     )
 
 
-def _rendered(tokenizer: Any, language: str) -> list[int]:
-    request = {"type": "text", "source_language": language, "target_language": language, "punctuation": True}
+def _places(tokenizer: Any | None, languages: Mapping[str, int]) -> list[Place] | None:
+    """Return the tokens of the chat template, with places for the languages; None if they are not known."""
+    if _DEFAULT not in languages or len(languages) < 2 or getattr(tokenizer, "chat_template", None) is None:
+        return None
+    other = next(code for code in languages if code != _DEFAULT)
+    names: dict[int, Place] = {languages[other]: "source_language", languages[_DEFAULT]: "language"}
+    places = [names.get(token, token) for token in _rendered(tokenizer, other, _DEFAULT)]
+    if not {*names.values()} <= {*places}:
+        return None
+    in_one_language = [languages[_DEFAULT] if isinstance(place, str) else place for place in places]
+    return places if in_one_language == _rendered(tokenizer, _DEFAULT, _DEFAULT) else None
+
+
+def _rendered(tokenizer: Any, source_language: str, language: str) -> list[int]:
+    request = {
+        "type": "text",
+        "source_language": source_language,
+        "target_language": language,
+        "punctuation": True,
+    }
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": [request]}], tokenize=False, add_generation_prompt=True
     )

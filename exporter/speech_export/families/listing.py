@@ -13,7 +13,8 @@ from transformers.models.auto.modeling_auto import (
 
 from .registry import encoder_types, refusals
 
-_AUDIO_INPUTS = ("input_values", "input_features")
+AUDIO_INPUTS = ("input_values", "input_features")
+"""Names of the main input of audio models."""
 _ENCODER_INPUTS = {"encoder_hidden_states", "encoder_outputs"}
 
 
@@ -39,20 +40,9 @@ class Families:
 
 def supported_families() -> Families:
     """Inspect every model class of transformers; importing them all takes about ten seconds."""
-    attending = {
-        model_type
-        for model_type, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()
-        if _ENCODER_INPUTS & inspect.signature(getattr(transformers, name).forward).parameters.keys()
-    }
-    encoders, other_audio = set(encoder_types()), set[str]()
-    for model_type, names in MODEL_MAPPING_NAMES.items():
-        model = getattr(transformers, names if isinstance(names, str) else names[0], None)
-        try:
-            takes_audio = getattr(model, "main_input_name", "") in _AUDIO_INPUTS
-        except ImportError:  # the model needs a library that is not installed
-            continue
-        if takes_audio and model_type not in encoders:
-            (encoders if hasattr(model, "_get_feature_vector_attention_mask") else other_audio).add(model_type)
+    attending = {model_type for model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if attends_to_audio(model_type)}
+    encoders = {*encoder_types(), *filter(is_speech_encoder, MODEL_MAPPING_NAMES)}
+    other_audio = {name for name in MODEL_MAPPING_NAMES if main_input(name) in AUDIO_INPUTS} - encoders
     reasons = refusals()
     return Families(
         tuple(sorted(encoders)),
@@ -61,6 +51,37 @@ def supported_families() -> Families:
         {name: reasons[name] for name in sorted(reasons)},
         tuple(sorted(other_audio)),
     )
+
+
+def attends_to_audio(model_type: str) -> bool:
+    """Return whether transformers has a text decoder of that type that can attend to an encoder."""
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
+    if name is None:
+        return False
+    return bool(_ENCODER_INPUTS & inspect.signature(getattr(transformers, name).forward).parameters.keys())
+
+
+def is_speech_encoder(model_type: str) -> bool:
+    """Return whether a model of that type can be the encoder of a composite."""
+    if model_type in encoder_types():
+        return True
+    return main_input(model_type) in AUDIO_INPUTS and hasattr(
+        _model_class(model_type), "_get_feature_vector_attention_mask"
+    )
+
+
+def main_input(model_type: str) -> str | None:
+    """Return the name of the main input of models of that type; None if it is not known."""
+    try:
+        return getattr(_model_class(model_type), "main_input_name", None)
+    except ImportError:  # the model needs a library that is not installed
+        return None
+
+
+def _model_class(model_type: str) -> type | None:
+    names = MODEL_MAPPING_NAMES.get(model_type)
+    name = names if isinstance(names, str) or names is None else names[0]
+    return None if name is None else getattr(transformers, name, None)
 
 
 def _speech_models() -> set[str]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from transformers import GenerationConfig
 
-Place = int | Literal["language", "task"]
+Place = int | Literal["language", "source_language", "task"]
 """Token id, or the name of what a call puts in its place."""
 
 

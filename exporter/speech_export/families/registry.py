@@ -175,7 +175,10 @@ def check_not_refused(config: PretrainedConfig) -> None:
         ExportError: It is known not to work; the error gives the reason.
     """
     if config.model_type in _REFUSED:
-        raise ExportError(f"{config.model_type} cannot be exported: {_REFUSED[config.model_type]}")
+        raise ExportError(
+            f"{config.model_type} cannot be exported: {_REFUSED[config.model_type]}; speech-export --list-families "
+            "names those that can"
+        )
 
 
 def encoder_types() -> tuple[str, ...]:

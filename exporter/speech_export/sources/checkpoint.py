@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Unpack
 
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, SpeechEncoderDecoderModel
+from transformers import GenerationConfig, PreTrainedModel, SpeechEncoderDecoderModel
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from speech_runtime.bundle.manifest import MANIFEST
@@ -29,6 +29,7 @@ from .language_adapters import choose_language
 from .legacy.flax import find_flax_weights, load_flax
 from .legacy.speech2text2 import renamed_weights, speech2text2_config
 from .native import is_native, load_native, native_composite
+from .other_architectures import nearest, what_it_is
 from .special_tokens import TokenIds, complete_special_tokens, override_special_tokens, start_token
 from .weights import load_whole
 
@@ -71,7 +72,8 @@ def load_checkpoint(
     check_not_refused(config)
     if config.model_type != COMPOSITE and not is_native(config):
         raise ExportError(
-            f"{name} is a {config.model_type} model ({_architecture(config)}), not a {COMPOSITE}; {_who_takes(config)}"
+            f"{name} is a {what_it_is(config)}, not a {COMPOSITE}: {nearest(config)}; speech-export --list-families "
+            "names all"
         )
     _check_generation_config(name, hub)
     extractor, tokenizer = load_parts(processor or name, processor or name, hub, without)
@@ -113,17 +115,3 @@ def _check_generation_config(name: str, hub: HubOptions) -> None:
     """Check that generation settings can be read if there are any: transformers would silently ignore the file."""
     if cached_file(name, GENERATION_CONFIG_NAME, **hub.keywords(), _raise_exceptions_for_missing_entries=False):
         load(GenerationConfig, name, f"generation settings ({GENERATION_CONFIG_NAME})", hub)
-
-
-def _who_takes(config: PretrainedConfig) -> str:
-    """Return what can be done with a model that is not a composite."""
-    if any(name.endswith("ForCTC") for name in config.architectures or ()):
-        return (
-            "a CTC model has no decoder, and optimum-cli export onnx takes it as it is; to give it one, name it with "
-            "--encoder and a text model with --decoder, and fine-tune both"
-        )
-    return "to join it with another one, give --encoder and --decoder"
-
-
-def _architecture(config: PretrainedConfig) -> str:
-    return ", ".join(config.architectures or [type(config).__name__])

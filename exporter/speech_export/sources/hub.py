@@ -2,11 +2,12 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from transformers import AutoConfig, AutoFeatureExtractor, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoFeatureExtractor, PretrainedConfig
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -171,8 +172,25 @@ def stores_weights(name: str, hub: HubOptions) -> bool:
 
 
 def load_config(name: str, hub: HubOptions) -> PretrainedConfig:
-    """Load the configuration of any model."""
-    return load(AutoConfig, name, "a configuration", hub, SAVE_PRETRAINED, CONFIG_FILES)
+    """Load the configuration of any model.
+
+    Raises:
+        ExportError: It is missing or damaged, or of a model type that the installed transformers does not know.
+    """
+    try:
+        config: PretrainedConfig = load(AutoConfig, name, "a configuration", hub, SAVE_PRETRAINED, CONFIG_FILES)
+    except ExportError:
+        settings = read_settings(name, hub)
+        kind = settings.get("model_type")
+        if not isinstance(kind, str) or kind in CONFIG_MAPPING or "auto_map" in settings:
+            raise
+        classes = settings.get("architectures")
+        named = f" ({', '.join(map(str, classes))})" if isinstance(classes, list) else ""
+        raise ExportError(
+            f"{name} is a {kind} model{named}, which transformers {version('transformers')} does not know; install a "
+            "release that does, or take a model that speech-export --list-families names"
+        ) from None
+    return config
 
 
 def load_parts(

@@ -19,6 +19,7 @@ from speech_runtime.paths import expanded
 
 from ..errors import ExportError
 from ..families import check_not_refused
+from ..families.listing import AUDIO_INPUTS
 from .adapter_merging import merge_adapter
 from .adapters import open_adapter, refuse_adapter
 from .checkpoint import COMPOSITE
@@ -27,8 +28,6 @@ from .hub import DEFAULT_HUB, HubOptions, check_source, load_config, load_parts
 from .language_adapters import choose_language
 from .special_tokens import TokenIds, complete_special_tokens
 from .weights import load_part
-
-_SPEECH_INPUTS = ("input_values", "input_features")
 
 
 def load_pair(
@@ -120,8 +119,8 @@ def as_decoder(config: PretrainedConfig) -> PretrainedConfig:
 
 
 def _check_encoder(model: PreTrainedModel, name: str) -> None:
-    if model.main_input_name not in _SPEECH_INPUTS:
+    if model.main_input_name not in AUDIO_INPUTS:
         raise ExportError(
             f"{name} is a {model.config.model_type} model that takes {model.main_input_name}; a speech encoder takes "
-            f"{' or '.join(_SPEECH_INPUTS)}"
+            f"{' or '.join(AUDIO_INPUTS)}"
         )

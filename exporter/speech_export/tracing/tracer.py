@@ -136,7 +136,16 @@ def save(model: ir.Model, path: Path) -> None:
     if weights > _EXTERNAL_DATA_FROM:
         ir.save(model, path, external_data=f"{path.name}.data")
     else:  # the data file of the original graph is not beside this one
-        ir.save(ir.external_data.load_to_model(model), path)
+        _read_all(model)
+        ir.save(model, path)
+
+
+def _read_all(model: ir.Model) -> None:
+    """Copy weights from a file to memory. onnx_ir's own function closes the file, whose arrays may still be in use."""
+    for value in model.graph.initializers.values():
+        weights = value.const_value
+        if isinstance(weights, ir.ExternalTensor):
+            value.const_value = ir.Tensor(weights.numpy().copy(), dtype=weights.dtype, name=weights.name)
 
 
 @contextmanager

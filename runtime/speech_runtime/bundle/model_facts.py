@@ -116,8 +116,9 @@ class PromptTemplate:
     """Tokens between the start token of every sequence and its text, such as Whisper's language and task.
 
     Attributes:
-        tokens: Token ids where a language or a task is asked for, and the places "language" and "task" for theirs. A
-            place without an answer stays empty, but for a missing language, which is detected.
+        tokens: Token ids where a language or a task is asked for, and the places "language" (of the text),
+            "source_language" (of the speech) and "task" for theirs. A place without an answer stays empty, but for a
+            missing language, which is detected, and a missing source language, which is that of the text.
         by_default: The same where neither is asked for; None if a language must be.
         languages: Token id of each language, by each of its names; empty if none can be chosen.
         tasks: Token id of each task; empty if none can be chosen.
@@ -126,8 +127,8 @@ class PromptTemplate:
         task_of_language: Task of calls that ask for a language only; None to leave its place empty.
     """
 
-    tokens: tuple[int | Literal["language", "task"], ...]
-    by_default: tuple[int | Literal["language", "task"], ...] | None
+    tokens: tuple[int | Literal["language", "source_language", "task"], ...]
+    by_default: tuple[int | Literal["language", "source_language", "task"], ...] | None
     languages: dict[str, int]
     tasks: dict[str, int]
     language: str | None = None

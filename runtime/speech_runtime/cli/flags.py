@@ -87,8 +87,9 @@ _TYPES: dict[Any, Any] = {
 
 _METAVARS = {token_ids: "IDS", json_value: "JSON"}
 _SETTINGS = [field.name for field in fields(GenerationConfig) if field.name != "bos_token_id"]
+_ARGUMENTS = (*_SETTINGS, "decoder_input_ids", "source_language", "batch_size", "cache_dir")
 _FLAGS = {
-    **{name: f"--{name.replace('_', '-')}" for name in (*_SETTINGS, "decoder_input_ids", "batch_size", "cache_dir")},
+    **{name: f"--{name.replace('_', '-')}" for name in _ARGUMENTS},
     "num_return_sequences": "--n-best",
     "local_files_only": "--offline",
     "cuda.cuda_graphs": "--cuda-graphs",

@@ -55,6 +55,10 @@ Exit codes:
     help="Language of the text, by code or by token of the tokenizer, such as de or de_DE. Whisper detects it without "
     "this flag.",
 )
+@click.option(
+    "--source-language",
+    help="Language of the speech, for a model that is told it, such as Canary. [default: the language of the text]",
+)
 @click.option("--task", help="Task of a model that has several: transcribe or translate (into English) for Whisper.")
 @click.option(
     "--n-best",
@@ -93,6 +97,7 @@ def main(
     bundle: str,
     files: tuple[str, ...],
     language: str | None,
+    source_language: str | None,
     task: str | None,
     n_best: int,
     seed: int | None,
@@ -129,7 +134,13 @@ def main(
         limits = take_audio_limits(settings)
     except AudioError as error:
         raise click.UsageError(str(error)) from error
-    keywords = {**given_settings(settings), "num_return_sequences": n_best, "language": language, "task": task}
+    keywords = {
+        **given_settings(settings),
+        "num_return_sequences": n_best,
+        "language": language,
+        "source_language": source_language,
+        "task": task,
+    }
     if seed is not None:
         keywords["generator"] = np.random.default_rng(seed)
     if "decoder_input_ids" in keywords:

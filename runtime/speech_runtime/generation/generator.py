@@ -24,7 +24,7 @@ from .likelihood import ForwardOutput, LabelTokens, cross_entropy
 from .likelihood import decoder_input_ids as shifted_right
 from .model_input import given_input, padded_rows
 from .output import GenerateOutput
-from .prompt_template import filled
+from .prompt_template import filled, no_source_language
 from .prompts import Prompt, Prompts, check_tokens, prompts
 from .search.base import rows_per_utterance
 from .setting_help import with_setting_help
@@ -39,7 +39,7 @@ Language = str | Sequence[str]
 
 _OTHER_KEYWORDS = (
     *("inputs", "input_values", "input_features", "attention_mask", "encoder_outputs", "generation_config"),
-    *("language", "task", "decoder_input_ids", "sampling_rate", "batch_size", "limits"),
+    *("language", "source_language", "task", "decoder_input_ids", "sampling_rate", "batch_size", "limits"),
 )
 """Other keywords of `generate` and `transcribe`, to suggest for misspelt ones."""
 
@@ -120,6 +120,7 @@ class SpeechGenerator:
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: Prompts | None = None,
         language: Language | None = None,
+        source_language: Language | None = None,
         task: str | None = None,
         return_dict_in_generate: Literal[False] | None = None,
         **keywords: Unpack[SearchKeywords],
@@ -136,6 +137,7 @@ class SpeechGenerator:
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: Prompts | None = None,
         language: Language | None = None,
+        source_language: Language | None = None,
         task: str | None = None,
         return_dict_in_generate: Literal[True],
         **keywords: Unpack[SearchKeywords],
@@ -152,6 +154,7 @@ class SpeechGenerator:
         encoder_outputs: EncoderOutput | None = None,
         decoder_input_ids: Prompts | None = None,
         language: Language | None = None,
+        source_language: Language | None = None,
         task: str | None = None,
         return_dict_in_generate: bool | None = None,
         **keywords: Unpack[SearchKeywords],
@@ -170,6 +173,8 @@ class SpeechGenerator:
                 `de_DE`). Whisper has it in its prompt, and detects it if it is None. For others it sets the start token
                 if they start with a language token, else the first new token, which is the same for all utterances of
                 a call.
+            source_language: Language of the speech, or one for each utterance, for a model that is told it, such as
+                Canary; None for that of the text. Without `language`, the text is in this language.
             task: Task of a model that has several, such as "transcribe" and "translate" (into English) for Whisper.
             return_dict_in_generate: If true, return a `GenerateOutput` instead of the sequences alone; None for what
                 `generation_config` says.
@@ -190,7 +195,7 @@ class SpeechGenerator:
         encoded = self._encoded(
             encoder_outputs, inputs, attention_mask, input_values=input_values, input_features=input_features
         )
-        prompts, config = self._prompts(encoded, decoder_input_ids, language, task, config)
+        prompts, config = self._prompts(encoded, decoder_input_ids, language, source_language, task, config)
         found = self._search(encoded, prompts, options, config)
         return found if options.return_dict_in_generate else found.sequences
 
@@ -307,11 +312,14 @@ class SpeechGenerator:
         encoded: EncoderOutput,
         given: Prompts | None,
         language: Language | None,
+        source_language: Language | None,
         task: str | None,
         config: GenerationConfig,
     ) -> tuple[list[Prompt], GenerationConfig]:
         """Return the prompts of a batch, and the settings of its search: a language may be one of them."""
         vocabulary, template = self.manifest.decoder.vocabulary, self.manifest.prompt
+        choices = {"language": language, "source_language": source_language, "task": task}
+        asked = [name for name, value in choices.items() if value is not None]
         if template is not None and given is None:
             given = filled(
                 template,
@@ -319,12 +327,14 @@ class SpeechGenerator:
                 language,
                 task,
                 lambda starts: self._decoder(encoded).logits(starts)[:, -1],
+                source_language,
             )
-        elif template is not None and (language is not None or task is not None):
+        elif template is not None and asked:
             raise GenerationError(
-                f"decoder_input_ids and {'task' if language is None else 'language'} are both given, and both set the "
-                "prompt; give one of them"
+                f"decoder_input_ids and {asked[0]} are both given, and both set the prompt; give one of them"
             )
+        elif source_language is not None:
+            raise GenerationError(no_source_language(source_language))
         elif task is not None:
             raise GenerationError(f"task is {shown(task)}, and this model has one task only; leave it out")
         elif language is not None:

@@ -44,24 +44,27 @@ def language_token(tokenizer: Tokenizer, language: str) -> int:
     return known[language]
 
 
-def token_of_each(language: str | Sequence[str], batch: int, token_of: Callable[[str], int]) -> list[int]:
+def token_of_each(
+    language: str | Sequence[str], batch: int, token_of: Callable[[str], int], name: str = "language"
+) -> list[int]:
     """Return the token of the language of each utterance.
 
     Args:
         language: Language of all utterances, or a list with one for each.
         batch: Number of utterances.
         token_of: Function that returns the token of a language, and refuses one that the model lacks.
+        name: Argument of the call, for errors.
 
     Raises:
         GenerationError: It is neither, a language is refused, or their number is not `batch`.
     """
     if isinstance(language, bytes) or not isinstance(language, Iterable):
         raise GenerationError(
-            f"language is {shown(language)}, it must be a language such as 'de', or a list with one for each clip"
+            f"{name} is {shown(language)}, it must be a language such as 'de', or a list with one for each clip"
         )
     tokens = [token_of(name) for name in ([language] * batch if isinstance(language, str) else language)]
     if len(tokens) != batch:
-        raise GenerationError(f"language has {len(tokens)} languages for {batch} utterances; give one for each")
+        raise GenerationError(f"{name} has {len(tokens)} languages for {batch} utterances; give one for each")
     return tokens
 
 

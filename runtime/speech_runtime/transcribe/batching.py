@@ -26,10 +26,10 @@ MOST_CLIPS = 2**16
 _BATCHES_AHEAD = 16
 """Number of batches sorted together: more of them need less padding, but delay the first result."""
 
-PER_CLIP = ("language", "decoder_start_token_id", "decoder_input_ids")
+PER_CLIP = ("language", "source_language", "decoder_start_token_id", "decoder_input_ids")
 """Keywords that may be a list with a value for each clip."""
 
-OF_PROMPTS = ("language", "task", "decoder_input_ids")
+OF_PROMPTS = ("language", "source_language", "task", "decoder_input_ids")
 """Keywords that decide what a text begins with; all others are settings and options of the search."""
 
 
@@ -37,6 +37,7 @@ class ClipKeywords(SearchKeywords, total=False):
     """Keywords of `transcribe`; see `SpeechGenerator.generate`."""
 
     language: Language | None
+    source_language: Language | None
     task: str | None
     decoder_input_ids: Prompts | None
 

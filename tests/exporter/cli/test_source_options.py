@@ -18,16 +18,24 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForCausalLM,
+    BartConfig,
     BertConfig,
+    EncodecConfig,
     EncodecFeatureExtractor,
     GenerationConfig,
+    HubertConfig,
+    LlamaConfig,
     OPTConfig,
+    ParakeetCTCConfig,
     ParakeetEncoderConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     SeamlessM4TFeatureExtractor,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
+    SpeechT5HifiGanConfig,
+    T5Config,
+    ViTConfig,
     VoxtralConfig,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
@@ -40,7 +48,7 @@ from conftest import CHECKPOINT, REPOSITORY
 from speech_export import ExportError, export
 from speech_export.cli.export import main
 from speech_export.sources.checkpoint import load_checkpoint
-from speech_export.sources.configs import load_configs
+from speech_export.sources.configs import load_configs, read_config
 from speech_export.sources.hub import HubOptions, load
 from speech_export.sources.pair import load_pair
 from speech_runtime import BundleError, OnnxSpeechSeq2Seq
@@ -201,19 +209,44 @@ def test_without_a_network_the_hub_is_asked_once(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Wav2Vec2Config(architectures=["Wav2Vec2ForCTC"]), "a CTC model has no decoder, and optimum-cli export onnx"),
+        (
+            Wav2Vec2Config(architectures=["Wav2Vec2ForCTC"]),
+            r"wav2vec2 model \(Wav2Vec2ForCTC\), .*a CTC model has no decoder, and optimum-cli .*it with --encoder",
+        ),
+        (
+            ParakeetCTCConfig(architectures=["ParakeetForCTC"]),
+            "a CTC model has no decoder, .*a speech encoder, such as",
+        ),
+        (HubertConfig(), "it has no decoder; name it with --encoder and a text model, such as BERT, with --decoder"),
         (
             VoxtralConfig(),
-            "voxtral cannot be exported: it has no cross-attention: its decoder is a language",
+            "voxtral cannot be exported: it has no cross-attention: its decoder is .* --list-families names those",
         ),
-        (BertConfig(architectures=["BertModel"]), "to join it with another one, give --encoder and --decoder"),
+        (
+            BertConfig(architectures=["BertForMaskedLM"]),
+            r"bert model \(BertForMaskedLM\), .*: it reads text, and has no encoder of speech; name it with --decoder",
+        ),
+        (BartConfig(), "it reads text, and has no encoder of speech; name it with --decoder"),
+        (LlamaConfig(), "llama model .*: transformers has no decoder of it with cross-attention, .*--decoder"),
+        (T5Config(), "t5 model .*: transformers has no decoder of it with cross-attention"),
+        (ViTConfig(), "vit model .*: it takes pixel_values, which are no audio; name a speech encoder, .*Whisper"),
+        (EncodecConfig(), "encodec model .*: transformers has no decoder for it, and cannot make it the encoder of a"),
+        (SpeechT5HifiGanConfig(), "it takes no audio; name a speech encoder, such as Wav2Vec2, with --encoder"),
     ],
-    ids=["ctc", "voxtral", "bert"],
+    ids=lambda value: value.model_type if isinstance(value, PretrainedConfig) else "",
 )
 def test_other_models_are_told_who_takes_them(config: PretrainedConfig, message: str, tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     with pytest.raises(ExportError, match=message):
         load_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("load", [load_checkpoint, lambda name: load_pair(name, str(CHECKPOINT)), read_config])
+def test_an_unknown_architecture_is_named(load: Callable[[str], object], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "canary9", "architectures": ["Canary9ForASR"]}')
+    known = r"is a canary9 model \(Canary9ForASR\), which transformers .* does not know; install a release"
+    with pytest.raises(ExportError, match=known):
+        load(str(tmp_path))
 
 
 def test_a_speech_encoder_is_no_decoder() -> None:

@@ -133,6 +133,7 @@ def test_settings_are_followed(digits: Pair, references: dict[Path, str]) -> Non
         (("--bad-words-ids", "[5]"), "--bad-words-ids is [5], expected a list of a list of int or null"),
         (("--n-best", 2), "--n-best is 2 but --num-beams only 1; raise --num-beams"),
         (("--language", "de"), "no token for the language 'de'"),
+        (("--source-language", "de"), "--source-language is 'de', and this model is not told the language of the"),
         (("--top-p", 2), "--top-p is 2.0; give a number above 0 and at most 1"),
     ):
         result = run(digits.directory, clip, *arguments)
