@@ -18,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel, SpeechEncoderDecoderModel
 
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq
 from speech_runtime.audio.features import read_feature_extractor
-from speech_runtime.bundle.manifest import PREPROCESSOR_CONFIG, Manifest
+from speech_runtime.bundle.manifest import PREPROCESSOR_CONFIG, TOKENIZER, Manifest, Trimming
 from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 from speech_runtime.interrupts import signals_handled
 from speech_runtime.paths import expanded
@@ -42,11 +43,17 @@ from .sources.composite import Composite, check_model
 from .sources.native import is_native, native_composite
 from .sources.special_tokens import complete_special_tokens, start_token
 from .tracing.facts import check_cache, decoder_facts, encoder_facts
+from .tracing.kept_rows import only_kept_rows
 from .tracing.rewrites.rewritten import rewritten_for, rewritten_for_tracing
 from .tracing.tracer import OPSETS, save, trace, traceables
 from .verification.compare import NEW_TOKENS, judge, verification, verify
 from .verification.evaluation_audio import AudioSet, audio_files, audio_set
 from .verification.reference import expectations
+from .verification.trimmed_torch import only_kept_tokens, transcripts, word_error_rate_of
+from .verification.word_errors import word_error_rate
+from .vocabulary.files import check_vocabulary_files
+from .vocabulary.selection import kept_vocabulary
+from .vocabulary.trimming import trimming
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +70,8 @@ def export(
     static_cache: int | None = None,
     growing_cache: bool = False,
     max_length: int | None = None,
+    vocabulary: Sequence[str | Path] = (),
+    vocabulary_check: str | Path | None = None,
     audio: Sequence[str | Path] = (),
     calibration_audio: str | Path | None = None,
     limits: Limits | None = None,
@@ -90,6 +99,10 @@ def export(
             share one there, whose steps can be recorded; a family that cannot gets the growing one.
         max_length: Maximal length of a sequence in tokens, the start token included, for calls that set none. By
             default the checkpoint's; if it has none, as long as the decoder allows.
+        vocabulary: Files of tokens to keep in the embedding and the head, with those that no text does without. Their
+            names say what they hold: token ids (.ids), tokens (.tokens) or text (.txt). By default all are kept.
+        vocabulary_check: Text (.txt), other than that of `vocabulary`, in which to count the words that can no longer
+            be said.
         audio: Files to verify on; noise and tones by default.
         calibration_audio: Directory with more files to verify on, and a `reference.tsv` with the columns file and text
             if their transcripts are known.
@@ -112,6 +125,7 @@ def export(
     check_cache(static_cache, options.target, growing=growing_cache)
     if calibration_audio is not None:
         audio_files(calibration_audio)
+    check_vocabulary_files(vocabulary, vocabulary_check)
     with signals_handled() as interrupts, staged(Path(expanded(output_dir)), overwrite=overwrite) as directory:
 
         def begin(stage: str) -> None:
@@ -129,17 +143,24 @@ def export(
             if shared and decoder.cache == "growing":
                 _say_why_it_grows(composite.model)
             write_configuration(composite, encoder, decoder, float32, max_length)
+            kept = kept_vocabulary(composite, vocabulary, _tokenizer_in(float32), decoder.vocab_size)
+            trimmed = trimming(composite, kept, vocabulary, vocabulary_check, options)
+            decoder = replace(decoder, kept_tokens=kept.kept, top_k=min(decoder.top_k, kept.count))
             measured_on = _evaluation_audio(encoder, float32, audio, calibration_audio)
             decoder = _trace_and_optimize(composite.model, encoder, decoder, options, float32, begin)
             manifest = unverified_manifest(float32, composite, options, encoder, decoder)
+            if trimmed is not None:
+                trimmed = _measured(trimmed, composite, manifest, measured_on)
+            manifest = replace(manifest, trimming=trimmed)
             manifest.write(float32)
-            if options.below_float32:
-                begin(f"converting to {options.precision} and measuring")
-                manifest = _convert(composite, manifest, float32, directory, options, measured_on, limits, begin)
-                shutil.rmtree(float32)
-            else:
-                begin("verifying against torch")
-                manifest = _verify(composite.model, manifest, directory, measured_on, limits or Limits(), begin)
+            with only_kept_tokens(composite.model, kept):
+                if options.below_float32:
+                    begin(f"converting to {options.precision} and measuring")
+                    manifest = _convert(composite, manifest, float32, directory, options, measured_on, limits, begin)
+                    shutil.rmtree(float32)
+                else:
+                    begin("verifying against torch")
+                    manifest = _verify(composite.model, manifest, directory, measured_on, limits or Limits(), begin)
         manifest.write(directory)
         interrupts.check()
     return Bundle.open(output_dir)
@@ -221,13 +242,31 @@ def _trace_and_optimize(
 ) -> DecoderFacts:
     """Write the three graphs in float32; return the decoder's facts, which optimisation may change."""
     rewrites = rewritten_for(options.target, model, decoder.cache, options.encoder_in_bytes)
-    with rewritten_for_tracing(model), rewrites:
+    with rewritten_for_tracing(model), only_kept_rows(model.decoder, decoder.vocabulary), rewrites:
         for graph in traceables(model, encoder, decoder):
             begin(f"tracing {graph.name}")
             traced = trace(graph, encoder.input_name, decoder.layers, OPSETS[options.target])
             decoder = optimize(traced, graph.name, options.target, decoder)
             save(traced, directory / f"{graph.name}.onnx")
     return decoder
+
+
+def _tokenizer_in(directory: Path) -> Tokenizer | None:
+    path = directory / TOKENIZER
+    return Tokenizer.from_file(str(path)) if path.exists() else None
+
+
+def _measured(trimmed: Trimming, composite: Composite, manifest: Manifest, audio: AudioSet) -> Trimming:
+    """Return the record of a smaller vocabulary with what it changes in the texts of torch, if `audio` is speech."""
+    if not audio.speech or composite.tokenizer is None:
+        return trimmed
+    model, new_tokens = composite.model, _new_tokens(manifest)
+    full = transcripts(model, audio, new_tokens, manifest.prompt, composite.tokenizer)
+    with only_kept_tokens(model, manifest.decoder.vocabulary):
+        few = transcripts(model, audio, new_tokens, manifest.prompt, composite.tokenizer)
+    return replace(
+        trimmed, changed_words=word_error_rate(full, few), full_word_error_rate=word_error_rate_of(full, audio)
+    )
 
 
 def _verify(

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from .bundle.graph_io import Cache
     from .bundle.hub import push_to_hub
     from .bundle.loading import Bundle
-    from .bundle.manifest import EngineSet, Flavor, Manifest, Quantization, Verification
+    from .bundle.manifest import EngineSet, Flavor, Manifest, Quantization, Trimming, Verification
     from .bundle.model_facts import DecoderFacts, EncoderFacts, PromptTemplate
     from .bundle.profile_limits import ProfileLimits, Range
     from .bundle.safe_files import FileFacts
+    from .bundle.vocabulary import Vocabulary
     from .errors import (
         AudioError,
         BenchError,
@@ -113,7 +114,9 @@ _MODULES = {
     "TensorRtOptions": "backends.options",
     "Transcription": "transcribe.results",
     "TransformersConfig": "generation.transformers_arguments",
+    "Trimming": "bundle.manifest",
     "Verification": "bundle.manifest",
+    "Vocabulary": "bundle.vocabulary",
     "push_to_hub": "bundle.hub",
 }
 """Module of each public name."""
@@ -172,7 +175,9 @@ __all__ = [
     "TensorRtOptions",
     "Transcription",
     "TransformersConfig",
+    "Trimming",
     "Verification",
+    "Vocabulary",
     "push_to_hub",
 ]
 

@@ -4,6 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -25,7 +26,7 @@ from .generation.config import GenerationConfig
 from .generation.generator import Language, SpeechGenerator
 from .generation.likelihood import LabelTokens, checked_texts, sequence_logprobs
 from .generation.prompts import Prompts
-from .generation.text import token_ids, tokenizer_of
+from .generation.text import token_ids, token_name, tokenizer_of
 from .input_checks import check_lengths, check_memory, fits_memory
 from .processor import SpeechProcessor
 from .transcribe.batching import OF_PROMPTS, PER_CLIP, ClipKeywords, transcribe_clips
@@ -93,7 +94,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             model = cls(
                 backend,
                 manifest,
-                GenerationConfig.from_file(bundle.path(GENERATION_CONFIG), manifest.decoder.vocab_size),
+                GenerationConfig.from_file(bundle.path(GENERATION_CONFIG), manifest.decoder.vocabulary),
                 feature_extractor_of(bundle),
                 tokenizer_of(bundle),
                 LabelTokens.of(bundle),
@@ -150,7 +151,8 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         before = prompt.tokens[0].tolist()
         forced = [] if config.forced_bos_token_id is None or len(before) > 1 else [config.forced_bos_token_id]
         sequences = [[*before, *forced, *text, *config.eos_token_ids[:1]] for text in tokens]
-        return sequence_logprobs(self._decoder(encoded), sequences, self.manifest.decoder.vocab_size, len(before))
+        vocabulary, name = self.manifest.decoder.vocabulary, partial(token_name, self.tokenizer)
+        return sequence_logprobs(self._decoder(encoded), sequences, vocabulary, len(before), name)
 
     @overload
     def transcribe(  # type: ignore[overload-overlap]  # a string is a sequence of strings too, and means one file

@@ -122,7 +122,9 @@ def shared_export(digits: Pair, export_once: ExportOnce) -> Callable[..., Bundle
     def export(model: Any, output_dir: str, **settings: Any) -> Bundle:
         assert Path(model.source) == CHECKPOINT.relative_to(REPOSITORY)
         options: PrecisionOptions = settings.get("precision") or PrecisionOptions()
-        if options.precision == "fp32":
+        if settings.get("vocabulary"):
+            bundle = export_once("digits-letters", model, vocabulary=settings["vocabulary"])
+        elif options.precision == "fp32":
             bundle = digits.directory
         else:
             assert Path(settings["calibration_audio"]) == CLIPS.relative_to(REPOSITORY)

@@ -82,7 +82,9 @@ PUBLIC = {
         "TensorRtOptions",
         "Transcription",
         "TransformersConfig",
+        "Trimming",
         "Verification",
+        "Vocabulary",
         "push_to_hub",
     ],
 }

@@ -125,7 +125,7 @@ def test_an_engine_holds_bytes(tmp_path: Path) -> None:
     model.graph.name = "product"
     for name in ("float32", "int8"):
         if name == "int8":
-            found = Quantizable.find(model.graph, INT8, vocab_size=0)
+            found = Quantizable.find(model.graph, INT8, words=0)
             quantize_explicitly(model, found, {"x": 3.0})
         ir.save(model, tmp_path / f"{name}.onnx")
         profile = {"a": Range(1, 1, 2), "b": Range(1, 8, 16)}

@@ -47,7 +47,7 @@ def write_configuration(
         composite.config.save_pretrained(directory)
         path = directory / GENERATION_CONFIG
         without_length = write_settings(composite.model.generation_config, decoder, path, max_length)
-        settings = GenerationConfig.from_file(path, decoder.vocab_size)
+        settings = GenerationConfig.from_file(path, decoder.vocabulary)
         settings.start_token_ids(1)
         _write_feature_extractor(composite.feature_extractor, encoder, directory)
     except SpeechError as error:

@@ -11,7 +11,7 @@ from speech_runtime import Bundle, SpeechError
 from speech_runtime.bundle.manifest import MANIFEST
 from speech_runtime.bundle.safe_files import is_there
 from speech_runtime.cli.console import complain, log_on_stderr
-from speech_runtime.cli.describe import measured_on, verification_lines
+from speech_runtime.cli.describe import measured_on, trimming_lines, verification_lines
 from speech_runtime.cli.entry import exit_when_interrupted
 from speech_runtime.cli.flags import FLOAT, INTEGER, IntegerRange
 from speech_runtime.paths import expanded
@@ -22,6 +22,7 @@ from ..errors import shortened
 from ..limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits
 from ..precision.options import OpKind, Precision, PrecisionOptions, Target
 from ..verification.evaluation_audio import audio_files
+from ..vocabulary.files import check_vocabulary_files
 from .console import Progress, export_libraries
 from .engines import EngineBuild, engine_flags, target_for_engines
 from .help import EXAMPLES, HEADINGS, GroupedCommand, list_families_flag
@@ -111,6 +112,20 @@ _STAGES = 5
     "the decoder allows]",
 )
 @click.option(
+    "--vocabulary",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Keep only the tokens that files name, and those that no text does without: token ids (.ids), tokens "
+    "(.tokens), or the tokens of a text (.txt); repeatable. [default: all]",
+)
+@click.option(
+    "--vocabulary-check",
+    type=click.Path(),
+    metavar="FILE",
+    help="Count the words of another text (.txt) that can no longer be said.",
+)
+@click.option(
     "--audio", multiple=True, type=click.Path(), help="Audio file to verify on; repeatable. [default: noise and tones]"
 )
 @click.option(
@@ -148,6 +163,8 @@ def main(
     static_cache: int | None,
     growing_cache: bool,
     max_length: int | None,
+    vocabulary: tuple[str, ...],
+    vocabulary_check: str | None,
     engines: EngineBuild | None,
     audio: tuple[str, ...],
     calibration_audio: str | None,
@@ -182,6 +199,7 @@ def main(
         check_target(Path(expanded(output)), overwrite=overwrite)
         if calibration_audio is not None:
             audio_files(calibration_audio)
+        check_vocabulary_files(vocabulary, vocabulary_check)
     except SpeechError as error:
         raise click.ClickException(str(error)) from error
     begin = time.perf_counter()
@@ -200,6 +218,8 @@ def main(
             static_cache=static_cache,
             growing_cache=growing_cache,
             max_length=max_length,
+            vocabulary=vocabulary,
+            vocabulary_check=vocabulary_check,
             audio=audio,
             calibration_audio=calibration_audio,
             limits=limits,
@@ -240,6 +260,8 @@ def _summary(bundle: Bundle, seconds: float) -> str:
         kept = quantization.kept_float32
         lines += [f"encoder {quantization.encoder}, decoder {quantization.decoder}"]
         lines += [f"  in float32: {shortened(list(kept), 8) if kept else 'nothing that could be smaller'}"]
+    if (trimming := bundle.manifest.trimming) is not None:
+        lines += [f"vocabulary: {line}" for line in trimming_lines(bundle.manifest, trimming)]
     if verification is not None:
         lines += [f"verified {measured_on(bundle.manifest, verification)}:"]
         lines += [f"  {line}" for line in verification_lines(verification)]

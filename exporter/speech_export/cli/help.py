@@ -20,6 +20,7 @@ HEADINGS = {
         "accuracy_level",
     ),
     "Target and graphs": ("target", "static_cache", "growing_cache", "top_k", "max_length"),
+    "Vocabulary": ("vocabulary", "vocabulary_check"),
     "TensorRT engines": ("engines", "trt_"),
     "Verification": ("audio", "calibration_audio", "tolerance", "min_agreement"),
 }

@@ -117,16 +117,16 @@ def passes_for_cpu(graph: str, decoder: DecoderFacts) -> list[Pass]:
     ]
 
 
-def passes_to_int8(found: Quantizable, precision: Precision, options: PrecisionOptions, vocab_size: int) -> list[Pass]:
+def passes_to_int8(found: Quantizable, precision: Precision, options: PrecisionOptions, words: int) -> list[Pass]:
     """Return the passes to int8 or int4 on the CPU: weights in 8 or 4 bits, activations quantised at run time.
 
     Args:
         found: Parts of the graph to quantise.
         precision: "int8" or "int4". With int4, output projections are in int8 all the same.
         options: Block size and accuracy level of int4.
-        vocab_size: Number of words, which is the number of columns of an output projection.
+        words: Number of words, which is the number of columns of an output projection.
     """
-    in_int4 = [each for each in found.projections if precision == "int4" and each.matrix().shape[1] != vocab_size]
+    in_int4 = [each for each in found.projections if precision == "int4" and each.matrix().shape[1] != words]
     in_int8 = [each for each in found.projections if each not in in_int4]
     to_int4 = partial(
         quantize_projections_to_int4,

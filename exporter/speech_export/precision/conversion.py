@@ -177,7 +177,7 @@ class Quantizer(Conversion):
             )
 
     def _found(self, model: ir.Model) -> Quantizable:
-        return Quantizable.find(model.graph, self._options, self._manifest.decoder.vocab_size)
+        return Quantizable.find(model.graph, self._options, self._manifest.decoder.vocabulary.count)
 
     def _parts(self, model: ir.Model) -> list[Part]:
         return [Part(name, parameters) for name, parameters in self._found(model).sizes()]
@@ -186,8 +186,8 @@ class Quantizer(Conversion):
         found = self._found(model).without(kept)
         if not found.sizes():
             return None
-        vocab_size = self._manifest.decoder.vocab_size
-        run_passes(model, passes_to_int8(found, self._options.of(graph), self._options, vocab_size))
+        words = self._manifest.decoder.vocabulary.count
+        run_passes(model, passes_to_int8(found, self._options.of(graph), self._options, words))
         return frozenset()
 
 

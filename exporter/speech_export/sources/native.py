@@ -114,6 +114,15 @@ class DecoderWithHead(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         super().__init__(decoder.config)
         self.decoder, self.head = decoder, head
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of the decoder."""
+        embedding: nn.Module = self.decoder.get_input_embeddings()
+        return embedding
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the head."""
+        return self.head
+
     def _can_set_attn_implementation(self) -> bool:  # of its class, in transformers
         return bool(self.decoder._can_set_attn_implementation())
 

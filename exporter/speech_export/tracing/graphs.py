@@ -99,6 +99,7 @@ class DecoderWithPast(nn.Module):
         self.token_types = _token_types(model.decoder)
         self.layers, self.heads, self.width = decoder.layers, decoder.heads, encoder_width(model)
         self.top_k = decoder.top_k
+        self.kept = None if decoder.kept_tokens is None else torch.from_numpy(decoder.vocabulary.ids)
 
     def forward(
         self,
@@ -118,7 +119,7 @@ class DecoderWithPast(nn.Module):
             cross: Cross-attention cache, a pair of [batch, heads, frames, head_dim] per layer.
 
         Returns:
-            `logits` [batch, beams, tokens, vocabulary]; the `top_k` best `top_logprobs` and `top_ids` of each
+            `logits` [batch, beams, tokens, rows of the head]; the `top_k` best `top_logprobs` and `top_ids` of each
             position, best first; and the cache `present` for the next step.
         """
         batch, beams, tokens = input_ids.shape
@@ -175,7 +176,11 @@ class DecoderWithPast(nn.Module):
         _, top_ids = torch.topk(logits, self.top_k, dim=-1)
         # A whole log-softmax is one fast kernel; a log-sum-exp of its parts would be several slow ones.
         top_logprobs = torch.log_softmax(logits, dim=-1).gather(-1, top_ids)
-        return logits, top_logprobs, top_ids
+        return logits, top_logprobs, self._token_ids(top_ids)
+
+    def _token_ids(self, rows: Tensor) -> Tensor:
+        """Return the token ids of rows of the head; they are ascending, so equal logits keep their order."""
+        return rows if self.kept is None else self.kept[rows]
 
 
 class DecoderWithStaticPast(DecoderWithPast):
@@ -246,12 +251,12 @@ class DecoderWithTreePast(DecoderWithPast):
             seen = PastLength(position_ids, tree_cache.REMEDY)
             layers = [TreeLayer(layer, write_slot, seen) for layer in past]
             by_head = [(split_heads(key, self.heads), split_heads(value, self.heads)) for key, value in cross]
-            # One row for all queries: so `onnx_attention` knows that only padding is hidden.
-            rows = 1 if is_one_operator(self.decoder) else beams * tokens
-            encoder_mask = self.family.encoder_mask(encoder_attention_mask, rows)
+            # One mask for all queries: so `onnx_attention` knows that only padding is hidden.
+            masks = 1 if is_one_operator(self.decoder) else beams * tokens
+            encoder_mask = self.family.encoder_mask(encoder_attention_mask, masks)
             logits = self._decode(input_ids.flatten(1), encoder_mask, layers, by_head, slots_mask(slot_mask))
-            best = best_words(logits, self.top_k, beams, tokens)
-        return *best, [layer.present for layer in layers]
+            logits, top_logprobs, rows = best_words(logits, self.top_k, beams, tokens)
+        return logits, top_logprobs, self._token_ids(rows), [layer.present for layer in layers]
 
 
 def _token_types(decoder: PreTrainedModel) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from ..errors import VerificationError
 from ..limits import Limits, OnStage
 from .evaluation_audio import AudioSet
 from .reference import BEAMS, Expectation, best_words, expectations
-from .self_agreement import SelfAgreement, in_proportion, larger, self_agreement
+from .self_agreement import SelfAgreement, difference, in_proportion, larger, self_agreement
 from .word_errors import edit_distance, word_error_rate
 
 NEW_TOKENS = 32
@@ -53,10 +53,10 @@ class Comparison:
 
     def note(self, expected: Tensor, found: Tensor) -> Tensor:
         """Record the differences of log-probabilities, and return them in the shape of both."""
-        difference = (expected - found).abs()
+        differences = difference(expected, found)
         self.in_proportion = larger(self.in_proportion, float(in_proportion(expected, found).max()))
-        self.largest = larger(self.largest, float(difference.max()))
-        return difference
+        self.largest = larger(self.largest, float(differences.max()))
+        return differences
 
     @property
     def agreement(self) -> float:

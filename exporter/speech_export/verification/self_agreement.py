@@ -43,7 +43,7 @@ def self_agreement(model: SpeechEncoderDecoderModel, expected: Iterable[Expectat
     for each in expected:
         batch = each.batch.inputs, each.batch.attention_mask
         precise = _logprobs_in_float64(exact, each)
-        rounding = larger(rounding, float((each.logprobs - precise).abs().max()))
+        rounding = larger(rounding, float(difference(each.logprobs, precise).max()))
         proportion = float(in_proportion(each.logprobs, precise).max())
         rounding_in_proportion = larger(rounding_in_proportion, proportion)
         stepwise = Oracle(model, *batch).logprobs(each.tokens, at_a_time=1)
@@ -53,7 +53,13 @@ def self_agreement(model: SpeechEncoderDecoderModel, expected: Iterable[Expectat
 
 def in_proportion(expected: Tensor, found: Tensor) -> Tensor:
     """Return the differences of two arrays of log-probabilities, each in proportion to the expected one."""
-    return (expected - found).abs() / (1 + expected.abs() / _LARGE)
+    scale = 1 + expected.abs() / _LARGE
+    return difference(expected, found) / scale.where(expected.isfinite(), 1)
+
+
+def difference(expected: Tensor, found: Tensor) -> Tensor:
+    """Return the differences of two arrays of log-probabilities: 0 where both are -inf, for tokens left out."""
+    return (expected - found).abs().where(expected != found, 0)
 
 
 def _logprobs_in_float64(exact: SpeechEncoderDecoderModel, each: Expectation) -> Tensor:

@@ -1,10 +1,12 @@
 """The facts that the runtime needs about the encoder, the decoder and its prompt: three parts of the manifest."""
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 from ..dataclass_json import FieldError, shown
 from .graph_io import Cache
+from .vocabulary import Vocabulary
 
 _MOST = {"layers": 1_000, "heads": 10_000}
 """Upper limits, far above any model: lists of this length are made."""
@@ -67,13 +69,14 @@ class DecoderFacts:
         layers: Number of layers, each with a self-attention and a cross-attention cache.
         heads: Heads of the caches.
         head_dim: Width of a head in the caches.
-        vocab_size: Logits per token.
+        vocab_size: Number of token ids of the model.
         max_positions: Longest sequence in tokens; None for no limit.
         max_tokens: Largest number of tokens that one step takes; None for no limit.
         top_k: Candidates that a step returns for each beam.
         cache: Kind of self-attention cache; see `graph_io.Cache`.
         cache_length: Length of a static cache in tokens; None for the other kinds.
         masks_audio: If true, cross-attention applies the mask of the encoder's frames, so frames may be padded.
+        kept_tokens: Token ids with a row in the embedding and the head, see `Vocabulary.kept`; None for all.
     """
 
     layers: int
@@ -86,13 +89,20 @@ class DecoderFacts:
     cache: Cache = "growing"
     cache_length: int | None = None
     masks_audio: bool = True
+    kept_tokens: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise `FieldError` for sizes that no model has, and for a cache whose kind and length contradict."""
+        """Raise `FieldError` for sizes and tokens that no model has, and a cache whose kind and length contradict."""
         _check_sizes(self, "decoder")
+        _ = self.vocabulary  # which checks its tokens
         if (self.cache == "static") != (self.cache_length is not None):
             stated = f"decoder.cache is {self.cache!r} and decoder.cache_length is {self.cache_length}"
             raise FieldError([f"{stated}; a static cache needs a length, and other caches must not have one"])
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Token ids of the decoder."""
+        return Vocabulary(self.vocab_size, self.kept_tokens)
 
     @property
     def longest(self) -> int | None:

@@ -8,7 +8,7 @@ from ..audio.features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from ..backends.tensorrt.library import NAMES
 from ..backends.tensorrt.supported_gpus import RTX_GPUS
 from ..bundle.loading import Bundle
-from ..bundle.manifest import GENERATION_CONFIG, MANIFEST, Manifest, Verification
+from ..bundle.manifest import GENERATION_CONFIG, MANIFEST, Manifest, Trimming, Verification
 from ..bundle.model_facts import DecoderFacts, EncoderFacts
 from ..bundle.safe_files import read_json
 from ..generation.config import GenerationConfig
@@ -59,6 +59,7 @@ def describe(bundle: Bundle) -> str:
         "precision": _precision_lines(manifest),
         "encoder": _encoder_lines(manifest.encoder, extractor, facts["input_seconds"]),
         "decoder": _decoder_lines(manifest.decoder),
+        **({} if manifest.trimming is None else {"vocabulary": trimming_lines(manifest, manifest.trimming)}),
         "features": _extractor_lines(extractor),
         "tokenizer": [
             f"{tokenizer['model']}, {tokenizer['vocab_size']:,} tokens"
@@ -178,6 +179,25 @@ def verification_lines(verification: Verification) -> list[str]:
         lines.append(
             f"word error rate: {verification.word_error_rate:.2%}, torch {verification.reference_word_error_rate:.2%}"
         )
+    return lines
+
+
+def trimming_lines(manifest: Manifest, trimming: Trimming) -> list[str]:
+    """Return what was left out of the vocabulary, in words: a line each for tokens, a text, and the verification."""
+    vocabulary = manifest.decoder.vocabulary
+    kept = f"{vocabulary.count:,} of {vocabulary.size:,} tokens, by {', '.join(trimming.files)}"
+    lines = [f"{kept}: {trimming.weights:,} weights fewer, {trimming.bytes_saved / MIB:,.2f} MiB"]
+    if trimming.text_words is not None and trimming.lost_words is not None:
+        examples = f", such as {', '.join(trimming.lost_examples)}" if trimming.lost_examples else ""
+        share = trimming.lost_words / trimming.text_words
+        lines.append(
+            f"{trimming.lost_words:,} of {trimming.text_words:,} words of the text lost ({share:.2%}){examples}"
+        )
+    if trimming.changed_words is not None:
+        changed = f"words that change on the audio: {trimming.changed_words:.2%}"
+        if trimming.full_word_error_rate is not None:
+            changed += f"; word error rate of torch with all tokens: {trimming.full_word_error_rate:.2%}"
+        lines.append(changed)
     return lines
 
 

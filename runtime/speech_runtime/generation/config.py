@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args, get_type_hints
 
 from ..bundle.loading import read_configuration
+from ..bundle.vocabulary import Vocabulary
 from ..dataclass_json import FieldError, listed, problems, updated
 from ..errors import GenerationError
 from .setting_types import (
@@ -139,12 +140,12 @@ class GenerationConfig:
             yield "sequence_bias has an empty sequence"
 
     @classmethod
-    def from_file(cls, path: Path, vocab_size: int | None = None) -> "GenerationConfig":
+    def from_file(cls, path: Path, vocabulary: Vocabulary | None = None) -> "GenerationConfig":
         """Read a `generation_config.json`.
 
         Args:
             path: Path of the file.
-            vocab_size: Size of the decoder's vocabulary. If given, token ids must be below it.
+            vocabulary: Vocabulary of the decoder. If given, it must have the token ids.
 
         Raises:
             BundleError: The file cannot be read.
@@ -154,15 +155,15 @@ class GenerationConfig:
         given = {name: value for name, value in content.items() if value is not None}
         try:
             config = cls().updated(given)
-            if vocab_size is not None:
-                config.check_vocabulary(vocab_size)
+            if vocabulary is not None:
+                config.check_vocabulary(vocabulary)
         except GenerationError as error:
             raise GenerationError(f"{path.name}: {error}") from None
         return config
 
-    def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise `GenerationError` if a token to start with, to force or to end at is not below `vocab_size`."""
-        if found := vocabulary_problems(self, vocab_size):
+    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Raise `GenerationError` if a token to start with, to force or to end at is not in `vocabulary`."""
+        if found := vocabulary_problems(self, vocabulary):
             raise GenerationError(listed(found))
 
     def updated(self, settings: Mapping[str, Any], keywords: Iterable[str] = ()) -> "GenerationConfig":

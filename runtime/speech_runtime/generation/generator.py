@@ -236,12 +236,12 @@ class SpeechGenerator:
         encoded = self._encoded(
             encoder_outputs, inputs, attention_mask, input_values=input_values, input_features=input_features
         )
-        config, vocab_size = self.generation_config, self.manifest.decoder.vocab_size
+        config, vocabulary = self.generation_config, self.manifest.decoder.vocabulary
         if labels is None:
-            tokens = check_tokens(decoder_input_ids, encoded.batch, vocab_size)  # type: ignore[arg-type]
+            tokens = check_tokens(decoder_input_ids, encoded.batch, vocabulary)  # type: ignore[arg-type]
             return ForwardOutput(self._decoder(encoded).logits(tokens))
-        start, pad = self._label_tokens.resolved(config, encoded.batch, vocab_size)
-        checked, tokens = shifted_right(labels, start, pad, vocab_size)
+        start, pad = self._label_tokens.resolved(config, encoded.batch, vocabulary)
+        checked, tokens = shifted_right(labels, start, pad, vocabulary)
         logits = self._decoder(encoded).logits(tokens)
         return ForwardOutput(logits, cross_entropy(logits, checked))
 
@@ -301,7 +301,7 @@ class SpeechGenerator:
         options, settings = CallOptions.split(without_arguments_of_transformers(merged))
         config = self.generation_config.updated(settings, (*OPTION_NAMES, *_OTHER_KEYWORDS))
         if config is not self.generation_config:
-            config.check_vocabulary(self.manifest.decoder.vocab_size)
+            config.check_vocabulary(self.manifest.decoder.vocabulary)
         if language is not None and self.tokenizer is not None and self.manifest.prompt is None:
             setting = setting_of_language(config, self.tokenizer)
             check_given_once(language, own, config, self.generation_config, setting)
@@ -317,7 +317,7 @@ class SpeechGenerator:
         config: GenerationConfig,
     ) -> tuple[list[Prompt], GenerationConfig]:
         """Return the prompts of a batch, and the settings of its search: a language may be one of them."""
-        facts, template = self.manifest.decoder, self.manifest.prompt
+        vocabulary, template = self.manifest.decoder.vocabulary, self.manifest.prompt
         choices = {"language": language, "source_language": source_language, "task": task}
         asked = [name for name, value in choices.items() if value is not None]
         if template is not None and given is None:
@@ -339,8 +339,8 @@ class SpeechGenerator:
             raise GenerationError(f"task is {shown(task)}, and this model has one task only; leave it out")
         elif language is not None:
             config = with_language(config, self.tokenizer, language, encoded.batch, prompted=given is not None)
-            config.check_vocabulary(facts.vocab_size)
-        return prompts(given, config.start_token_ids(encoded.batch), facts.vocab_size), config
+            config.check_vocabulary(vocabulary)
+        return prompts(given, config.start_token_ids(encoded.batch), vocabulary), config
 
     def _search(
         self, encoded: EncoderOutput, prompts: list[Prompt], options: CallOptions, config: GenerationConfig

@@ -1,6 +1,6 @@
 """Scores of given tokens: the loss of labels, and the log-probabilities of whole texts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..bundle.loading import Bundle, read_configuration
 from ..bundle.manifest import CONFIG
+from ..bundle.vocabulary import Vocabulary
 from ..dataclass_json import shown
 from ..errors import BundleError, GenerationError
 from .config import GenerationConfig
@@ -74,7 +75,7 @@ class LabelTokens:
             raise BundleError(f"{path}: {name} is {token!r}, it must be a token id; export the model again")
         return cls(*map(found.get, _LABEL_TOKENS))
 
-    def resolved(self, config: GenerationConfig, batch: int, vocab_size: int) -> tuple[tuple[int, ...], int]:
+    def resolved(self, config: GenerationConfig, batch: int, vocabulary: Vocabulary) -> tuple[tuple[int, ...], int]:
         """Return the start token of each utterance, and the token for labels of -100.
 
         Raises:
@@ -82,16 +83,18 @@ class LabelTokens:
         """
         start = config.start_token_ids(batch) if self.start is None else (self.start,) * batch
         pad = max(config.fill_token_id, 0) if self.pad is None else self.pad
-        if outside := sorted({token for token in (*start, pad) if not 0 <= token < vocab_size}):
+        if outside := vocabulary.unknown((*start, pad)):
             raise GenerationError(
                 f"labels start from and are padded with tokens of {CONFIG}, but {outside[0]} is not in the decoder's "
-                f"0 … {vocab_size - 1}; correct decoder_start_token_id and pad_token_id in the checkpoint's {CONFIG} "
-                "and export it again, or give decoder_input_ids"
+                f"0 … {vocabulary.size - 1}; correct decoder_start_token_id and pad_token_id in the checkpoint's "
+                f"{CONFIG} and export it again, or give decoder_input_ids"
             )
         return start, pad
 
 
-def decoder_input_ids(labels: ArrayLike, start: Sequence[int], fill: int, vocab_size: int) -> tuple[Tokens, Tokens]:
+def decoder_input_ids(
+    labels: ArrayLike, start: Sequence[int], fill: int, vocabulary: Vocabulary
+) -> tuple[Tokens, Tokens]:
     """Return labels int64 [batch, tokens], and the decoder's input for them: the start token, then all but the last.
 
     This follows transformers' `shift_tokens_right`: labels of -100 do not count, and `fill` replaces them in the input.
@@ -101,8 +104,8 @@ def decoder_input_ids(labels: ArrayLike, start: Sequence[int], fill: int, vocab_
     """
     given = token_array(labels, len(start), "labels", f"; fill rows of several lengths up with {IGNORED}")
     if given.dtype.kind not in "iu":
-        check_tokens(given, len(start), vocab_size, "labels")
-    checked = check_tokens(np.where(given == IGNORED, fill, given), len(start), vocab_size, "labels")
+        check_tokens(given, len(start), vocabulary, "labels")
+    checked = check_tokens(np.where(given == IGNORED, fill, given), len(start), vocabulary, "labels")
     inputs = np.concatenate([np.array(start, dtype=np.int64)[:, None], checked[:, :-1]], axis=1)
     return np.where(given == IGNORED, IGNORED, checked), inputs
 
@@ -115,7 +118,11 @@ def cross_entropy(logits: NDArray[np.float32], labels: Tokens) -> float:
 
 
 def sequence_logprobs(
-    decoder: CachedDecoder, sequences: Sequence[Sequence[int]], vocab_size: int, prompt_length: int = 1
+    decoder: CachedDecoder,
+    sequences: Sequence[Sequence[int]],
+    vocabulary: Vocabulary,
+    prompt_length: int = 1,
+    name: Callable[[int], str] = str,
 ) -> NDArray[np.float32]:
     """Return the log-probability of each sequence after its prompt, float32 [sequences].
 
@@ -124,24 +131,25 @@ def sequence_logprobs(
     Args:
         decoder: Decoder of one utterance that has not decoded anything yet.
         sequences: Token ids of each sequence, the prompt included.
-        vocab_size: Size of the decoder's vocabulary.
+        vocabulary: Vocabulary of the decoder.
         prompt_length: Number of tokens of the prompt, the start token included.
+        name: Function that returns the name of a token for errors.
 
     Raises:
         GenerationError: A sequence, which is named, has no token after the prompt, more tokens than the decoder
-            takes, or a token that is not in its vocabulary; or its score is NaN.
+            takes, or a token that is not in its vocabulary or left out of the bundle; or its score is NaN.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
     if (lengths <= prompt_length).any():
         raise GenerationError(f"text {int(lengths.argmin())} has no token to score")
     decoder.check_positions(int(lengths.max()) - 1, f"text {int(lengths.argmax())}")
-    _check_vocabulary(sequences, vocab_size)
+    _check_vocabulary(sequences, vocabulary, name)
     padded = np.zeros((len(sequences), int(lengths.max())), dtype=np.int64)
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence
     places = np.arange(1, padded.shape[1])
     counted = (places >= prompt_length) & (places < lengths[:, None])
-    at_once = max(1, _LOGITS_AT_ONCE // (padded.shape[1] * vocab_size))
+    at_once = max(1, _LOGITS_AT_ONCE // (padded.shape[1] * vocabulary.size))
     totals = []
     for begin in range(0, len(sequences), at_once):
         rows = slice(begin, begin + at_once)
@@ -178,10 +186,12 @@ def checked_texts(texts: Iterable[str]) -> list[str]:
     return [str(text) for text in found]
 
 
-def _check_vocabulary(sequences: Sequence[Sequence[int]], vocab_size: int) -> None:
+def _check_vocabulary(sequences: Sequence[Sequence[int]], vocabulary: Vocabulary, name: Callable[[int], str]) -> None:
     for row, sequence in enumerate(sequences):
-        if unknown := sorted({token for token in sequence if not 0 <= token < vocab_size}):
+        if unknown := vocabulary.unknown(sequence):
             raise GenerationError(
-                f"text {row} has the tokens {unknown}, but the decoder's tokens are 0 … {vocab_size - 1}: the bundle's "
-                "tokenizer.json has tokens that its model lacks; leave their words out of the text"
+                f"text {row} has the tokens {unknown}, but the decoder's tokens are 0 … {vocabulary.size - 1}: the "
+                "bundle's tokenizer.json has tokens that its model lacks; leave their words out of the text"
             )
+        if (why := vocabulary.why_left_out(sequence, name)) is not None:
+            raise GenerationError(f"text {row} has the tokens {why}")

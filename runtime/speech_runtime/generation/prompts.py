@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..bundle.vocabulary import Vocabulary
 from ..errors import GenerationError
 from .search.base import Tokens
 
@@ -27,7 +28,7 @@ class Prompt:
     tokens: Tokens
 
 
-def prompts(given: Prompts | None, start: Sequence[int], vocab_size: int) -> list[Prompt]:
+def prompts(given: Prompts | None, start: Sequence[int], vocabulary: Vocabulary) -> list[Prompt]:
     """Group prompts by length: a search takes prompts of one length.
 
     Args:
@@ -35,7 +36,7 @@ def prompts(given: Prompts | None, start: Sequence[int], vocab_size: int) -> lis
             missing. As in transformers, an array lacks it only if all rows do; rows of different lengths are checked
             one by one.
         start: Start token of each utterance.
-        vocab_size: Size of the decoder's vocabulary.
+        vocabulary: Vocabulary of the decoder.
 
     Raises:
         GenerationError: The number of prompts is not that of the utterances, or tokens are missing, not integers, or
@@ -44,7 +45,7 @@ def prompts(given: Prompts | None, start: Sequence[int], vocab_size: int) -> lis
     batch = len(start)
     if given is None:
         return [Prompt(np.arange(batch), np.array(start, dtype=np.int64)[:, None])]
-    rows = list(_rows(given, start, vocab_size))
+    rows = list(_rows(given, start, vocabulary))
     lengths = np.array([len(row) for row in rows])
     return [
         Prompt(np.nonzero(lengths == length)[0], np.stack([row for row in rows if len(row) == length]))
@@ -52,7 +53,7 @@ def prompts(given: Prompts | None, start: Sequence[int], vocab_size: int) -> lis
     ]
 
 
-def check_tokens(given: ArrayLike, batch: int, vocab_size: int, name: str = "decoder_input_ids") -> Tokens:
+def check_tokens(given: ArrayLike, batch: int, vocabulary: Vocabulary, name: str = "decoder_input_ids") -> Tokens:
     """Return token ids as int64 [batch, tokens] after a check; errors call them `name`.
 
     Raises:
@@ -61,8 +62,10 @@ def check_tokens(given: ArrayLike, batch: int, vocab_size: int, name: str = "dec
     tokens = token_array(given, batch, name)
     if tokens.ndim != 2 or tokens.shape[0] != batch or tokens.shape[1] == 0 or tokens.dtype.kind not in "iu":
         raise GenerationError(f"{name} must be integers [{batch}, tokens], got {tokens.dtype} {list(tokens.shape)}")
-    if tokens.min() < 0 or tokens.max() >= vocab_size:
-        raise GenerationError(f"{name} must be 0 … {vocab_size - 1}, got {tokens.min()} … {tokens.max()}")
+    if tokens.min() < 0 or tokens.max() >= vocabulary.size:
+        raise GenerationError(f"{name} must be 0 … {vocabulary.size - 1}, got {tokens.min()} … {tokens.max()}")
+    if (why := vocabulary.why_left_out(tokens.flat)) is not None:
+        raise GenerationError(f"{name} has {why}")
     return tokens.astype(np.int64)
 
 
@@ -80,17 +83,17 @@ def token_array(given: ArrayLike, batch: int, name: str, remedy: str = "") -> ND
         ) from error
 
 
-def _rows(given: Prompts, start: Sequence[int], vocab_size: int) -> Iterator[Tokens]:
+def _rows(given: Prompts, start: Sequence[int], vocabulary: Vocabulary) -> Iterator[Tokens]:
     batch = len(start)
     if not _is_ragged(given):
-        tokens = check_tokens(given, batch, vocab_size)
+        tokens = check_tokens(given, batch, vocabulary)
         starts = bool((tokens[:, 0] == np.array(start)).any())
         yield from (row if starts else np.concatenate([[first], row]) for first, row in zip(start, tokens, strict=True))
         return
     if len(given) != batch:
         raise GenerationError(f"decoder_input_ids has {len(given)} prompts for {batch} utterances; give one for each")
     for first, row in zip(start, given, strict=True):
-        tokens = check_tokens([row], 1, vocab_size)[0] if _size(row) else np.zeros(0, dtype=np.int64)
+        tokens = check_tokens([row], 1, vocabulary)[0] if _size(row) else np.zeros(0, dtype=np.int64)
         yield tokens if tokens.size and tokens[0] == first else np.concatenate([[first], tokens])
 
 

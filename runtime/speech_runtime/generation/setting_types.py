@@ -6,6 +6,7 @@ from itertools import chain
 from math import inf
 from typing import Annotated, Any, get_args, get_type_hints
 
+from ..bundle.vocabulary import Vocabulary
 from ..dataclass_json import Rule, between
 from ..errors import GenerationError
 
@@ -44,8 +45,12 @@ Biases = Annotated[
 ]
 
 
-def vocabulary_problems(config: Any, vocab_size: int) -> list[str]:
-    """List the settings with token ids that a decoder of `vocab_size` tokens does not have.
+_NEVER_SAID = frozenset({"bad_words_ids", "sequence_bias", "pad_token_id"})
+"""Settings that may have tokens that a bundle leaves out: they ban them, or change a probability of 0."""
+
+
+def vocabulary_problems(config: Any, vocabulary: Vocabulary) -> list[str]:
+    """List the settings with token ids that the decoder does not have, or that it should say and the bundle leaves out.
 
     Suppressing a token that does not exist changes nothing, and is allowed: such settings have no type `TokenId`.
     """
@@ -53,14 +58,16 @@ def vocabulary_problems(config: Any, vocab_size: int) -> list[str]:
     if config.decoder_start_token_id is not None:
         del given["bos_token_id"]  # never used
     given["sequence_bias"] = tuple(sequence for sequence, _ in config.sequence_bias or ())
-    outside = {
-        name: sorted({token for token in _ids(value) if not 0 <= token < vocab_size}) for name, value in given.items()
-    }
+    unknown = {name: vocabulary.unknown(_ids(value)) for name, value in given.items()}
+    left_out = {name: vocabulary.why_left_out(_ids(given[name])) for name in given if name not in _NEVER_SAID}
     return [
-        f"{name} has {', '.join(map(str, tokens))}, but the decoder's tokens are 0 … {vocab_size - 1}; "
-        "choose one of these, or leave the setting out"
-        for name, tokens in outside.items()
-        if tokens
+        *(
+            f"{name} has {', '.join(map(str, tokens))}, but the decoder's tokens are 0 … {vocabulary.size - 1}; "
+            "choose one of these, or leave the setting out"
+            for name, tokens in unknown.items()
+            if tokens
+        ),
+        *(f"{name} has {why}" for name, why in left_out.items() if why is not None),
     ]
 
 

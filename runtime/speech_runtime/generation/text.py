@@ -139,6 +139,12 @@ def token_ids(tokenizer: Tokenizer | None, text: str) -> list[int]:
     return ids
 
 
+def token_name(tokenizer: Tokenizer | None, token: int) -> str:
+    """Return the name of a token for an error: its text, if there is a tokenizer, and its id."""
+    text = None if tokenizer is None else tokenizer.id_to_token(token)
+    return str(token) if text is None else f"{text!r} ({token})"
+
+
 def stop_strings(tokenizer: Tokenizer, strings: tuple[str, ...], prompt_length: int) -> StoppingCriterion:
     """Return a criterion that ends sequences whose new text contains one of `strings`; it may end within a token."""
 

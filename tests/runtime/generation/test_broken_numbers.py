@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from speech_runtime.bundle.model_facts import DecoderFacts
+from speech_runtime.bundle.vocabulary import Vocabulary
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig
@@ -102,4 +103,4 @@ def test_a_given_text_has_no_score_then(value: float) -> None:
         np.errstate(invalid="ignore"),
         pytest.raises(GenerationError, match="the score of text 1 is not a number: the model's numbers"),
     ):
-        sequence_logprobs(Beams(), [[1, 2], [1, 2], [1, 2]], VOCABULARY)
+        sequence_logprobs(Beams(), [[1, 2], [1, 2], [1, 2]], Vocabulary(VOCABULARY))

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from transformers import GenerationConfig as ReferenceConfig
 
 from speech_runtime import BundleError, GenerationConfig, GenerationError
+from speech_runtime.bundle.vocabulary import Vocabulary
 from speech_runtime.cli.flags import token_ids
 from speech_runtime.cli.transcribe import main
 from speech_runtime.generation.call_options import CallOptions
@@ -171,32 +172,34 @@ def _refused(name: str, value: Any, token: int, tmp_path: Path) -> None:
     path = tmp_path / "generation_config.json"
     path.write_text(json.dumps(settings))
     with pytest.raises(GenerationError, match=rf"generation_config.json: {name} has {token}, .*leave the setting out"):
-        GenerationConfig.from_file(path, vocab_size=32)
+        GenerationConfig.from_file(path, Vocabulary(32))
     with pytest.raises(GenerationError, match=f"{name} has {token}"):
-        GenerationConfig().updated(settings).check_vocabulary(32)
+        GenerationConfig().updated(settings).check_vocabulary(Vocabulary(32))
 
 
 def test_the_edges_of_the_vocabulary_are_in_it() -> None:
     GenerationConfig().updated(
         {"forced_bos_token_id": 31, "decoder_start_token_id": 0, "eos_token_id": [0, 31], "bad_words_ids": [[31]]}
-    ).check_vocabulary(32)
+    ).check_vocabulary(Vocabulary(32))
 
 
 def test_no_end_and_no_padding_may_be_written_as_minus_one(tmp_path: Path) -> None:
     path = tmp_path / "generation_config.json"
     path.write_text(json.dumps({"decoder_start_token_id": 0, "eos_token_id": -1, "pad_token_id": -1}))
-    config = GenerationConfig.from_file(path, vocab_size=32)
+    config = GenerationConfig.from_file(path, Vocabulary(32))
     assert (config.eos_token_ids, config.pad_token_id) == ((), None)
 
 
 def test_suppressing_a_token_that_there_is_not_changes_nothing() -> None:
-    GenerationConfig().updated({"suppress_tokens": [-1, 99], "begin_suppress_tokens": [32]}).check_vocabulary(32)
+    GenerationConfig().updated({"suppress_tokens": [-1, 99], "begin_suppress_tokens": [32]}).check_vocabulary(
+        Vocabulary(32)
+    )
 
 
 def test_a_begin_that_is_never_used_may_be_of_another_vocabulary(tmp_path: Path) -> None:
     path = tmp_path / "generation_config.json"
     path.write_text(json.dumps({"decoder_start_token_id": 1, "bos_token_id": 50256}))
-    assert GenerationConfig.from_file(path, vocab_size=32).start_token_ids(1) == (1,)
+    assert GenerationConfig.from_file(path, Vocabulary(32)).start_token_ids(1) == (1,)
 
 
 @pytest.mark.parametrize(

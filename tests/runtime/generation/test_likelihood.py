@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from speech_runtime.bundle.model_facts import DecoderFacts
+from speech_runtime.bundle.vocabulary import Vocabulary
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 from speech_runtime.generation.likelihood import checked_texts, decoder_input_ids, sequence_logprobs
@@ -37,9 +38,9 @@ def expected(sequence: list[int]) -> float:
 
 def test_texts_of_any_length_score_together_as_alone() -> None:
     sequences = [[START, *range(3, 3 + n), END] for n in (0, 1, 3, 6)]
-    together = sequence_logprobs(TableDecoder(), sequences, VOCABULARY)
+    together = sequence_logprobs(TableDecoder(), sequences, Vocabulary(VOCABULARY))
     np.testing.assert_allclose(together, [expected(sequence) for sequence in sequences], atol=1e-5)
-    alone = [sequence_logprobs(TableDecoder(), [sequence], VOCABULARY)[0] for sequence in sequences]
+    alone = [sequence_logprobs(TableDecoder(), [sequence], Vocabulary(VOCABULARY))[0] for sequence in sequences]
     np.testing.assert_array_equal(together, alone)
 
 
@@ -58,17 +59,19 @@ def test_texts_of_any_length_score_together_as_alone() -> None:
 )
 def test_what_cannot_be_scored_is_named(sequences: list[list[int]], message: str) -> None:
     with pytest.raises(GenerationError, match=message):
-        sequence_logprobs(TableDecoder(), sequences, VOCABULARY)
+        sequence_logprobs(TableDecoder(), sequences, Vocabulary(VOCABULARY))
 
 
 def test_the_last_position_is_scored() -> None:
     sequence = [START, *[5] * 7, END]  # the end token is never given to the decoder
-    assert sequence_logprobs(TableDecoder(), [sequence], VOCABULARY) == pytest.approx(expected(sequence), abs=1e-5)
+    assert sequence_logprobs(TableDecoder(), [sequence], Vocabulary(VOCABULARY)) == pytest.approx(
+        expected(sequence), abs=1e-5
+    )
 
 
 def test_the_room_of_a_static_cache_is_named_with_its_flag() -> None:
     with pytest.raises(GenerationError, match="takes 4 at most; .*export the model again with --static-cache"):
-        sequence_logprobs(TableDecoder(cache_length=4), [[START, 5, 5, 5, 5, END]], VOCABULARY)
+        sequence_logprobs(TableDecoder(cache_length=4), [[START, 5, 5, 5, 5, END]], Vocabulary(VOCABULARY))
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -79,7 +82,7 @@ def test_logits_that_are_not_numbers_are_no_score(broken: float) -> None:
         np.errstate(invalid="ignore"),
         pytest.raises(GenerationError, match="the score of text 1 is not a number: the model's numbers"),
     ):
-        sequence_logprobs(TableDecoder(table), [[START, 5, END], [START, 7, END]], VOCABULARY)
+        sequence_logprobs(TableDecoder(table), [[START, 5, END], [START, 7, END]], Vocabulary(VOCABULARY))
 
 
 @pytest.mark.parametrize(
@@ -123,4 +126,4 @@ def test_any_iterable_of_texts_is_a_list_of_them() -> None:
 )
 def test_labels_that_cannot_be_said_are_named(labels: object, message: str) -> None:
     with pytest.raises(GenerationError, match=message):
-        decoder_input_ids(labels, [START], 0, VOCABULARY)
+        decoder_input_ids(labels, [START], 0, Vocabulary(VOCABULARY))

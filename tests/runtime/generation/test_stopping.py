@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from speech_runtime.bundle.model_facts import DecoderFacts
+from speech_runtime.bundle.vocabulary import Vocabulary
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation import call
 from speech_runtime.generation.call import generate
@@ -37,7 +38,13 @@ def search(
     start = config.start_token_ids(len(given))
     return generate(
         lambda utterances, longest: TableDecoder(table, VOCABULARY),
-        *(FACTS, None, config, prompts(list(map(list, given)), start, VOCABULARY), options or CallOptions()),
+        *(
+            FACTS,
+            None,
+            config,
+            prompts(list(map(list, given)), start, Vocabulary(VOCABULARY)),
+            options or CallOptions(),
+        ),
     )
 
 
@@ -280,7 +287,7 @@ def test_rows_that_do_not_fit_are_refused(
 @pytest.mark.parametrize("prompt", ["x", [["a"]], {"a": [0]}, [[1], [1, 2]], 5, [5, [1, 2]], [[[1], [2, 3]]]], ids=str)
 def test_a_prompt_that_is_no_token_ids_is_named(prompt: Any) -> None:
     with pytest.raises(GenerationError, match="decoder_input_ids "):
-        prompts(prompt, (1,), VOCABULARY)
+        prompts(prompt, (1,), Vocabulary(VOCABULARY))
 
 
 @pytest.mark.parametrize("language", [5, b"de", [5], {"de": 1}], ids=str)

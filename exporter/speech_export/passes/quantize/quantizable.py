@@ -29,13 +29,13 @@ class Quantizable:
     embeddings: list[ir.Node]
 
     @classmethod
-    def find(cls, graph: ir.Graph, options: PrecisionOptions, vocab_size: int) -> "Quantizable":
+    def find(cls, graph: ir.Graph, options: PrecisionOptions, words: int) -> "Quantizable":
         """Find the parts of a traced graph that `options.op_kinds` names.
 
         Args:
             graph: Graph whose nodes are named after modules.
             options: Operator kinds to quantise, and the target.
-            vocab_size: Number of words. A table with that many rows is an embedding of words.
+            words: Number of words. A table with that many rows is an embedding of words.
         """
         matmul, embedding = "matmul" in options.op_kinds, "embedding" in options.op_kinds
         found = list(projections(graph)) if matmul else []
@@ -44,7 +44,7 @@ class Quantizable:
             shared_tables=shared,
             projections=[each for each in found if each not in shared],
             groups=list(grouped_products(graph)) if matmul and options.target == "cpu" else [],
-            embeddings=list(_word_embeddings(graph, vocab_size)) if embedding else [],
+            embeddings=list(_word_embeddings(graph, words)) if embedding else [],
         )
 
     def without(self, names: Collection[str]) -> "Quantizable":
@@ -74,8 +74,8 @@ class Quantizable:
         return frozenset(each.name for each in products if not 0 < largest[str(each.x.name)] < math.inf)
 
 
-def _word_embeddings(graph: ir.Graph, vocab_size: int) -> Iterator[ir.Node]:
-    """Yield the Gather nodes that are the only reader of a table of `vocab_size` rows."""
+def _word_embeddings(graph: ir.Graph, words: int) -> Iterator[ir.Node]:
+    """Yield the Gather nodes that are the only reader of a table of `words` rows."""
     for node in graph:
         if node.op_type != "Gather" or node.attributes.get_int("axis", 0) != 0:
             continue
@@ -83,5 +83,5 @@ def _word_embeddings(graph: ir.Graph, vocab_size: int) -> Iterator[ir.Node]:
         if table is None or not table.is_initializer() or table.const_value.dtype != ir.DataType.FLOAT:
             continue
         shape = table.const_value.shape.numpy()
-        if len(shape) == 2 and shape[0] == vocab_size and len(table.uses()) == 1:
+        if len(shape) == 2 and shape[0] == words and len(table.uses()) == 1:
             yield node

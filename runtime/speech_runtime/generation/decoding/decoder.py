@@ -183,7 +183,7 @@ class CachedDecoder:
         """
         self.check_positions(input_ids.shape[1], "decoder_input_ids or labels")
         runs = self._runs(input_ids[:, None], [[0]] * len(input_ids), _FULL_VOCAB)
-        return np.concatenate([self._by_beam(logits) for (logits,) in runs], axis=2)[:, 0]
+        return self._whole(np.concatenate([self._by_beam(logits) for (logits,) in runs], axis=2)[:, 0])
 
     def logits_of_beams(self, input_ids: Tokens) -> NDArray[np.float32]:
         """Decode tokens int64 [beams, tokens] of the only utterance from the beginning, in caches of their own.
@@ -201,13 +201,17 @@ class CachedDecoder:
     def _logits_of_beams(self, input_ids: Tokens) -> NDArray[np.float32]:
         before, self._cache = self._cache, self._new_cache(1)
         runs = self._runs(input_ids[None], [[0] * len(input_ids)], _FULL_VOCAB)
-        logits: NDArray[np.float32] = np.concatenate([self._by_beam(found) for (found,) in runs], axis=2)[0]
+        logits = np.concatenate([self._by_beam(found) for (found,) in runs], axis=2)[0]
         self._cache = before
-        return logits
+        return self._whole(logits)
 
     def _by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
         slots = self._cache.slots
         return found if slots is None else in_order(found, slots)
+
+    def _whole(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits [..., vocabulary] for those of a step, which has none for tokens that are left out."""
+        return self._facts.vocabulary.expanded(logits)
 
     def _candidates(self, found: Sequence[NDArray[Any]], full_vocab: bool) -> Candidates:
         """Return the candidates after the last token of a step whose outputs are [batch, beams, tokens, …]."""
@@ -215,7 +219,7 @@ class CachedDecoder:
         if not last:
             last = [self._last(array) for array in found]
         if full_vocab:
-            return all_tokens(self._by_beam(last[0]))
+            return all_tokens(self._whole(self._by_beam(last[0])))
         logprobs, ids = last[:2]
         return Candidates(ids, logprobs, slots=self._cache.slots, is_sorted=True, logits=self._kept_logits)
 
@@ -225,8 +229,8 @@ class CachedDecoder:
     def _kept_logits(self) -> NDArray[np.float32]:
         """Return the logits [batch, beams, vocabulary] of the last step, which kept them; they may be on a device."""
         if self._prepared is not None and self._prepared.last:
-            return self._by_beam(self._prepared.last[2])
-        return self._by_beam(self._last(self._backend.download(self._logits)))
+            return self._whole(self._by_beam(self._prepared.last[2]))
+        return self._whole(self._by_beam(self._last(self._backend.download(self._logits))))
 
     def _runs(self, input_ids: Tokens, beam_idx: PerBeam, outputs: Sequence[str]) -> Iterator[Sequence[NDArray[Any]]]:
         """Decode [batch, beams, tokens], as many tokens at a time as the graph takes."""
@@ -268,7 +272,7 @@ class CachedDecoder:
         if not self._backend.on_host:
             run = self._backend.prepare(DECODER_WITH_PAST, inputs, [*outputs, *bound.outputs], bound.into)
             return _Step(bound, outputs, run)
-        width = {LOGITS: self._facts.vocab_size}
+        width = {LOGITS: self._facts.vocabulary.count}
         found = [
             np.empty((*bound.shape, width.get(name, self._facts.top_k)), np.int64 if name == TOP_IDS else np.float32)
             for name in outputs

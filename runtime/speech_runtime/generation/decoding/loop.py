@@ -76,7 +76,7 @@ class DecodingLoop:
         self._on_step = on_step
         self._copies_scores = bool(options.logits_processor)
         self._log_probabilities = config.num_beams > 1
-        self._chain = processor_chain(config, lengths, facts.top_k, facts.vocab_size, options.checked_processors())
+        self._chain = processor_chain(config, lengths, facts.top_k, facts.vocabulary, options.checked_processors())
         self._records = options.output_scores or options.output_logits
         if self._records or self._chain.full_vocab:
             logger.debug("the settings need the whole vocabulary of %d tokens at every step", facts.vocab_size)

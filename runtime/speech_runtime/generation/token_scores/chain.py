@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ...bundle.vocabulary import Vocabulary
 from ..config import GenerationConfig
 from ..search.base import Candidates, Tokens
 from ..search.ranking import continuations_kept
@@ -12,6 +13,7 @@ from .processors import (
     bad_words,
     exponential_decay,
     no_repeat_ngram,
+    only,
     remove_invalid,
     renormalize,
     repetition_penalty,
@@ -64,7 +66,7 @@ class ProcessorChain:
 
 
 def processor_chain(
-    config: GenerationConfig, lengths: Lengths, top_k: int, vocab_size: int, own: Sequence[LogitsProcessor] = ()
+    config: GenerationConfig, lengths: Lengths, top_k: int, vocabulary: Vocabulary, own: Sequence[LogitsProcessor] = ()
 ) -> ProcessorChain:
     """Return the processors of one search.
 
@@ -72,7 +74,7 @@ def processor_chain(
         config: Settings.
         lengths: Lengths in the search.
         top_k: Number of candidates that the decoder returns where it does not return its whole vocabulary.
-        vocab_size: Size of the decoder's vocabulary.
+        vocabulary: Vocabulary of the decoder.
         own: The caller's processors; they come after all but those of sampling.
     """
     processors = list(_processors(config, lengths))
@@ -81,11 +83,13 @@ def processor_chain(
     last = [renormalize()] if config.renormalize_logits else []
     chosen = continuations_kept(config)
     if config.do_sample:
-        chosen = max(chosen, config.top_k or vocab_size)
-    full_vocab = top_k < min(vocab_size, chosen) or len(constraints) < len(processors) or bool(own) or bool(last)
-    may_fall_short = top_k < min(vocab_size, chosen + most_banned(constraints))
+        chosen = max(chosen, config.top_k or vocabulary.size)
+    full_vocab = top_k < min(vocabulary.size, chosen) or len(constraints) < len(processors) or bool(own) or bool(last)
+    may_fall_short = top_k < min(vocabulary.size, chosen + most_banned(constraints))
     needed = chosen if may_fall_short and not full_vocab else 0
-    return ProcessorChain((*processors, *own, *sampling, *last), full_vocab, needed)
+    # These may raise what a bundle leaves out above -inf; all others leave -inf as it is.
+    possible = [only(vocabulary.is_kept)] if vocabulary.kept and (own or config.remove_invalid_values) else []
+    return ProcessorChain((*processors, *own, *possible, *sampling, *last), full_vocab, needed)
 
 
 def _processors(config: GenerationConfig, lengths: Lengths) -> Iterator[Link]:

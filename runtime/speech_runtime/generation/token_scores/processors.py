@@ -137,6 +137,11 @@ def remove_invalid() -> LogitsProcessor:
     return apply
 
 
+def only(possible: NDArray[np.bool_]) -> LogitsProcessor:
+    """Ban all tokens but those that are marked in `possible`, bool [vocabulary]."""
+    return lambda _, scores: np.where(possible, scores, np.float32(-np.inf))
+
+
 def renormalize() -> LogitsProcessor:
     """Turn scores into log-probabilities (`LogitNormalization`)."""
     return lambda _, scores: stable_log_softmax(scores)

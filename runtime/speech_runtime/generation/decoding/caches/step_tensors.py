@@ -67,7 +67,7 @@ class StepTensors:
             None if their memory is refused; logits take much.
         """
         facts, rows = self._facts, (self._batch, beams, 1)
-        widths = {LOGITS: facts.vocab_size, TOP_LOGPROBS: facts.top_k, TOP_IDS: facts.top_k}
+        widths = {LOGITS: facts.vocabulary.count, TOP_LOGPROBS: facts.top_k, TOP_IDS: facts.top_k}
         kinds = {TOP_IDS: np.dtype(np.int64)}
         layouts = {name: ((*rows, widths[name]), kinds.get(name, np.dtype(np.float32))) for name in names}
         missing = [layout for name, layout in layouts.items() if (name, layout[0]) not in self._tensors]
