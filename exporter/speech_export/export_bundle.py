@@ -36,8 +36,8 @@ from .families import decoder_family
 from .limits import DEFAULT_TOP_K, QUANTIZED_LIMITS, Limits, OnStage
 from .passes.pipeline import optimize
 from .precision.accuracy_gate import convert_accurately
-from .precision.conversion import conversion_for
-from .precision.options import PrecisionOptions
+from .precision.conversion import Part, conversion_for
+from .precision.options import Precision, PrecisionOptions
 from .sources.checkpoint import load_checkpoint
 from .sources.composite import Composite, check_model
 from .sources.native import is_native, native_composite
@@ -307,6 +307,8 @@ def _convert(
     conversion = conversion_for(float32, manifest, options, calibration)
     expected = list(expectations(composite.model, audio, _new_tokens(manifest), whole=False, template=manifest.prompt))
     converted = convert_accurately(conversion, directory, expected, limits, begin)
+    if converted.for_accuracy and not audio.speech:
+        _say_what_noise_costs(converted.for_accuracy, conversion.parts, options.precision, audio.description)
     verified = verification(converted.result, audio.description, audio.clips)
     judge(converted.result, verified, limits, free_searches=False)
     return replace(
@@ -314,6 +316,20 @@ def _convert(
         verification=verified,
         files=file_facts(directory),
         quantization=quantization(options, converted.kept_float32),
+    )
+
+
+def _say_what_noise_costs(kept: Sequence[Part], parts: Sequence[Part], precision: Precision, measured_on: str) -> None:
+    shares = {
+        half: sum(part.parameters for part in kept if part.name.startswith(half))
+        / max(sum(part.parameters for part in parts if part.name.startswith(half)), 1)
+        for half in ("encoder", "decoder")
+    }
+    logger.warning(
+        "%s stay in float32, as large and as slow as without %s, because of the accuracy on %s; on speech fewer may "
+        "have to: give --calibration-audio DIR.",
+        " and ".join(f"{100 * share:.0f} % of the {half}'s weights" for half, share in shares.items() if share),
+        *(precision, measured_on),
     )
 
 

@@ -17,8 +17,8 @@ def check_inputs(
 ) -> tuple[Samples, NDArray[np.int64]]:
     """Check model input: float32 [batch, samples] (or [batch, time, features]) and its mask int64 [batch, samples].
 
-    A row shorter than one frame is refused: transformers treats all frames of such a row as audio. Features of a whole
-    window may also have the shape [batch, features, time], as transformers' Whisper takes them.
+    A row shorter than one frame is refused: transformers treats all frames of such a row as audio. Features for an
+    encoder with a window may also have the shape [batch, features, time], as transformers' Whisper takes them.
 
     Raises:
         AudioError: The shape or dtype is wrong, a value is not finite, the mask does not fit, or a row is too short or
@@ -26,7 +26,7 @@ def check_inputs(
     """
     values = array_of(inputs, f"{name}: {encoder.input_name}")
     features = encoder.feature_size
-    if encoder.has_window and values.shape[1:] == (features, encoder.max_length):
+    if encoder.has_window and values.ndim == 3 and values.shape[1] == features != values.shape[2]:
         values = values.swapaxes(1, 2)
     shape = "[batch, samples]" if features is None else f"[batch, time, {features}]"
     if values.ndim != (2 if features is None else 3) or values.dtype.kind != "f":

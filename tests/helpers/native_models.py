@@ -57,11 +57,13 @@ MULTILINGUAL = {
 """Generation settings of a multilingual Whisper."""
 
 
-def whisper(settings: Mapping[str, Any] = MULTILINGUAL) -> WhisperForConditionalGeneration:
+def whisper(
+    settings: Mapping[str, Any] = MULTILINGUAL, words: int = NO_TIMESTAMPS + 1
+) -> WhisperForConditionalGeneration:
     """A tiny Whisper with a window of 1 s, fewer decoder than encoder layers, and these generation settings."""
     torch.manual_seed(0)
     config = WhisperConfig(
-        vocab_size=NO_TIMESTAMPS + 1,
+        vocab_size=words,
         num_mel_bins=20,
         d_model=32,
         encoder_layers=2,
@@ -92,9 +94,11 @@ def whisper_tokenizer() -> WhisperTokenizer:
     return WhisperTokenizer(vocab=vocabulary, merges=[], **special)
 
 
-def save_whisper(directory: Path, settings: Mapping[str, Any] = MULTILINGUAL) -> WhisperForConditionalGeneration:
+def save_whisper(
+    directory: Path, settings: Mapping[str, Any] = MULTILINGUAL, words: int = NO_TIMESTAMPS + 1
+) -> WhisperForConditionalGeneration:
     """Save a whole checkpoint of a tiny Whisper, and return its model."""
-    model = whisper(settings)
+    model = whisper(settings, words)
     model.save_pretrained(directory)
     whisper_tokenizer().save_pretrained(directory)
     WhisperFeatureExtractor(feature_size=20, chunk_length=1, n_fft=400, hop_length=160).save_pretrained(directory)

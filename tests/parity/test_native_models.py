@@ -148,6 +148,37 @@ def test_audio_beyond_the_window_is_refused_by_name(exported: OnnxSpeechSeq2Seq)
     (found,) = exported.transcribe_iter([long])
     assert "audio[0]" in str(found)
     assert "split the audio" in str(found)
+    with pytest.raises(
+        AudioError, match=r"audio\[0\]: lasts 1\.00 s \(16,001 samples\), the model takes at most 1\.00 s"
+    ):
+        exported.transcribe([long])
+    for shape in ((1, 101, 20), (1, 20, 101)):  # transformers' own layout, too
+        with pytest.raises(
+            AudioError, match="has 101 feature frames, the encoder has positions for 100 at most; split"
+        ):
+            exported.generate(np.zeros(shape, dtype=np.float32))
+
+
+def test_a_language_that_the_model_lacks_is_answered_with_those_that_it_has(
+    exported: OnnxSpeechSeq2Seq, clips: list[NDArray[np.float32]]
+) -> None:
+    with pytest.raises(GenerationError, match="language is 'klingon', this model has de, en, fr"):
+        exported.transcribe(clips[0], language="klingon")
+
+
+def test_a_checkpoint_without_generation_config_has_a_prompt_of_its_vocabulary(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_whisper(tmp_path / "whole")
+    whole = load_checkpoint(str(tmp_path / "whole"))
+    save_whisper(tmp_path / "old", words=51865)  # the number of words tells that it is multilingual
+    (tmp_path / "old" / "generation_config.json").unlink()
+    caplog.clear()
+    found = load_checkpoint(str(tmp_path / "old"))
+    (record,) = caplog.records
+    missing = "lang_to_id and no task_to_id and no no_timestamps_token_id; they are read from its vocabulary"
+    assert record.getMessage() == f"The generation settings of {tmp_path / 'old'} have no {missing}."
+    assert found.prompt == whole.prompt
 
 
 def test_a_model_in_memory_is_exported_too(

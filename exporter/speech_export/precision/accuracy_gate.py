@@ -29,10 +29,12 @@ class Converted:
     Attributes:
         kept_float32: Names of its parts, nodes and states that are float32.
         result: Comparison with the torch model.
+        for_accuracy: Parts that are float32 because too few tokens agreed, and neither asked for nor out of range.
     """
 
     kept_float32: tuple[str, ...]
     result: Comparison
+    for_accuracy: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def convert_accurately(
         share = 100 * converted.result.agreement
         logger.info("with %s in float32: %.2f %%", ", ".join(layer.name for layer in harmful), share)
         if not (shortfalls := converted.result.shortfalls(limits)):
-            return converted
+            return replace(converted, for_accuracy=tuple(part for layer in harmful for part in layer.parts))
         count *= 2
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel, SpeechEncoderDecoderModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
 
 from speech_runtime.install_hints import how_to_install
 
@@ -63,6 +64,7 @@ def merge_adapter(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they are about is refused, or prevented by `_untie`
         try:
+            _check_architecture(adapter, native)
             adapted = _adapted(peft, (native or model).get_submodule(half), adapter)
             _check_no_change_of_random(adapted, half, random_weights)
         except Exception as error:  # peft raises anything for modules and shapes that it does not find
@@ -94,6 +96,19 @@ def _peft(adapter: Adapter) -> Any:
             f"peft is needed to merge the adapter {adapter.name} ({reason(error)}): {how_to_install('peft')}"
         ) from error
     return peft
+
+
+def _check_architecture(adapter: Adapter, native: PreTrainedModel | None) -> None:
+    """Check that an adapter was trained on a model of this class: modules of others have the same names, and may fit.
+
+    Raises:
+        ValueError: It was not; an adapter of a half, or one that does not record the class, passes.
+    """
+    recorded = adapter.settings.get("auto_mapping")
+    trained_on = recorded.get("base_model_class") if isinstance(recorded, dict) else None
+    known = MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values()
+    if native is not None and trained_on in known and trained_on != type(native).__name__:
+        raise ValueError(f"its base is a {trained_on}, and this is a {type(native).__name__}")
 
 
 def _names(weights: dict[str, Tensor]) -> list[str]:

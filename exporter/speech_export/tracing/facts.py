@@ -167,7 +167,9 @@ def _padding_is_neutral(encoder: PreTrainedModel, facts: EncoderFacts) -> bool:
 
     Adapters have strides too, so lengths of several frames are tried.
     """
-    lengths = torch.tensor([facts.min_length + frames * facts.stride for frames in (*range(_LENGTHS), 3 * _LENGTHS)])
+    most = facts.max_length or sys.maxsize
+    counts = (*range(_LENGTHS), 3 * _LENGTHS)
+    lengths = torch.tensor([min(facts.min_length + frames * facts.stride, most) for frames in counts])
     longest = int(lengths[-1])
     width = () if facts.feature_size is None else (facts.feature_size,)
     inputs = torch.randn((len(lengths), longest, *width), generator=torch.Generator().manual_seed(0))

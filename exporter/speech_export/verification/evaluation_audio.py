@@ -4,12 +4,14 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, repeat, takewhile
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from speech_runtime import AudioError
 from speech_runtime.audio import AUDIO_SUFFIXES, read_audio
 from speech_runtime.audio.features import FeatureExtractor, WaveformExtractor
 from speech_runtime.bundle.model_facts import EncoderFacts
@@ -96,8 +98,7 @@ def audio_set(
         return AudioSet("random features", (_random_features(encoder),), speech=False)
     extractor = extractor or WaveformExtractor(return_attention_mask=True)
     if not paths:
-        shortest = encoder.min_length if encoder.feature_size is None else 0
-        clips = generated_audio(shortest, extractor.sampling_rate)
+        clips = generated_audio(encoder, extractor)
         batch = Batch(*extractor(clips), (None,) * len(clips))
         return AudioSet("generated noise and tones", (batch,), speech=False)
     spoken = [(read_audio(path, extractor.sampling_rate), texts.get(path.name)) for path in paths]
@@ -159,23 +160,43 @@ def _opened(path: Path) -> TextIO:
         raise ExportError(f"{path} cannot be read: {error.strerror}; check its permissions, or remove it") from error
 
 
-def generated_audio(shortest: int, sampling_rate: int, seed: int = 0) -> list[Samples]:
+def generated_audio(encoder: EncoderFacts, extractor: FeatureExtractor, seed: int = 0) -> list[Samples]:
     """Return bursts of noise and tones, to measure on if no speech is given.
 
     Args:
-        shortest: Minimum number of samples of a clip.
-        sampling_rate: Sampling rate in Hz.
+        encoder: Facts of the encoder, whose shortest and longest input they respect.
+        extractor: Feature extractor of the bundle.
         seed: Seed of the noise.
 
     Returns:
-        Clips of different, odd lengths around two seconds, float32 [samples].
+        Clips of different, odd lengths around two seconds, float32 [samples]; shorter ones if the encoder or the
+        feature extractor takes no more.
     """
-    return list(_generated(shortest, sampling_rate, np.random.default_rng(seed)))
+    lengths = _lengths(encoder, extractor)
+    return list(_generated(lengths, extractor.sampling_rate, np.random.default_rng(seed)))
 
 
-def _generated(shortest: int, sampling_rate: int, generator: np.random.Generator) -> Iterator[Samples]:
-    for clip in range(_CLIPS):
-        time = np.arange(max(shortest, int(sampling_rate * (0.9 + 0.57 * clip)) + clip)) / sampling_rate
+def _lengths(encoder: EncoderFacts, extractor: FeatureExtractor) -> list[int]:
+    """Return the number of samples of each clip; if no length fits, the encoder's refusal is the better error."""
+
+    def fits(samples: int) -> bool:
+        try:
+            length = extractor.input_length(samples)
+        except AudioError:
+            return False
+        return encoder.min_length <= length <= (encoder.max_length or length)
+
+    shortest = encoder.min_length if encoder.feature_size is None else 0
+    wanted = [max(shortest, int(extractor.sampling_rate * (0.9 + 0.57 * clip)) + clip) for clip in range(_CLIPS)]
+    shrinking = takewhile(bool, accumulate(repeat(wanted[-1]), lambda length, _: length * 19 // 20))
+    longest = next(filter(fits, shrinking), wanted[-1])
+    scaled = [length * longest // wanted[-1] for length in wanted]
+    return [length if fits(length) else longest for length in scaled]
+
+
+def _generated(lengths: Sequence[int], sampling_rate: int, generator: np.random.Generator) -> Iterator[Samples]:
+    for clip, length in enumerate(lengths):
+        time = np.arange(length) / sampling_rate
         tone = np.sin(2 * np.pi * (110 * 2**clip) * time * (1 + 0.1 * np.sin(2 * np.pi * 2 * time)))
         bursts = np.maximum(np.sin(2 * np.pi * 3 * time), _PAUSE)
         yield (0.1 * bursts * (tone + generator.standard_normal(time.size))).astype(np.float32)

@@ -1,5 +1,6 @@
 """Test the measurement of the accuracy that each layer costs, and the order that follows from it."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,4 +54,6 @@ def test_a_layer_with_an_outlier_stays_float32(
     assert not any(name.startswith(("decoder.model.decoder.layers.0", "encoder")) for name in kept)
     assert bundle.manifest.verification.token_agreement >= 0.99
     assert "which proves little: give --calibration-audio" in caplog.text
+    cost = r"\d+ % of the decoder's weights stay in float32, as large and as slow as without int8, because of the"
+    assert re.search(rf"{cost} accuracy on generated noise and tones; .*: give --calibration-audio DIR", caplog.text)
     assert "weights that int8 applies to: it will be hardly smaller" in caplog.text

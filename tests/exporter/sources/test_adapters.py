@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, SpeechEncoderDecoderModel
+from transformers import AutoModelForCausalLM, Speech2TextForConditionalGeneration, SpeechEncoderDecoderModel
 
 from adapters import KINDS, save_adapter
 from composites import composite, encoder_model
+from native_checkpoints import save_native
 from speech_export import ExportError, HubOptions, export, load_checkpoint, load_pair
 from speech_runtime import OnnxSpeechSeq2Seq
 from tiny_checkpoint import Copies, save_tiny, save_tokenizer
@@ -166,6 +167,21 @@ def test_another_base_is_refused_where_it_differs(lora: Path, base: Path, loras:
     narrow = changed_weights(loras(), lambda weights: weights.update({name: weights[name][:, 1:].contiguous()}))
     with pytest.raises(ExportError, match=rf"{refused} {base}: .*size mismatch .*q_proj.lora_A.*\[8, 31\].*\[8, 32\]"):
         load_checkpoint(str(narrow))
+
+
+@pytest.mark.parametrize("other", ["whisper", "moonshine"])
+def test_another_architecture_is_refused_even_where_shapes_fit(other: str, tmp_path: Path) -> None:
+    names = {family: tmp_path / family for family in ("speech_to_text", other)}
+    for family, directory in names.items():
+        directory.mkdir()
+        save_native(family, directory)
+    trained = names["speech_to_text"]
+    model = Speech2TextForConditionalGeneration.from_pretrained(trained)
+    save_adapter(model, tmp_path / "adapter", base=trained, target_modules=["q_proj", "v_proj"])
+    with pytest.raises(
+        ExportError, match=f"merged into {names[other]}: its base is a Speech2Text.*It was trained on {trained}; give"
+    ):
+        load_checkpoint(str(names[other]), adapter=str(tmp_path / "adapter"))
 
 
 def test_weights_that_are_left_over_or_missing_are_named(base: Path, loras: Copies) -> None:

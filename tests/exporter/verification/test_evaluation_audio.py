@@ -1,6 +1,7 @@
 """Test the audio that a bundle is verified on: directories, reference texts, and errors for faulty ones."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,17 @@ import pytest
 import soundfile
 
 from conftest import CLIPS
-from speech_export import ExportError
-from speech_export.verification.evaluation_audio import audio_set
-from speech_runtime.audio.features import WaveformExtractor
+from native_checkpoints import PROCESSORS
+from native_models import native
+from speech_export import ExportError, export
+from speech_export.verification.evaluation_audio import audio_set, generated_audio
+from speech_runtime.audio.features import (
+    CohereAsrExtractor,
+    FeatureExtractor,
+    SpeechToTextExtractor,
+    WaveformExtractor,
+    WhisperExtractor,
+)
 from speech_runtime.bundle.model_facts import EncoderFacts
 
 WAVEFORM = EncoderFacts("input_values", None, heads=4, min_length=400, max_length=None, stride=320)
@@ -35,6 +44,51 @@ def test_single_files_are_added(references: dict[Path, str]) -> None:
 def test_without_files_there_is_noise() -> None:
     assert not audio_set(WAVEFORM, EXTRACTOR, []).speech
     assert audio_set(FRAMES, None, []).batches[0].inputs.shape[2] == 80
+
+
+@pytest.mark.parametrize(
+    ("encoder", "extractor"),
+    [
+        (replace(WAVEFORM, max_length=6_400), EXTRACTOR),
+        (replace(WAVEFORM, max_length=500), EXTRACTOR),
+        (replace(WAVEFORM, min_length=60_000), EXTRACTOR),
+        (replace(FRAMES, max_length=40, min_length=1), SpeechToTextExtractor(num_mel_bins=80)),
+        (replace(FRAMES, max_length=3, min_length=1), SpeechToTextExtractor(num_mel_bins=80)),
+        (replace(FRAMES, max_length=100, min_length=100), WhisperExtractor(chunk_length=1)),
+        (FRAMES, CohereAsrExtractor(max_audio_clip_s=1.0)),
+    ],
+)
+def test_noise_is_no_longer_than_the_model_takes(encoder: EncoderFacts, extractor: FeatureExtractor) -> None:
+    (batch,) = audio_set(encoder, extractor, []).batches
+    assert len(batch.inputs) == 4
+    assert encoder.min_length <= batch.inputs.shape[1] <= (encoder.max_length or batch.inputs.shape[1])
+    for clip in generated_audio(encoder, extractor):
+        extractor.input_length(clip.size)
+
+
+def test_noise_has_clips_of_several_lengths_where_a_model_takes_little() -> None:
+    (batch,) = audio_set(replace(WAVEFORM, max_length=6_400), EXTRACTOR, []).batches
+    assert len({*batch.attention_mask.sum(axis=1).tolist()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("family", "positions", "longest"),
+    [
+        pytest.param("speech_to_text", {"max_source_positions": 10}, 40, marks=pytest.mark.full),
+        ("moonshine_streaming", {"max_position_embeddings": 20}, 6_400),
+    ],
+)
+def test_a_model_of_few_positions_is_verified(
+    family: str, positions: dict[str, int], longest: int, tmp_path: Path
+) -> None:
+    config = native(family).config
+    vars(config).update(positions)
+    model = type(native(family))(config).eval()
+    extractor = PROCESSORS[family](tmp_path).feature_extractor
+    manifest = export(model, tmp_path / "bundle", feature_extractor=extractor).manifest
+    assert manifest.encoder.max_length == longest
+    assert manifest.verification is not None
+    assert manifest.verification.audio == "generated noise and tones"
 
 
 def test_a_directory_without_audio_is_refused(tmp_path: Path) -> None:
