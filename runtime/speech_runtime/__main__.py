@@ -19,7 +19,7 @@ from .errors import SpeechError
 @hub_flags
 @click.version_option(package_name="speech-export")
 def main(bundle: str, as_json: bool, **hub: Any) -> None:
-    """Describe BUNDLE, a directory or a Hub id: its source, encoder, decoder, settings, files and verification.
+    """Describe BUNDLE, a directory or a Hub id: source, encoder, decoder, languages, settings, files and verification.
 
     All files are checked first. The exit code is 1 if the bundle is damaged.
     """

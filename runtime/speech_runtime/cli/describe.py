@@ -2,20 +2,25 @@
 
 import json
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Any
+
+from tokenizers import Tokenizer
 
 from ..audio.features import EXTRACTORS, FeatureExtractor, feature_extractor_of
 from ..backends.tensorrt.library import NAMES
 from ..backends.tensorrt.supported_gpus import RTX_GPUS
 from ..bundle.loading import Bundle
 from ..bundle.manifest import GENERATION_CONFIG, MANIFEST, Manifest, Trimming, Verification
-from ..bundle.model_facts import DecoderFacts, EncoderFacts
+from ..bundle.model_facts import DecoderFacts, EncoderFacts, PromptTemplate
 from ..bundle.safe_files import read_json
 from ..generation.config import GenerationConfig
+from ..generation.language import codes, language_tokens
 from ..generation.text import tokenizer_of
 from ..system import MIB
 
 _LABEL_WIDTH = 15
+_LIST_WIDTH = 100
 _KIND = "feature_extractor_type"
 
 
@@ -25,20 +30,23 @@ def summarize(bundle: Bundle) -> dict[str, Any]:
     Returns:
         The manifest's fields and `directory`; `size` in bytes; `input_seconds`, the shortest and longest input of a
         waveform encoder (longest is None for no limit); `feature_extractor` and `tokenizer`, None for a bundle without;
-        `generation_config`, the settings that differ from the defaults.
+        `languages` and `tasks` to choose from, which may be none; `generation_config`, the settings that differ from
+        the defaults.
 
     Raises:
         BundleError: A file of the bundle cannot be read.
         GenerationError: This release does not support its generation settings.
     """
-    extractor = feature_extractor_of(bundle)
+    extractor, tokenizer, prompt = feature_extractor_of(bundle), tokenizer_of(bundle), bundle.manifest.prompt
     return {
         "directory": str(bundle.directory),
         "size": bundle.size,
         **bundle.manifest.content(),
         "input_seconds": _input_seconds(bundle.manifest.encoder, extractor),
         "feature_extractor": _extractor_settings(extractor),
-        "tokenizer": _tokenizer_facts(bundle),
+        "tokenizer": _tokenizer_facts(tokenizer),
+        "languages": _languages(prompt, tokenizer),
+        "tasks": [] if prompt is None else sorted(prompt.tasks),
         "generation_config": _generation_settings(bundle),
     }
 
@@ -66,6 +74,8 @@ def describe(bundle: Bundle) -> str:
             if tokenizer
             else "none: the bundle returns token ids"
         ],
+        "languages": _language_lines(facts["languages"], manifest.prompt),
+        "tasks": [", ".join(facts["tasks"])] if facts["tasks"] else [],
         "generation": [_settings(facts["generation_config"]) or "the defaults"],
         "verification": _verification_lines(manifest),
         "engines": _engine_lines(manifest) or ["none"],
@@ -91,11 +101,17 @@ def _extractor_settings(extractor: FeatureExtractor | None) -> dict[str, Any] | 
     return {_KIND: kind, **asdict(extractor)}  # type: ignore[call-overload]  # each is a dataclass
 
 
-def _tokenizer_facts(bundle: Bundle) -> dict[str, Any] | None:
-    tokenizer = tokenizer_of(bundle)
+def _tokenizer_facts(tokenizer: Tokenizer | None) -> dict[str, Any] | None:
     if tokenizer is None:
         return None
     return {"model": type(tokenizer.model).__name__, "vocab_size": tokenizer.get_vocab_size()}
+
+
+def _languages(prompt: PromptTemplate | None, tokenizer: Tokenizer | None) -> list[str]:
+    """Return the languages that a call may ask for."""
+    if prompt is not None:
+        return codes(prompt.languages)
+    return [] if tokenizer is None else codes(language_tokens(tokenizer))
 
 
 def _generation_settings(bundle: Bundle) -> dict[str, Any]:
@@ -146,6 +162,21 @@ def _decoder_lines(decoder: DecoderFacts) -> list[str]:
         f"a step takes {step} and returns {decoder.top_k} candidates for each beam",
         *cache,
     ]
+
+
+def _language_lines(languages: list[str], prompt: PromptTemplate | None) -> list[str]:
+    if not languages:
+        return []
+    lines = wrap(", ".join(languages), _LIST_WIDTH)
+    if prompt is None:
+        return [*lines, "without one: as the generation settings say"]
+    if "source_language" in prompt.tokens:
+        lines.append("of the text, and of the speech as source_language")
+    default = prompt.language
+    if default is None:
+        places = prompt.by_default
+        default = "an error" if places is None else "detected in each clip" if "language" in places else "none"
+    return [*lines, f"without one: {default}"]
 
 
 def _extractor_lines(settings: dict[str, Any] | None) -> list[str]:

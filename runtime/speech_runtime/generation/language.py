@@ -1,7 +1,7 @@
 """Language tokens of multilingual models, found in the vocabulary by their form."""
 
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 
 from tokenizers import Tokenizer
@@ -31,6 +31,14 @@ def language_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     return found
 
 
+def codes(known: Mapping[str, int]) -> list[str]:
+    """Return the shortest name of each token, sorted: the codes of languages."""
+    shortest: dict[int, str] = {}
+    for name in sorted(known, key=lambda name: (not name.isalpha(), len(name), name)):
+        shortest.setdefault(known[name], name)
+    return sorted(shortest.values())
+
+
 def language_token(tokenizer: Tokenizer, language: str) -> int:
     """Return the token id of a language.
 
@@ -39,8 +47,8 @@ def language_token(tokenizer: Tokenizer, language: str) -> int:
     """
     known = language_tokens(tokenizer)
     if not isinstance(language, str) or language not in known:
-        codes = ", ".join(sorted(code for code in known if code.isalpha())) or "none"
-        raise GenerationError(f"the tokenizer has no token for the language {language!r}; it has {codes}")
+        choice = ", ".join(codes(known)) or "none"
+        raise GenerationError(f"the tokenizer has no token for the language {language!r}; it has {choice}")
     return known[language]
 
 

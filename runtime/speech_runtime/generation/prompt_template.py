@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..bundle.model_facts import PromptTemplate
 from ..dataclass_json import shown
 from ..errors import GenerationError
-from .language import token_of_each
+from .language import codes, token_of_each
 from .search.base import Tokens
 
 
@@ -48,7 +48,7 @@ def filled(
         task = template.task_of_language
     task_token = None if task is None else _token(template.tasks, "task", task)
     if places is None:
-        raise GenerationError(f"language is missing; this model needs one of {_codes(template.languages)}")
+        raise GenerationError(f"language is missing; this model needs one of {', '.join(codes(template.languages))}")
     starts = np.array(start, dtype=np.int64)
     answers: dict[str, Tokens | int | None] = {"language": None, "task": task_token}
     for name, given in (("source_language", source_language), ("language", language)):
@@ -83,12 +83,4 @@ def _token(known: Mapping[str, int], kind: str, name: str) -> int:
 def _choice(known: Mapping[str, int], kind: str) -> str:
     if not known:
         return f"and this model has none to choose from; leave {kind} out"
-    return f"this model has {_codes(known)}"
-
-
-def _codes(known: Mapping[str, int]) -> str:
-    """Return the shortest name of each token: the codes of languages."""
-    shortest: dict[int, str] = {}
-    for name in sorted(known, key=lambda name: (not name.isalpha(), len(name), name)):
-        shortest.setdefault(known[name], name)
-    return ", ".join(sorted(shortest.values()))
+    return f"this model has {', '.join(codes(known))}"

@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from handmade_bundle import DECODER, ENCODER, add_engine_set, make_bundle
 from speech_runtime.__main__ import main
 from speech_runtime.bundle.manifest import Manifest
+from speech_runtime.bundle.model_facts import PromptTemplate
 from speech_runtime.bundle.safe_files import FileFacts
+
+LANGUAGES = {"en": 5, "english": 5, "<|en|>": 5, "de": 6, "german": 6}
 
 
 def run(*arguments: object) -> Result:
@@ -68,6 +73,40 @@ def test_everything_is_said_in_words(tmp_path: Path) -> None:
 )
 def test_facts_that_differ_are_said(facts: dict[str, Any], line: str, tmp_path: Path) -> None:
     assert line in run(make_bundle(tmp_path / "bundle", **facts)).stdout
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lines"),
+    [
+        (
+            PromptTemplate(("language", "task"), ("language",), LANGUAGES, {"translate": 9, "transcribe": 8}),
+            ["languages      de, en\n", "without one: detected in each clip", "tasks          transcribe, translate\n"],
+        ),
+        (
+            PromptTemplate(("source_language", "language"), None, LANGUAGES, {}, language="en"),
+            ["of the text, and of the speech as source_language", "without one: en"],
+        ),
+        (PromptTemplate(("language",), None, LANGUAGES, {}), ["without one: an error"]),
+        (PromptTemplate(("language",), (), LANGUAGES, {}), ["without one: none"]),
+    ],
+)
+def test_languages_and_tasks_are_listed(prompt: PromptTemplate, lines: list[str], tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", prompt=prompt)
+    stdout = run(bundle).stdout
+    for line in lines:
+        assert line in stdout
+    facts = json.loads(run(bundle, "--json").stdout)
+    assert (facts["languages"], facts["tasks"]) == (["de", "en"], sorted(prompt.tasks))
+
+
+def test_languages_of_the_tokenizer_are_listed(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    assert "\nlanguages" not in run(bundle).stdout
+    assert json.loads(run(bundle, "--json").stdout)["languages"] == []
+    vocabulary = {name: i for i, name in enumerate(["en_XX", "zh_CN", "zh_TW", "word"])}
+    edit(bundle, "tokenizer.json", Tokenizer(WordLevel(vocabulary, unk_token="word")).to_str())
+    assert "languages      en, zh, zh_TW\n" in run(bundle).stdout
+    assert "\ntasks" not in run(bundle).stdout
 
 
 def test_engines_are_described(tmp_path: Path) -> None:

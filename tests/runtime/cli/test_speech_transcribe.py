@@ -165,6 +165,7 @@ def test_flags_become_settings(digits: Pair, references: dict[Path, str], monkey
         "--top-k": ("0", 0),
         "--decoder-input-ids": ("0,5", [[0, 5], [0, 5]]),
         "--language": ("de", "de"),
+        "--source-language": ("en", "en"),
         "--task": ("translate", "translate"),
         "--n-best": ("3", 3),
         "--batch-size": ("2", 2),
