@@ -19,6 +19,8 @@ from native_models import whisper
 from parity.agreement import Batch, reference, verdicts
 from parity.cases import Case, Noise, cases
 from recorded_gpu import OnDevice
+from short_audio import verified_on_short_audio
+from speech_export import Limits, export
 from speech_export.precision.options import PrecisionOptions
 from speech_export.verification.trimmed_torch import only_kept_tokens
 from speech_runtime import Bundle, GenerationError, OnnxSpeechSeq2Seq
@@ -280,3 +282,18 @@ def test_recorded_steps_find_the_same(trimmed: Callable[..., Pair], settings: di
 def test_an_engine_of_a_step_is_built(trimmed: Callable[..., Pair]) -> None:
     bundle = Bundle.open(trimmed("gpt2", target="tensorrt").directory)
     assert engine_bytes(bundle, DECODER_WITH_PAST) > 0
+
+
+def test_of_words_that_tie_the_smallest_id_is_said(ids: Path, tmp_path: Path) -> None:
+    model, equal = composite("bert, untied head"), KEPT[-9::3]
+    head = model.decoder.get_output_embeddings()
+    head.weight.data[equal] = 0
+    head.bias.data[equal] = 50
+    with verified_on_short_audio():
+        export(model, tmp_path / "bundle", vocabulary=[ids], limits=Limits(agreement=0))  # torch takes any of them
+    exported = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle", options=ONE_THREAD)
+    for batch in (1, 3):
+        found = exported.generate(NOISE.inputs[:batch], max_new_tokens=4)
+        assert (found[:, 1:] == equal[0]).all()
+    first = exported.generate(NOISE.inputs[:1], num_beams=3, num_return_sequences=3, max_new_tokens=1)
+    assert first[:, 1].tolist() == equal
