@@ -14,12 +14,17 @@ from numpy.typing import NDArray
 
 from composites import EOS, PAD, START, VOCABULARY, composite
 from conftest import ONE_THREAD, ExportOnce, Pair
+from matrix import engine_bytes
 from native_models import whisper
 from parity.agreement import Batch, reference, verdicts
 from parity.cases import Case, Noise, cases
+from recorded_gpu import OnDevice
+from short_audio import verified_on_short_audio
+from speech_export import Limits, export
 from speech_export.precision.options import PrecisionOptions
 from speech_export.verification.trimmed_torch import only_kept_tokens
-from speech_runtime import GenerationError, OnnxSpeechSeq2Seq
+from speech_runtime import Bundle, GenerationError, OnnxSpeechSeq2Seq
+from speech_runtime.bundle.graph_io import DECODER_WITH_PAST
 from speech_runtime.generation.output import GenerateOutput
 from speech_runtime.generation.token_scores.maths import LogitsProcessor, Scores, Sequences
 from tally import Tally, TallyUp
@@ -253,3 +258,42 @@ def test_the_prompt_of_whisper_stays(export_once: ExportOnce, shared: Path) -> N
     features = np.random.default_rng(0).standard_normal((1, exported.manifest.encoder.min_length, 20))
     languages = {exported.generate(features.astype(np.float32), language=name)[0, 1] for name in prompt.languages}
     assert languages == {*prompt.languages.values()}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_beams": 4}, {"num_beams": 3, "repetition_penalty": 1.3}, {"num_beams": 3, "output_logits": True}]
+)
+def test_recorded_steps_find_the_same(trimmed: Callable[..., Pair], settings: dict[str, Any]) -> None:
+    plain = trimmed("mbart", target="cuda")
+    model = plain.exported
+    parts = (model.manifest, model.generation_config, model.feature_extractor, model.tokenizer)
+    recorded = OnnxSpeechSeq2Seq(OnDevice(Bundle.open(plain.directory)), *parts)
+    inputs = np.random.default_rng(0).standard_normal((2, 500)).astype(np.float32)
+    for _ in range(2):  # recorded, then replayed
+        ours, expected = (
+            each.generate(inputs, max_new_tokens=12, return_dict_in_generate=True, **settings)
+            for each in (recorded, model)
+        )
+        np.testing.assert_array_equal(ours.sequences, expected.sequences)
+        for one, other in zip(ours.logits or (), expected.logits or (), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_an_engine_of_a_step_is_built(trimmed: Callable[..., Pair]) -> None:
+    bundle = Bundle.open(trimmed("gpt2", target="tensorrt").directory)
+    assert engine_bytes(bundle, DECODER_WITH_PAST) > 0
+
+
+def test_of_words_that_tie_the_smallest_id_is_said(ids: Path, tmp_path: Path) -> None:
+    model, equal = composite("bert, untied head"), KEPT[-9::3]
+    head = model.decoder.get_output_embeddings()
+    head.weight.data[equal] = 0
+    head.bias.data[equal] = 50
+    with verified_on_short_audio():
+        export(model, tmp_path / "bundle", vocabulary=[ids], limits=Limits(agreement=0))  # torch takes any of them
+    exported = OnnxSpeechSeq2Seq.from_pretrained(tmp_path / "bundle", options=ONE_THREAD)
+    for batch in (1, 3):
+        found = exported.generate(NOISE.inputs[:batch], max_new_tokens=4)
+        assert (found[:, 1:] == equal[0]).all()
+    first = exported.generate(NOISE.inputs[:1], num_beams=3, num_return_sequences=3, max_new_tokens=1)
+    assert first[:, 1].tolist() == equal

@@ -98,8 +98,21 @@ def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Return the token ids of texts as a decoder writes them, without special tokens."""
-    found: list[list[int]] = tokenizer(text_target=texts, add_special_tokens=False, verbose=False)["input_ids"]
+    """Return the token ids of texts as a decoder writes them, without special tokens.
+
+    Raises:
+        ExportError: The tokenizer only decodes.
+    """
+    # Marian splits the two languages of a model in different ways. Other tokenizers look for a target language, which
+    # may not be set.
+    argument = "text_target" if hasattr(tokenizer, "spm_target") else "text"
+    try:
+        found: list[list[int]] = tokenizer(**{argument: texts}, add_special_tokens=False, verbose=False)["input_ids"]
+    except NotImplementedError as error:
+        raise ExportError(
+            f"{type(tokenizer).__name__} only decodes, so the tokens of a text are not known; give tokens in a file "
+            "that ends in .tokens"
+        ) from error
     return found
 
 

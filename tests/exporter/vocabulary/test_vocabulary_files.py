@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from speech_export import ExportError
 from speech_export.vocabulary.files import check_vocabulary_files, kept_by_file
+from vocabularies import TOKENIZERS
 
 TOKENS = ["[UNK]", "one", "two", "##s", "7", "a b", "three", "beyond"]
 SIZE = TOKENS.index("beyond")
@@ -75,6 +76,21 @@ def test_tokens_and_text_need_the_tokenizer(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("one")
     with pytest.raises(ExportError, match="the model is exported without its tokenizer; give token ids in a file"):
         kept_by_file(tmp_path / name, None, SIZE)
+
+
+@pytest.mark.parametrize("kind", ["m2m100", "marian", "roc-bert", "wav2vec2", "speech-to-text"])
+def test_text_is_split_without_a_language(kind: str, tmp_path: Path) -> None:
+    tokenizer = TOKENIZERS[kind](tmp_path)
+    (tmp_path / "kept.txt").write_text("THE quick n\n")
+    kept = kept_by_file(tmp_path / "kept.txt", tokenizer, len(tokenizer))
+    assert kept >= {*tokenizer("THE quick n", add_special_tokens=False)["input_ids"]}
+
+
+def test_text_needs_a_tokenizer_that_encodes(tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("the quick")
+    tokenizer = TOKENIZERS["speech-to-text-2"](tmp_path)
+    with pytest.raises(ExportError, match="Speech2Text2Tokenizer only decodes, .*a file that ends in .tokens"):
+        kept_by_file(tmp_path / "kept.txt", tokenizer, len(tokenizer))
 
 
 def test_names_and_places_are_checked_before_a_model_is_loaded(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig as ReferenceConfig
 
 from speech_runtime.bundle.model_facts import DecoderFacts
+from speech_runtime.bundle.vocabulary import Vocabulary
 from speech_runtime.errors import GenerationError
 from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig
@@ -100,6 +101,22 @@ def test_search_says_what_transformers_says(case: dict[str, Any]) -> None:
         np.testing.assert_allclose(
             found.sequences_scores[finite], reference.sequences_scores.numpy()[finite], atol=1e-4
         )
+
+
+@pytest.mark.parametrize("beams", [1, 5, 8])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_vocabulary_of_six_words_is_enough_for_any_beams(beams: int, seed: int) -> None:
+    vocabulary, prompt = Vocabulary.keeping(FACTS.vocab_size, [1, 2, 5, 9, 10, 17]), np.array([[1], [9]])
+    table = np.where(vocabulary.is_kept, random_table(seed, FACTS.vocab_size, 1.0), np.float32(-np.inf))
+    settings = {"num_beams": beams, "num_return_sequences": min(beams, 3), "eos_token_id": 2, "max_new_tokens": 6}
+    with torch.no_grad():
+        expected = TableModel(table).generate(
+            torch.from_numpy(prompt), use_cache=False, pad_token_id=1, return_dict_in_generate=True, **settings
+        )
+    facts = replace(FACTS, kept_tokens=vocabulary.kept, top_k=vocabulary.count)
+    found = search(TableDecoder(table, facts.top_k), facts, prompt, GenerationConfig(pad_token_id=1, **settings))
+    np.testing.assert_array_equal(found.sequences, expected.sequences.numpy())
+    assert vocabulary.is_kept[found.sequences].all()
 
 
 @pytest.mark.parametrize(("beams", "banned"), [(1, range(3, 33)), (3, range(3, 9))])
