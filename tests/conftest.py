@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import onnx_ir as ir
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,12 +16,12 @@ from transformers import SpeechEncoderDecoderModel
 from composites import composite
 from native_checkpoints import save_native
 from short_audio import verified_on_short_audio
-from speech_export import export, export_bundle
+from speech_export import export
 from speech_export.cli.export import main
 from speech_export.precision.options import PrecisionOptions
-from speech_export.tracing.tracer import Traceable
 from speech_runtime import Bundle, OnnxSpeechSeq2Seq, SessionOptions, install_hints
 from tally import Tally, TallyUp
+from traced_once import graphs_traced_once
 
 pytest_plugins = ["gpu_fixtures"]
 torch.set_num_threads(1)  # two workers, one core each
@@ -89,6 +88,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own.parent if own.name.startswith("popen-gw") else own
 
 
+@pytest.fixture(scope="module")
+def traced_once(shared: Path) -> Iterator[None]:
+    """Let the exports of a module read graphs that were traced of the same weights; see `graphs_traced_once`."""
+    with graphs_traced_once(shared):
+        yield
+
+
 @pytest.fixture(scope="session")
 def export_once(shared: Path) -> ExportOnce:
     """Each of the exports that tests share, made once."""
@@ -97,7 +103,8 @@ def export_once(shared: Path) -> ExportOnce:
         target = shared / f"bundle-{name}"
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                with nullcontext() if isinstance(model, Path) else verified_on_short_audio():
+                short = nullcontext() if isinstance(model, Path) else verified_on_short_audio()
+                with graphs_traced_once(shared), short:
                     export(model, target, **settings)
         return target
 
@@ -137,33 +144,11 @@ def native_checkpoint(export_once: ExportOnce, shared: Path) -> Callable[..., Sa
 
 
 @pytest.fixture(scope="session")
-def digits(export_once: ExportOnce, shared: Path) -> Pair:
+def digits(export_once: ExportOnce) -> Pair:
     """The bundled model and its bundle."""
-    trace = export_bundle.trace
-
-    def keep(graph: Traceable, input_name: str, layers: int, opset: int) -> ir.Model:
-        traced = trace(graph, input_name, layers, opset)
-        ir.save(traced, shared / f"digits-traced-{graph.name}.onnx")
-        return traced
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_bundle, "trace", keep)
-        directory = export_once("digits", CHECKPOINT)
+    directory = export_once("digits", CHECKPOINT)
     reference = SpeechEncoderDecoderModel.from_pretrained(CHECKPOINT).eval()
     return Pair(reference, OnnxSpeechSeq2Seq.from_pretrained(directory, options=ONE_THREAD), directory)
-
-
-@pytest.fixture
-def digits_traced_before(digits: Pair, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Export the bundled model, in float32 for the CPU, from the graphs that were traced for `digits`.
-
-    Tracing takes most of an export; this is for tests of what comes after it.
-    """
-
-    def read(graph: Traceable, *_: object) -> ir.Model:
-        return ir.load(shared / f"digits-traced-{graph.name}.onnx")
-
-    monkeypatch.setattr(export_bundle, "trace", read)
 
 
 @pytest.fixture(scope="session")
@@ -186,7 +171,7 @@ def digits_for_tensorrt(shared: Path) -> Path:
 def half_digits(export_once: ExportOnce) -> Bundle:
     """The bundled model in half precision, as `speech-export` makes it."""
     fp16 = PrecisionOptions(precision="fp16", target="cuda")
-    return Bundle.open(export_once("digits-fp16", CHECKPOINT, precision=fp16, calibration_audio=CLIPS))
+    return Bundle.open(export_once("digits-fp16-cuda", CHECKPOINT, precision=fp16, calibration_audio=CLIPS))
 
 
 @pytest.fixture(scope="session")

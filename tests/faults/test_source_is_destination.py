@@ -75,7 +75,7 @@ def test_a_bundle_is_no_source_of_itself(name: str, extra: tuple[str, ...], digi
     assert Bundle.open(bundle).manifest == digits.exported.manifest
 
 
-@pytest.mark.usefixtures("digits_traced_before")
+@pytest.mark.usefixtures("traced_once")
 def test_a_bundle_that_shares_files_with_the_checkpoint_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
     """Hard links: what is written is new, and the old name of a file keeps its bytes."""
     bundle, before = make_bundle(tmp_path / "bundle"), hashes(checkpoint)
@@ -106,7 +106,7 @@ def test_engines_of_a_bundle_of_hard_links_leave_the_other_one_whole(
     assert len(Bundle.open(twin).manifest.engines) == 1
 
 
-@pytest.mark.usefixtures("digits_traced_before")
+@pytest.mark.usefixtures("traced_once")
 @pytest.mark.parametrize("kills", [KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.full)])
 def test_a_bundle_within_its_checkpoint(kills: int, checkpoint: Path, references: dict[Path, str]) -> None:
     """It is allowed; a kill at any moment leaves the checkpoint whole, and the next run removes the remains."""

@@ -12,7 +12,7 @@ from matrix import ENCODER_ROWS, Pairing, measured_in
 from speech_export.precision.options import PrecisionOptions
 from speech_runtime.bundle.graph_io import ENCODER, GRAPHS
 
-pytestmark = pytest.mark.usefixtures("short_verification")
+pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
 FOR_CUDA = PrecisionOptions(target="cuda")
 BY_DEFAULT = {

@@ -24,7 +24,7 @@ from speech_export.families.listing import supported_families
 from speech_export.sources.configs import load_configs
 from support_table import TABLE
 
-pytestmark = pytest.mark.usefixtures("short_verification")
+pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
 BY_DEFAULT = {
     "sew-d",  # disentangled attention

@@ -153,7 +153,7 @@ def test_canary_translates_in_every_call(
 
 
 @pytest.mark.parametrize("family", ["whisper", "speech_to_text", pytest.param("moonshine", marks=pytest.mark.full)])
-@pytest.mark.usefixtures("short_verification")
+@pytest.mark.usefixtures("short_verification", "traced_once")
 def test_an_adapter_computes_what_peft_computes(
     family: str, samples: NDArray[np.float32], clip: Path, tmp_path: Path
 ) -> None:

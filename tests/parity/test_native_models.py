@@ -35,7 +35,7 @@ from speech_export.sources.checkpoint import load_checkpoint
 from speech_runtime import AudioError, GenerationError, OnnxSpeechSeq2Seq
 from speech_runtime.bundle.loading import Bundle
 
-pytestmark = pytest.mark.usefixtures("short_verification")
+pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
 SEARCHES: list[dict[str, Any]] = [{"num_beams": 1}, {"num_beams": 5}, {"num_beams": 5, "length_penalty": -1.0}]
 BY_DEFAULT = {"canary", "moonshine", "seamless_m4t_v2", "speecht5"}

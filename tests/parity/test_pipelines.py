@@ -83,7 +83,7 @@ def composite(digits: Pair, exported: OnnxModelForSpeechSeq2Seq) -> Both:
 
 
 @pytest.fixture(scope="module")
-def whisper(tmp_path_factory: pytest.TempPathFactory, short_verification: None) -> Both:
+def whisper(tmp_path_factory: pytest.TempPathFactory, short_verification: None, traced_once: None) -> Both:
     checkpoint = tmp_path_factory.mktemp("whisper")
     model: WhisperForConditionalGeneration = save_whisper(checkpoint)
     bundle = tmp_path_factory.mktemp("bundle")

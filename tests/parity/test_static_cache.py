@@ -26,7 +26,7 @@ from speech_runtime.bundle.loading import Bundle
 from speech_runtime.cli.describe import describe
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 
-pytestmark = pytest.mark.usefixtures("short_verification")
+pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
 LENGTH = 40
 FOR_TENSORRT = PrecisionOptions(target="tensorrt")

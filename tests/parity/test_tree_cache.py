@@ -31,7 +31,7 @@ from speech_runtime.generation.decoding.caches import tree
 from speech_runtime.generation.decoding.caches.tree import TreeBuffers, TreeCache
 from speech_runtime.generation.decoding.decoder import CachedDecoder
 
-pytestmark = pytest.mark.usefixtures("short_verification")
+pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
 FOR_CUDA = PrecisionOptions(target="cuda")
 WITHOUT = {"prophetnet"}

@@ -14,6 +14,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+@pytest.mark.usefixtures("traced_once")
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_the_bundled_model_says_the_same(
     precision: str, digits: Pair, references: dict[Path, str], tmp_path: Path

@@ -54,7 +54,7 @@ from speech_export.sources.pair import load_pair
 from speech_runtime import BundleError, OnnxSpeechSeq2Seq
 from tiny_checkpoint import Copies, save_tokenizer
 
-pytestmark = pytest.mark.usefixtures("short_verification")
+pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
 TINY_OPT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 90, "ffn_dim": 40}
 TINY_OPT |= {"word_embed_proj_dim": 32, "max_position_embeddings": 64}

@@ -33,6 +33,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_checkpoint_is_exported_and_summed_up(tmp_path: Path) -> None:
     result = run(CHECKPOINT, "-o", tmp_path / "bundle")
     assert result.exit_code == 0, result.output
@@ -146,7 +147,7 @@ def test_generation_settings_are_checked_before_anything_is_traced(
     assert not stages
 
 
-@pytest.mark.usefixtures("digits_traced_before")
+@pytest.mark.usefixtures("traced_once")
 def test_a_failed_verification_leaves_nothing(tmp_path: Path) -> None:
     result = run(CHECKPOINT, "-o", tmp_path / "bundle", "--tolerance", "1e-12")
     assert result.exit_code == 1
@@ -154,7 +155,7 @@ def test_a_failed_verification_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("digits_traced_before")
+@pytest.mark.usefixtures("traced_once")
 def test_verification_notices_a_wrong_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from speech_export import export_bundle as pipeline
 
@@ -173,7 +174,7 @@ def test_verification_notices_a_wrong_weight(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("digits_traced_before")
+@pytest.mark.usefixtures("traced_once")
 def test_what_is_there_is_kept_and_replaced_on_request(digits: Pair, tmp_path: Path) -> None:
     target = Path(shutil.copytree(digits.directory, tmp_path / "bundle"))
     before = target.stat().st_ino
@@ -218,6 +219,7 @@ def test_the_model_is_left_as_it_was(pair: Callable[[str], Pair]) -> None:
     assert not model.training
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_model_in_training_mode_is_exported_and_left_in_its_modes(tmp_path: Path) -> None:
     model = composite("gpt2").train()
     model.encoder.feature_extractor.eval()  # frozen, as in many trainings

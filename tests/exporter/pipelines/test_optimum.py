@@ -35,7 +35,7 @@ def same_files(one: Path, other: Path) -> bool:
     return sorted(names) == sorted(there) and not any(filecmp.cmpfiles(one, other, names, shallow=False)[1:])
 
 
-@pytest.mark.usefixtures("digits_traced_before")
+@pytest.mark.usefixtures("traced_once")
 def test_an_export_is_kept_by_save_pretrained_only(temporary: Path, tmp_path: Path) -> None:
     model = OnnxModelForSpeechSeq2Seq.from_pretrained(CHECKPOINT, export=True, max_length=20)
     assert isinstance(model, OptimizedModel)

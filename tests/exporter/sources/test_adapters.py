@@ -20,7 +20,7 @@ from speech_export import ExportError, HubOptions, export, load_checkpoint, load
 from speech_runtime import OnnxSpeechSeq2Seq
 from tiny_checkpoint import Copies, save_tiny, save_tokenizer
 
-pytestmark = pytest.mark.usefixtures("short_verification")
+pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
 PROMPT = torch.tensor([[1, 5, 6, 9], [1, 7, 8, 5]])
 WEIGHTS = "adapter_model.safetensors"

@@ -22,7 +22,7 @@ from speech_export.limits import Limits
 from speech_runtime import AudioError, OnnxSpeechSeq2Seq
 from tiny_checkpoint import save_tiny
 
-pytestmark = pytest.mark.usefixtures("short_verification")
+pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
 VALUES: tuple[Any, ...] = (
     None,

@@ -23,7 +23,7 @@ from speech_export.sources.pair import as_decoder, load_pair
 from speech_export.sources.weights import load_part
 from tiny_checkpoint import Copies, Weights, save_tiny, save_tokenizer
 
-pytestmark = pytest.mark.usefixtures("short_verification")
+pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
 SECOND_LAYER = "encoder.encoder.layers.1.attention.k_proj.weight"
 

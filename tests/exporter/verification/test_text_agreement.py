@@ -49,6 +49,7 @@ def other_digit(token: int) -> int:
     return int(token) + 1 if token % 2 else int(token) - 1
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_a_bundle_whose_texts_differ_is_refused(tmp_path: Path) -> None:
     int4 = PrecisionOptions(precision="int4", block_size=256)
     limits = Limits(math.inf, 0.0, text_agreement=1.0)

@@ -108,6 +108,7 @@ def test_to_score_a_word_that_is_left_out_is_an_error_with_its_name(exported: tu
         model.score(clip, [KEPT[0], WORDS[4]])
 
 
+@pytest.mark.usefixtures("short_verification", "traced_once")
 def test_a_list_of_all_tokens_makes_the_bundle_of_none(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "all.ids").write_text("\n".join(map(str, range(VOCABULARY))))
     bundle = export(checkpoint, tmp_path / "bundle", vocabulary=[tmp_path / "all.ids"])

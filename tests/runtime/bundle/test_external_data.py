@@ -166,6 +166,7 @@ def locations(graph: Path) -> set[str]:
     return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
 
 
+@pytest.mark.usefixtures("traced_once")
 @pytest.mark.parametrize(
     "conversion",
     [
