@@ -1,5 +1,7 @@
 """A language model that is a table of logits, for transformers and for our search: the same numbers without a graph."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -59,32 +61,43 @@ class TableModel(PreTrainedModel, GenerationMixin):
 
 
 class TableDecoder:
-    """The table as our decoding loop sees it: keeps each beam's sequence as its cache."""
+    """The table as a decoding session sees it: keeps each beam's sequence as its cache."""
+
+    joins = False
 
     def __init__(self, table: NDArray[np.float32], top_k: int) -> None:
         self.table, self.top_k = table, top_k
         self.sequences = np.zeros((0, 0, 0), dtype=np.int64)
 
-    def start(self, prompt: NDArray[np.int64], full_vocab: bool, keep_logits: bool = False) -> Candidates:
+    def start(self, prompt: NDArray[np.int64], full_vocab: bool, keep_logits: bool = False) -> list[Candidates]:
         self.sequences = prompt[:, None]
-        return self._answer(full_vocab)
+        return self._answers(full_vocab)
 
-    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool, keep_logits: bool = False) -> Candidates:
-        kept = np.take_along_axis(self.sequences, np.array(beam_idx)[:, :, None], axis=1)
+    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool, keep_logits: bool = False) -> list[Candidates]:
+        kept = np.take_along_axis(self.sequences, np.array([list(row) for row in beam_idx])[:, :, None], axis=1)
         self.sequences = np.concatenate([kept, np.array(tokens)[:, :, None]], axis=2)
-        return self._answer(full_vocab)
+        return self._answers(full_vocab)
 
-    def _answer(self, full_vocab: bool) -> Candidates:
-        batch, beams, length = self.sequences.shape
-        logits = torch.from_numpy(logits_of(self.table, self.sequences.reshape(-1, length)))
+    def select_utterances(self, utterances: Sequence[int]) -> None:
+        self.sequences = self.sequences[list(utterances)]
+
+    def takes(self, newcomers: "TableDecoder") -> bool:
+        return False
+
+    def join(self, newcomers: "TableDecoder", beams: int, capacity: int) -> None:
+        raise NotImplementedError
+
+    def _answers(self, full_vocab: bool) -> list[Candidates]:
+        return [self._answer(utterance, full_vocab) for utterance in self.sequences]
+
+    def _answer(self, sequences: NDArray[np.int64], full_vocab: bool) -> Candidates:
+        """Candidates of one utterance for the sequences [beams, length] of its beams."""
+        logits = torch.from_numpy(logits_of(self.table, sequences))[None]
+        is_finite = bool(np.isfinite(logits.numpy().max(axis=-1)).all())
         if full_vocab:
-            return all_tokens(logits.view(batch, beams, -1).numpy())
-        best, ids = torch.topk(torch.log_softmax(logits, dim=-1).view(batch, beams, -1), self.top_k, dim=-1)
-        whole = logits.view(batch, beams, -1).numpy()
-        return Candidates(ids.numpy(), best.numpy(), is_sorted=True, logits=lambda: whole)
-
-    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
-        self.sequences = self.sequences[utterances]
+            return all_tokens(logits.numpy(), is_finite=is_finite)
+        best, ids = torch.topk(torch.log_softmax(logits, dim=-1), self.top_k, dim=-1)
+        return Candidates(ids.numpy(), best.numpy(), is_sorted=True, is_finite=is_finite, logits=logits.numpy)
 
 
 def search(

@@ -135,17 +135,16 @@ def test_every_step_says_what_that_of_the_growing_graph_says(
         beams = 1 if step == 0 else 4
         if step == STEPS // 2:  # one of the utterances is done
             batch = 1
-            ours.select_utterances(np.array([1]))
-            theirs.select_utterances(np.array([1]))
+            ours.select_utterances([1])
+            theirs.select_utterances([1])
         ids, kept = random.integers(4, 90, (batch, beams)), random.integers(0, past_beams, (batch, beams))
         if step:
-            found, expected = (
-                each.step(ids.tolist(), kept.tolist(), full_vocab=True).scores for each in (ours, theirs)
-            )
+            steps = [each.step(ids.tolist(), kept.tolist(), full_vocab=True) for each in (ours, theirs)]
         else:
             prompt = random.integers(4, 90, (batch, 3))
-            found, expected = (each.start(prompt, full_vocab=True).scores for each in (ours, theirs))
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+            steps = [each.start(prompt, full_vocab=True) for each in (ours, theirs)]
+        for found, expected in zip(*steps, strict=True):
+            np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
         past_beams = beams
 
 

@@ -30,6 +30,7 @@ from speech_runtime.generation.decoding import decoder
 from speech_runtime.generation.decoding.caches import tree
 from speech_runtime.generation.decoding.caches.tree import TreeBuffers, TreeCache
 from speech_runtime.generation.decoding.decoder import CachedDecoder
+from speech_runtime.generation.search.base import Candidates
 
 pytestmark = pytest.mark.usefixtures("short_verification", "traced_once")
 
@@ -99,15 +100,15 @@ class BesideTorch:
 
     def start(self, prompt: Tokens) -> NDArray[np.float32]:
         self.sequences = prompt[:, None]
-        return self.decoder.start(prompt, full_vocab=True).scores
+        return scores_of(self.decoder.start(prompt, full_vocab=True))
 
     def step(self, tokens: Tokens, beam_idx: Tokens) -> NDArray[np.float32]:
         kept = np.take_along_axis(self.sequences, beam_idx[:, :, None], axis=1)
         self.sequences = np.concatenate([kept, tokens[:, :, None]], axis=2)
-        return self.decoder.step(tokens.tolist(), beam_idx.tolist(), full_vocab=True).scores
+        return scores_of(self.decoder.step(tokens.tolist(), beam_idx.tolist(), full_vocab=True))
 
     def select_utterances(self, utterances: NDArray[np.int64]) -> None:
-        self.decoder.select_utterances(utterances)
+        self.decoder.select_utterances(utterances.tolist())
         self.active, self.sequences = self.active[utterances], self.sequences[utterances]
 
     def expected(self) -> torch.Tensor:
@@ -125,6 +126,11 @@ class BesideTorch:
                 use_cache=False,  # transformers' own would have as many layers as a BART's encoder
             ).logits
         return torch.stack(logits.split(beams))
+
+
+def scores_of(found: list[Candidates]) -> NDArray[np.float32]:
+    """Scores [utterances, beams, words] of a step."""
+    return np.concatenate([candidates.scores for candidates in found])
 
 
 def assert_same(logits: NDArray[np.float32], expected: torch.Tensor) -> None:

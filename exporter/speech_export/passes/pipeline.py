@@ -10,7 +10,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from speech_runtime.bundle.graph_io import BEAM_IDX, DECODER_WITH_PAST
+from speech_runtime.bundle.graph_io import DECODER_WITH_PAST, PAST_LENGTH
 from speech_runtime.bundle.model_facts import DecoderFacts
 
 from ..precision.options import Precision, PrecisionOptions, Target
@@ -58,13 +58,18 @@ def optimize(model: ir.Model, graph: str, target: Target, decoder: DecoderFacts)
         decoder: Facts of the decoder as traced.
 
     Returns:
-        Facts of the decoder, with the cache "in_place" if the step graph now writes into its cache.
+        Facts of the decoder, with the cache "in_place" if the step graph now writes into its cache, and "ragged" if its
+        utterances may have pasts of different lengths.
     """
     passes = {"cpu": passes_for_cpu, "cuda": passes_for_cuda, "tensorrt": passes_for_tensorrt}[target]
     run_passes(model, passes(graph, decoder))
-    # Where `keep_cache_in_place` applies, `past_length` replaces `beam_idx`.
-    reorders = graph != DECODER_WITH_PAST or any(value.name == BEAM_IDX for value in model.graph.inputs)
-    return decoder if reorders or decoder.cache != "growing" else replace(decoder, cache="in_place")
+    if graph != DECODER_WITH_PAST or decoder.cache != "growing":
+        return decoder
+    # `keep_cache_in_place` gives the graph this input, in place of `beam_idx`.
+    past_length = next((value for value in model.graph.inputs if value.name == PAST_LENGTH), None)
+    if past_length is None:
+        return decoder
+    return replace(decoder, cache="in_place", ragged=past_length.shape != [1])
 
 
 def passes_for_tensorrt(graph: str, decoder: DecoderFacts) -> list[Pass]:  # noqa: ARG001 - the same for all

@@ -76,6 +76,7 @@ class DecoderFacts:
         cache: Kind of self-attention cache; see `graph_io.Cache`.
         cache_length: Length of a static cache in tokens; None for the other kinds.
         masks_audio: If true, cross-attention applies the mask of the encoder's frames, so frames may be padded.
+        ragged: If true, the utterances of a batch may have pasts of different lengths.
         kept_tokens: Token ids with a row in the embedding and the head, see `Vocabulary.kept`; None for all.
     """
 
@@ -89,6 +90,7 @@ class DecoderFacts:
     cache: Cache = "growing"
     cache_length: int | None = None
     masks_audio: bool = True
+    ragged: bool = False
     kept_tokens: str | None = None
 
     def __post_init__(self) -> None:

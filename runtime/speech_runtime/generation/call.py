@@ -1,6 +1,6 @@
 """A call of `generate`: prompts of any lengths, stop strings and streaming around the decoding loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,15 @@ from .call_options import CallOptions
 from .config import GenerationConfig
 from .decoding.caches.static import check_static_length
 from .decoding.caches.tree import ROOM
-from .decoding.loop import Decoder, DecodingLoop
+from .decoding.session import Decoder, DecodeSession
+from .decoding.utterance import Utterance
 from .output import GenerateOutput, joined
 from .prompts import Prompt
-from .search.base import SearchResult, rows_per_utterance
+from .search.base import rows_per_utterance
 from .search.stopping import Deadline
 from .streaming import Stream, TextStream, TokenStream
 from .text import stop_strings
-from .token_scores.chain import Lengths
+from .token_scores.chain import Lengths, processor_chain
 
 _FLOAT_BYTES = 4
 
@@ -57,34 +58,81 @@ def generate(
     """
     _check(config, prompts, options, tokenizer)
     deadline = Deadline(config.max_time, options.cancel)
-    found: list[list[SearchResult]] = [[]] * sum(len(prompt.utterances) for prompt in prompts)
-    steps, scores, logits = 0, None, None
+    session = DecodeSession()
+    batch: dict[int, Utterance] = {}
     for prompt in prompts:
-        length = prompt.tokens.shape[1]
-        shortest, longest = config.length_range(length, facts.max_positions)
-        check_static_length(facts, longest)
-        _check_memory(len(prompt.utterances), longest, facts, config)
-        criteria = options.checked_criteria()
-        if config.stops and tokenizer is not None:
-            criteria = (*criteria, stop_strings(tokenizer, config.stops, length))
-        stream = _stream(prompt, options, tokenizer)
-        loop = DecodingLoop(
-            decoder(prompt.utterances, longest),
-            facts,
-            prompt.tokens,
-            Lengths(length, shortest, longest),
-            config,
-            options,
-            deadline,
-            criteria,
-            stream,
-        )
-        for utterance, results in zip(prompt.utterances.tolist(), loop.run(), strict=True):
-            found[utterance] = results
-        if stream is not None:
-            stream.end(found[0][0].tokens)
-        steps, scores, logits = steps + loop.steps, loop.scores, loop.logits
-    return joined(found, config.fill_token_id, steps, rows_per_utterance(config), scores, logits)
+        if not session.takes_more:
+            _finish(session)
+        utterances = utterances_of(prompt, facts, tokenizer, config, options, deadline)
+        longest = utterances[0].longest
+        _check_memory(len(session.running) + len(utterances), longest, facts, config)
+        batch.update(zip(prompt.utterances.tolist(), utterances, strict=True))
+        own = decoder(prompt.utterances, longest)
+        if not session.takes(own):
+            _finish(session)
+        _check_ended(session.admit(utterances, own))
+    _finish(session)
+    found = [batch[position].results() for position in range(len(batch))]
+    records = [[getattr(batch[row], name) for row in range(len(batch))] for name in ("scores", "logits")]
+    scores, logits = (None if None in rows else tuple(map(np.concatenate, zip(*rows, strict=True))) for rows in records)
+    return joined(found, config.fill_token_id, session.steps, rows_per_utterance(config), scores, logits)
+
+
+def utterances_of(
+    prompt: Prompt,
+    facts: DecoderFacts,
+    tokenizer: Tokenizer | None,
+    config: GenerationConfig,
+    options: CallOptions,
+    deadline: Deadline,
+    names: Sequence[str] | None = None,
+) -> list[Utterance]:
+    """Return the utterances of a prompt, ready to be admitted to a session.
+
+    Args:
+        prompt: Prompts of one length.
+        facts: Facts of the decoder.
+        tokenizer: Tokenizer for stop strings and streaming.
+        config: Settings.
+        options: Options of the call.
+        deadline: Deadline of the call.
+        names: Names of the utterances in errors; by default their numbers.
+
+    Raises:
+        GenerationError: The settings do not fit the prompts or the decoder.
+    """
+    length = prompt.tokens.shape[1]
+    shortest, longest = config.length_range(length, facts.max_positions)
+    check_static_length(facts, longest)
+    criteria = options.checked_criteria()
+    if config.stops and tokenizer is not None:
+        criteria = (*criteria, stop_strings(tokenizer, config.stops, length))
+    lengths = Lengths(length, shortest, longest)
+    chain = processor_chain(config, lengths, facts.top_k, facts.vocabulary, options.checked_processors())
+    stream = _stream(prompt, options, tokenizer)
+    if names is None:
+        names = [f"utterance {position} of the batch, counted from 0" for position in prompt.utterances]
+    utterances = [
+        Utterance(name, tokens, longest, config, chain, options, deadline, criteria, stream)
+        for name, tokens in zip(names, prompt.tokens, strict=True)
+    ]
+    if options.output_scores or options.output_logits:
+        for utterance in utterances:
+            utterance.companions = utterances
+    return utterances
+
+
+def _finish(session: DecodeSession) -> None:
+    """Decode until all utterances have ended."""
+    while session.running:
+        _check_ended(session.step())
+
+
+def _check_ended(utterances: Sequence[Utterance]) -> None:
+    """Raise the error of the first utterance that has failed."""
+    for utterance in utterances:
+        if utterance.error is not None:
+            raise utterance.error
 
 
 def _check(config: GenerationConfig, prompts: list[Prompt], options: CallOptions, tokenizer: Tokenizer | None) -> None:

@@ -22,9 +22,11 @@ class CallOptions:
     """Options of a call of `generate` besides its settings.
 
     Attributes:
-        logits_processor: Functions that take sequences int64 [batch, beams, length] and scores float32 [batch, beams,
-            vocabulary] and return scores. They come after the processors of the settings and before sampling.
-        stopping_criteria: Functions that take sequences int64 [rows, length] and return which of them end: bool [rows].
+        logits_processor: Functions that take sequences int64 [1, beams, length] and scores float32 [1, beams,
+            vocabulary] of an utterance and return scores. They come after the processors of the settings and before
+            sampling.
+        stopping_criteria: Functions that take sequences int64 [beams, length] of an utterance and return which of them
+            end: bool [beams].
         generator: Source of random numbers for sampling; None for a new one.
         stream: Function that takes the text of the only utterance in whole words, as soon as it is decided.
         streamer: Streamer of transformers, or an object of your own with `put` and `end`: it takes the prompt, int64

@@ -24,9 +24,9 @@ class Streamer(Protocol):
 
 
 class Stream(Protocol):
-    """Receives the tokens of the only utterance of a search."""
+    """Receives the tokens of an utterance."""
 
-    def __call__(self, decided: list[list[int]]) -> None:
+    def __call__(self, decided: Sequence[int]) -> None:
         """Take all decided tokens of the utterance, the prompt included."""
 
     def end(self, sequence: Sequence[int]) -> None:
@@ -42,9 +42,9 @@ class TextStream:
         self._write = write
         self._written = ""
 
-    def __call__(self, decided: list[list[int]]) -> None:
-        """Write the complete words in the decided tokens of the only utterance; the prompt is among the tokens."""
-        text = self._text(decided[0])
+    def __call__(self, decided: Sequence[int]) -> None:
+        """Write the complete words in the decided tokens; the prompt is among them."""
+        text = self._text(decided)
         self._write_new(text[: _complete_length(text)])
 
     def end(self, sequence: Sequence[int]) -> None:
@@ -68,9 +68,9 @@ class TokenStream:
         self._count = prompt.shape[1]
         streamer.put(prompt.copy())
 
-    def __call__(self, decided: list[list[int]]) -> None:
+    def __call__(self, decided: Sequence[int]) -> None:
         """Pass on the tokens that were decided since the last call."""
-        self._put(decided[0])
+        self._put(decided)
 
     def end(self, sequence: Sequence[int]) -> None:
         """Pass on the rest of the final sequence, and the end."""

@@ -55,6 +55,25 @@ def _parsed(content: bytes) -> Any:
     return onnx.load_from_string(content)
 
 
+def random_inputs(session: onnxruntime.InferenceSession, sizes: dict[str, int]) -> dict[str, NDArray[Any]]:
+    """Inputs of given sizes; the last frames of the second utterance are padding."""
+    random, inputs = np.random.default_rng(0), {}
+    for value in session.get_inputs():
+        shape = [size if isinstance(size, int) else sizes[size] for size in value.shape]
+        if value.name == "encoder_attention_mask":
+            inputs[value.name] = np.ones(shape, dtype=np.int64)
+            inputs[value.name][1:, 1:] = 0
+        elif value.name == PAST_LENGTH:
+            inputs[value.name] = np.array([sizes["past"]])
+        elif value.name == "beam_idx":
+            inputs[value.name] = random.integers(0, sizes["past_beams"], shape)
+        elif value.type == "tensor(int64)":
+            inputs[value.name] = random.integers(3, 90, shape)
+        else:
+            inputs[value.name] = random.standard_normal(shape).astype(np.float32)
+    return inputs
+
+
 def runner(model: ir.Model) -> Run:
     """Runs `model` on random inputs of given sizes; the last frames of the second utterance are padding."""
     options = onnxruntime.SessionOptions()
@@ -63,21 +82,7 @@ def runner(model: ir.Model) -> Run:
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
 
     def run(sizes: dict[str, int]) -> list[NDArray[Any]]:
-        random, inputs = np.random.default_rng(0), {}
-        for value in session.get_inputs():
-            shape = [size if isinstance(size, int) else sizes[size] for size in value.shape]
-            if value.name == "encoder_attention_mask":
-                inputs[value.name] = np.ones(shape, dtype=np.int64)
-                inputs[value.name][1:, 1:] = 0
-            elif value.name == PAST_LENGTH:
-                inputs[value.name] = np.array([sizes["past"]])
-            elif value.name == "beam_idx":
-                inputs[value.name] = random.integers(0, sizes["past_beams"], shape)
-            elif value.type == "tensor(int64)":
-                inputs[value.name] = random.integers(3, 90, shape)
-            else:
-                inputs[value.name] = random.standard_normal(shape).astype(np.float32)
-        return list(session.run(None, inputs))
+        return list(session.run(None, random_inputs(session, sizes)))
 
     return run
 
@@ -159,6 +164,46 @@ def test_queries_keys_and_values_in_one_product_are_the_very_same(in_place: bool
     assert operators(together)["Split"] - operators(apart)["Split"] == (0 if in_place else LAYERS)
     for expected, found in zip(runner(apart)(sizes()), runner(together)(sizes()), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bart", "whisper", "roberta"])
+def test_rows_whose_pasts_have_other_lengths_are_computed_as_alone(family: str) -> None:
+    model = step_graph(family)
+    fuse_cross_attention(model, LAYERS)
+    past = next(value for value in model.graph.inputs if value.name == "past.0.key")
+    assert keep_cache_in_place(model, LAYERS, past.shape[2], past.shape[4], None)
+    assert next(value for value in model.graph.inputs if value.name == PAST_LENGTH).shape == ["batch"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    lengths, chosen = [0, 5, 3], sizes(batch=3, beams=2, tokens=1)
+    inputs = random_inputs(session, chosen) | {PAST_LENGTH: np.array(lengths)}
+    together = session.run(["logits"], inputs)[0]
+    for row, length in enumerate(lengths):
+        own = {
+            name: array[2 * row : 2 * row + 2] if name.startswith("past.") else array[row : row + 1]
+            for name, array in inputs.items()
+        }
+        assert own[PAST_LENGTH].tolist() == [length]
+        np.testing.assert_array_equal(session.run(["logits"], own)[0][0], together[row])
+
+
+def test_a_graph_that_computes_with_the_length_of_its_past_keeps_one_for_all() -> None:
+    model = step_graph("gpt2")
+    length = ir.node(
+        "Shape", [next(value for value in model.graph.inputs if value.name == "past.0.key")], {"start": 3, "end": 4}
+    )
+    scale = ir.node("Cast", [length.outputs[0]], {"to": ir.DataType.FLOAT.value})
+    last = model.graph[-1]
+    logits = next(value for value in model.graph.outputs if value.name == "logits")
+    product = ir.node("Mul", [logits.producer().inputs[0], scale.outputs[0]])
+    for node in (length, scale, product):
+        model.graph.insert_after(last, node)
+        last = node
+    product.outputs[0].name, product.outputs[0].type = "scaled", logits.type
+    model.graph.outputs.append(product.outputs[0])
+    assert keep_cache_in_place(model, LAYERS, 3, 8, None)
+    assert next(value for value in model.graph.inputs if value.name == PAST_LENGTH).shape == [1]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

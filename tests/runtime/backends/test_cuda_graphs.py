@@ -139,7 +139,7 @@ def test_two_searches_at_a_time_have_memory_of_their_own(static: Callable[[str],
         return CachedDecoder(backend, facts, 1, backend.upload(states), backend.upload(mask), memories)
 
     def step(decoder: CachedDecoder, tokens: Sequence[int]) -> NDArray[np.float32]:
-        return np.stack([decoder.step([[token]], [[0]], full_vocab=True).scores for token in tokens])
+        return np.stack([decoder.step([[token]], [[0]], full_vocab=True)[0].scores for token in tokens])
 
     alone = [step(search(seed), (1, 5, 9)) for seed in range(3)]
     decoders = [search(seed) for seed in range(3)]  # memory is reserved for two

@@ -10,7 +10,7 @@ from speech_runtime.errors import GenerationError
 from speech_runtime.generation.call_options import CallOptions
 from speech_runtime.generation.config import GenerationConfig
 from speech_runtime.generation.likelihood import sequence_logprobs
-from speech_runtime.generation.search.base import Candidates, PerBeam, all_tokens
+from speech_runtime.generation.search.base import Candidates, all_tokens
 from speech_runtime.generation.token_scores.maths import log_softmax
 from table_model import TableDecoder, random_table, search
 
@@ -31,21 +31,25 @@ class BrokenDecoder(TableDecoder):
         super().__init__(TABLE, TOP_K)
         self.value, self.row, self.broken_step, self.count = value, row, step, 0
 
-    def _answer(self, full_vocab: bool) -> Candidates:
+    def _answers(self, full_vocab: bool) -> list[Candidates]:
         self.count += 1
-        logits = np.array(super()._answer(full_vocab=True).scores)
-        if self.count == self.broken_step:
+        return super()._answers(full_vocab)
+
+    def _answer(self, sequences: NDArray[np.int64], full_vocab: bool) -> Candidates:
+        logits = np.array(super()._answer(sequences, full_vocab=True).scores)
+        if self.count == self.broken_step and sequences[0, 0] == PROMPT[self.row, 0]:
             some = slice(None) if self.value == -np.inf else slice(7, 8)
-            logits[self.row, -1, some] = self.value
-        return all_tokens(logits) if full_vocab else _best(logits)
+            logits[:, -1, some] = self.value
+        is_finite = bool(np.isfinite(logits.max(axis=-1)).all())
+        return all_tokens(logits, is_finite=is_finite) if full_vocab else _best(logits, is_finite=is_finite)
 
 
-def _best(logits: NDArray[np.float32]) -> Candidates:
+def _best(logits: NDArray[np.float32], *, is_finite: bool) -> Candidates:
     """The head of a step: log-softmax of everything, then the best."""
     with np.errstate(invalid="ignore"):
         logprobs = log_softmax(logits)
     ids = np.argsort(-logprobs, axis=-1, kind="stable")[:, :, :TOP_K]
-    return Candidates(ids, np.take_along_axis(logprobs, ids, axis=-1), is_sorted=True)
+    return Candidates(ids, np.take_along_axis(logprobs, ids, axis=-1), is_sorted=True, is_finite=is_finite)
 
 
 def found(decoder: TableDecoder, beams: int, full_vocab: bool) -> NDArray[np.int64]:
@@ -74,14 +78,10 @@ def test_an_utterance_keeps_its_number_once_others_are_set_aside() -> None:
     class Early(BrokenDecoder):
         """The first two utterances end at once."""
 
-        def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool, keep_logits: bool = False) -> Candidates:
-            self.row = len(tokens) - 1
-            return super().step(tokens, beam_idx, full_vocab, keep_logits)
-
-        def _answer(self, full_vocab: bool) -> Candidates:
-            found = super()._answer(full_vocab)
-            if self.count == 1:
-                found.ids[:2, :, 0] = 0
+        def _answer(self, sequences: NDArray[np.int64], full_vocab: bool) -> Candidates:
+            found = super()._answer(sequences, full_vocab)
+            if self.count == 1 and sequences[0, 0] != PROMPT[2, 0]:
+                found.ids[:, :, 0] = 0
             return found
 
     with pytest.raises(GenerationError, match="scores of step 3 are not finite for utterance 2 of the batch"):

@@ -1,6 +1,7 @@
 """Test the cache that a step writes in place against one that is copied at every step."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from speech_runtime.bundle.graph_io import INPUT_IDS, PAST_LENGTH
 from speech_runtime.bundle.model_facts import DecoderFacts
+from speech_runtime.generation.decoding.caches.base import Binding
 from speech_runtime.generation.decoding.caches.in_place import InPlaceCache
 from speech_runtime.generation.search.base import in_order
 
@@ -109,3 +111,74 @@ def test_beams_that_change_places_are_not_copied() -> None:
     storage = both.cache._storage.copy()
     both.step(np.array([[[4], [6], [7]]]), np.array([[2, 0, 1]]))
     np.testing.assert_array_equal(both.cache._storage[:, :, :, :2], storage[:, :, :, :2])
+
+
+class Ragged:
+    """A cache whose utterances join and leave, and the history of tokens that each beam's keys must tell of."""
+
+    def __init__(self, beams: int) -> None:
+        self.beams = beams
+        self.cache: InPlaceCache | None = None
+        self.histories: list[NDArray[np.int64]] = []  # [beams, length] each
+        self.fresh: list[bool] = []  # only their prompts have been decoded
+
+    def join(self, prompts: NDArray[np.int64], capacity: int) -> None:
+        """Let utterances with these prompts [utterances, tokens] join, as a session does."""
+        newcomers = InPlaceCache(Backend(), replace(FACTS, ragged=True), len(prompts))
+        self._append(newcomers.bind(prompts[:, None], [[0]] * len(prompts)))
+        newcomers.commit({})
+        if self.cache is None:
+            self.cache = newcomers
+        else:
+            self.cache.join(newcomers, self.beams, capacity)
+        self.histories += [np.repeat(prompt[None], self.beams, axis=0) for prompt in prompts]
+        self.fresh += [True] * len(prompts)
+
+    def step(self, tokens: NDArray[np.int64], beam_idx: NDArray[np.int64]) -> None:
+        assert self.cache is not None
+        bound = self.cache.append_token(tokens.tolist(), beam_idx.tolist())
+        assert bound.inputs[PAST_LENGTH].tolist() == [history.shape[1] for history in self.histories]
+        self._append(bound)
+        self.cache.commit({})
+        self.fresh = [False] * len(tokens)
+        new = zip(self.histories, tokens, beam_idx, strict=True)
+        self.histories = [np.concatenate([before[beam], own[:, None]], axis=1) for before, own, beam in new]
+        for layer, tensor in enumerate(bound.into.values()):
+            for row, (history, slots) in enumerate(zip(self.histories, self.cache.slots, strict=True)):
+                kept = tensor[row * self.beams : (row + 1) * self.beams][list(slots), :, : history.shape[1]]
+                expected = np.broadcast_to(history[:, None, :, None] * 10 + layer, kept.shape)
+                np.testing.assert_array_equal(kept, expected)
+
+    def select_utterances(self, utterances: list[int]) -> None:
+        assert self.cache is not None
+        self.cache.select_utterances(utterances)
+        self.histories = [self.histories[row] for row in utterances]
+        self.fresh = [self.fresh[row] for row in utterances]
+
+    @staticmethod
+    def _append(bound: Binding) -> None:
+        """What the graph does: append to each row at its own place; what is behind it is not read."""
+        by_slot = bound.inputs[INPUT_IDS]
+        batch, beams, tokens = by_slot.shape
+        for layer, tensor in enumerate(bound.into.values()):
+            for row in range(batch * beams):
+                past = bound.inputs[PAST_LENGTH][row // beams]
+                tensor[row, :, past : past + tokens] = by_slot.reshape(-1, tokens)[row, :, None] * 10 + layer
+                tensor[row, :, past + tokens :] = np.nan
+
+
+@given(st.data(), st.integers(1, 4), st.integers(1, 5))
+def test_utterances_join_and_leave(data: st.DataObject, beams: int, capacity: int) -> None:
+    random, ragged = np.random.default_rng(data.draw(st.integers(0, 2**32))), Ragged(beams)
+    ragged.join(random.integers(0, 100, (2, 3)), capacity)
+    for _ in range(data.draw(st.integers(1, 14))):
+        rows = len(ragged.histories)
+        if random.random() < 0.4:
+            ragged.join(random.integers(0, 100, (random.integers(1, 3), random.choice([1, 4, 70]))), capacity)
+        elif rows > 1 and random.random() < 0.4:
+            going_on = np.flatnonzero(random.random(rows) < 0.6).tolist() or [rows - 1]
+            ragged.select_utterances(going_on)
+        rows = len(ragged.histories)
+        beam_idx = random.integers(0, beams, (rows, beams))
+        beam_idx[ragged.fresh] = 0  # the beams are alike, and the first is continued
+        ragged.step(random.integers(0, 100, (rows, beams)), beam_idx)

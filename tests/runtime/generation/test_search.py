@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from transformers import GenerationConfig as ReferenceConfig
 
 from speech_runtime.bundle.model_facts import DecoderFacts
@@ -131,9 +132,9 @@ def test_a_step_whose_best_candidates_are_banned_takes_the_whole_vocabulary(beam
     class Counting(TableDecoder):
         exchanged = 0
 
-        def _answer(self, full_vocab: bool) -> Candidates:
+        def _answer(self, sequences: NDArray[np.int64], full_vocab: bool) -> Candidates:
             wanted.append(full_vocab)
-            found, self.whole = super()._answer(full_vocab), super()._answer(full_vocab=True).scores
+            found, self.whole = super()._answer(sequences, full_vocab), super()._answer(sequences, True).scores
             return Candidates(found.ids, found.scores, is_sorted=True, logits=self._exchange)
 
         def _exchange(self) -> Scores:
@@ -292,9 +293,10 @@ def test_an_utterance_that_has_ended_needs_no_token(settings: dict[str, Any]) ->
 
     def first_ends_and_is_banned(sequences: Sequences, scores: Scores) -> Scores:
         scores[:, :, end] = -np.inf
-        scores[0] = -np.inf
-        if sequences.shape[2] < 4:
-            scores[0, :, [end, end + 1]] = [[0.0], [-1.0]]
+        if sequences[0, 0, 0] == 1:
+            scores[:] = -np.inf
+            if sequences.shape[2] < 4:
+                scores[0, :, [end, end + 1]] = [[0.0], [-1.0]]
         return scores
 
     options = CallOptions(logits_processor=[first_ends_and_is_banned], generator=np.random.default_rng(0))
@@ -350,13 +352,12 @@ class BrokenDecoder(TableDecoder):
         super().__init__(random_table(0, FACTS.vocab_size, 1.0), FACTS.top_k)
         self.broken, self.length, self.row = broken, length, row
 
-    def _answer(self, full_vocab: bool) -> Candidates:
-        found = super()._answer(full_vocab)
-        if self.sequences.shape[2] < self.length:
-            return found
-        scores = found.scores.copy()
-        scores[self.row] = self.broken if full_vocab else np.nan  # what the softmax of the graph makes of all of them
-        return found.with_scores(scores)
+    def _answers(self, full_vocab: bool) -> list[Candidates]:
+        found = super()._answers(full_vocab)
+        if self.sequences.shape[2] == self.length:  # the softmax of the graph makes NaN of all scores
+            scores = np.full_like(found[self.row].scores, self.broken if full_vocab else np.nan)
+            found[self.row] = Candidates(found[self.row].ids, scores, full_vocab=full_vocab, is_finite=False)
+        return found
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

@@ -8,6 +8,7 @@ which need not be moved (`speech_runtime.generation.decoding.caches.in_place`).
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +18,7 @@ from speech_runtime.bundle.graph_io import BEAM_IDX, INPUT_IDS, PAST_LENGTH, cac
 
 from ..patterns.attention import Attention, attention_over, lets_see, mask_computer, only_user, producer, zeros
 from ..patterns.projections import initializer
+from .row_lengths import let_lengths_differ
 
 _SEEN = (1, 7, 100, 1000)
 """Lengths of the past at which a mask is compared with a causal mask."""
@@ -40,8 +42,9 @@ class _SelfAttention:
 def keep_cache_in_place(model: ir.Model, layers: int, heads: int, head_dim: int, max_positions: int | None) -> bool:
     """Let the step graph append to its cache instead of copying it.
 
-    Inputs `past` and outputs `present` become [batch × beams, heads, room, head_dim]. The input `past_length` int64
-    [1], the number of tokens in the cache, replaces `beam_idx`.
+    Inputs `past` and outputs `present` become [batch × beams, heads, room, head_dim]. The input `past_length` replaces
+    `beam_idx`: the number of tokens in the cache of each utterance, int64 [batch], or of all of them, int64 [1], where
+    the graph needs that (see `let_lengths_differ`).
 
     Args:
         model: `decoder_with_past` as traced.
@@ -70,10 +73,11 @@ def keep_cache_in_place(model: ir.Model, layers: int, heads: int, head_dim: int,
     room = ir.Shape(["rows", heads, "room", head_dim])
     for value in past:
         value.shape = room
-    lengths = _lengths(graph, inputs[INPUT_IDS], past_length, past[0])
+    lengths = _lengths(graph, inputs[INPUT_IDS], past_length)
     for number, layer in enumerate(attentions):
         _replace(graph, number, layer, past[2 * number : 2 * number + 2], lengths)
     RemoveUnusedNodesPass()(model)
+    let_lengths_differ(model, past_length, lengths.of_rows, inputs[INPUT_IDS])
     return True
 
 
@@ -136,13 +140,21 @@ def _measure_by(past_length: ir.Value, past: list[ir.Value], beam_idx: ir.Value,
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Lengths that every layer takes, int32: last position of each row [batch × beams], number of positions [1]."""
+    """Lengths of the past and with the new tokens.
 
+    Attributes:
+        of_rows: Length of the past of each row, int64 [batch × beams, 1].
+        last: Last position of each row, int32 [batch × beams].
+        longest: Largest number of positions of a row, int32 [1].
+    """
+
+    of_rows: ir.Value
     last: ir.Value
-    total: ir.Value
+    longest: ir.Value
 
 
-def _lengths(graph: ir.Graph, input_ids: ir.Value, past_length: ir.Value, past: ir.Value) -> _Lengths:
+def _lengths(graph: ir.Graph, input_ids: ir.Value, past_length: ir.Value) -> _Lengths:
+    """Compute what every layer takes from `past_length`, int64 [batch] or [1]."""
     nodes: list[ir.Node] = []
 
     def operation(op_type: str, name: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
@@ -150,13 +162,21 @@ def _lengths(graph: ir.Graph, input_ids: ir.Value, past_length: ir.Value, past: 
         nodes[-1].outputs[0].name = f"lengths.{name}"
         return nodes[-1].outputs[0]
 
-    one = initializer(graph, "lengths.one", np.array([1], dtype=np.int32))
-    rows = operation("Shape", "rows", past, start=0, end=1)
-    positions = operation("Add", "positions", past_length, operation("Shape", "tokens", input_ids, start=2, end=3))
-    total = operation("Cast", "total", positions, to=ir.DataType.INT32.value)
-    last = operation("Expand", "last", operation("Sub", "last_position", total, one), rows)
+    def constant(name: str, *values: int, dtype: type[np.integer[Any]] = np.int64) -> ir.Value:
+        return initializer(graph, f"lengths.{name}", np.array(values, dtype=dtype))
+
+    column = constant("column", -1, 1)
+    by_utterance = operation("Reshape", "by_utterance", past_length, column)
+    by_beam = operation("Expand", "by_beam", by_utterance, operation("Shape", "beams", input_ids, start=0, end=2))
+    of_rows = operation("Reshape", "of_rows", by_beam, column)
+    of_rows.type = past_length.type
+    tokens = operation("Shape", "tokens", input_ids, start=2, end=3)
+    positions = operation("Cast", "positions", operation("Add", "sum", of_rows, tokens), to=ir.DataType.INT32.value)
+    last_of_rows = operation("Sub", "last_position", positions, constant("one", 1, dtype=np.int32))
+    last = operation("Reshape", "last", last_of_rows, constant("row", -1))
+    longest = operation("ReduceMax", "longest", positions, keepdims=0)
     graph.insert_before(graph[0], nodes)
-    return _Lengths(last, total)
+    return _Lengths(of_rows, last, longest)
 
 
 def _no_sink(graph: ir.Graph, heads: int, head_dim: int) -> list[ir.Value | None]:
@@ -182,7 +202,7 @@ def _replace(graph: ir.Graph, number: int, layer: _SelfAttention, past: list[ir.
     ]
     fused = ir.node(
         "GroupQueryAttention",
-        [*states, *past, lengths.last, lengths.total, *_no_sink(graph, heads, attention.output.shape[3])],
+        [*states, *past, lengths.last, lengths.longest, *_no_sink(graph, heads, attention.output.shape[3])],
         {"num_heads": heads, "kv_num_heads": heads, "scale": attention.scale},
         domain="com.microsoft",
         version=1,

@@ -2,27 +2,25 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.base import Backend, Prepared, Value
 from ...bundle.graph_io import (
-    DECODER_INIT,
     DECODER_WITH_PAST,
-    ENCODER_ATTENTION_MASK,
-    ENCODER_HIDDEN_STATES,
     LOGITS,
     TOP_IDS,
     TOP_LOGPROBS,
-    cache_names,
 )
 from ...bundle.model_facts import DecoderFacts
 from ...errors import GenerationError
 from ..search.base import Candidates, PerBeam, Tokens, all_tokens, in_order
 from .caches.base import Binding, SelfAttentionCache
 from .caches.buffer_pool import StepBufferPool
+from .caches.cross import CrossStates
 from .caches.growing import GrowingCache
 from .caches.in_place import InPlaceCache
 from .caches.static import StaticCache, StepBuffers
@@ -91,24 +89,30 @@ class CachedDecoder:
         lent = buffers and buffers.lend(self, encoder_hidden_states, encoder_attention_mask, beams)
         self._lent = lent if isinstance(lent, TreeBuffers) else None
         if lent:
-            self._fixed = lent.fixed
+            self._cross = CrossStates(backend, lent.fixed, masked=facts.masks_audio)
             self._cache: SelfAttentionCache = (
                 TreeCache(lent, facts, batch, beams, longest, recorded=True)
                 if isinstance(lent, TreeBuffers)
                 else StaticCache(lent, facts, recorded=True)
             )
         else:
-            cross = backend.run(
-                DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, cache_names("cross", facts.layers)
-            )
-            self._fixed = {ENCODER_ATTENTION_MASK: encoder_attention_mask, **cross}
+            self._cross = CrossStates.computed(backend, facts, encoder_hidden_states, encoder_attention_mask)
             self._cache = self._new_cache(batch, longest, beams)
         self._prepared: _Step | None = None
         self._logits: Value = None  # of the last step, while they are on a device
         self._batch = batch
         self._active: NDArray[np.int64] | None = None  # None while every utterance in the caches is active
 
-    def start(self, prompt: Tokens, full_vocab: bool, keep_logits: bool = False) -> Candidates:
+    @property
+    def joins(self) -> bool:
+        """True if the caches of other utterances can join these, and if each of these can leave at once."""
+        return self._facts.ragged and self._backend.on_host
+
+    def takes(self, newcomers: Self) -> bool:
+        """Return true if the utterances of another decoder can join these: without a mask, with as many frames only."""
+        return self.joins and (self._facts.masks_audio or self._cross.frames == newcomers._cross.frames)
+
+    def start(self, prompt: Tokens, full_vocab: bool, keep_logits: bool = False) -> list[Candidates]:
         """Decode prompts, as one beam each, and keep them in the cache.
 
         Args:
@@ -117,12 +121,12 @@ class CachedDecoder:
             keep_logits: If true, the best candidates can be exchanged for the whole vocabulary.
 
         Returns:
-            Candidates for the token after the last one.
+            Candidates of each utterance for the token after the last one.
         """
         *_, found = self._runs(prompt[:, None], [[0]] * len(prompt), _outputs_for(full_vocab, keep_logits))
         return self._candidates(found, full_vocab)
 
-    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool, keep_logits: bool = False) -> Candidates:
+    def step(self, tokens: PerBeam, beam_idx: PerBeam, full_vocab: bool, keep_logits: bool = False) -> list[Candidates]:
         """Decode one token for each beam.
 
         Args:
@@ -136,23 +140,32 @@ class CachedDecoder:
         bound = self._cache.append_token(tokens, beam_idx)
         return self._candidates(self._run(bound, _outputs_for(full_vocab, keep_logits)), full_vocab)
 
-    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
-        """Drop all utterances but these, and free the memory of the others.
+    def select_utterances(self, utterances: Sequence[int]) -> None:
+        """Drop all utterances but these, put them in this order, and free the memory of the others.
 
         Where the caches are on a device, finished utterances keep decoding, and their output is ignored: selecting
         rows would bring all caches to the host and back, and a step takes hardly longer with them, since most of its
         time is spent reading the weights.
         """
         if not self._backend.on_host:
-            self._active = utterances if self._active is None else self._active[utterances]
+            order = np.array(utterances)
+            self._active = order if self._active is None else self._active[order]
             return
-
-        def selected(value: Value) -> Value:
-            return self._backend.upload(np.ascontiguousarray(self._backend.download(value)[utterances]))
-
-        self._fixed = {name: selected(value) for name, value in self._fixed.items()}
         self._prepared = None
+        self._cross.select_utterances(utterances)
         self._cache.select_utterances(utterances)
+
+    def join(self, newcomers: Self, beams: int, capacity: int) -> None:
+        """Take over the utterances of another decoder, which has decoded their prompts; all get so many beams.
+
+        This must take them: see `takes`. The other decoder is of no use afterwards. Where memory is allocated for
+        that, there is room for `capacity` utterances.
+        """
+        if not isinstance(self._cache, InPlaceCache) or not isinstance(newcomers._cache, InPlaceCache):
+            raise TypeError("only utterances with a cache in place can join each other")
+        self._prepared = None
+        self._cross.join(newcomers._cross, capacity)
+        self._cache.join(newcomers._cache, beams, capacity)
 
     def _scattered(self, numbers: PerBeam, active: NDArray[np.int64]) -> PerBeam:
         """Scatter the numbers of active utterances into the full batch; finished utterances get 0."""
@@ -206,6 +219,7 @@ class CachedDecoder:
         return self._whole(logits)
 
     def _by_beam(self, found: NDArray[Any]) -> NDArray[Any]:
+        """Return a step's output [batch, slots, …] in the order of the beams."""
         slots = self._cache.slots
         return found if slots is None else in_order(found, slots)
 
@@ -213,24 +227,42 @@ class CachedDecoder:
         """Return logits [..., vocabulary] for those of a step, which has none for tokens that are left out."""
         return self._facts.vocabulary.expanded(logits)
 
-    def _candidates(self, found: Sequence[NDArray[Any]], full_vocab: bool) -> Candidates:
-        """Return the candidates after the last token of a step whose outputs are [batch, beams, tokens, …]."""
+    def _candidates(self, found: Sequence[NDArray[Any]], full_vocab: bool) -> list[Candidates]:
+        """Return each utterance's candidates after the last token of a step with outputs [batch, beams, tokens, …]."""
         last = self._prepared.last if self._prepared is not None else ()
         if not last:
             last = [self._last(array) for array in found]
+        best = last[0].max(axis=-1) if full_vocab else last[0][:, :, 0]
+        finite = np.isfinite(best).all(axis=1).tolist()
         if full_vocab:
-            return all_tokens(self._whole(self._by_beam(last[0])))
+            logits = self._whole(self._by_beam(last[0]))
+            return [all_tokens(logits[row : row + 1], is_finite=own) for row, own in enumerate(finite)]
         logprobs, ids = last[:2]
-        return Candidates(ids, logprobs, slots=self._cache.slots, is_sorted=True, logits=self._kept_logits)
+        slots = self._cache.slots
+        return [
+            Candidates(
+                ids[row : row + 1],
+                logprobs[row : row + 1],
+                slots=None if slots is None else slots[row],
+                is_sorted=True,
+                is_finite=own,
+                logits=partial(self._kept_logits, row),
+            )
+            for row, own in enumerate(finite)
+        ]
 
     def _last(self, found: NDArray[Any]) -> NDArray[Any]:
         return found[:, :, -1] if self._active is None else found[self._active, :, -1]
 
-    def _kept_logits(self) -> NDArray[np.float32]:
-        """Return the logits [batch, beams, vocabulary] of the last step, which kept them; they may be on a device."""
+    def _kept_logits(self, row: int) -> NDArray[np.float32]:
+        """Return the logits [1, beams, vocabulary] of the last step, which kept them; they may be on a device."""
         if self._prepared is not None and self._prepared.last:
-            return self._whole(self._by_beam(self._prepared.last[2]))
-        return self._whole(self._by_beam(self._last(self._backend.download(self._logits))))
+            logits = self._prepared.last[2]
+        else:
+            logits = self._last(self._backend.download(self._logits))
+        slots = self._cache.slots
+        own = logits[row : row + 1]
+        return self._whole(own if slots is None else own[:, slots[row]])
 
     def _runs(self, input_ids: Tokens, beam_idx: PerBeam, outputs: Sequence[str]) -> Iterator[Sequence[NDArray[Any]]]:
         """Decode [batch, beams, tokens], as many tokens at a time as the graph takes."""
@@ -264,7 +296,7 @@ class CachedDecoder:
         return [self._backend.download(made[name]) for name in now]
 
     def _prepare(self, bound: Binding, outputs: Sequence[str]) -> _Step:
-        inputs = {**bound.inputs, **self._fixed}
+        inputs = {**bound.inputs, **self._cross.values}
         places = bound.places and bound.places(outputs)
         if places is not None:
             run = self._backend.prepare(DECODER_WITH_PAST, inputs, bound.outputs, {**bound.into, **places})

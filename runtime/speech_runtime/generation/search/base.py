@@ -1,7 +1,7 @@
 """Types that all searches share: candidates of a step, the search protocol and its results."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,10 @@ PerBeam = Sequence[Sequence[int]]
 
 
 class Candidates:
-    """Candidates for the next token of every beam, or of one beam while all beams are still alike."""
+    """Candidates for the next token of every beam of an utterance, or of one beam while all are still alike.
+
+    Arrays have a first axis of 1, as the processors of a search expect.
+    """
 
     def __init__(
         self,
@@ -25,46 +28,39 @@ class Candidates:
         scores: NDArray[np.float32],
         *,
         full_vocab: bool = False,
-        slots: PerBeam | None = None,
+        slots: Sequence[int] | None = None,
         is_sorted: bool = False,
+        is_finite: bool = True,
         logits: Callable[[], NDArray[np.float32]] | None = None,
     ) -> None:
         """Wrap the output of a decoder.
 
         Args:
-            ids: Token ids, int64 [batch, beams, candidates].
-            scores: Scores to choose by, float32 [batch, beams, candidates]: log-probabilities or logits.
+            ids: Token ids, int64 [1, beams, candidates].
+            scores: Scores to choose by, float32 [1, beams, candidates]: log-probabilities or logits.
             full_vocab: If true, the candidates are the whole vocabulary, in order.
             slots: Position of each beam on the second axis of `ids` and `scores`; None if the beams are in order.
             is_sorted: If true, the scores are the model's log-probabilities, best first; tokens that are banned follow
                 at -inf.
-            logits: Function that returns the logits [batch, beams, vocabulary] of the same step, while it is the last;
-                None if they were not kept.
+            is_finite: False if a beam's best score is not finite: its logits were NaN or infinite, or all were -inf.
+            logits: Function that returns the logits [1, beams, vocabulary] of the same step, while it is the last; None
+                if they were not kept.
         """
         self._ids, self._scores, self._slots = ids, scores, slots
         self._logits = logits
-        self.full_vocab, self.is_sorted = full_vocab, is_sorted
+        self.full_vocab, self.is_sorted, self.is_finite = full_vocab, is_sorted, is_finite
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """Token ids, int64 [batch, beams, candidates], in the order of the beams."""
+        """Token ids, int64 [1, beams, candidates], in the order of the beams."""
         self._set_in_order()
         return self._ids
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """Scores to choose by, float32 [batch, beams, candidates]: log-probabilities or logits."""
+        """Scores to choose by, float32 [1, beams, candidates]: log-probabilities or logits."""
         self._set_in_order()
         return self._scores
-
-    def non_finite_utterances(self) -> list[int]:
-        """Return the utterances with a beam whose best score is not finite.
-
-        This happens if its logits were NaN or infinite, or all of them were -inf.
-        """
-        best = self._scores.max(axis=-1) if self.full_vocab else self._scores[:, :, 0]
-        finite = np.isfinite(best)
-        return [] if finite.all() else np.flatnonzero(~finite.all(axis=1)).tolist()
 
     def with_scores(self, scores: NDArray[np.float32]) -> "Candidates":
         """Return the same tokens with other scores."""
@@ -99,15 +95,14 @@ class Candidates:
             raise ValueError("the logits of this step were not kept")
         return all_tokens(self._logits())
 
-    def first(self, count: int) -> Iterator[tuple[Sequence[int], list[list[float]], list[list[int]]]]:
-        """Yield for each utterance its beams' slots, and the scores and ids of each slot's first `count` candidates."""
-        scores, ids = self._scores[:, :, :count].tolist(), self._ids[:, :, :count].tolist()
-        slots: PerBeam = [range(self._ids.shape[1])] * len(ids) if self._slots is None else self._slots
-        return zip(slots, scores, ids, strict=True)
+    def first(self, count: int) -> tuple[Sequence[int], list[list[float]], list[list[int]]]:
+        """Return the beams' slots, and the scores and ids of each slot's first `count` candidates."""
+        scores, ids = self._scores[0, :, :count].tolist(), self._ids[0, :, :count].tolist()
+        return range(len(ids)) if self._slots is None else self._slots, scores, ids
 
     def _set_in_order(self) -> None:
         if self._slots is not None:
-            self._ids, self._scores = in_order(self._ids, self._slots), in_order(self._scores, self._slots)
+            self._ids, self._scores = self._ids[:, self._slots], self._scores[:, self._slots]
             self._slots = None
 
 
@@ -117,9 +112,10 @@ def in_order(found: NDArray[Any], slots: PerBeam) -> NDArray[Any]:
     return copy
 
 
-def all_tokens(logits: NDArray[np.float32]) -> Candidates:
-    """Return the whole vocabulary as candidates, from the logits [batch, beams, vocabulary] of a step."""
-    return Candidates(np.broadcast_to(np.arange(logits.shape[-1]), logits.shape), logits, full_vocab=True)
+def all_tokens(logits: NDArray[np.float32], *, is_finite: bool = True) -> Candidates:
+    """Return the whole vocabulary as candidates, from the logits [1, beams, vocabulary] of a step."""
+    ids = np.broadcast_to(np.arange(logits.shape[-1]), logits.shape)
+    return Candidates(ids, logits, full_vocab=True, is_finite=is_finite)
 
 
 class SearchResult(NamedTuple):
@@ -141,7 +137,7 @@ class SearchResult(NamedTuple):
 
 
 class Search(Protocol):
-    """Chooses the next tokens of a batch: call `advance` with the candidates of each step until it is `done`.
+    """Chooses the next tokens of an utterance: call `advance` with the candidates of each step until it is `done`.
 
     Attributes:
         length: Present length of the sequences, the prompt included.
@@ -153,17 +149,13 @@ class Search(Protocol):
 
     @property
     def live(self) -> Tokens:
-        """Sequences that are still growing, int64 [batch, beams, length]."""
+        """Sequences that are still growing, int64 [1, beams, length]."""
 
     @property
-    def open_utterances(self) -> NDArray[np.bool_]:
-        """True for utterances whose result may still change, bool [batch]."""
+    def decided(self) -> list[int]:
+        """Tokens that the result is certain to begin with, the prompt included."""
 
-    @property
-    def decided(self) -> list[list[int]]:
-        """Tokens that the result of each utterance is certain to begin with, the prompt included."""
-
-    def advance(self, candidates: Candidates, raw: Candidates, cut: Cut | None) -> tuple[PerBeam, PerBeam]:
+    def advance(self, candidates: Candidates, raw: Candidates, cut: Cut | None) -> tuple[Sequence[int], Sequence[int]]:
         """Choose the next token of every beam.
 
         Args:
@@ -179,11 +171,8 @@ class Search(Protocol):
             GenerationError: No candidate is possible.
         """
 
-    def for_utterances(self, utterances: NDArray[np.int64]) -> Self:
-        """Return a search of these utterances only."""
-
-    def results(self) -> list[list[SearchResult]]:
-        """Return the sequences found for each utterance, best first."""
+    def results(self) -> list[SearchResult]:
+        """Return the sequences that were found, best first."""
 
 
 def rows_per_utterance(config: GenerationConfig) -> int:

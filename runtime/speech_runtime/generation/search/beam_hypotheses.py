@@ -1,4 +1,4 @@
-"""Beam search for one utterance: its live and its finished beams."""
+"""The live and the finished beams of a beam search."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ _SMALLEST = 5e-324
 
 @dataclass(frozen=True)
 class Rules:
-    """Settings that all utterances of a search share.
+    """Settings of a beam search.
 
     Attributes:
         prompt: Number of tokens of the prompt.
@@ -69,7 +69,7 @@ class FinishedBeam(NamedTuple):
         score: Score that places are sorted by.
         is_finished: True if there is a hypothesis in this place; False if it is empty.
         new_tokens: Number of tokens after the prompt.
-        last: Last continuation; `UtteranceSearch.path` finds the ones before.
+        last: Last continuation; `BeamHypotheses.path` finds the ones before.
         finish: How the hypothesis ended.
     """
 
@@ -81,7 +81,7 @@ class FinishedBeam(NamedTuple):
 
 
 class FinishedBeams:
-    """Best finished hypotheses of an utterance, as many places as there are beams.
+    """Best finished hypotheses, as many places as there are beams.
 
     Attributes:
         best: Places, best first; an empty place holds the prompt alone and scores `LOWEST`.
@@ -116,8 +116,8 @@ class FinishedBeams:
         self.is_improvable = self.is_improvable and beats and not (last.is_finished and best_possible < last.score)
 
 
-class UtteranceSearch:
-    """Beam search for one utterance.
+class BeamHypotheses:
+    """The hypotheses of an utterance, and the rules by which they go on and end.
 
     Attributes:
         live: Live beams at present.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ...bundle.vocabulary import Vocabulary
 from ..config import GenerationConfig
@@ -51,9 +52,11 @@ class ProcessorChain:
 
     def needs_full_vocab(self, length: int) -> bool:
         """Return whether the step after sequences of `length` needs the whole vocabulary: a forced token may be any."""
-        if self.full_vocab or not self.processors:
-            return self.full_vocab
-        return any(isinstance(processor, Force) and processor.at == length for processor in self.processors)
+        return self.full_vocab or length in self._forced_at
+
+    @cached_property
+    def _forced_at(self) -> frozenset[int]:
+        return frozenset(processor.at for processor in self.processors if isinstance(processor, Force))
 
     def __call__(self, candidates: Candidates, length: int, live: Callable[[], Tokens]) -> Candidates:
         """Process the candidates of the sequences int64 [batch, beams or 1, length] that `live` returns."""

@@ -4,9 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ....backends.base import Value
 from ...search.base import PerBeam, Tokens
 
@@ -55,5 +52,5 @@ class SelfAttentionCache(Protocol):
     def commit(self, results: Mapping[str, Value]) -> None:
         """Take the outputs of the step that was bound last as the new past."""
 
-    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
-        """Drop all utterances but these, and free the memory of the others."""
+    def select_utterances(self, utterances: Sequence[int]) -> None:
+        """Drop all utterances but these, and put them in this order: each stays or moves to the front."""

@@ -6,9 +6,6 @@ import weakref
 from collections import deque
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ....backends.base import Backend, Value
 from ....backends.cuda.recorded_sizes import frame_bucket
 from ....bundle.graph_io import (
@@ -18,6 +15,7 @@ from ....bundle.graph_io import (
     cache_names,
 )
 from ....bundle.model_facts import DecoderFacts
+from .cross import padded
 from .static import StepBuffers
 from .tree import TreeBuffers
 
@@ -84,8 +82,8 @@ class StepBufferPool:
         weakref.finalize(borrower, self._returned.append, (size, buffers)).atexit = False
         if held > frames:
             states = self._backend.download(encoder_hidden_states)
-            encoder_hidden_states = self._backend.upload(_padded(states, held))
-        self._backend.write(buffers.fixed[ENCODER_ATTENTION_MASK], _padded(mask, held))
+            encoder_hidden_states = self._backend.upload(padded(states, held))
+        self._backend.write(buffers.fixed[ENCODER_ATTENTION_MASK], padded(mask, held))
         cross = {name: buffers.fixed[name] for name in cache_names("cross", self._facts.layers)}
         self._backend.prepare(DECODER_INIT, {ENCODER_HIDDEN_STATES: encoder_hidden_states}, [], cross)()
         return buffers
@@ -118,10 +116,3 @@ def _usable(buffers: Lent) -> Lent:
     if isinstance(buffers, TreeBuffers) and not buffers.finite:
         buffers.make_finite()
     return buffers
-
-
-def _padded(states: NDArray[np.generic], frames: int) -> NDArray[np.generic]:
-    """Return states [batch, frames, …] padded with zeros to so many `frames`."""
-    more = [(0, 0)] * states.ndim
-    more[1] = (0, frames - states.shape[1])
-    return np.pad(states, more)

@@ -1,9 +1,8 @@
 """A self-attention cache that every step replaces by a longer one, its beams reordered by the graph."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
 from ....bundle.graph_io import BEAM_IDX, DECODER_WITH_PAST, INPUT_IDS, cache_names
@@ -44,7 +43,7 @@ class GrowingCache:
         """See `SelfAttentionCache.commit`."""
         self._past = {past: results[present] for past, present in zip(self._past, self._present, strict=True)}
 
-    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
+    def select_utterances(self, utterances: Sequence[int]) -> None:
         """See `SelfAttentionCache.select_utterances`."""
         download, upload = self._backend.download, self._backend.upload
         self._past = {

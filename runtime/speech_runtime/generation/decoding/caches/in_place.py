@@ -86,18 +86,22 @@ class BeamSlots:
 
 
 class InPlaceCache:
-    """Keys and values [2 × layers, batch × slots, heads, room, head_dim]. See `SelfAttentionCache`."""
+    """Keys and values [2 × layers, rows, heads, room, head_dim], a row for each slot. See `SelfAttentionCache`.
+
+    The rows in use come first: those of the first utterance, then those of the second, and so on.
+    """
 
     def __init__(self, backend: Backend, facts: DecoderFacts, batch: int, longest: int | None = None) -> None:
         """Start empty. The last of at most `longest` tokens of a sequence is not decoded, and needs no room."""
         self._backend = backend
         self._heads, self._head_dim = facts.heads, facts.head_dim
         self._layers = facts.layers
-        self._length = self._new_length = 0
+        self._ragged = facts.ragged
         self._utterances = [BeamSlots(1) for _ in range(batch)]
-        self._past_length = np.zeros(1, dtype=np.int64)
+        self._lengths = [0] * batch
+        self._new_tokens = 0
         self._binding: Binding | None = None
-        self._allocate(_ROOM if longest is None else min(_ROOM, longest - 1))
+        self._storage = self._allocated(batch, _ROOM if longest is None else min(_ROOM, longest - 1))
 
     def bind(self, input_ids: Tokens, beam_idx: PerBeam) -> Binding:
         """See `SelfAttentionCache.bind`."""
@@ -121,70 +125,106 @@ class InPlaceCache:
 
     def commit(self, _: Mapping[str, Value]) -> None:
         """See `SelfAttentionCache.commit`."""
-        self._length = self._new_length
+        self._lengths = [length + self._new_tokens for length in self._lengths]
 
-    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
+    def select_utterances(self, utterances: Sequence[int]) -> None:
         """See `SelfAttentionCache.select_utterances`."""
-        slots = len(self._utterances[0].slots)
-        self._utterances = [self._utterances[row] for row in utterances.tolist()]
-        self._move((utterances[:, None] * slots + np.arange(slots)).flatten(), self._room)
+        for target, source in enumerate(utterances):
+            if target != source:
+                used = self._storage[:, :, :, : self._lengths[source]]
+                used[:, self._rows(target)] = used[:, self._rows(source)]
+        self._utterances = [self._utterances[row] for row in utterances]
+        self._lengths = [self._lengths[row] for row in utterances]
+        self._binding = None
+
+    def join(self, newcomers: Self, beams: int, capacity: int) -> None:
+        """Add the utterances of another cache behind these, all with so many beams.
+
+        Where memory is allocated for that, there is room for `capacity` utterances.
+        """
+        for cache in (self, newcomers):
+            if cache._beams != beams:  # only the prompts have been decoded: the beams are alike
+                cache._widen([[0] * beams] * len(cache._utterances))
+        count, more = len(self._utterances), len(newcomers._utterances)
+        longest, rows = max(newcomers._lengths), (count + more) * self._beams
+        if rows > self._storage.shape[1] or longest >= self._room:
+            self._move(slice(count * self._beams), max(capacity, count + more), max(self._room, 2 * longest))
+        used = self._storage[:, count * self._beams : rows, :, :longest]
+        used[...] = newcomers._storage[:, : more * self._beams, :, :longest]
+        self._utterances += newcomers._utterances
+        self._lengths += newcomers._lengths
+        self._binding = None
+
+    @property
+    def _beams(self) -> int:
+        return len(self._utterances[0].slots)
+
+    @property
+    def _room(self) -> int:
+        room: int = self._storage.shape[3]
+        return room
+
+    def _rows(self, utterance: int) -> slice:
+        return slice(utterance * self._beams, (utterance + 1) * self._beams)
 
     def _make_ready(self, beam_idx: PerBeam, tokens: int) -> Binding:
         """Reorder the beams and return the binding of a step of so many tokens, with room for them."""
-        if len(beam_idx[0]) == len(self._utterances[0].slots):
+        if len(beam_idx[0]) == self._beams:
             self._reorder(beam_idx)
         else:
             self._widen(beam_idx)
-        self._new_length = self._length + tokens
-        if self._new_length > self._room:
-            self._move(slice(None), max(2 * self._room, self._new_length))
-        if self._binding is None or self._by_slot.shape[1] != tokens:
+        needed = max(self._lengths) + tokens
+        if needed > self._room:
+            capacity = self._storage.shape[1] // self._beams
+            self._move(slice(len(self._utterances) * self._beams), capacity, max(2 * self._room, needed))
+        if self._binding is None or self._new_tokens != tokens:
             self._binding = self._bind(tokens)
-        self._past_length[0] = self._length
+        self._past_length[:] = self._lengths if self._ragged else self._lengths[0]
         return self._binding
 
     def _reorder(self, beam_idx: PerBeam) -> None:
         """Give every beam the slot of the beam that it continues, or a copy of it."""
         row = 0
-        for utterance, continued in zip(self._utterances, beam_idx, strict=True):
-            for source, target, begin in utterance.follow(continued, self._length):
-                past = self._storage[:, row : row + len(continued), :, begin : self._length]
+        for utterance, continued, length in zip(self._utterances, beam_idx, self._lengths, strict=True):
+            for source, target, begin in utterance.follow(continued, length):
+                past = self._storage[:, row : row + len(continued), :, begin:length]
                 past[:, target] = past[:, source]
             row += len(continued)
 
     def _widen(self, beam_idx: PerBeam) -> None:
         """Allocate for another number of beams, and copy to each the past of the beam that it continues."""
-        pairs = list(zip(self._utterances, beam_idx, strict=True))
-        before = len(self._utterances[0].slots)
         sources = [
-            row * before + utterance.slots[beam] for row, (utterance, taken) in enumerate(pairs) for beam in taken
+            row * self._beams + utterance.slots[beam]
+            for row, (utterance, taken) in enumerate(zip(self._utterances, beam_idx, strict=True))
+            for beam in taken
         ]
-        self._utterances = [utterance.widened(taken, self._length) for utterance, taken in pairs]
-        self._move(np.array(sources), self._room)
+        taken = zip(self._utterances, beam_idx, self._lengths, strict=True)
+        self._utterances = [utterance.widened(beams, length) for utterance, beams, length in taken]
+        self._move(np.array(sources), len(self._utterances), self._room)
 
     def _order(self) -> list[int]:
         """Return the row of the storage that each beam has, utterance after utterance."""
-        beams = len(self._utterances[0].slots)
-        return [row * beams + slot for row, utterance in enumerate(self._utterances) for slot in utterance.slots]
+        return [row * self._beams + slot for row, utterance in enumerate(self._utterances) for slot in utterance.slots]
 
-    def _move(self, sources: NDArray[np.int64] | slice, room: int) -> None:
-        """Allocate `room` tokens, and copy the rows `sources` there; a slice avoids a second copy."""
-        before = self._storage
-        self._allocate(room)
-        self._storage[:, :, :, : self._length] = before[:, sources, :, : self._length]
+    def _move(self, sources: NDArray[np.int64] | slice, capacity: int, room: int) -> None:
+        """Allocate for `capacity` utterances of `room` tokens, and copy the rows `sources`; a slice is copied once."""
+        longest = max(self._lengths)
+        kept = self._storage[:, sources, :, :longest]
+        self._storage = self._allocated(capacity * self._beams, room)
+        self._storage[:, : kept.shape[1], :, :longest] = kept
 
-    def _allocate(self, room: int) -> None:
-        self._room = room
-        rows = len(self._utterances) * len(self._utterances[0].slots)
-        self._storage = np.empty((2 * self._layers, rows, self._heads, room, self._head_dim), dtype=np.float32)
+    def _allocated(self, rows: int, room: int) -> NDArray[np.float32]:
         self._binding = None
+        return np.empty((2 * self._layers, rows, self._heads, room, self._head_dim), dtype=np.float32)
 
     def _bind(self, tokens: int) -> Binding:
         """Return a new binding of a step of so many tokens."""
-        input_ids = np.empty((len(self._utterances), len(self._utterances[0].slots), tokens), dtype=np.int64)
+        self._new_tokens = tokens
+        input_ids = np.empty((len(self._utterances), self._beams, tokens), dtype=np.int64)
         self._by_slot = input_ids.reshape(-1, tokens)
         self._tokens = input_ids.reshape(-1).data
-        tensors = [self._backend.share(tensor) for tensor in self._storage]
+        self._past_length = np.empty(len(self._utterances) if self._ragged else 1, dtype=np.int64)
+        tensors = [self._backend.share(tensor[: len(self._by_slot)]) for tensor in self._storage]
         past = dict(zip(cache_names("past", self._layers), tensors, strict=True))
         present = dict(zip(cache_names("present", self._layers), tensors, strict=True))
         own = {INPUT_IDS: self._backend.share(input_ids), PAST_LENGTH: self._backend.share(self._past_length)}

@@ -4,11 +4,10 @@ Two sets of tensors take turns as past and present. ONNX Runtime runs a graph se
 CUDA graph, so reordering the beams in place would apply twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ....backends.base import Backend, Value
 from ....bundle.graph_io import INPUT_IDS, PAST_LENGTH, PAST_ROWS, cache_names
@@ -37,7 +36,7 @@ class StepBuffers(StepTensors):
         """Return the same cache as outputs."""
         return self._named("present", beams, turn)
 
-    def for_utterances(self, utterances: NDArray[np.int64], beams: int, turn: int) -> "StepBuffers":
+    def for_utterances(self, utterances: Sequence[int], beams: int, turn: int) -> "StepBuffers":
         """Return other buffers, with the cache of these utterances in them."""
         taken = StepBuffers(self._backend, self._facts, len(utterances))
         before = self.past(beams, turn)
@@ -102,7 +101,7 @@ class StaticCache:
         """See `SelfAttentionCache.commit`."""
         self._past_length += 1
 
-    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
+    def select_utterances(self, utterances: Sequence[int]) -> None:
         """See `SelfAttentionCache.select_utterances`."""
         self._buffers = self._buffers.for_utterances(utterances, self._beams, self._turn)
 

@@ -155,7 +155,7 @@ class TreeCache:
         """See `SelfAttentionCache.commit`."""
         self._used, self._length = self._new_used, self._new_length
 
-    def select_utterances(self, utterances: NDArray[np.int64]) -> None:
+    def select_utterances(self, utterances: Sequence[int]) -> None:
         """See `SelfAttentionCache.select_utterances`."""
         before = self._buffers
         self._buffers = before.apart(len(utterances))
