@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         EngineError,
         EngineMemoryError,
         GenerationError,
+        QueueFull,
+        SchedulerClosed,
         SpeechError,
     )
     from .generation.call_options import SearchKeywords
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from .processor import ModelInput, SpeechProcessor
     from .transcribe.batching import ClipKeywords
     from .transcribe.results import Hypothesis, Transcription
+    from .transcribe.scheduler import Scheduler, SchedulerStats, TextStream
 
 _MODULES = {
     "ArenaGrowth": "backends.options",
@@ -103,8 +106,12 @@ _MODULES = {
     "Prompts": "generation.prompts",
     "Provider": "backends.options",
     "Quantization": "bundle.manifest",
+    "QueueFull": "errors",
     "Range": "bundle.profile_limits",
     "Samples": "audio",
+    "Scheduler": "transcribe.scheduler",
+    "SchedulerClosed": "errors",
+    "SchedulerStats": "transcribe.scheduler",
     "SearchKeywords": "generation.call_options",
     "SessionOptions": "backends.options",
     "SpeechError": "errors",
@@ -112,6 +119,7 @@ _MODULES = {
     "StoppingCriterion": "generation.search.stopping",
     "Streamer": "generation.streaming",
     "TensorRtOptions": "backends.options",
+    "TextStream": "transcribe.scheduler",
     "Transcription": "transcribe.results",
     "TransformersConfig": "generation.transformers_arguments",
     "Trimming": "bundle.manifest",
@@ -164,8 +172,12 @@ __all__ = [
     "Prompts",
     "Provider",
     "Quantization",
+    "QueueFull",
     "Range",
     "Samples",
+    "Scheduler",
+    "SchedulerClosed",
+    "SchedulerStats",
     "SearchKeywords",
     "SessionOptions",
     "SpeechError",
@@ -173,6 +185,7 @@ __all__ = [
     "StoppingCriterion",
     "Streamer",
     "TensorRtOptions",
+    "TextStream",
     "Transcription",
     "TransformersConfig",
     "Trimming",

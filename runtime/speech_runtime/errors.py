@@ -1,5 +1,7 @@
 """Errors of the runtime. Each message names the thing, its value and the remedy."""
 
+import queue
+
 
 class SpeechError(Exception):
     """Base class of all errors that speech-export raises on purpose."""
@@ -23,6 +25,14 @@ class EngineError(SpeechError, RuntimeError):
 
 class EngineMemoryError(EngineError):
     """A graph needs more memory than the process or the device has left. The model can still be used."""
+
+
+class QueueFull(SpeechError, queue.Full):  # noqa: N818 - as `queue.Full`
+    """As many clips as may wait are waiting. The scheduler takes others once some of them have been admitted."""
+
+
+class SchedulerClosed(SpeechError, RuntimeError):  # noqa: N818 - a state, as `queue.ShutDown`
+    """The scheduler takes no more clips."""
 
 
 class BenchError(SpeechError, ValueError):

@@ -21,6 +21,7 @@ from .bundle.hub import bundle_directory
 from .bundle.loading import Bundle, load_whole
 from .bundle.manifest import GENERATION_CONFIG, PREPROCESSOR_CONFIG, TOKENIZER, Manifest
 from .errors import AudioError, BundleError, GenerationError
+from .generation.call import utterances_of
 from .generation.call_options import CallOptions
 from .generation.config import GenerationConfig
 from .generation.generator import Language, SpeechGenerator
@@ -31,6 +32,7 @@ from .input_checks import check_lengths, check_memory, fits_memory
 from .processor import SpeechProcessor
 from .transcribe.batching import OF_PROMPTS, PER_CLIP, ClipKeywords, transcribe_clips
 from .transcribe.results import Transcription, transcriptions
+from .transcribe.scheduler import EncodedClip, Scheduler, SubmittedClip
 
 logger = logging.getLogger(__name__)
 
@@ -262,6 +264,41 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         warnings.warn("transcribe_all is now called transcribe_iter", DeprecationWarning, stacklevel=2)
         return self.transcribe_iter(audio, **keywords)
 
+    def scheduler(self, *, max_utterances: int = BATCH_SIZE, max_waiting: int = 64) -> Scheduler:
+        """Return a scheduler: a running batch that clips of any threads join and leave at any time.
+
+        Args:
+            max_utterances: Largest number of clips that are decoded at a time.
+            max_waiting: Largest number of clips that wait for that; one more is refused.
+
+        Raises:
+            BundleError: The bundle has no tokenizer or feature extractor.
+            GenerationError: A number is below 1.
+        """
+        extractor, tokenizer = self._extractor(), self._text_tokenizer()
+
+        def prepare(clip: SubmittedClip) -> EncodedClip:
+            begin = time.perf_counter()
+            encoded = self._encoder.clips([clip.samples], extractor)
+            seconds = time.perf_counter() - begin
+            given = clip.of_prompt.get
+            (prompt,), config = self._prompts(
+                encoded,
+                given("decoder_input_ids"),
+                given("language"),
+                given("source_language"),
+                given("task"),
+                clip.config,
+            )
+            (utterance,) = utterances_of(
+                prompt, self.manifest.decoder, tokenizer, config, clip.options, clip.deadline, ["the clip"]
+            )
+            decoder = self._decoder(encoded, utterance.longest, utterance.beams)
+            audio_seconds = clip.samples.size / extractor.sampling_rate
+            return EncodedClip(utterance, decoder, config, tokenizer, audio_seconds, seconds)
+
+        return Scheduler(self.load, self._checked_call, prepare, max_utterances, max_waiting)
+
     def load(
         self, audio: Audio, sampling_rate: int | None = None, name: str = "audio", limits: AudioLimits | None = None
     ) -> Samples:
@@ -302,8 +339,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         Raises:
             BundleError: The bundle has no tokenizer or feature extractor.
         """
-        if self.tokenizer is None:
-            raise BundleError(f"the bundle has no {TOKENIZER}: only generate() works, on token ids")
+        tokenizer = self._text_tokenizer()
         if not clips:
             return []
         extractor = self._extractor()
@@ -322,7 +358,7 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
             "%d clips, %.1f s of audio: encoded in %.3f s, decoded in %.3f s and %d steps",
             *(len(clips), sum(seconds), encode_seconds, decode_seconds, found.steps),
         )
-        return transcriptions(found, config, self.tokenizer, seconds, encode_seconds, decode_seconds)
+        return transcriptions(found, config, tokenizer, seconds, encode_seconds, decode_seconds)
 
     def _load(self, clip: Clip, limits: AudioLimits | None) -> Samples:
         extractor, begin = self._extractor(), time.perf_counter()
@@ -347,6 +383,11 @@ class OnnxSpeechSeq2Seq(SpeechGenerator):
         """Return true if a batch fits into this machine's memory."""
         longest = max(self._extractor().input_length(clip.size, "audio") for clip in clips)
         return fits_memory(len(clips), longest, self.manifest.encoder)
+
+    def _text_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise BundleError(f"the bundle has no {TOKENIZER}: only generate() works, on token ids")
+        return self.tokenizer
 
     def _extractor(self) -> FeatureExtractor:
         if self.feature_extractor is None:
