@@ -1,5 +1,6 @@
 """Test speech models that have a decoder of their own against their own `generate` in transformers."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,22 @@ def test_a_score_leaves_out_the_prompt(
     logprobs = logits.log_softmax(-1)[0, :-1].gather(-1, tokens[0, 1:, None])
     found = exported.score(clips[0], ["fh"], language="de", task="translate")
     assert found[0] == pytest.approx(float(logprobs[3:].sum()), abs=1e-3)
+
+
+def test_a_generation_config_of_whisper_is_taken(
+    whisper: WhisperForConditionalGeneration, exported: OnnxSpeechSeq2Seq, clips: list[NDArray[np.float32]]
+) -> None:
+    """It carries facts of the prompt, which the bundle has; a language and a task are keywords of the call."""
+    inputs = exported.processor(clips, sampling_rate=16000)
+    config = deepcopy(whisper.generation_config)
+    assert config.lang_to_id
+    config.language = config.task = None
+    config.num_beams = 3
+    given = exported.generate(**inputs, generation_config=config, language="de", max_new_tokens=9)
+    np.testing.assert_array_equal(given, exported.generate(**inputs, num_beams=3, language="de", max_new_tokens=9))
+    config.language = "de"
+    with pytest.raises(GenerationError, match=r"generation_config has language 'de': give it as language="):
+        exported.generate(**inputs, generation_config=config)
 
 
 def test_the_bundle_has_the_settings_of_the_checkpoint(exported: OnnxSpeechSeq2Seq) -> None:

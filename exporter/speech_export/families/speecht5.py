@@ -24,5 +24,11 @@ def renamed_input(decoder: PreTrainedModel) -> AbstractContextManager[None]:
     return forward_keywords(decoder.decoder, rename)
 
 
+def max_positions(decoder: PreTrainedModel) -> int:
+    """Return the maximum length of a sequence: rows of the table of positions, the first of which is padding's."""
+    table = decoder.decoder.prenet.embed_positions
+    return int(table.weights.shape[0]) - int(table.padding_idx) - 1
+
+
 register_encoder(EncoderFamily(frame_mask=speecht5_mask, in_composites=False), "speecht5")
-register_decoder(DecoderFamily(adapt=renamed_input), "speecht5")
+register_decoder(DecoderFamily(adapt=renamed_input, max_positions=max_positions), "speecht5")

@@ -152,12 +152,14 @@ def _waveform_facts(encoder: PreTrainedModel) -> EncoderFacts:
     receptive_field = 1 + sum((kernel - 1) * jump for kernel, jump in zip(kernels, jumps, strict=False))
     squeeze = int(getattr(config, "squeeze_factor", 1))
     relative = getattr(config, "position_embeddings_type", None) == "relative"
+    # SpeechT5 has a table of positions, which transformers lets grow with the audio; that of a graph is fixed.
+    positions = config.max_source_positions if relative else getattr(config, "max_speech_positions", None)
     return EncoderFacts(
         input_name=encoder.main_input_name,
         feature_size=None,
         heads=int(_fact(config, "num_attention_heads")),
         min_length=receptive_field + (squeeze - 1) * prod(strides),
-        max_length=receptive_field + (config.max_source_positions - 1) * prod(strides) if relative else None,
+        max_length=None if positions is None else receptive_field + (positions - 1) * prod(strides),
         stride=prod(strides) * squeeze,
     )
 

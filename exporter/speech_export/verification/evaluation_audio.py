@@ -83,7 +83,7 @@ def audio_set(
 
     Raises:
         ExportError: `directory` has no audio, or there is no feature extractor for the files.
-        AudioError: A file cannot be read.
+        AudioError: A file cannot be read, or is too short or too long for the model.
     """
     paths, texts = [Path(file) for file in files], dict[str, str]()
     if directory is not None:
@@ -101,13 +101,19 @@ def audio_set(
         clips = generated_audio(encoder, extractor)
         batch = Batch(*extractor(clips), (None,) * len(clips))
         return AudioSet("generated noise and tones", (batch,), speech=False)
-    spoken = [(read_audio(path, extractor.sampling_rate), texts.get(path.name)) for path in paths]
+    spoken = [(_read(path, extractor), texts.get(path.name)) for path in paths]
     spoken.sort(key=lambda clip: len(clip[0]))
     batches = tuple(
         Batch(*extractor([samples for samples, _ in some]), tuple(text for _, text in some))
         for some in (spoken[start : start + _BATCH] for start in range(0, len(spoken), _BATCH))
     )
     return AudioSet(f"{len(paths)} files", batches, speech=True)
+
+
+def _read(path: Path, extractor: FeatureExtractor) -> Samples:
+    samples = read_audio(path, extractor.sampling_rate)
+    extractor.input_length(samples.size, str(path))  # An error names the file, and not its place in a batch.
+    return samples
 
 
 def audio_files(directory: str | Path) -> list[Path]:

@@ -50,6 +50,18 @@ _WITHOUT_EFFECT = {"tokenizer"}
 """Arguments that change nothing: stop strings are found with the bundle's own tokenizer."""
 
 
+_OF_OTHER_OUTPUTS = frozenset(
+    {
+        *("alignment_heads", "is_multilingual", "lang_to_id", "max_initial_timestamp_index", "median_filter_width"),
+        *("no_timestamps_token_id", "prev_sot_token_id", "task_to_id"),
+    }
+)
+"""Settings that Whisper's generation configs carry: facts that the bundle has already, or that only times need."""
+
+_KEYWORDS_OF_A_CALL = ("language", "task")
+"""Settings of transformers' Whisper that are keywords here."""
+
+
 def without_arguments_of_transformers(keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keywords of a call without those of transformers that change nothing.
 
@@ -66,7 +78,7 @@ def settings_of(given: GenerationConfigLike | None) -> dict[str, Any]:
     """Return the settings of a `generation_config` by their names, without those that are None.
 
     Raises:
-        GenerationError: It is neither a GenerationConfig nor a dictionary.
+        GenerationError: It is neither a GenerationConfig nor a dictionary, or it has a language or a task.
     """
     if given is None:
         return {}
@@ -81,4 +93,12 @@ def settings_of(given: GenerationConfigLike | None) -> dict[str, Any]:
             f"generation_config is {shown(given)}, it must be a GenerationConfig, of speech_runtime or of "
             "transformers, or a dictionary of settings"
         )
-    return {name: value for name, value in found.items() if value is not None}
+    settings = {name: value for name, value in found.items() if value is not None and name not in _OF_OTHER_OUTPUTS}
+    if asked := [name for name in _KEYWORDS_OF_A_CALL if name in settings]:
+        raise GenerationError(
+            "; ".join(
+                f"generation_config has {name} {shown(settings[name])}: give it as {name}=, a keyword of the call"
+                for name in asked
+            )
+        )
+    return settings

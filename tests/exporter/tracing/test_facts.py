@@ -7,7 +7,9 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from composites import DECODERS, ENCODERS, composite
 from matrix import model_type
+from native_models import native
 from speech_export.families import decoder_family, encoder_family
+from speech_export.sources.native import joined_halves
 from speech_export.tracing.facts import decoder_facts, encoder_facts, encoder_width
 from speech_runtime.bundle.model_facts import DecoderFacts, EncoderFacts
 
@@ -40,6 +42,16 @@ def test_a_sequence_may_be_as_long_as_the_facts_say_and_no_longer(family: str) -
     if family not in GROWING:
         with pytest.raises((IndexError, RuntimeError)):
             decode(model, facts, facts.max_positions + 1)
+
+
+def test_speecht5_has_a_table_of_positions_that_cannot_grow() -> None:
+    model = joined_halves(native("speecht5"))
+    facts, encoder = decoder_facts(model, top_k=4), encoder_facts(model.encoder)
+    table = model.decoder.decoder.prenet.embed_positions
+    assert facts.max_positions == len(table.weights) - table.padding_idx - 1 >= model.decoder.config.max_text_positions
+    assert encoder.max_length is not None
+    assert output_frames(model.encoder, encoder, encoder.max_length) == model.encoder.config.max_speech_positions
+    assert len(model.encoder.prenet.pos_sinusoidal_embed.weights) >= model.encoder.config.max_speech_positions
 
 
 def output_frames(encoder: PreTrainedModel, facts: EncoderFacts, length: int) -> int:

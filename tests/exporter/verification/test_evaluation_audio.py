@@ -13,6 +13,7 @@ from native_checkpoints import PROCESSORS
 from native_models import native
 from speech_export import ExportError, export
 from speech_export.verification.evaluation_audio import audio_set, generated_audio
+from speech_runtime import AudioError
 from speech_runtime.audio.features import (
     CohereAsrExtractor,
     FeatureExtractor,
@@ -111,6 +112,13 @@ def test_a_table_that_does_not_fit_is_refused(table: str, message: str, tmp_path
     (tmp_path / "reference.tsv").write_text(table)
     with pytest.raises(ExportError, match=message):
         audio_set(WAVEFORM, EXTRACTOR, [], tmp_path)
+
+
+def test_a_clip_beyond_the_window_is_named(tmp_path: Path) -> None:
+    for name, seconds in (("a", 1), ("b", 31), ("c", 2)):
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).uniform(-0.5, 0.5, seconds * 16000), 16000)
+    with pytest.raises(AudioError, match=r"b\.wav: lasts 31\.00 s .* the model takes at most 30\.00 s"):
+        audio_set(FRAMES, WhisperExtractor(), [], tmp_path)
 
 
 def test_audio_needs_a_feature_extractor() -> None:
