@@ -61,7 +61,8 @@ if TYPE_CHECKING:
     from .processor import ModelInput, SpeechProcessor
     from .transcribe.batching import ClipKeywords
     from .transcribe.results import Hypothesis, Transcription
-    from .transcribe.scheduler import Scheduler, SchedulerStats, TextStream
+    from .transcribe.scheduler import Scheduler, SchedulerStats
+    from .transcribe.text_stream import TextStream
 
 _MODULES = {
     "ArenaGrowth": "backends.options",
@@ -119,7 +120,7 @@ _MODULES = {
     "StoppingCriterion": "generation.search.stopping",
     "Streamer": "generation.streaming",
     "TensorRtOptions": "backends.options",
-    "TextStream": "transcribe.scheduler",
+    "TextStream": "transcribe.text_stream",
     "Transcription": "transcribe.results",
     "TransformersConfig": "generation.transformers_arguments",
     "Trimming": "bundle.manifest",

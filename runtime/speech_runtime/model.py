@@ -32,7 +32,8 @@ from .input_checks import check_lengths, check_memory, fits_memory
 from .processor import SpeechProcessor
 from .transcribe.batching import OF_PROMPTS, PER_CLIP, ClipKeywords, transcribe_clips
 from .transcribe.results import Transcription, transcriptions
-from .transcribe.scheduler import EncodedClip, Scheduler, SubmittedClip
+from .transcribe.scheduled_clips import EncodedClip, SubmittedClip
+from .transcribe.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 

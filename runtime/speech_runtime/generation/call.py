@@ -19,7 +19,7 @@ from .output import GenerateOutput, joined
 from .prompts import Prompt
 from .search.base import rows_per_utterance
 from .search.stopping import Deadline
-from .streaming import Stream, TextStream, TokenStream
+from .streaming import Stream, TokenStream, WordStream
 from .text import stop_strings
 from .token_scores.chain import Lengths, processor_chain
 
@@ -156,7 +156,7 @@ def _stream(prompt: Prompt, options: CallOptions, tokenizer: Tokenizer | None) -
     if options.streamer is not None:
         return TokenStream(prompt.tokens, options.streamer)
     if options.stream is not None and tokenizer is not None:
-        return TextStream(tokenizer, prompt.tokens.shape[1], options.stream)
+        return WordStream(tokenizer, prompt.tokens.shape[1], options.stream)
     return None
 
 

@@ -33,7 +33,7 @@ class Stream(Protocol):
         """Take the final sequence."""
 
 
-class TextStream:
+class WordStream:
     """Passes on the text of a sequence, word by word."""
 
     def __init__(self, tokenizer: Tokenizer, prompt_length: int, write: Callable[[str], object]) -> None:

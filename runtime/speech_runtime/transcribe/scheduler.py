@@ -4,7 +4,7 @@ import heapq
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -12,72 +12,24 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from tokenizers import Tokenizer
-
 from ..audio import Audio, AudioLimits, Samples
 from ..dataclass_json import shown
 from ..errors import GenerationError, QueueFull, SchedulerClosed
 from ..generation.call_options import CallOptions
 from ..generation.config import GenerationConfig
-from ..generation.decoding.session import Decoder, DecodeSession
+from ..generation.decoding.session import DecodeSession
 from ..generation.decoding.utterance import Utterance
-from ..generation.output import joined
 from ..generation.search.base import rows_per_utterance
 from ..generation.search.stopping import Deadline
 from .batching import OF_PROMPTS, ClipKeywords
-from .results import Transcription, transcriptions
+from .results import Transcription
+from .scheduled_clips import EncodedClip, SubmittedClip
+from .text_stream import TextStream
 
 logger = logging.getLogger(__name__)
 
 PRIORITY_SECONDS = 10.0
 """Head start of a clip for each unit of its priority: it waits as if it had come so much earlier, so none starves."""
-
-
-@dataclass(frozen=True)
-class SubmittedClip:
-    """A clip to be transcribed, with what its caller asks for.
-
-    Attributes:
-        samples: Samples float32 [samples] at the model's sampling rate.
-        options: Options of the call.
-        config: Settings.
-        of_prompt: Keywords that decide what its text begins with.
-        deadline: Deadline, counted from its submission.
-    """
-
-    samples: Samples
-    options: CallOptions
-    config: GenerationConfig
-    of_prompt: dict[str, Any]
-    deadline: Deadline
-
-
-@dataclass(frozen=True)
-class EncodedClip:
-    """A clip that is ready to be decoded.
-
-    Attributes:
-        utterance: Its search.
-        decoder: Its caches, empty.
-        config: Settings.
-        tokenizer: Tokenizer of the model.
-        audio_seconds: Its length.
-        encode_seconds: Time that its encoding took.
-    """
-
-    utterance: Utterance
-    decoder: Decoder
-    config: GenerationConfig
-    tokenizer: Tokenizer
-    audio_seconds: float
-    encode_seconds: float
-
-    def transcription(self, decode_seconds: float) -> Transcription:
-        """Return its transcription, once the search has ended."""
-        results = self.utterance.results()
-        found = joined([results], self.config.fill_token_id, self.utterance.steps, self.utterance.beams)
-        seconds = [self.audio_seconds], self.encode_seconds, decode_seconds
-        return transcriptions(found, self.config, self.tokenizer, *seconds)[0]
 
 
 @dataclass(frozen=True)
@@ -226,7 +178,7 @@ class Scheduler:
             self._changed.notify()
         return future
 
-    def stream(self, audio: Audio, **keywords: Any) -> "TextStream":
+    def stream(self, audio: Audio, **keywords: Any) -> TextStream:
         """Return the text of a clip, in whole words, as soon as it is decided; arguments are those of `submit`.
 
         A reader that stops early cancels the clip, and one that is slow delays nobody.
@@ -371,32 +323,3 @@ class Scheduler:
     def _confirm_cancelled(self, future: "Future[Transcription]") -> None:
         future.set_running_or_notify_cancel()  # Wakes those that wait for several.
         self._count(cancelled=1)
-
-
-class TextStream(Iterator[str]):
-    """The text of a clip as it is decided. Closing it, or dropping it, cancels the clip."""
-
-    def __init__(self, future: "Future[Transcription]", pieces: "SimpleQueue[str | None]") -> None:
-        """Read `pieces`, whose end is None, until `future` is done."""
-        self._future, self._pieces = future, pieces
-
-    def __next__(self) -> str:
-        """Return the next words.
-
-        Raises:
-            Exception: That of the clip, if it has failed.
-        """
-        piece = self._pieces.get()
-        if piece is not None:
-            return piece
-        self._pieces.put(None)  # for the next call
-        if not self._future.cancelled():
-            self._future.result()
-        raise StopIteration
-
-    def close(self) -> None:
-        """Cancel the clip, unless its text is complete."""
-        self._future.cancel()
-
-    def __del__(self) -> None:
-        self.close()
